@@ -1,0 +1,5 @@
+"""Timing of ONNX files with onnxruntime."""
+
+from graphgrow.bench.runtime import benchmark, compare
+
+__all__ = ["benchmark", "compare"]

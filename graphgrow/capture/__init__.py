@@ -1,0 +1,1 @@
+"""From a module to a graph: tracing, expansion of composite layers, and modes kept alive."""

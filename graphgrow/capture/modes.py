@@ -1,0 +1,88 @@
+"""Train and eval mode, kept alive in a captured graph.
+
+`self.training` is a plain bool while a model is traced. The model is therefore traced in both modes: where the two
+graphs differ in nothing but a mode flag, the operator becomes a module, which answers train() and eval().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from graphgrow.layers import ScaledDotProductAttention
+
+_DROPOUTS: dict[Any, type[nn.Module]] = {
+    F.dropout: nn.Dropout,
+    F.dropout1d: nn.Dropout1d,
+    F.dropout2d: nn.Dropout2d,
+    F.dropout3d: nn.Dropout3d,
+    F.alpha_dropout: nn.AlphaDropout,
+    torch.dropout: nn.Dropout,
+}
+
+
+def same_structure(train: fx.Graph, evaluation: fx.Graph) -> bool:
+    """Whether two graphs of one model agree node by node, mode flags aside."""
+    if len(train.nodes) != len(evaluation.nodes):
+        return False
+    return all(
+        (a.op, a.target, a.name) == (b.op, b.target, b.name)
+        and ({*map(str, a.all_input_nodes)} == {*map(str, b.all_input_nodes)})
+        and (_arguments(a) == _arguments(b) or a.target in _REVIVERS)
+        for a, b in zip(train.nodes, evaluation.nodes, strict=True)
+    )
+
+
+def revive(train: fx.Graph, evaluation: fx.Graph, add: Callable[[str, nn.Module], str]) -> None:
+    """Put modules in the place of functions of the train graph whose mode flag differs from the eval graph's.
+
+    Args:
+        train: the graph that is kept and changed.
+        evaluation: the graph of the other mode, with the same structure.
+        add: registers a new module under a proposed path and returns the path.
+    """
+    for node, other in zip(list(train.nodes), list(evaluation.nodes), strict=True):
+        if _arguments(node) == _arguments(other):
+            continue
+        module, inputs = _REVIVERS[node.target](node)
+        path = add(f"{node.name}_live", module)
+        with train.inserting_before(node):
+            live = train.call_module(path, tuple(inputs))
+        live.meta = dict(node.meta)
+        node.replace_all_uses_with(live)
+        train.erase_node(node)
+
+
+def _arguments(node: fx.Node) -> str:
+    return f"{node.args!r} {dict(node.kwargs)!r}"
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    if len(node.args) > position:
+        return node.args[position]
+    return node.kwargs.get(name, default)
+
+
+def _live_dropout(node: fx.Node) -> tuple[nn.Module, list[Any]]:
+    return _DROPOUTS[node.target](_argument(node, 1, "p", 0.5)), [_argument(node, 0, "input", None)]
+
+
+def _live_attention(node: fx.Node) -> tuple[nn.Module, list[Any]]:
+    module = ScaledDotProductAttention(
+        dropout_p=_argument(node, 4, "dropout_p", 0.0),
+        is_causal=_argument(node, 5, "is_causal", False),
+        scale=_argument(node, 6, "scale", None),
+        enable_gqa=_argument(node, 7, "enable_gqa", False),
+    )
+    names = ("query", "key", "value", "attn_mask")
+    return module, [_argument(node, i, name, None) for i, name in enumerate(names)]
+
+
+_REVIVERS: dict[Any, Callable[[fx.Node], tuple[nn.Module, list[Any]]]] = {
+    **dict.fromkeys(_DROPOUTS, _live_dropout),
+    F.scaled_dot_product_attention: _live_attention,
+}

@@ -1,0 +1,213 @@
+"""Capture: from a module and example inputs to a graph module that shares the module's parameters."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+import graphgrow.errors
+from graphgrow.capture.modes import revive, same_structure
+from graphgrow.capture.tracer import ShapeTracer
+from graphgrow.errors import CaptureError, GraphGrowError
+from graphgrow.ir.editor import rebuild
+from graphgrow.ir.inputs import InputSpec
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A captured model.
+
+    Attributes:
+        module: the graph module; its leaf modules are shallow copies that share every tensor with the model.
+        inputs: what it was captured with.
+        way: how it was captured ("fx").
+        modes: the modes in which the graph is the model's ("train", "eval").
+        notes: what a user should know, one sentence each.
+    """
+
+    module: fx.GraphModule
+    inputs: InputSpec
+    way: str
+    modes: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def capture(
+    model: nn.Module, args: Any, kwargs: dict[str, Any] | None = None, leaves: Sequence[type[nn.Module] | str] = ()
+) -> Capture:
+    """Capture a model by tracing it with torch.fx.
+
+    Args:
+        model: any module; it is not changed, and the graph shares its parameters and buffers.
+        args: example inputs, a tensor or a tuple of positional inputs.
+        kwargs: example keyword inputs.
+        leaves: module classes or paths that stay one node; what they touch cannot grow.
+
+    Raises:
+        CaptureError: if the model or the inputs cannot be captured; names file and line of the model's code.
+    """
+    _refuse(model)
+    inputs = InputSpec.of(args, kwargs)
+    positional = (args,) if isinstance(args, torch.Tensor) or not isinstance(args, Sequence) else tuple(args)
+    examples, concrete = _bind(model, positional, dict(kwargs or {}))
+    _run_once(model, positional, dict(kwargs or {}))
+    graphs, tracers, failures = {}, {}, {}
+    for mode in ("train", "eval"):
+        with _mode(model, mode == "train"):
+            tracer = ShapeTracer(examples, leaves)
+            try:
+                graphs[mode] = tracer.trace(model, concrete)
+                tracers[mode] = tracer
+            except Exception as error:  # re-raised below as a CaptureError, unless the other mode can be captured
+                failures[mode] = error
+    present = "train" if model.training else "eval"
+    if present in failures:
+        raise _explain(failures[present], model) from failures[present]
+    notes: list[str] = []
+    modes = frozenset({"train", "eval"})
+    alive = len(graphs) == 2 and same_structure(graphs["train"], graphs["eval"])
+    if not alive:
+        other = "eval" if present == "train" else "train"
+        modes = frozenset({present})
+        notes.append(f"in {other} mode this model has another graph; the graph holds for {present} mode alone")
+    kept = "train" if alive else present
+    module = _assemble(model, graphs[kept], tracers[kept], graphs["eval"] if alive else None)
+    _copy_modes(model, module)
+    return Capture(module, inputs, "fx", modes, tuple(notes))
+
+
+def _refuse(model: nn.Module) -> None:
+    """Models whose wrapping or parametrisation a graph would silently lose."""
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"gg.trace wants an nn.Module, not {type(model).__name__}")
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise CaptureError(f"the model is wrapped in {type(model).__name__}; pass the inner one: model.module")
+    if hasattr(model, "_orig_mod"):
+        raise CaptureError("the model is compiled by torch.compile; pass the original one: model._orig_mod")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureError("the model is scripted; pass the Python module that it was made from")
+    for path, module in model.named_modules():
+        if hasattr(module, "parametrizations"):
+            raise CaptureError(
+                f"`{path}` has parametrised tensors ({', '.join(module.parametrizations)}); materialise them first: "
+                "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
+            )
+        hooks = list(module._forward_pre_hooks.values())
+        if any("weight_norm" in type(h).__module__ or "spectral_norm" in type(h).__module__ for h in hooks):
+            raise CaptureError(f"`{path}` has a weight_norm or spectral_norm hook; remove it first")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise CaptureError(f"`{name}` is lazy and has no shape yet; call the model once before gg.trace")
+        if parameter.is_complex() or parameter.layout is not torch.strided:
+            raise CaptureError(f"`{name}` is complex or sparse, which no axis rule covers")
+
+
+def _bind(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Example values by parameter name of the forward, and those that tracing fixes (not tensors)."""
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise CaptureError(
+            f"the example inputs do not fit {type(model).__name__}.forward{signature}: {error}"
+        ) from error
+    examples, concrete = {}, {}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            if bound.arguments.get(name):
+                raise CaptureError(f"the forward of {type(model).__name__} takes its inputs through *{name}; wrap it")
+            continue
+        value = bound.arguments.get(name, parameter.default)
+        if isinstance(value, torch.Tensor):
+            examples[name] = value
+        elif any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value)):
+            raise CaptureError(f"the input `{name}` is a container of tensors; wrap the model to take them one by one")
+        else:
+            concrete[name] = value
+    return examples, concrete or None
+
+
+def _run_once(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run the model on its examples, so that a misfit speaks in torch's own words; leaves no trace of it."""
+    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+    if any(p.is_meta for p in model.parameters()) or any(t.is_meta for t in tensors):
+        return
+    with _mode(model, False), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            output = model(*args, **kwargs)
+        except Exception as error:  # any error of the user's own code, passed on with its place
+            shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
+            raise CaptureError(
+                f"{type(model).__name__} fails on its own example inputs ({shapes}): "
+                f"{type(error).__name__}: {error}{_place(error)}"
+            ) from error
+    if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(output)):
+        raise CaptureError(f"{type(model).__name__} returns no tensor but {type(output).__name__}")
+
+
+@contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """The whole model in one mode, and each of its modules back in its own afterwards."""
+    before = [(module, module.training) for module in model.modules()]
+    buffers = {id(b): b.clone() for b in model.buffers()} if training else {}
+    try:
+        model.train(training)
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+        for buffer in model.buffers():
+            if id(buffer) in buffers and not torch.equal(buffer, buffers[id(buffer)]) and not buffer.is_meta:
+                buffer.copy_(buffers[id(buffer)])
+
+
+def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation: fx.Graph | None) -> fx.GraphModule:
+    """A graph module over shallow copies of the leaf modules."""
+    constants: dict[str, Any] = dict(tracer.constants)
+
+    def add(path: str, module: nn.Module) -> str:
+        constants[path] = module
+        return path
+
+    if evaluation is not None:
+        revive(graph, evaluation, add)
+    module = rebuild(graph, model, constants, type(model).__name__)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _copy_modes(model: nn.Module, module: fx.GraphModule) -> None:
+    """Give every module of the graph the mode of its original."""
+    modes = {path: original.training for path, original in model.named_modules(remove_duplicate=False)}
+    for path, mine in module.named_modules(remove_duplicate=False):
+        mine.training = modes.get(path, model.training)
+
+
+def _explain(error: Exception, model: nn.Module) -> GraphGrowError:
+    """The error of a failed trace, with the place in the model's own code and what to do."""
+    text = str(error) if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
+    return CaptureError(
+        f"{type(model).__name__} cannot be traced: {text}{_place(error)}. If the place lies in a submodule whose inside "
+        "need not grow, mark it as a leaf: gg.trace(model, args, leaves=[TheSubmodule])"
+    )
+
+
+def _place(error: Exception) -> str:
+    """File and line of the innermost frame that belongs neither to torch nor to graphgrow."""
+    ours = tuple(str(Path(file).resolve().parent) for file in (torch.__file__, graphgrow.errors.__file__))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not str(Path(frame.filename).resolve()).startswith(ours) and not frame.filename.startswith("<"):
+            return f" (at {frame.filename}:{frame.lineno}: {frame.line})"
+    return ""

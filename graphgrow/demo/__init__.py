@@ -1,0 +1,1 @@
+"""The demo: a small network grown on real data."""

@@ -1,0 +1,51 @@
+"""The errors of graphgrow: each says what was seen, what was wanted, and the remedy."""
+
+from __future__ import annotations
+
+
+class GraphGrowError(Exception):
+    """Base class of every error that graphgrow raises on purpose."""
+
+
+class CaptureError(GraphGrowError):
+    """The model, or the example inputs, cannot be captured into a graph."""
+
+
+class Unsupported(GraphGrowError):
+    """An operator, a group or a model admits no such rewrite; names the node and the reason."""
+
+
+class Declined(Unsupported):
+    """A pass says no to one mutation, with the nodes and the reason; nothing was changed."""
+
+
+class MutationError(GraphGrowError):
+    """A mutation's text cannot be read, or names an unknown pass, group or option."""
+
+
+class StructureError(GraphGrowError):
+    """A rewritten graph has other shapes than its axes predict: a defect of a rule, found early."""
+
+
+class NotPreserved(GraphGrowError):
+    """A rewrite changed what the model computes (or nothing could be said about it)."""
+
+
+class OptimizerError(GraphGrowError):
+    """The optimizer keeps state that graphgrow does not know how to carry over."""
+
+
+class LedgerError(GraphGrowError):
+    """A ledger or a saved folder is damaged, foreign, or newer than this version reads."""
+
+
+class ExportError(GraphGrowError):
+    """The ONNX export failed, or its outputs disagree with torch."""
+
+
+class BenchmarkError(GraphGrowError):
+    """A file cannot be benchmarked: missing, not ONNX, or refused by onnxruntime."""
+
+
+class ModelError(GraphGrowError):
+    """A model's name or factory cannot be resolved."""

@@ -1,0 +1,91 @@
+"""The public graph: a thin face over capture, axes and passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.registry import pass_named, passes
+
+
+@dataclass(frozen=True, eq=False)
+class Graph(Network):
+    """A captured model that can be inspected and grown.
+
+    `graph.module` is an ordinary nn.Module, called like the original; `graph.groups` are its channel groups. A
+    graph is a value: `gg.apply` returns a new one.
+    """
+
+    def mutations(self, pass_name: str | None = None) -> Mutations:
+        """The mutations that apply here, found as they are asked for: of one pass, or of all.
+
+        Raises:
+            MutationError: if there is no such pass.
+        """
+        names = list(passes()) if pass_name is None else [pass_name]
+        return Mutations(self, [pass_named(name) for name in names])
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """The parameters that the ledger's mutations replaced, to train only what is new."""
+        touched = {name for step in self.steps for name in step.touched}
+        return [parameter for name, parameter in self.module.named_parameters() if name in touched]
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of scalar parameters, tied ones once."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def text(self) -> str:
+        """The graph as text: each node with its axes, groups by name; equal text means equal structure."""
+        from graphgrow.describe import graph_text
+
+        return graph_text(self)
+
+    def explain(self) -> str:
+        """In words: how the model was captured, what can grow, what cannot, and why."""
+        from graphgrow.describe import explanation
+
+        return explanation(self)
+
+    def __repr__(self) -> str:
+        count = sum(group.frozen is None for group in self.groups)
+        return (
+            f"Graph({type(self.module).__name__}, {self.parameter_count:,} parameters, "
+            f"{count} of {len(self.groups)} channel groups can grow, {len(self.ledger)} mutations applied)"
+        )
+
+
+class Mutations(Sequence[Mutation]):
+    """A lazy sequence: each mutation is found when it is first asked for."""
+
+    def __init__(self, graph: Network, kinds: Sequence[type[Mutation]]) -> None:
+        self._found: list[Mutation] = []
+        self._rest = (mutation for kind in kinds for mutation in kind.sites(graph))
+
+    def __iter__(self) -> Iterator[Mutation]:
+        position = 0
+        while self._reach(position + 1):
+            yield self._found[position]
+            position += 1
+
+    def __len__(self) -> int:
+        self._reach(None)
+        return len(self._found)
+
+    def __getitem__(self, index: int | slice) -> Mutation | list[Mutation]:  # type: ignore[override]
+        self._reach(index + 1 if isinstance(index, int) and index >= 0 else None)
+        return self._found[index]
+
+    def _reach(self, count: int | None) -> bool:
+        while count is None or len(self._found) < count:
+            mutation = next(self._rest, None)
+            if mutation is None:
+                return False
+            self._found.append(mutation)
+        return True
+
+

@@ -1,0 +1,161 @@
+"""The one way to change a graph: an editor over a module of its own, which shares every tensor not replaced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from graphgrow.ir.facts import Slot
+
+
+def shallow_copy(module: nn.Module) -> nn.Module:
+    """A module of its own over the same tensors: its mode and attributes are free, its parameters shared."""
+    twin = copy.copy(module)
+    twin.__dict__ = dict(module.__dict__)
+    twin._parameters = dict(module._parameters)
+    twin._buffers = dict(module._buffers)
+    twin._modules = {name: None if child is None else shallow_copy(child) for name, child in module._modules.items()}
+    return twin
+
+
+def rebuild(graph: fx.Graph, source: nn.Module, constants: dict[str, Any], name: str) -> fx.GraphModule:
+    """A graph module over shallow copies of what the graph calls and fetches.
+
+    Args:
+        graph: the graph, which becomes the module's own.
+        source: where the targets are looked up.
+        constants: targets that are not found there.
+        name: class name of the result.
+    """
+    attributes: dict[str, Any] = {}
+    copies: dict[int, nn.Module] = {}
+    for node in graph.nodes:
+        target = str(node.target)
+        if node.op not in ("call_module", "get_attr") or target in attributes:
+            continue
+        if target in constants:
+            attributes[target] = constants[target]
+        elif node.op == "call_module":
+            original = source.get_submodule(target)
+            attributes[target] = copies.setdefault(id(original), shallow_copy(original))
+        else:
+            owner, _, field = target.rpartition(".")
+            attributes[target] = getattr(source.get_submodule(owner), field)
+    module = fx.GraphModule(attributes, graph, name)
+    module.train(source.training)
+    return module
+
+
+class Editor:
+    """Edits a copy of a graph module; the original and its tensors stay as they are.
+
+    Attributes:
+        module: the copy under edit.
+        replaced: by first qualified name, the old and the new tensor of all that was replaced.
+    """
+
+    def __init__(self, parent: fx.GraphModule, share: bool = True) -> None:
+        self.module = rebuild(copy.deepcopy(parent.graph), parent, {}, type(parent).__name__)
+        self.replaced: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        for (_, mine), (_, theirs) in zip(self.module.named_modules(), _matching(parent, self.module), strict=True):
+            mine.training = theirs.training
+        self._own_tensors(buffers_only=share)
+
+    def node(self, name: str) -> fx.Node:
+        """The node of that name in the copy."""
+        return next(node for node in self.module.graph.nodes if node.name == name)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """A parameter or buffer by qualified name."""
+        owner, _, field = name.rpartition(".")
+        tensor = getattr(self.module.get_submodule(owner), field)
+        assert isinstance(tensor, torch.Tensor)
+        return tensor
+
+    def set_tensor(self, names: Iterable[str], tensor: torch.Tensor) -> None:
+        """Replace a parameter or buffer under all its names, keeping its kind and requires_grad."""
+        first, *others = tuple(names)
+        old = self.tensor(first)
+        new: torch.Tensor = tensor
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(tensor, requires_grad=old.requires_grad)
+        original = self.replaced[first][0] if first in self.replaced else old
+        self.replaced[first] = (original, new)
+        for name in (first, *others):
+            owner, _, field = name.rpartition(".")
+            holder = self.module.get_submodule(owner)
+            store = holder._parameters if field in holder._parameters else holder._buffers
+            store[field] = new  # type: ignore[assignment]  # a parameter stays one, a buffer too
+
+    def get(self, node: fx.Node, slot: Slot) -> Any:
+        """What stands in a slot; None where an argument was left out."""
+        if slot.on_module:
+            return getattr(self.module.get_submodule(str(node.target)), slot.path[0])
+        value: Any = node.args if slot.path[0] == "args" else node.kwargs
+        for key in slot.path[1:]:
+            if isinstance(value, fx.Node):
+                return value
+            if isinstance(value, slice):
+                value = getattr(value, key)
+            elif isinstance(value, dict):
+                value = value.get(key)
+            else:
+                value = value[key]
+        return value
+
+    def set(self, node: fx.Node, slot: Slot, value: Any) -> None:
+        """Put a value into a slot."""
+        if slot.on_module:
+            setattr(self.module.get_submodule(str(node.target)), slot.path[0], value)
+        elif slot.path[0] == "args":
+            node.args = _with(tuple(node.args), slot.path[1:], value)
+        else:
+            node.kwargs = _with(dict(node.kwargs), slot.path[1:], value)
+
+    def finish(self) -> fx.GraphModule:
+        """Check the graph's own consistency and make its code anew."""
+        self.module.graph.lint()
+        self.module.recompile()
+        return self.module
+
+    def _own_tensors(self, buffers_only: bool) -> None:
+        """Copy the buffers (always) and the parameters (where they are not shared), each once."""
+        copies: dict[int, torch.Tensor] = {}
+        for module in self.module.modules():
+            stores: list[dict[str, Any]] = [module._buffers] if buffers_only else [module._buffers, module._parameters]
+            for store in stores:
+                for name, tensor in store.items():
+                    if tensor is None:
+                        continue
+                    if id(tensor) not in copies:
+                        new = tensor.detach().clone()
+                        if isinstance(tensor, nn.Parameter):
+                            new = nn.Parameter(new, requires_grad=tensor.requires_grad)
+                        copies[id(tensor)] = new
+                        copies[id(new)] = new
+                    store[name] = copies[id(tensor)]
+
+
+def _matching(parent: nn.Module, child: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    """The parent's modules under the names of the child's."""
+    return [(name, parent.get_submodule(name)) for name, _ in child.named_modules()]
+
+
+def _with(container: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A container with one nested item replaced."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(container, slice):
+        parts = {name: getattr(container, name) for name in ("start", "stop", "step")}
+        parts[key] = _with(parts[key], rest, value)
+        return slice(parts["start"], parts["stop"], parts["step"])
+    if isinstance(container, dict):
+        return {**container, key: _with(container.get(key), rest, value)}
+    items = list(container)
+    items[key] = _with(items[key], rest, value)
+    return tuple(items) if isinstance(container, tuple) else items

@@ -1,0 +1,196 @@
+"""What an operator's rule states about one node: axes, flows, requirements, and the sizes it restates.
+
+Rules write facts and nothing else; the planner reads them to see which growth is exact, and the editor to put
+literals and module attributes right. A rule never rewrites anything itself, so each can be checked alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from torch import fx
+
+from graphgrow.ir.flow import Flow
+from graphgrow.ir.terms import Axes, Space, Term, leaves
+
+
+class Fresh(Enum):
+    """How the new entries of a parameter start where they are free."""
+
+    HE = "he"  # normal, std sqrt(2 / fan_in) at the new fan (He et al. 2015)
+    ONES = "ones"
+    ZEROS = "zeros"
+    LIKE = "like"  # normal, with the standard deviation of the old entries
+
+
+@dataclass(eq=False)
+class Value:
+    """One tensor of the graph: a node's output, or a parameter or buffer; compared by identity.
+
+    Attributes:
+        axes: one term for each dimension.
+        name: the node's name, or the qualified name of the parameter.
+        parameter: whether it is a parameter or buffer, and so a source whose new entries are chosen.
+        buffer: whether it is a buffer.
+        fresh: how free new entries start (parameters only).
+        fan: the axes whose sizes multiply to the fan-in (parameters only).
+        aliases: all qualified names of the parameter, when it is tied.
+    """
+
+    axes: Axes
+    name: str
+    parameter: bool = False
+    buffer: bool = False
+    fresh: Fresh = Fresh.LIKE
+    fan: tuple[int, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    def axes_with(self, space: Space) -> list[int]:
+        """The indices of the axes whose terms hold the space."""
+        return [i for i, term in enumerate(self.axes) if any(leaf is space for leaf in leaves(term))]
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A sum over a product of two operands along one axis: x W, or q k."""
+
+    left: Value
+    left_axis: int
+    right: Value
+    right_axis: int
+    term: Term
+
+
+@dataclass(frozen=True)
+class Summation:
+    """A sum of one operand along one axis."""
+
+    value: Value
+    axis: int
+
+
+class NormKind(Enum):
+    """What a normalisation subtracts and divides by."""
+
+    LAYER = "layer norm"
+    RMS = "RMS norm"
+    GROUP = "group norm"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place that holds a number: an attribute of the node's module, or an argument of the node.
+
+    Attributes:
+        path: (name,) of the attribute; or ("args", i, ...) / ("kwargs", name, ...).
+        on_module: which of the two.
+    """
+
+    path: tuple[Any, ...]
+    on_module: bool
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Statistics over axes: the terms, the parameters that scale and shift the result, and where eps stands."""
+
+    kind: NormKind
+    value: Value
+    axes: tuple[int, ...]
+    term: Axes
+    weight: Value | None
+    bias: Value | None
+    eps: Slot | None
+    eps_value: float
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Each element is dropped by itself with probability p in train mode."""
+
+    value: Value
+    p: float
+
+
+@dataclass(frozen=True)
+class SizeSlot:
+    """A slot that restates sizes: one term, or a tuple of terms, whose sizes it must keep."""
+
+    slot: Slot
+    terms: Axes
+    as_tuple: bool = False
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A slot whose value must stay what it is when the sizes it came from change (attention's default scale)."""
+
+    slot: Slot
+    terms: Axes
+    value: Any
+
+
+@dataclass(eq=False)
+class NodeFacts:
+    """All that is known about one node.
+
+    Attributes:
+        node: the node.
+        output: its value: a `Value`, a nested tuple or list of values, or a plain Python object.
+        flows: for each output value, how it comes from the operands.
+        split_sizes: the parts of a chunk or split along an axis, if the node is one.
+    """
+
+    node: fx.Node
+    module_path: str | None = None
+    operands: list[Value] = field(default_factory=list)
+    output: Any = None
+    flows: list[tuple[Value, Flow]] = field(default_factory=list)
+    contractions: list[Contraction] = field(default_factory=list)
+    summations: list[Summation] = field(default_factory=list)
+    normalisations: list[Normalisation] = field(default_factory=list)
+    noises: list[Noise] = field(default_factory=list)
+    sizes: list[SizeSlot] = field(default_factory=list)
+    pins: list[Pin] = field(default_factory=list)
+    split_parts: Axes = ()
+    split_axis: int = 0
+
+    def values(self) -> Iterator[Value]:
+        """Every value the node reads or makes, each at least once."""
+        yield from self.operands
+        yield from flatten_values(self.output)
+
+
+def flatten_values(output: Any) -> Iterator[Value]:
+    """The values within a nested output."""
+    if isinstance(output, Value):
+        yield output
+    elif isinstance(output, (tuple, list)):
+        for item in output:
+            yield from flatten_values(item)
+    elif isinstance(output, dict):
+        for item in output.values():
+            yield from flatten_values(item)
+
+
+class Extent(int):
+    """A size that the graph computes, with the terms that it came from."""
+
+    terms: Axes
+
+    def __new__(cls, value: int, terms: Axes) -> Extent:
+        """The integer `value`, read off axes with these terms."""
+        extent = super().__new__(cls, value)
+        extent.terms = terms
+        return extent
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A number computed from sizes by more than looking: its value and the terms behind it."""
+
+    value: Any
+    terms: Axes

@@ -1,0 +1,194 @@
+"""How an operator carries the new units of its operands to its output: fill states and flow expressions.
+
+When a space grows, each tensor over it has, for each occurrence of the space in its axes, a *fill state*: what
+its new units hold. An operator's flow is a small expression over its operands; evaluating it gives the state of
+the output, and asking it for a state gives the states that its operands would need (the search of the planner;
+what is found is always evaluated again, so that correctness rests on evaluation alone).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from graphgrow.ir.terms import Axes, Term
+
+if TYPE_CHECKING:
+    from graphgrow.ir.facts import Value
+
+
+class Fill(Enum):
+    """What the new units of a tensor hold."""
+
+    FREE = "free"  # appended: anything finite
+    ZERO = "zero"  # appended: zero
+    MEAN = "mean"  # appended: the mean of the old units
+    COPY = "copy"  # replicated: what the copied unit holds
+    SHARE = "share"  # replicated: the copies add up to what the unit held
+    EVEN = "even"  # the operand does not have the axis: one value for all units
+
+
+class Clash(Exception):
+    """A flow cannot carry these states; the text says why."""
+
+
+State = tuple[Fill, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """An operand of the node; `axes` are the indices of those of its axes that reach the output."""
+
+    value: Value
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Same:
+    """A linear map that is the same for every unit and leaves each alone: views, average pooling, scaling."""
+
+    inner: Flow
+
+
+@dataclass(frozen=True)
+class Add:
+    """A sum of operands."""
+
+    terms: tuple[Flow, ...]
+
+
+@dataclass(frozen=True)
+class Mul:
+    """A product, linear in each factor: gates, the rows of a linear map, the filters of a depthwise convolution."""
+
+    factors: tuple[Flow, ...]
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Each position is taken from one of the operands that have the axis: cat along another axis, where."""
+
+    terms: tuple[Flow, ...]
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """A function of each unit alone.
+
+    Attributes:
+        zero: f(0) = 0.
+        total: finite for every finite input; else new units must not be free (0 times inf is NaN).
+        constant_safe: harmless where the new units are constant (a batch norm is not: its gradient
+            grows by 1/sqrt(eps)).
+    """
+
+    terms: tuple[Flow, ...]
+    zero: bool = False
+    total: bool = True
+    constant_safe: bool = True
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The occurrences of the operands, one after the other: cat along the axis itself."""
+
+    terms: tuple[Flow, ...]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The occurrences that lie in one part of the axis, behind those of `before`: chunk and split."""
+
+    inner: Flow
+    before: Axes
+    part: Term
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """Layer norm and its like. New units at the mean (layer norm) or at zero (RMS norm) come out as zero.
+
+    Attributes:
+        inner: what is normalised.
+        term: the axes normalised over.
+        otherwise: the flow for all other axes.
+    """
+
+    inner: Flow
+    term: Axes
+    otherwise: Flow
+
+
+@dataclass(frozen=True)
+class Along:
+    """One flow for the spaces of some axes, another for all the rest (cat and split: along, and across)."""
+
+    terms: Axes
+    along: Flow
+    across: Flow
+
+
+Flow = Operand | Same | Add | Mul | Choose | Pointwise | Stack | Slice | Normalised | Along
+
+
+def add_fills(fills: list[Fill]) -> Fill:
+    """The fill of a sum."""
+    carried = [f for f in fills if f is not Fill.EVEN]
+    if not carried:
+        return Fill.EVEN
+    if len(set(carried)) == 1 and len(carried) == len(fills):
+        return carried[0]
+    if Fill.SHARE in carried:
+        raise Clash("a sum of shares and of whole values")
+    if set(carried) <= {Fill.COPY}:
+        return Fill.COPY
+    if set(carried) == {Fill.MEAN}:
+        return Fill.MEAN
+    return Fill.FREE
+
+
+def mul_fills(fills: list[Fill]) -> Fill:
+    """The fill of a product that is linear in each factor."""
+    carried = [f for f in fills if f is not Fill.EVEN]
+    if not carried:
+        return Fill.EVEN
+    if Fill.ZERO in carried:
+        return Fill.ZERO
+    if len(carried) == 1:
+        return carried[0]
+    if carried.count(Fill.SHARE) > 1:
+        raise Clash("a product of two shares")
+    if Fill.SHARE in carried:
+        return Fill.SHARE
+    return Fill.COPY if Fill.COPY in carried else Fill.FREE
+
+
+def choose_fills(fills: list[Fill]) -> Fill:
+    """The fill of a selection among operands."""
+    carried = {f for f in fills if f is not Fill.EVEN}
+    if not carried:
+        return Fill.EVEN
+    if len(carried) == 1 and (Fill.EVEN not in fills or Fill.COPY in carried):
+        return carried.pop()
+    if Fill.SHARE in carried:
+        raise Clash("a choice between shares and whole values")
+    return Fill.FREE
+
+
+def pointwise_fills(fills: list[Fill], flow: Pointwise) -> Fill:
+    """The fill of a function of each unit alone."""
+    carried = {f for f in fills if f is not Fill.EVEN}
+    if not carried:
+        return Fill.EVEN
+    if Fill.SHARE in carried:
+        raise Clash("a non-linear function of shares")
+    if carried == {Fill.COPY}:
+        return Fill.COPY
+    if not flow.total:
+        raise Clash("it may not be finite on new units")
+    if not flow.constant_safe and Fill.ZERO in carried:
+        raise Clash("constant units in front of a batch norm (its gradient there grows by 1/sqrt(eps))")
+    if flow.zero and carried == {Fill.ZERO} and Fill.EVEN not in fills:
+        return Fill.ZERO
+    return Fill.FREE

@@ -1,0 +1,123 @@
+"""What a model is called with: the shapes and dtypes of its example inputs, and fresh samples of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from graphgrow.errors import CaptureError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor input: its shape, dtype and, for integers, the range of values that was seen."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    low: int = 0
+    high: int = 1
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> TensorSpec:
+        """The specification of an example tensor; integers remember their extremes."""
+        low, high = 0, 1
+        if not (tensor.is_floating_point() or tensor.dtype == torch.bool) and not tensor.is_meta:
+            low, high = int(tensor.min()), int(tensor.max())
+        return cls(tuple(tensor.shape), tensor.dtype, low, high)
+
+    def sample(self, batch_size: int | None, batched: bool, generator: torch.Generator) -> torch.Tensor:
+        """A random tensor on the CPU: normal, or uniform integers within the range seen."""
+        shape = self.shape if batch_size is None or not batched else (batch_size, *self.shape[1:])
+        if self.dtype == torch.bool:
+            return torch.randint(0, 2, shape, generator=generator).bool()
+        if not self.dtype.is_floating_point:
+            return torch.randint(self.low, self.high + 1, shape, generator=generator, dtype=self.dtype)
+        return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.dtype)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The positional and keyword inputs of a model, tensors as `TensorSpec`, all else as it was given.
+
+    Axis 0 is the batch axis of every tensor whose first size equals that of the first tensor.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    device: torch.device = torch.device("cpu")
+
+    @classmethod
+    def of(cls, args: Any, kwargs: Mapping[str, Any] | None = None) -> InputSpec:
+        """The specification of example inputs: a tensor, or a sequence of positional inputs.
+
+        Raises:
+            CaptureError: if no tensor is among them, or one is empty.
+        """
+        positional = (args,) if isinstance(args, torch.Tensor) or not isinstance(args, Sequence) else tuple(args)
+        named = dict(kwargs or {})
+        tensors = [leaf for leaf in pytree.tree_leaves((positional, named)) if isinstance(leaf, torch.Tensor)]
+        if not tensors:
+            raise CaptureError(
+                f"the example inputs hold no tensor: {positional!r}; pass one as gg.trace(model, tensor)"
+            )
+        empty = next((tuple(t.shape) for t in tensors if t.numel() == 0), None)
+        if empty is not None:
+            raise CaptureError(f"an example input is empty: its shape is {empty}; pass one with at least one element")
+
+        def spec(leaf: Any) -> Any:
+            return TensorSpec.of(leaf) if isinstance(leaf, torch.Tensor) else leaf
+
+        return cls(
+            pytree.tree_map(spec, positional), pytree.tree_map(spec, named), tensors[0].device
+        )
+
+    @property
+    def tensors(self) -> list[TensorSpec]:
+        """The tensor inputs, in call order."""
+        return [leaf for leaf in pytree.tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, TensorSpec)]
+
+    @property
+    def batch_size(self) -> int | None:
+        """The size of axis 0 of the first tensor; None where that is a scalar."""
+        shape = self.tensors[0].shape
+        return shape[0] if shape else None
+
+    def batched(self, spec: TensorSpec) -> bool:
+        """Whether axis 0 of this input is the batch axis."""
+        return bool(spec.shape) and spec.shape[0] == self.batch_size
+
+    def sample(
+        self,
+        seed: int = 0,
+        batch_size: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Random inputs of these shapes, drawn on the CPU and then moved.
+
+        Args:
+            seed: of the generator; equal seeds give equal inputs on every device.
+            batch_size: instead of the example's; None keeps it.
+            dtype: for the floating-point inputs; None keeps each one's own.
+            device: where the inputs go; None is the device of the examples.
+        """
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(leaf: Any) -> Any:
+            if not isinstance(leaf, TensorSpec):
+                return leaf
+            tensor = leaf.sample(batch_size, self.batched(leaf), generator)
+            if dtype is not None and tensor.is_floating_point():
+                tensor = tensor.to(dtype)
+            return tensor.to(device or self.device)
+
+        args, kwargs = pytree.tree_map(draw, (self.args, dict(self.kwargs)), is_leaf=_is_spec)
+        return args, kwargs
+
+
+def _is_spec(leaf: Any) -> bool:
+    return isinstance(leaf, TensorSpec)

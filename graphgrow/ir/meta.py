@@ -1,0 +1,93 @@
+"""Example values without data: running nodes on the meta device."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+
+def to_meta(value: Any) -> Any:
+    """Every tensor within a nested value, on the meta device; all else as it is."""
+
+    def convert(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or leaf.is_meta:
+            return leaf
+        return leaf.detach().to("meta")
+
+    return pytree.tree_map(convert, value)
+
+
+def meta_twin(module: nn.Module) -> nn.Module:
+    """A leaf module with its tensors on the meta device, in eval mode and without hooks."""
+    twin = copy.copy(module)
+    twin.__dict__ = dict(module.__dict__)
+    for name, value in twin.__dict__.items():
+        if name.endswith("_hooks"):
+            twin.__dict__[name] = type(value)()
+    twin.__dict__["_parameters"] = {
+        name: None if p is None else nn.Parameter(p.detach().to("meta"), requires_grad=False)
+        for name, p in module._parameters.items()
+    }
+    twin.__dict__["_buffers"] = {name: None if b is None else b.to("meta") for name, b in module._buffers.items()}
+    twin.__dict__["_modules"] = {
+        name: None if child is None else meta_twin(child) for name, child in module._modules.items()
+    }
+    twin.training = False
+    return twin
+
+
+class MetaRunner:
+    """Runs single nodes of a graph on the meta device, remembering the twins of leaf modules."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self._root = root
+        self._twins: dict[str, nn.Module] = {}
+
+    def forget(self, path: str) -> None:
+        """Drop the twin of a module whose tensors or attributes changed."""
+        self._twins.pop(path, None)
+
+    def run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        """The example value of one operator call, given example values of its arguments."""
+        with torch.no_grad():
+            if kind == "call_module":
+                if target not in self._twins:
+                    self._twins[target] = meta_twin(self._root.get_submodule(target))
+                return self._twins[target](*args, **kwargs)
+            if kind == "get_attr":
+                value: Any = self._root
+                for part in str(target).split("."):
+                    value = getattr(value, part)
+                return to_meta(value)
+            args, kwargs = to_meta((args, kwargs))
+            if kind == "call_method":
+                return getattr(args[0], target)(*args[1:], **kwargs)
+            return target(*args, **kwargs)
+
+
+def propagate(module: fx.GraphModule, inputs: dict[str, Any], runner: MetaRunner | None = None) -> None:
+    """Give every node its example value, as `node.meta["value"]`.
+
+    Args:
+        module: the graph.
+        inputs: by name of the placeholder its value; tensors are taken to the meta device.
+        runner: one to go on with, so that unchanged twins are not made again.
+    """
+    runner = runner or MetaRunner(module)
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            node.meta["value"] = to_meta(inputs[node.name])
+        elif node.op == "output":
+            node.meta["value"] = values_of(node.args[0])
+        else:
+            args, kwargs = values_of((node.args, node.kwargs))
+            node.meta["value"] = runner.run(node.op, node.target, args, kwargs)
+
+
+def values_of(arguments: Any) -> Any:
+    """Arguments of a node with nodes replaced by their example values."""
+    return fx.node.map_arg(arguments, lambda node: node.meta["value"])

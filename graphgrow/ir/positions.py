@@ -1,0 +1,126 @@
+"""Where the units of a growing space lie along an axis whose term holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from graphgrow.ir.terms import Concat, Product, Space, Term, leaves, normal
+
+
+@dataclass(frozen=True)
+class Units:
+    """How one space grows: new unit `i` stems from the old unit `source[i]`.
+
+    The old units keep their places at the front, so `source` begins with 0, 1, ..., n - 1. For appended units
+    the source is 0 and has no meaning.
+    """
+
+    space: Space
+    source: torch.Tensor
+
+    @property
+    def old_size(self) -> int:
+        """Units before."""
+        return self.space.size
+
+    @property
+    def new_size(self) -> int:
+        """Units after."""
+        return len(self.source)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every old unit has the same number of copies."""
+        counts = torch.bincount(self.source, minlength=self.old_size)
+        return bool((counts == counts[0]).all())
+
+
+@dataclass(frozen=True)
+class AxisMap:
+    """How an axis grows with a space.
+
+    Attributes:
+        source: for each new position the old position it stems from, int64, shape (new size,).
+        added: True at the positions that are new, bool, shape (new size,).
+        occurrence: which occurrence of the space within the term holds the position (-1: none of them).
+        unit: which new unit of the space lies at the position (-1: none).
+    """
+
+    source: torch.Tensor
+    added: torch.Tensor
+    occurrence: torch.Tensor
+    unit: torch.Tensor
+
+    @property
+    def kept(self) -> torch.Tensor:
+        """The positions of the old units, in their old order: the projection P."""
+        return torch.nonzero(~self.added).flatten()
+
+
+def occurrences(term: Term, space: Space) -> int:
+    """How often the space occurs in a term; each occurrence has a fill state of its own."""
+    return sum(leaf is space for leaf in leaves(term))
+
+
+def grown_size(term: Term, sizes: Mapping[Space, int]) -> int:
+    """The size of a term when the spaces given have other sizes than today."""
+    term = normal(term)
+    if isinstance(term, Space):
+        return sizes.get(term, term.size)
+    if isinstance(term, Concat):
+        return sum(grown_size(part, sizes) for part in term.parts)
+    size = 1
+    for factor in term.factors:
+        size *= grown_size(factor, sizes)
+    return size
+
+
+def axis_map(term: Term, units: Units) -> AxisMap:
+    """The map of positions along an axis with this term, when the units grow."""
+    return _map(normal(term), units, 0)
+
+
+def _map(term: Term, units: Units, first: int) -> AxisMap:
+    if isinstance(term, Space):
+        if term is not units.space:
+            count = term.size
+            nowhere = torch.full((count,), -1)
+            return AxisMap(torch.arange(count), torch.zeros(count, dtype=torch.bool), nowhere, nowhere)
+        numbers = torch.arange(units.new_size)
+        return AxisMap(units.source, numbers >= units.old_size, torch.full((units.new_size,), first), numbers)
+    if isinstance(term, Concat):
+        maps, offset = [], 0
+        for part in term.parts:
+            inner = _map(part, units, first)
+            maps.append(AxisMap(inner.source + offset, inner.added, inner.occurrence, inner.unit))
+            offset += part.size
+            first += occurrences(part, units.space)
+        return AxisMap(
+            torch.cat([m.source for m in maps]),
+            torch.cat([m.added for m in maps]),
+            torch.cat([m.occurrence for m in maps]),
+            torch.cat([m.unit for m in maps]),
+        )
+    return _map_product(term, units, first)
+
+
+def _map_product(term: Product, units: Units, first: int) -> AxisMap:
+    result: AxisMap | None = None
+    for factor in term.factors:
+        inner = _map(factor, units, first)
+        first += occurrences(factor, units.space)
+        if result is None:
+            result = inner
+            continue
+        outer = result
+        result = AxisMap(
+            (outer.source[:, None] * factor.size + inner.source[None, :]).flatten(),
+            (outer.added[:, None] | inner.added[None, :]).flatten(),
+            torch.maximum(outer.occurrence[:, None], inner.occurrence[None, :]).flatten(),
+            torch.maximum(outer.unit[:, None], inner.unit[None, :]).flatten(),
+        )
+    assert result is not None
+    return result

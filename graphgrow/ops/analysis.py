@@ -1,0 +1,266 @@
+"""Analysis of a whole graph: every node's facts, and the channel groups that follow from them."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from graphgrow.ir.facts import Derived, Extent, NodeFacts, Pin, Slot, Value, flatten_values
+from graphgrow.ir.terms import Reason, Space, freeze, leaves
+from graphgrow.ops.call import Call, RuleDeclined
+from graphgrow.ops.registry import Rule, rule_of
+
+
+@dataclass
+class Analysis:
+    """What is known of a graph.
+
+    Attributes:
+        facts: by node, in topological order.
+        parameters: by qualified name (aliases included), the value of each parameter and buffer that is used.
+        unknown: nodes without a rule, or in a form that their rule does not know, with the reason.
+    """
+
+    facts: dict[fx.Node, NodeFacts] = field(default_factory=dict)
+    parameters: dict[str, Value] = field(default_factory=dict)
+    unknown: dict[fx.Node, str] = field(default_factory=dict)
+    _touching: dict[Space, list[NodeFacts]] | None = None
+
+    def touching(self, space: Space) -> list[NodeFacts]:
+        """The facts of the nodes that have a value over the space, in topological order."""
+        if self._touching is None:
+            self._touching = {}
+            for facts in self.facts.values():
+                spaces = {leaf for value in facts.values() for term in value.axes for leaf in leaves(term)}
+                for leaf in spaces:
+                    self._touching.setdefault(leaf, []).append(facts)
+        return self._touching.get(space, [])
+
+    def reading_axes(self) -> set[tuple[Value, int]]:
+        """The axes of parameters along which activations are read (contracted)."""
+        return {
+            (value, axis)
+            for facts in self.facts.values()
+            for c in facts.contractions
+            for value, axis in ((c.left, c.left_axis), (c.right, c.right_axis))
+            if value.parameter
+        }
+
+
+def analyse(module: fx.GraphModule) -> Analysis:
+    """Run the rules over a graph whose nodes have their example values."""
+    return _Analyser(module).run()
+
+
+class _Analyser:
+    def __init__(self, module: fx.GraphModule) -> None:
+        self._module = module
+        self._analysis = Analysis()
+        self._by_identity: dict[int, Value] = {}
+        self._names: dict[int, list[str]] = {}
+        named = list(module.named_parameters(remove_duplicate=False)) + list(module.named_buffers(remove_duplicate=False))
+        for name, tensor in named:
+            self._names.setdefault(id(tensor), []).append(name)
+
+    def run(self) -> Analysis:
+        for node in self._module.graph.nodes:
+            facts = NodeFacts(node)
+            self._analysis.facts[node] = facts
+            getattr(self, f"_{node.op}")(node, facts)
+        return self._analysis
+
+    # -- nodes by kind -------------------------------------------------------------------------------------
+
+    def _placeholder(self, node: fx.Node, facts: NodeFacts) -> None:
+        facts.output = self._opaque(node.meta["value"], node.name, Reason(node.name, "a model input"))
+
+    def _output(self, node: fx.Node, facts: NodeFacts) -> None:
+        result = self._values(node.args[0])
+        for value in flatten_values(result):
+            facts.operands.append(value)
+            freeze(value.axes, Reason(node.name, "a model output"))
+
+    def _get_attr(self, node: fx.Node, facts: NodeFacts) -> None:
+        facts.module_path = str(node.target).rpartition(".")[0] or str(node.target)
+        facts.output = self._parameter_named(str(node.target))
+        if facts.output is None:
+            facts.output = self._opaque(node.meta["value"], node.name, Reason(node.name, "a constant of the graph"))
+
+    def _call_module(self, node: fx.Node, facts: NodeFacts) -> None:
+        facts.module_path = str(node.target)
+        self._apply(node, facts, self._module.get_submodule(str(node.target)))
+
+    def _call_function(self, node: fx.Node, facts: NodeFacts) -> None:
+        self._apply(node, facts, None)
+
+    _call_method = _call_function
+
+    # -- one call ------------------------------------------------------------------------------------------
+
+    def _apply(self, node: fx.Node, facts: NodeFacts, module: nn.Module | None) -> None:
+        args, kwargs = self._values((node.args, node.kwargs))
+        operands = list(flatten_values((args, kwargs)))
+        if not operands and module is None and not _looks_up(node, args):
+            facts.output = self._computed(node, args, kwargs)
+            return
+        facts.operands.extend(operands)
+        rule = rule_of(node, module)
+        problem = "no rule" if rule is None else _misfit(rule, args, kwargs)
+        if rule is not None and problem is None:
+            call = Call(node, facts, module, lambda name: self._module_parameter(node, name), node.meta["value"])
+            try:
+                facts.output = rule(call, *args, **kwargs)
+                self._pin_numbers(node, facts)
+                return
+            except RuleDeclined as declined:
+                problem = str(declined)
+            except (IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
+                problem = f"its rule fails on this form ({type(error).__name__}: {error})"  # freezing is always right
+        self._unknown(node, facts, module, problem or "no rule")
+
+    def _unknown(self, node: fx.Node, facts: NodeFacts, module: nn.Module | None, problem: str) -> None:
+        """Freeze all that an operator without a rule touches, its own parameters included."""
+        what = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
+        text = f"{what}: {problem}" if problem != "no rule" else f"{what} has no axis rule"
+        reason = Reason(facts.module_path or node.name, text)
+        self._analysis.unknown[node] = text
+        facts.flows, facts.contractions, facts.normalisations = [], [], []
+        facts.summations, facts.noises, facts.sizes, facts.pins, facts.split_parts = [], [], [], [], ()
+        if module is not None:
+            for name, _ in [*module.named_parameters(), *module.named_buffers()]:
+                value = self._parameter_named(f"{node.target}.{name}")
+                if value is not None:
+                    facts.operands.append(value)
+        for value in facts.operands:
+            freeze(value.axes, reason)
+        facts.output = self._opaque(node.meta["value"], node.name, reason)
+
+    def _computed(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        """A plain number, or a new tensor, that is computed from sizes at most."""
+        terms = tuple(term for leaf in pytree.tree_leaves((args, kwargs)) for term in _terms_of(leaf))
+        value = node.meta["value"]
+        if isinstance(value, torch.Tensor) or any(isinstance(v, torch.Tensor) for v in pytree.tree_leaves(value)):
+            freeze(terms, Reason(node.name, "its size is read to make a new tensor"))
+            return self._opaque(value, node.name, Reason(node.name, "a tensor made from sizes"))
+        if not terms:
+            return value
+        if node.target is operator.add and all(isinstance(arg, tuple) for arg in args):
+            return tuple(args[0]) + tuple(args[1])
+        if isinstance(value, int) and not isinstance(value, bool):
+            return Extent(value, terms)
+        return Derived(value, terms)
+
+    def _pin_numbers(self, node: fx.Node, facts: NodeFacts) -> None:
+        """Numbers computed from sizes that an operator takes as numbers must not change with the sizes."""
+        restated = {size.slot.path for size in facts.sizes if not size.slot.on_module}
+        for path, source in _argument_slots(node):
+            output = self._analysis.facts[source].output
+            if path in restated or not isinstance(output, (Extent, Derived)):
+                continue
+            if not any(path[: len(r)] == r for r in restated):
+                value = int(output) if isinstance(output, Extent) else output.value
+                facts.pins.append(Pin(Slot(path, False), tuple(output.terms), value))
+
+    # -- values ----------------------------------------------------------------------------------------------
+
+    def _values(self, arguments: Any) -> Any:
+        return _plain_containers(fx.node.map_arg(arguments, lambda node: _Boxed(self._analysis.facts[node].output)))
+
+    def _opaque(self, meta: Any, name: str, reason: Reason) -> Any:
+        """Values with axes of their own, all frozen, for every tensor of an example value."""
+        if isinstance(meta, torch.Tensor):
+            return Value(tuple(Space(size, frozen=reason) for size in meta.shape), name)
+        if isinstance(meta, (tuple, list)):
+            return tuple(self._opaque(item, f"{name}[{i}]", reason) for i, item in enumerate(meta))
+        if isinstance(meta, dict):
+            return {key: self._opaque(item, f"{name}[{key!r}]", reason) for key, item in meta.items()}
+        return meta
+
+    def _module_parameter(self, node: fx.Node, name: str) -> Value | None:
+        module = self._module.get_submodule(str(node.target))
+        if not isinstance(getattr(module, name, None), torch.Tensor):
+            return None
+        return self._parameter_named(f"{node.target}.{name}")
+
+    def _parameter_named(self, name: str) -> Value | None:
+        owner = self._module.get_submodule(name.rpartition(".")[0])
+        tensor = getattr(owner, name.rpartition(".")[2], None)
+        if not isinstance(tensor, torch.Tensor):
+            return None
+        value = self._by_identity.get(id(tensor))
+        if value is None:
+            aliases = tuple(self._names.get(id(tensor), [name]))
+            buffer = not isinstance(tensor, nn.Parameter)
+            value = Value(tuple(map(Space, tensor.shape)), aliases[0], True, buffer, aliases=aliases)
+            if not tensor.is_floating_point():
+                freeze(value.axes, Reason(aliases[0], "a table that is not of floating point"))
+            self._by_identity[id(tensor)] = value
+            for alias in aliases:
+                self._analysis.parameters[alias] = value
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class _Boxed:
+    """Keeps fx from looking into a value while it maps arguments."""
+
+    content: Any
+
+
+def _plain_containers(arguments: Any) -> Any:
+    if isinstance(arguments, _Boxed):
+        return arguments.content
+    if isinstance(arguments, slice):
+        return slice(*map(_plain_containers, (arguments.start, arguments.stop, arguments.step)))
+    if isinstance(arguments, (tuple, list)):
+        items = [_plain_containers(item) for item in arguments]
+        return tuple(items) if isinstance(arguments, tuple) else items
+    if isinstance(arguments, dict):
+        return {key: _plain_containers(item) for key, item in arguments.items()}
+    return arguments
+
+
+def _looks_up(node: fx.Node, args: Any) -> bool:
+    """Whether the node reads an item of a known container, whose items keep what is known of them."""
+    return node.target is operator.getitem and isinstance(args[0], (tuple, list, dict))
+
+
+def _misfit(rule: Rule, args: Any, kwargs: Any) -> str | None:
+    """Whether the rule cannot take these arguments."""
+    try:
+        inspect.signature(rule).bind(None, *args, **kwargs)
+    except TypeError as error:
+        return f"called in a form that its rule does not know ({error})"
+    return None
+
+
+def _terms_of(leaf: Any) -> Iterator[Any]:
+    if isinstance(leaf, (Extent, Derived)):
+        yield from leaf.terms
+
+
+def _argument_slots(node: fx.Node) -> Iterator[tuple[tuple[Any, ...], fx.Node]]:
+    """Every node among the arguments with the path at which it stands."""
+
+    def walk(item: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], fx.Node]]:
+        if isinstance(item, fx.Node):
+            yield path, item
+        elif isinstance(item, (tuple, list)):
+            for i, inner in enumerate(item):
+                yield from walk(inner, (*path, i))
+        elif isinstance(item, dict):
+            for key, inner in item.items():
+                yield from walk(inner, (*path, key))
+        elif isinstance(item, slice):
+            for key in ("start", "stop", "step"):
+                yield from walk(getattr(item, key), (*path, key))
+
+    yield from walk(tuple(node.args), ("args",))
+    yield from walk(dict(node.kwargs), ("kwargs",))

@@ -1,0 +1,123 @@
+"""Convolutions and transposed convolutions in one, two and three dimensions, grouped and depthwise."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import nn
+from torch.nn import functional as F
+
+from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import Fresh, Value
+from graphgrow.ir.terms import Axes, Term, product
+from graphgrow.ops.call import Call, RuleDeclined, meta_shape
+from graphgrow.ops.registry import rule
+
+
+@rule(F.conv1d, F.conv2d, F.conv3d)
+def convolution(
+    call: Call,
+    input: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    """(N, C, ...) with weight (O, C / groups, kernel...) -> (N, O, ...)."""
+    if groups > 1:
+        call.literal(call.argument_path(6, "groups"), _groups_term(call, input, int(groups)))
+    return _convolve(call, input, weight, bias, int(groups), transposed=False)
+
+
+@rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def convolution_module(call: Call, input: Value) -> Value:
+    """nn.Conv1d, nn.Conv2d, nn.Conv3d."""
+    return _module(call, input, transposed=False)
+
+
+@rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+def transposed_module(call: Call, input: Value) -> Value:
+    """nn.ConvTranspose1d and its kin: weight (C, O / groups, kernel...)."""
+    return _module(call, input, transposed=True)
+
+
+def _module(call: Call, input: Value, transposed: bool) -> Value:
+    module = cast(nn.Conv2d, call.module)  # all six classes have the same fields
+    weight = call.weight("weight")
+    bias = call.parameter("bias", Fresh.ZEROS)
+    output = _convolve(call, input, weight, bias, module.groups, transposed)
+    channel = len(weight.axes) - 2
+    call.attribute("in_channels", input.axes[-channel - 1])
+    call.attribute("out_channels", output.axes[-channel - 1])
+    if module.groups > 1:
+        call.attribute("groups", _groups_term(call, input, module.groups, channel))
+    return output
+
+
+def _groups_term(call: Call, input: Value, groups: int, spatial: int | None = None) -> Term:
+    """The axis of groups within the input's channels."""
+    channels = input.axes[1] if spatial is None else input.axes[-spatial - 1]
+    if channels.size == groups:
+        return channels
+    return call.factor(channels, (groups, channels.size // groups), ("groups", "group_width"))[0]
+
+
+def _convolve(call: Call, input: Value, weight: Value, bias: Value | None, groups: int, transposed: bool) -> Value:
+    spatial = len(weight.axes) - 2
+    channel = len(input.axes) - spatial - 1
+    if channel not in (0, 1):
+        raise RuleDeclined(f"an input of {len(input.axes)} axes")
+    inputs = input.axes[channel]
+    call.starts(weight, Fresh.HE, fan=((0,) if transposed else (1,)) + tuple(range(2, 2 + spatial)))
+    call.starts(bias, Fresh.ZEROS)
+    call.freeze(weight.axes[2:], "the size of a kernel")
+    if groups == 1:
+        reading, writing = (0, 1) if transposed else (1, 0)
+        call.contract(input, channel, weight, reading)
+        outputs: Term = weight.axes[writing]
+        flow: fl.Flow = fl.Mul((call.operand(input, drop=[channel]), call.operand(weight, drop=[reading])))
+    else:
+        outputs = _grouped(call, input, channel, weight, groups, transposed)
+        # the contraction runs within a group only, so the axis of groups itself reaches the output
+        flow = fl.Mul((call.operand(input), call.operand(weight, drop=[] if transposed else [1])))
+    if bias is not None:
+        call.same(outputs, bias.axes[0])
+    shape = meta_shape(call.meta)[channel + 1 :]
+    axes: Axes = (*input.axes[:channel], outputs, *_spatial(call, input.axes[channel + 1 :], tuple(shape)))
+    assert inputs.size == input.axes[channel].size
+    return call.output(axes, call.plus_bias(flow, bias))
+
+
+def _grouped(call: Call, input: Value, channel: int, weight: Value, groups: int, transposed: bool) -> Term:
+    """Relate the channels of a grouped convolution; returns the axis of its output channels."""
+    group = _groups_term(call, input, groups, len(input.axes) - channel - 1)
+    width = input.axes[channel].size // groups
+    if transposed:
+        call.same(weight.axes[0], input.axes[channel])
+        rows: Term = weight.axes[1]
+        outputs = product((group, rows)) if rows.size > 1 else group
+        if width > 1 or rows.size > 1:
+            call.freeze([input.axes[channel], rows], "a transposed convolution with groups of several channels")
+        else:
+            call.freeze([rows], "one output channel in each group")
+        return outputs
+    outputs = weight.axes[0]
+    per_group = outputs.size // groups
+    if per_group == 1:
+        call.same(outputs, group)
+    else:
+        call.same(outputs, product((group, call.space(per_group, "group_width"))))
+    if width == 1:
+        call.freeze([weight.axes[1]], "one input channel in each group")
+    else:
+        inner = call.factor(input.axes[channel], (groups, width), ("groups", "group_width"))[1]
+        call.contract(input, channel, weight, 1, term=inner)
+    return outputs
+
+
+def _spatial(call: Call, before: Axes, after: tuple[int, ...]) -> list[Term]:
+    """The positions of the output: never growable, since the kernel moves along them."""
+    call.freeze(before, "positions that a kernel moves along")
+    return [call.fixed(size, "positions that a kernel moves along") for size in after]

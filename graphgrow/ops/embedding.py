@@ -1,0 +1,41 @@
+"""Embedding tables."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn import functional as F
+
+from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import Fresh, Value
+from graphgrow.ops.call import Call
+from graphgrow.ops.registry import rule
+
+
+@rule(F.embedding)
+def embedding(
+    call: Call,
+    input: Value,
+    weight: Value,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Value:
+    """(...) indices into (V, E) -> (..., E)."""
+    call.starts(weight, Fresh.LIKE)
+    call.freeze([weight.axes[0]], "a table that is indexed by position")
+    if max_norm is not None:
+        call.freeze([weight.axes[1]], "rows whose norm is limited")
+    return call.output((*input.axes, weight.axes[1]), fl.Same(call.operand(weight, drop=[0])))
+
+
+@rule(nn.Embedding)
+def embedding_module(call: Call, input: Value) -> Value:
+    """nn.Embedding."""
+    module = call.module
+    assert isinstance(module, nn.Embedding)
+    weight = call.weight("weight", Fresh.LIKE)
+    call.attribute("num_embeddings", weight.axes[0])
+    call.attribute("embedding_dim", weight.axes[1])
+    return embedding(call, input, weight, max_norm=module.max_norm)

@@ -1,0 +1,193 @@
+"""Batch, layer, RMS, group and instance norm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn import functional as F
+
+from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import Fresh, NormKind, Slot, Value
+from graphgrow.ir.terms import product
+from graphgrow.ops.call import Call, RuleDeclined
+from graphgrow.ops.registry import rule
+
+
+def _per_channel(call: Call, input: Value, parameters: Sequence[Value | None], safe: bool) -> Value:
+    """A map of each channel alone, with one number of each parameter for a channel."""
+    terms: list[fl.Flow] = [call.operand(input)]
+    for parameter in parameters:
+        if parameter is not None:
+            call.same(input.axes[1], parameter.axes[0])
+            terms.append(call.operand(parameter))
+    return call.output(input.axes, fl.Pointwise(tuple(terms), constant_safe=safe))
+
+
+@rule(F.batch_norm)
+def batch_norm(
+    call: Call,
+    input: Value,
+    running_mean: Value | None,
+    running_var: Value | None,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Value:
+    """(N, C, ...), each channel by its own statistics."""
+    for value, fresh in zip(
+        (running_mean, running_var, weight, bias), (Fresh.ZEROS, Fresh.ONES, Fresh.ONES, Fresh.ZEROS), strict=True
+    ):
+        call.starts(value, fresh)
+    return _per_channel(call, input, (running_mean, running_var, weight, bias), safe=False)
+
+
+@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+def channel_norm_module(call: Call, input: Value) -> Value:
+    """nn.BatchNorm*d and nn.InstanceNorm*d."""
+    call.attribute("num_features", input.axes[1])
+    parameters = [
+        call.parameter("weight", Fresh.ONES),
+        call.parameter("bias", Fresh.ZEROS),
+        call.parameter("running_mean", Fresh.ZEROS),
+        call.parameter("running_var", Fresh.ONES),
+    ]
+    return _per_channel(call, input, parameters, safe=False)
+
+
+def _normalise_last(
+    call: Call,
+    kind: NormKind,
+    input: Value,
+    rank: int,
+    weight: Value | None,
+    bias: Value | None,
+    eps: Slot | None,
+    eps_value: float,
+) -> Value:
+    term = input.axes[len(input.axes) - rank :]
+    flows: list[fl.Flow] = [call.operand(input)]
+    for parameter, fresh in ((weight, Fresh.ONES), (bias, Fresh.ZEROS)):
+        if parameter is None:
+            continue
+        call.starts(parameter, fresh)
+        for mine, theirs in zip(term, parameter.axes, strict=True):
+            call.same(mine, theirs)
+        flows.append(call.operand(parameter))
+    axes = tuple(range(len(input.axes) - rank, len(input.axes)))
+    call.normalise(kind, input, axes, term, weight, bias, eps, eps_value)
+    return call.output(input.axes, fl.Normalised(flows[0], term, fl.Pointwise(tuple(flows))))
+
+
+@rule(F.layer_norm)
+def layer_norm(
+    call: Call,
+    input: Value,
+    normalized_shape: Sequence[int],
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+) -> Value:
+    """Statistics over the last axes."""
+    rank = len(normalized_shape)
+    call.literal(call.argument_path(1, "normalized_shape"), *input.axes[-rank:], as_tuple=True)
+    slot = Slot(call.argument_path(4, "eps"), False)
+    return _normalise_last(call, NormKind.LAYER, input, rank, weight, bias, slot, eps)
+
+
+@rule(F.rms_norm)
+def rms_norm(
+    call: Call, input: Value, normalized_shape: Sequence[int], weight: Value | None = None, eps: float | None = None
+) -> Value:
+    """Root mean square over the last axes; without an eps, torch takes that of the dtype."""
+    rank = len(normalized_shape)
+    call.literal(call.argument_path(1, "normalized_shape"), *input.axes[-rank:], as_tuple=True)
+    slot = None if eps is None else Slot(call.argument_path(3, "eps"), False)
+    return _normalise_last(call, NormKind.RMS, input, rank, weight, None, slot, eps or 0.0)
+
+
+@rule(nn.LayerNorm, nn.RMSNorm)
+def last_norm_module(call: Call, input: Value) -> Value:
+    """nn.LayerNorm and nn.RMSNorm."""
+    module = call.module
+    assert isinstance(module, (nn.LayerNorm, nn.RMSNorm))
+    rank = len(module.normalized_shape)
+    call.attribute("normalized_shape", *input.axes[-rank:], as_tuple=True)
+    kind = NormKind.LAYER if isinstance(module, nn.LayerNorm) else NormKind.RMS
+    slot = None if module.eps is None else Slot(("eps",), True)
+    weight, bias = call.parameter("weight", Fresh.ONES), call.parameter("bias", Fresh.ZEROS)
+    return _normalise_last(call, kind, input, rank, weight, bias, slot, module.eps or 0.0)
+
+
+@rule(F.group_norm)
+def group_norm(
+    call: Call,
+    input: Value,
+    num_groups: int,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+) -> Value:
+    """(N, C, ...): each group of channels, with all positions, by its own statistics."""
+    group = _group_norm(call, input, int(num_groups), weight, bias, eps)
+    call.literal(call.argument_path(1, "num_groups"), *group)
+    return call.output(*_group_flow(call, input, weight, bias, group))
+
+
+@rule(nn.GroupNorm)
+def group_norm_module(call: Call, input: Value) -> Value:
+    """nn.GroupNorm."""
+    module = call.module
+    assert isinstance(module, nn.GroupNorm)
+    weight, bias = call.parameter("weight", Fresh.ONES), call.parameter("bias", Fresh.ZEROS)
+    group = _group_norm(call, input, module.num_groups, weight, bias, module.eps)
+    call.attribute("num_channels", input.axes[1])
+    call.attribute("num_groups", *group)
+    return call.output(*_group_flow(call, input, weight, bias, group))
+
+
+def _group_norm(
+    call: Call, input: Value, groups: int, weight: Value | None, bias: Value | None, eps: float
+) -> tuple[Any, ...]:
+    """The axis of groups (a fixed 1 where there is but one group), with the facts stated."""
+    channels = input.axes[1]
+    call.starts(weight, Fresh.ONES)
+    call.starts(bias, Fresh.ZEROS)
+    if groups == channels.size:
+        group, width = channels, call.fixed(1, "one channel in each group")
+    elif groups == 1:
+        group, width = call.fixed(1, "a single group"), channels
+    else:
+        group, width = call.factor(channels, (groups, channels.size // groups), ("groups", "group_width"))
+    for parameter in (weight, bias):
+        if parameter is not None:
+            call.same(parameter.axes[0], product((group, width)) if 1 < groups < channels.size else channels)
+    call.freeze(input.axes[2:], "positions that a group norm averages over")
+    call.normalise(NormKind.GROUP, input, (1,), (width,), weight, bias, None, eps)
+    return (group,)
+
+
+def _group_flow(
+    call: Call, input: Value, weight: Value | None, bias: Value | None, group: tuple[Any, ...]
+) -> tuple[Any, fl.Flow]:
+    operands = tuple(call.operand(value) for value in (input, weight, bias) if value is not None)
+    width = call.facts.normalisations[-1].term
+    return input.axes, fl.Normalised(operands[0], width, fl.Pointwise(operands))
+
+
+@rule(F.normalize)
+def normalise_vector(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+    """Division by a norm: every unit of that axis depends on all."""
+    raise RuleDeclined("a norm over units, which new ones would change")
+
+
+@rule(nn.LocalResponseNorm, F.local_response_norm)
+def local_response_norm(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+    """Each channel is divided by its neighbours'."""
+    call.freeze([input.axes[1]], "normalised by neighbouring channels")
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+
+

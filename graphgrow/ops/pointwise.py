@@ -1,0 +1,177 @@
+"""Elementwise operators: activations, arithmetic with broadcasting, casts."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import Fresh, Value
+from graphgrow.ir.terms import Concat
+from graphgrow.ops.broadcast import align
+from graphgrow.ops.call import Call, RuleDeclined
+from graphgrow.ops.registry import rule
+
+
+@rule(
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Hardtanh,
+    nn.Hardswish, nn.Softsign, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.RReLU,
+    F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.tanh, F.elu, F.selu, F.celu, F.mish, F.hardtanh, F.hardswish,
+    F.softsign, torch.relu, torch.tanh, torch.sin, torch.abs, torch.square, torch.relu_, F.relu_, torch.erf,
+    torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign",
+)  # fmt: skip
+def zero_keeping(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+    """f(0) = 0, finite everywhere."""
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+
+
+@rule(
+    nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus,
+    F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus, torch.sigmoid, torch.cos, "sigmoid", "cos", "softplus",
+)  # fmt: skip
+def bounded(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+    """Finite everywhere, not zero at zero."""
+    return call.output(input.axes, fl.Pointwise((call.operand(input),)))
+
+
+@rule(torch.exp, torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal, torch.log1p,
+      "exp", "log", "sqrt", "rsqrt", "reciprocal", "log1p")  # fmt: skip
+def partial(call: Call, input: Value) -> Value:
+    """Not finite everywhere: free new units could make 0 times inf of a closed reading weight."""
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), total=False))
+
+
+@rule(torch.clamp, "clamp", torch.clip, "clip")
+def clamp(call: Call, input: Value, min: Any = None, max: Any = None) -> Value:
+    """Limits that are numbers."""
+    if isinstance(min, Value) or isinstance(max, Value):
+        raise RuleDeclined("limits that are tensors")
+    low = float("-inf") if min is None else float(min)
+    high = float("inf") if max is None else float(max)
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=low <= 0 <= high))
+
+
+@rule(nn.PReLU)
+def prelu(call: Call, input: Value) -> Value:
+    """One slope for all units, or one for each channel."""
+    weight = call.weight("weight", Fresh.LIKE)
+    terms = [call.operand(input)]
+    if weight.axes[0].size == 1:
+        call.freeze(weight.axes, "one slope for all units")
+    else:
+        call.same(input.axes[1], weight.axes[0])
+        call.attribute("num_parameters", weight.axes[0])
+        terms.append(call.operand(weight))
+    return call.output(input.axes, fl.Pointwise(tuple(terms)))
+
+
+@rule(
+    nn.Identity, operator.neg, torch.neg, "neg", "contiguous", "clone", "detach", "float", "double", "half",
+    "bfloat16", "requires_grad_", torch.clone,
+)  # fmt: skip
+def identity(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+    """Each unit as it is, up to a factor that is the same for all."""
+    return call.output(input.axes, call.same_flow(input))
+
+
+@rule("to", "type", "type_as")
+def cast(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+    """Another dtype or device."""
+    return call.output(input.axes, call.same_flow(input))
+
+
+def _broadcast(call: Call, operands: list[Value]) -> tuple[Any, ...]:
+    return align(call, [value.axes for value in operands])
+
+
+@rule(operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub,
+      "add", "add_", "sub", "sub_", "__add__", "__radd__", "__iadd__")  # fmt: skip
+def add(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Value:
+    """A sum; a number is the same for all units."""
+    operands = [value for value in (input, other) if isinstance(value, Value)]
+    if len(operands) < 2:
+        # x + c moves every unit alike: copies stay copies, means stay means, zeros do not stay zeros
+        value = operands[0]
+        return call.output(value.axes, fl.Add((call.operand(value), fl.Operand(value, ()))))
+    return call.output(_broadcast(call, operands), fl.Add(tuple(map(call.operand, operands))))
+
+
+@rule(operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__", "__rmul__", "__imul__", torch.multiply)
+def multiply(call: Call, input: Any, other: Any) -> Value:
+    """A product, linear in each factor."""
+    operands = [value for value in (input, other) if isinstance(value, Value)]
+    for value in operands:
+        if value.parameter and len(operands) == 2:
+            call.starts(value, Fresh.LIKE)
+    return call.output(_broadcast(call, operands), fl.Mul(tuple(map(call.operand, operands))))
+
+
+@rule(operator.truediv, torch.div, torch.true_divide, "div", "div_", "__truediv__")
+def divide(call: Call, input: Any, other: Any) -> Value:
+    """Linear in the numerator; a denominator over growing units may vanish on them."""
+    if not isinstance(other, Value):
+        return call.output(input.axes, call.same_flow(input))
+    denominator = fl.Pointwise((call.operand(other),), total=False)
+    if not isinstance(input, Value):
+        return call.output(other.axes, denominator)
+    return call.output(_broadcast(call, [input, other]), fl.Mul((call.operand(input), denominator)))
+
+
+@rule(torch.pow, operator.pow, "pow", "__pow__")
+def power(call: Call, input: Any, exponent: Any) -> Value:
+    """x ** p by a number."""
+    if not isinstance(input, Value) or isinstance(exponent, Value):
+        raise RuleDeclined("a power of or by a tensor")
+    whole = float(exponent).is_integer() and float(exponent) > 0
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=whole, total=whole))
+
+
+@rule(torch.maximum, torch.minimum, "maximum", "minimum")
+def extreme(call: Call, input: Value, other: Value) -> Value:
+    """The larger or smaller of two."""
+    operands = [input, other]
+    return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), zero=True))
+
+
+@rule(torch.where, "where")
+def where(call: Call, condition: Value, input: Any, other: Any) -> Value:
+    """A choice element by element."""
+    operands = [value for value in (condition, input, other) if isinstance(value, Value)]
+    return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands))))
+
+
+@rule("masked_fill", "masked_fill_", torch.masked_fill)
+def masked_fill(call: Call, input: Value, mask: Value, value: Any) -> Value:
+    """A number where the mask is set."""
+    operands = [item for item in (input, mask) if isinstance(item, Value)]
+    return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands))))
+
+
+@rule(operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge, torch.eq, torch.ne, torch.lt,
+      torch.le, torch.gt, torch.ge, operator.and_, operator.or_, operator.invert, torch.logical_not,
+      torch.logical_and, torch.logical_or, "eq", "ne", "lt", "le", "gt", "ge", "bool", "logical_not")  # fmt: skip
+def compare(call: Call, input: Any, other: Any = None) -> Value:
+    """Comparisons and their logic: finite, whatever they are given."""
+    operands = [value for value in (input, other) if isinstance(value, Value)]
+    return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands))))
+
+
+@rule(torch._assert)
+def assertion(call: Call, condition: Any, message: Any = None) -> None:
+    """An assertion that the user's model makes: it stays in the graph and says nothing of axes."""
+
+
+@rule(nn.GLU, F.glu)
+def glu(call: Call, input: Value, dim: int = -1) -> Value:
+    """First half times sigmoid of the second."""
+    module = call.module
+    dim = call.axis(input, module.dim if isinstance(module, nn.GLU) else dim)
+    half = call.space(input.axes[dim].size // 2)
+    call.same(input.axes[dim], Concat((half, call.space(half.size))))
+    call.freeze([input.axes[dim]], "a gate over the two halves of one tensor")
+    axes = (*input.axes[:dim], half, *input.axes[dim + 1 :])
+    return call.output(axes, fl.Pointwise((call.operand(input, drop=[dim]),)))

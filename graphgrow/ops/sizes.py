@@ -1,0 +1,35 @@
+"""Sizes and other plain facts of a tensor: shape, size(), device, dtype, and arithmetic on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphgrow.ir.facts import Extent, Value
+from graphgrow.ops.call import Call, plain
+from graphgrow.ops.registry import rule
+
+
+@rule(getattr)
+def attribute(call: Call, value: Any, name: str, *default: Any) -> Any:
+    """`x.shape` is read off the axes; a transposed view is one; the rest is plain."""
+    if isinstance(value, Value) and name == "shape":
+        return tuple(Extent(term.size, (term,)) for term in value.axes)
+    if isinstance(value, Value) and name in ("T", "mT"):
+        axes = (*value.axes[:-2], value.axes[-1], value.axes[-2]) if name == "mT" else tuple(reversed(value.axes))
+        return call.output(axes, call.same_flow(value))
+    return call.meta
+
+
+@rule("size")
+def size(call: Call, value: Value, dim: int | None = None) -> Any:
+    """`x.size()` and `x.size(i)`."""
+    sizes = tuple(Extent(term.size, (term,)) for term in value.axes)
+    return sizes if dim is None else sizes[int(plain(dim))]
+
+
+@rule("dim", "ndimension", "numel", "is_floating_point", "get_device")
+def plain_fact(call: Call, value: Value, *args: Any) -> Any:
+    """Facts that no growth changes, save `numel`, which depends on every axis."""
+    if call.node.target == "numel":
+        call.freeze(value.axes, "counted as a whole")
+    return call.meta

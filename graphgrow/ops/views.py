@@ -1,0 +1,209 @@
+"""Views: reshape, flatten, unflatten, permute, transpose, squeeze, unsqueeze, expand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import Value
+from graphgrow.ir.terms import Axes, Space, Term, product
+from graphgrow.ops.call import Call, RuleDeclined, meta_shape
+from graphgrow.ops.registry import rule
+
+
+def _regroup(call: Call, axes: Axes, sizes: Sequence[int]) -> list[Term]:
+    """The axes of a row-major view with these sizes, cut and joined from the old ones.
+
+    Walks both from the slowest axis in the smallest blocks of equal size. Axes of size 1 have no place of their
+    own in such a walk: one is matched with a 1 at the same point, else dropped (and frozen) or made anew.
+    """
+    result: list[Term] = []
+    old, position = list(axes), 0
+    while position < len(sizes):
+        size = sizes[position]
+        if size == 1:
+            matched = bool(old) and old[0].size == 1
+            result.append(old.pop(0) if matched else call.fixed(1, "an axis of size 1 that a view makes"))
+            position += 1
+            continue
+        while old and old[0].size == 1:
+            call.freeze([old.pop(0)], "an axis of size 1 that a view drops")
+        before, after, position = _block(old, sizes, position)
+        result.extend(_cut(call, before, after))
+    call.freeze(old, "an axis of size 1 that a view drops")
+    return result
+
+
+def _block(old: list[Term], sizes: Sequence[int], position: int) -> tuple[list[Term], list[int], int]:
+    """The smallest runs of old axes and new sizes, from here on, with equal products."""
+    if not old:
+        raise RuleDeclined("a view of other sizes")
+    before, after = [old.pop(0)], [sizes[position]]
+    have, want = before[0].size, after[0]
+    position += 1
+    while have != want:
+        if have < want:
+            if not old:
+                raise RuleDeclined("a view of other sizes")
+            before.append(old.pop(0))
+            have *= before[-1].size
+        else:
+            if position >= len(sizes):
+                raise RuleDeclined("a view of other sizes")
+            after.append(sizes[position])
+            want *= after[-1]
+            position += 1
+    return before, after, position
+
+
+def _cut(call: Call, before: list[Term], after: list[int]) -> list[Term]:
+    if len(after) == 1:
+        return [product(before)]
+    spaces = [call.space(size) if size != 1 else call.fixed(1, "an axis of size 1 that a view makes") for size in after]
+    call.same(product(before), product(spaces), "a view that cuts across its axes")
+    return list(spaces)
+
+
+def _view(call: Call, input: Value, paths: list[tuple[Any, ...]] | None) -> Value:
+    axes = _regroup(call, input.axes, list(meta_shape(call.meta)))
+    for path, term in zip(paths or [], axes, strict=bool(paths)):
+        call.literal(path, term)
+    return call.output(axes, call.same_flow(input))
+
+
+def _size_paths(call: Call, first: int, sizes: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Where the sizes stand: spread over the arguments, or in one sequence."""
+    if "shape" in call.node.kwargs or "size" in call.node.kwargs:
+        name = "shape" if "shape" in call.node.kwargs else "size"
+        return [("kwargs", name, i) for i in range(len(sizes))]
+    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        return [("args", first, i) for i in range(len(sizes[0]))]
+    return [("args", first + i) for i in range(len(sizes))]
+
+
+@rule("view", "reshape")
+def view(call: Call, input: Value, *sizes: Any) -> Value:
+    """Row-major regrouping of axes."""
+    if any(isinstance(size, torch.dtype) for size in sizes):
+        raise RuleDeclined("a view as another dtype")
+    if not sizes or (len(sizes) == 1 and not isinstance(sizes[0], (tuple, list, int))):
+        raise RuleDeclined("sizes that are computed as a whole")
+    return _view(call, input, _size_paths(call, 1, sizes))
+
+
+@rule(torch.reshape)
+def reshape(call: Call, input: Value, shape: Sequence[Any]) -> Value:
+    """Row-major regrouping of axes."""
+    at = call.argument_path(1, "shape")
+    return _view(call, input, [(*at, i) for i in range(len(shape))])
+
+
+@rule(torch.flatten, "flatten", nn.Flatten)
+def flatten(call: Call, input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
+    """One axis from several."""
+    if isinstance(call.module, nn.Flatten):
+        start_dim, end_dim = call.module.start_dim, call.module.end_dim
+    start, end = call.axis(input, start_dim), call.axis(input, end_dim)
+    if start == end:
+        return call.output(input.axes, call.same_flow(input))
+    joined = product(input.axes[start : end + 1])
+    return call.output((*input.axes[:start], joined, *input.axes[end + 1 :]), call.same_flow(input))
+
+
+@rule(torch.unflatten, "unflatten", nn.Unflatten)
+def unflatten(call: Call, input: Value, dim: int | None = None, sizes: Sequence[Any] = ()) -> Value:
+    """Several axes from one."""
+    if isinstance(call.module, nn.Unflatten):
+        call.freeze(input.axes, "nn.Unflatten restates sizes")
+        return _view(call, input, None)
+    assert dim is not None
+    index = call.axis(input, dim)
+    shape = meta_shape(call.meta)
+    count = len(shape) - len(input.axes) + 1
+    spaces: list[Space] = [
+        call.space(size) if size != 1 else call.fixed(1, "an axis of size 1 that a view makes")
+        for size in shape[index : index + count]
+    ]
+    call.same(input.axes[index], product(spaces), "a view that cuts across its axes")
+    for i, space in enumerate(spaces):
+        call.literal((*call.argument_path(2, "sizes"), i), space)
+    return call.output((*input.axes[:index], *spaces, *input.axes[index + 1 :]), call.same_flow(input))
+
+
+@rule(torch.permute, "permute", "torchvision.ops.misc.Permute")
+def permute(call: Call, input: Value, *dims: Any) -> Value:
+    """Axes in another order."""
+    if call.module is not None:
+        dims = tuple(call.module.dims)  # type: ignore[arg-type]  # torchvision's Permute
+    order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    return call.output((input.axes[call.axis(input, dim)] for dim in order), call.same_flow(input))
+
+
+@rule(torch.transpose, "transpose", "transpose_", torch.swapaxes, "swapaxes")
+def transpose(call: Call, input: Value, dim0: int, dim1: int) -> Value:
+    """Two axes exchanged."""
+    axes = list(input.axes)
+    first, second = call.axis(input, dim0), call.axis(input, dim1)
+    axes[first], axes[second] = axes[second], axes[first]
+    return call.output(axes, call.same_flow(input))
+
+
+@rule(torch.t, "t")
+def matrix_transpose(call: Call, input: Value) -> Value:
+    """The two axes of a matrix exchanged."""
+    return call.output(reversed(input.axes), call.same_flow(input))
+
+
+@rule(torch.movedim, "movedim", torch.moveaxis, "moveaxis")
+def movedim(call: Call, input: Value, source: int, destination: int) -> Value:
+    """One axis moved."""
+    axes = list(input.axes)
+    moved = axes.pop(call.axis(input, source))
+    axes.insert(call.axis(input, destination), moved)
+    return call.output(axes, call.same_flow(input))
+
+
+@rule(torch.unsqueeze, "unsqueeze")
+def unsqueeze(call: Call, input: Value, dim: int) -> Value:
+    """A new axis of size 1."""
+    index = dim % (len(input.axes) + 1)
+    new = call.fixed(1, "an axis of size 1 that a view makes")
+    return call.output((*input.axes[:index], new, *input.axes[index:]), call.same_flow(input))
+
+
+@rule(torch.squeeze, "squeeze")
+def squeeze(call: Call, input: Value, dim: Any = None) -> Value:
+    """Axes of size 1 taken away; their sizes are frozen."""
+    dims = range(len(input.axes)) if dim is None else (dim if isinstance(dim, (tuple, list)) else (dim,))
+    gone = {call.axis(input, d) for d in dims}
+    gone = {i for i in gone if input.axes[i].size == 1}
+    call.freeze((input.axes[i] for i in gone), "an axis of size 1 that a view drops")
+    kept = [i for i in range(len(input.axes)) if i not in gone]
+    if dim is None:
+        call.freeze(input.axes, "a squeeze of whatever has size 1")
+    return call.output((input.axes[i] for i in kept), fl.Same(call.operand(input, drop=gone)))
+
+
+@rule("expand", "expand_as", torch.broadcast_to)
+def expand(call: Call, input: Value, *sizes: Any) -> Value:
+    """Axes of size 1 repeated, and new ones in front."""
+    shape = meta_shape(call.meta)
+    extra = len(shape) - len(input.axes)
+    axes: list[Term] = [call.fixed(size, "an axis that is expanded") for size in shape[:extra]]
+    for term, size in zip(input.axes, shape[extra:], strict=True):
+        if term.size == size:
+            axes.append(term)
+        else:
+            call.freeze([term], "an axis of size 1 that is expanded")
+            axes.append(call.fixed(size, "an axis that is expanded"))
+    if all(isinstance(size, int) for size in sizes) and sizes:
+        for i, (size, term) in enumerate(zip(sizes, axes, strict=True)):
+            if size != -1:
+                call.literal(("args", 1 + i), term)
+    elif not (len(sizes) == 1 and isinstance(sizes[0], Value)):
+        call.freeze(axes, "an expand to computed sizes")
+    return call.output(axes, call.same_flow(input))

@@ -1,0 +1,262 @@
+"""What is recorded of growth stages, exports and benchmarks: frozen values that read and write plain JSON."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
+
+from graphgrow.errors import LedgerError
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+@dataclass(frozen=True)
+class Record:
+    """Base of all records: `to_json` and `from_json` between the dataclass and a dictionary of plain JSON types.
+
+    Every dictionary carries the class's name as `kind` and its schema version as `schema`. JSON has no NaN and no
+    infinity, so these floats are written as the strings "NaN", "Infinity" and "-Infinity".
+    """
+
+    SCHEMA: ClassVar[int] = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a dictionary that `json.dumps(..., allow_nan=False)` accepts."""
+        values = {field.name: _encode(getattr(self, field.name)) for field in fields(self)}
+        return {"kind": type(self).__name__, "schema": self.SCHEMA, **values}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """The record that `to_json` wrote.
+
+        Raises:
+            LedgerError: if the dictionary is of another kind or schema, has unknown or missing keys, or a value of
+                another type than the field's.
+        """
+        if not isinstance(data, Mapping):
+            raise LedgerError(f"{cls.__name__}: got {type(data).__name__}, wanted a JSON object; {_REMEDY}")
+        if data.get("kind") != cls.__name__:
+            raise LedgerError(f"got a record of kind {data.get('kind')!r}, wanted {cls.__name__!r}; {_REMEDY}")
+        if data.get("schema") != cls.SCHEMA or isinstance(data.get("schema"), bool):
+            raise LedgerError(
+                f"{cls.__name__}: schema {data.get('schema')!r} is not the {cls.SCHEMA} that this version reads; "
+                "read it with the version of graphgrow that wrote it"
+            )
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(str(key) for key in data if key not in ("kind", "schema", *names))
+        missing = [name for name in names if name not in data]
+        if unknown or missing:
+            raise LedgerError(f"{cls.__name__}: unknown keys {unknown}, missing keys {missing}; {_REMEDY}")
+        hints = get_type_hints(cls)
+        return cls(**{name: _decode(hints[name], data[name], f"{cls.__name__}.{name}") for name in names})
+
+
+_REMEDY = "pass what to_json() wrote, unchanged"
+
+
+@dataclass(frozen=True)
+class ExportRecord(Record):
+    """One ONNX file that agrees with torch.
+
+    Attributes:
+        path: file name, relative to the record.
+        bytes: size of the file and its external data.
+        external_data: whether the weights lie in a file of their own beside it.
+        opset: version of the standard ONNX operator set.
+        versions: of torch, onnx and onnxruntime.
+        input_names: of the graph's inputs, in call order.
+        output_names: of the graph's outputs, in order.
+        dynamic_batch: whether axis 0 accepts any batch size; `notes` says why not.
+        batch_sizes: those at which onnxruntime was compared with torch.
+        max_error: largest absolute error of onnxruntime, at the output that came nearest to its bound.
+        bound: what that error was allowed to be.
+        bound_derivation: how the bound came about, in words.
+        notes: what a reader should know: a static batch, outputs that say nothing.
+    """
+
+    path: str
+    bytes: int
+    external_data: bool
+    opset: int
+    versions: dict[str, str]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    dynamic_batch: bool
+    batch_sizes: tuple[int, ...]
+    max_error: float
+    bound: float
+    bound_derivation: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LatencyRecord(Record):
+    """The time of one inference at one batch size, over `repeats` timed runs after `warm_up` others."""
+
+    batch_size: int
+    repeats: int
+    warm_up: int
+    median_ms: float
+    iqr_ms: float
+    p95_ms: float
+    min_ms: float
+    throughput_per_s: float
+
+
+@dataclass(frozen=True)
+class BenchmarkRecord(Record):
+    """What onnxruntime needs for one ONNX file; prints as a table.
+
+    Attributes:
+        path: file name, relative to the record.
+        bytes: size of the file and its external data.
+        threads: intra-operator threads.
+        provider: onnxruntime's execution provider.
+        versions: of onnxruntime, numpy and Python.
+        latencies: one for each batch size.
+        peak_memory_bytes: largest resident memory beyond the interpreter with onnxruntime loaded; None where the
+            system does not tell.
+        static_batch: the only batch size that the file accepts; None where any does.
+    """
+
+    path: str
+    bytes: int
+    threads: int
+    provider: str
+    versions: dict[str, str]
+    latencies: tuple[LatencyRecord, ...]
+    peak_memory_bytes: int | None
+    static_batch: int | None = None
+
+    def __str__(self) -> str:
+        memory = "unknown" if self.peak_memory_bytes is None else f"{self.peak_memory_bytes / 1e6:.1f} MB"
+        threads = f"{self.threads} thread" + ("" if self.threads == 1 else "s")
+        head = f"{self.path}: {self.bytes / 1e6:.2f} MB, {threads}, {self.provider}, peak memory {memory}"
+        rows: list[tuple[str, ...]] = [("batch", "median ms", "IQR ms", "p95 ms", "min ms", "samples/s", "repeats")]
+        for one in self.latencies:
+            times = (one.median_ms, one.iqr_ms, one.p95_ms, one.min_ms)
+            numbers = (*(f"{t:.3f}" for t in times), f"{one.throughput_per_s:.1f}")
+            rows.append((str(one.batch_size), *numbers, str(one.repeats)))
+        note = [] if self.static_batch is None else [f"static batch {self.static_batch}: it accepts no other size"]
+        return "\n".join([head, *_table(rows), *note])
+
+
+@dataclass(frozen=True)
+class ComparisonRecord(Record):
+    """Two ONNX files timed in turns: how much longer the first takes than the second.
+
+    Attributes:
+        path_a: file name of the first, relative to the record.
+        path_b: file name of the second.
+        batch_size: samples in each run.
+        pairs: timed pairs of runs, one run of each file.
+        ratio: median time of the first over that of the second; above 1 the first is slower.
+        low: lower end of the bootstrap interval of the ratio, pairs resampled.
+        high: upper end.
+        confidence: of the interval.
+        median_a_ms: median time of the first.
+        median_b_ms: median time of the second.
+        threads: intra-operator threads.
+        provider: onnxruntime's execution provider.
+        versions: of onnxruntime, numpy and Python.
+    """
+
+    path_a: str
+    path_b: str
+    batch_size: int
+    pairs: int
+    ratio: float
+    low: float
+    high: float
+    confidence: float
+    median_a_ms: float
+    median_b_ms: float
+    threads: int
+    provider: str
+    versions: dict[str, str]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path_a} takes {self.ratio:.3f} times as long as {self.path_b} "
+            f"({100 * self.confidence:g} % interval {self.low:.3f} to {self.high:.3f}; medians {self.median_a_ms:.3f} "
+            f"and {self.median_b_ms:.3f} ms, batch {self.batch_size}, {self.pairs} pairs)"
+        )
+
+
+@dataclass(frozen=True)
+class StageRecord(Record):
+    """One growth stage: what was applied, what it cost, and whether the function was preserved.
+
+    Attributes:
+        index: of the stage, from 0.
+        name: of the stage.
+        mutations: in text form, in order.
+        parameters: number of the grown model's parameters.
+        flops: floating-point operations of one forward pass of one sample.
+        accuracy_before: held-out accuracy after the mutations and before training, in [0, 1].
+        accuracy_after: the same after training.
+        seconds: the stage took.
+        preserved: the verdict; None is undetermined.
+        max_error: that verification saw.
+        bound: that it allowed.
+        export: of the grown model.
+        benchmark: of the exported file.
+    """
+
+    index: int
+    name: str
+    mutations: tuple[str, ...]
+    parameters: int
+    flops: int
+    accuracy_before: float | None
+    accuracy_after: float | None
+    seconds: float
+    preserved: bool | None
+    max_error: float
+    bound: float
+    export: ExportRecord | None = None
+    benchmark: BenchmarkRecord | None = None
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _encode(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _decode(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type that `hint` names; `where` is the field, for the message."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _decode(next(one for one in arguments if one is not type(None)), value, where)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_decode(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is dict and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _decode(arguments[1], item, f"{where}[{key!r}]") for key, item in value.items()}
+    if is_dataclass(hint) and isinstance(hint, type) and issubclass(hint, Record):
+        return hint.from_json(value)
+    if hint is float and isinstance(value, str) and value in _NON_FINITE:
+        return _NON_FINITE[value]
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    # bool is a subclass of int, but true is no number of bytes
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
+    raise LedgerError(f"{where}: got {value!r:.80}, wanted {wanted}; {_REMEDY}")

@@ -1,0 +1,1 @@
+"""Passes, mutations and the ledger."""

@@ -1,0 +1,99 @@
+"""Applying mutations: all or none, the parent and its optimizer untouched by a failure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+from torch.optim import Optimizer
+
+from graphgrow.errors import GraphGrowError, MutationError, Unsupported
+from graphgrow.ir.editor import Editor
+from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.ledger import Entry
+from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.optimizer import Migration
+from graphgrow.rewrite.text import parse_mutation
+
+N = TypeVar("N", bound=Network)
+Mutations = Mutation | str | Iterable["Mutation | str"]
+
+
+def apply(
+    network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer | None = None, share: bool = True
+) -> N:
+    """Apply mutations one after the other and return the grown network.
+
+    Args:
+        network: the parent; neither it nor any of its tensors is changed.
+        mutations: one mutation, its text, or several of them; a list is applied as a whole or not at all.
+        seed: of the fresh weights; recorded in the ledger.
+        optimizer: SGD, Adam or AdamW over the parent's parameters; its param_groups and state are carried over
+            in place.
+        share: unchanged parameters are shared with the parent (training the child trains them); False copies
+            them. Buffers are always copied.
+
+    Raises:
+        MutationError: if a mutation cannot be read or names something unknown.
+        Declined: if one would not be exact, with the node and the reason.
+        OptimizerError: if the optimizer's state cannot be carried over.
+        Unsupported: if a parameter holds NaN.
+    """
+    if seed < 0 or seed >= 2**63:
+        raise MutationError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
+    chosen = _as_list(mutations)
+    _refuse_nan(network)
+    migration = None if optimizer is None else Migration(optimizer)
+    current = network
+    for number, mutation in enumerate(chosen):
+        current = _apply_one(current, mutation, seed, migration, share or number > 0)
+    if migration is not None:
+        migration.commit()
+    return current
+
+
+def replay(network: N, entries: Iterable[Entry], share: bool = True) -> N:
+    """Apply the entries of a ledger with the seeds they were first applied with."""
+    for number, entry in enumerate(entries):
+        network = _apply_one(network, parse_mutation(entry.mutation), entry.seed, None, share or number > 0)
+    return network
+
+
+def _as_list(mutations: Mutations) -> list[Mutation]:
+    items = [mutations] if isinstance(mutations, (str, Mutation)) else list(mutations)
+    return [parse_mutation(item) if isinstance(item, str) else item for item in items]
+
+
+def _apply_one(network: N, mutation: Mutation, seed: int, migration: Migration | None, share: bool) -> N:
+    editor = Editor(network.module, share=share)
+    if migration is not None and not share:
+        for name, parameter in network.module.named_parameters():
+            migration.replace(parameter, editor.tensor(name))
+    generator = torch.Generator().manual_seed(_stream(seed, len(network.ledger), str(mutation)))
+    try:
+        step, changes = mutation.rewrite(network, editor, generator)
+    except GraphGrowError as error:
+        raise type(error)(f"{mutation}: {error}") from error
+    if migration is not None:
+        migration.follow(changes)
+    return dataclasses.replace(
+        network,
+        module=editor.finish(),
+        ledger=network.ledger.with_entry(Entry(str(mutation), seed)),
+        steps=(*network.steps, step),
+    )
+
+
+def _stream(seed: int, position: int, text: str) -> int:
+    """A stream of its own for each entry, so that one seed for a whole run repeats no draws."""
+    digest = hashlib.sha256(f"{seed}:{position}:{text}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def _refuse_nan(network: Network) -> None:
+    for name, parameter in network.module.named_parameters():
+        if not parameter.is_meta and parameter.is_floating_point() and bool(torch.isnan(parameter).any()):
+            raise Unsupported(f"the parameter `{name}` holds NaN, so nothing can be preserved; restore it first")

@@ -1,0 +1,84 @@
+"""What a pass is, and the mutation that one configured pass is."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from graphgrow.ir.editor import Editor
+
+if TYPE_CHECKING:
+    from graphgrow.rewrite.network import Network, Step
+
+
+@dataclass(frozen=True)
+class TensorChange:
+    """One tensor that a mutation replaced.
+
+    Attributes:
+        names: its qualified names.
+        old: the tensor before.
+        new: the tensor after.
+        carry: `(state, order) -> state`, how optimizer state of its shape follows; order 1 for first moments,
+            which follow the gradient, 2 for second moments.
+    """
+
+    names: tuple[str, ...]
+    old: torch.Tensor
+    new: torch.Tensor
+    carry: Callable[[torch.Tensor, int], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Mutation(ABC):
+    """One concrete change of architecture: a pass, configured by its fields.
+
+    A pass is a subclass, in a file of its own in `passes/`: a frozen dataclass whose first field is the site and
+    whose other fields are options. It prints as text, `widen(layer1.0.conv1, extra=16)`, and parses back.
+
+    Attributes:
+        name: the pass's name in text, with hyphens.
+        summary: one line on what it does.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def sites(cls, network: Network) -> Iterator[Mutation]:
+        """The mutations of this pass that apply to the network, one canonical default for each site."""
+
+    @abstractmethod
+    def rewrite(
+        self, network: Network, editor: Editor, generator: torch.Generator
+    ) -> tuple[Step, list[TensorChange]]:
+        """Carry the mutation out on the editor's copy of the network's module.
+
+        Raises:
+            Declined: with the node and the reason, if it would not be exact.
+            MutationError: if an option makes no sense.
+        """
+
+    def __str__(self) -> str:
+        first, *others = dataclasses.fields(self)
+        options = [
+            f"{field.name}={render(getattr(self, field.name))}"
+            for field in others
+            if field.default is dataclasses.MISSING or getattr(self, field.name) != field.default
+        ]
+        return f"{self.name}({', '.join([str(getattr(self, first.name)), *options])})"
+
+
+def render(value: Any) -> str:
+    """An option's value as text."""
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(render, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

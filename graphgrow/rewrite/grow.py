@@ -1,0 +1,234 @@
+"""Carrying out a plan: tensors, sizes that are restated, and the check of every shape that follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphgrow.errors import Declined, StructureError
+from graphgrow.ir.editor import Editor
+from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, Value, flatten_values
+from graphgrow.ir.flow import Fill, State
+from graphgrow.ir.meta import MetaRunner, to_meta, values_of
+from graphgrow.ir.positions import axis_map, grown_size
+from graphgrow.ir.terms import Axes, Space, leaves
+from graphgrow.rewrite.contract import TensorChange
+from graphgrow.rewrite.network import Network, Step, placeholder_values
+from graphgrow.rewrite.plan import Kind, Plan
+from graphgrow.rewrite.tensors import TensorGrowth, least_squares_shares
+
+
+def grow(network: Network, editor: Editor, plan: Plan, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
+    """Grow one space of a network by a plan.
+
+    Args:
+        network: the parent, whose axes the plan was made on.
+        editor: over a copy of the parent's module.
+        plan: an exact growth.
+        generator: on the CPU, for fresh weights and shares.
+
+    Returns:
+        Where the old units are now, and how each replaced tensor came about.
+
+    Raises:
+        Declined: if a size that the graph computes cannot follow.
+        StructureError: if a shape differs from what its axes predict.
+    """
+    changes = _grow_tensors(network, editor, plan, generator)
+    sizes = {plan.units.space: plan.units.new_size}
+    touching = network.analysis.touching(plan.units.space)
+    for facts in touching:
+        _restate_attributes(editor, facts, sizes)
+    _drop_assertions(network, editor, plan.units.space)
+    _follow(network, editor, sizes)
+    return _step(network, plan, changes), changes
+
+
+# -- tensors -------------------------------------------------------------------------------------------------
+
+
+def _grow_tensors(
+    network: Network, editor: Editor, plan: Plan, generator: torch.Generator
+) -> list[TensorChange]:
+    fills: dict[Value, dict[int, State]] = {}
+    for facts in network.analysis.touching(plan.units.space):
+        for value in facts.values():
+            for axis in value.axes_with(plan.units.space) if value.parameter else ():
+                fills.setdefault(value, {})[axis] = plan.fills[(value, axis)]
+    readers = {value: {axis for v, axis in plan.readers if v is value} for value in fills}
+    growths = {
+        value: TensorGrowth.of(value, plan.units, by_axis, readers[value]) for value, by_axis in fills.items()
+    }
+    ratio = plan.units.old_size / plan.units.new_size
+    scaled = {norm.weight for norm in plan.rescaled if norm.weight is not None}
+    for weight in scaled:
+        growths[weight].scale = math.sqrt(ratio)
+    for facts in network.analysis.touching(plan.units.space):
+        _rescale_eps(editor, facts, plan, ratio)
+    changes = []
+    for value, growth in growths.items():
+        old = editor.tensor(value.name)
+        new = growth.grow(old, generator)
+        editor.set_tensor(value.aliases, new)
+        changes.append(TensorChange(value.aliases, old, editor.tensor(value.name), growth.carry))
+    if plan.kind is Kind.REPLICATE:
+        _spread_shares(plan, growths, changes)
+    return changes
+
+
+def _rescale_eps(editor: Editor, facts: NodeFacts, plan: Plan, ratio: float) -> None:
+    """eps * n / (n + k), once for each place where it stands."""
+    for norm in facts.normalisations:
+        if norm not in plan.rescaled or norm.eps is None:
+            continue
+        editor.set(editor.node(facts.node.name), norm.eps, norm.eps_value * ratio)
+
+
+def _spread_shares(plan: Plan, growths: Mapping[Value, TensorGrowth], changes: list[TensorChange]) -> None:
+    """Tell the written copies with which share they are read, for their optimizer state."""
+    numerator = torch.zeros(plan.units.new_size, dtype=torch.float64)
+    denominator = torch.zeros(plan.units.new_size, dtype=torch.float64)
+    for change, growth in zip(changes, growths.values(), strict=True):
+        if len(growth.axes) == 1 and Fill.SHARE in growth.axes[0].fills and not change.old.is_meta:
+            a, b = least_squares_shares(change.old, change.new, growth.axes[0], plan.units)
+            numerator, denominator = numerator + a, denominator + b
+    if not bool((denominator > 0).any()):
+        return
+    shares = torch.where(denominator > 0, numerator / denominator.clamp(min=1e-300), torch.ones(()))
+    for growth in growths.values():
+        growth.unit_shares = shares
+
+
+# -- sizes ---------------------------------------------------------------------------------------------------
+
+
+def _restate_attributes(editor: Editor, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+    node = editor.node(facts.node.name)
+    for size in facts.sizes:
+        if size.slot.on_module and _changes(size.terms, sizes):
+            editor.set(node, size.slot, _predicted(size, sizes))
+    for pin in facts.pins:
+        if not _changes(pin.terms, sizes):
+            continue
+        if any(leaf.frozen for term in pin.terms for leaf in leaves(term)):
+            raise Declined(f"a number at `{node.name}` is computed from this size and from one of the inputs'")
+        editor.set(node, pin.slot, pin.value)
+
+
+def _changes(terms: Axes, sizes: Mapping[Space, int]) -> bool:
+    return any(leaf in sizes for term in terms for leaf in leaves(term))
+
+
+def _predicted(size: SizeSlot, sizes: Mapping[Space, int]) -> Any:
+    numbers = tuple(grown_size(term, sizes) for term in size.terms)
+    return numbers if size.as_tuple else numbers[0]
+
+
+def _drop_assertions(network: Network, editor: Editor, space: Space) -> None:
+    """Assertions on a size that grew: they were true at capture, and the shapes are checked anew below."""
+    for facts in network.analysis.facts.values():
+        if facts.node.target is not torch._assert:
+            continue
+        condition = facts.node.args[0]
+        known = network.analysis.facts[condition].output if isinstance(condition, fx.Node) else None
+        if isinstance(known, (Derived, Extent)) and _changes(known.terms, {space: 0}):
+            editor.module.graph.erase_node(editor.node(facts.node.name))
+
+
+def _follow(network: Network, editor: Editor, sizes: Mapping[Space, int]) -> None:
+    """Walk the graph once: put literals right, run each node on the meta device, compare with its axes."""
+    inputs = placeholder_values(editor.module, network.inputs)
+    runner = MetaRunner(editor.module)
+    facts_by_name = {facts.node.name: facts for facts in network.analysis.facts.values()}
+    for node in list(editor.module.graph.nodes):
+        facts = facts_by_name.get(node.name)
+        if node.op == "placeholder":
+            node.meta["value"] = to_meta(inputs[node.name])
+            continue
+        if node.op == "output":
+            node.meta["value"] = values_of(node.args[0])
+            continue
+        if facts is not None:
+            _restate_literals(editor, node, facts, sizes)
+            _resplit(node, facts, sizes)
+        try:
+            node.meta["value"] = runner.run(node.op, node.target, *values_of((node.args, node.kwargs)))
+        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+            raise StructureError(f"`{node.name}` ({node.target}) fails on the grown shapes: {error}") from error
+        if facts is not None:
+            _compare(node, facts, sizes)
+
+
+def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+    for size in facts.sizes:
+        if size.slot.on_module or not _changes(size.terms, sizes):
+            continue
+        wanted, present = _predicted(size, sizes), editor.get(node, size.slot)
+        if isinstance(present, fx.Node):
+            _restate_computed(editor, node, size, present, wanted)
+        elif size.as_tuple or present != -1:
+            editor.set(node, size.slot, wanted)
+
+
+def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx.Node, wanted: Any) -> None:
+    """A size that the graph computes: it stays where it follows by itself, else it becomes a literal."""
+    value = present.meta["value"]
+    if isinstance(value, int):
+        if value != wanted:
+            editor.set(node, size.slot, wanted)
+        return
+    index = size.slot.path[-1]
+    if value[index] != wanted:
+        raise Declined(f"the sizes of `{node.name}` are computed as a whole by `{present.name}` and cannot follow")
+
+
+def _resplit(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+    """chunk and split restate sizes in forms of their own: give the parts one by one."""
+    if not facts.split_parts or not _changes(facts.split_parts, sizes):
+        return
+    parts = [grown_size(part, sizes) for part in facts.split_parts]
+    source = node.args[0] if node.args else node.kwargs.get("input", node.kwargs.get("tensor"))
+    node.op, node.target = "call_function", torch.split
+    node.args, node.kwargs = (source, parts, facts.split_axis), {}
+
+
+def _compare(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+    predicted = [tuple(grown_size(term, sizes) for term in value.axes) for value in flatten_values(facts.output)]
+    found = [tuple(t.shape) for t in _tensors(node.meta["value"])]
+    if predicted and predicted != found:
+        raise StructureError(f"`{node.name}` has shapes {found} where its axes predict {predicted}")
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [t for item in value for t in _tensors(item)]
+    if isinstance(value, dict):
+        return [t for item in value.values() for t in _tensors(item)]
+    return []
+
+
+# -- what happened -------------------------------------------------------------------------------------------
+
+
+def _step(network: Network, plan: Plan, changes: list[TensorChange]) -> Step:
+    nodes: dict[str, dict[int, torch.Tensor]] = {}
+    for facts in network.analysis.touching(plan.units.space):
+        if not isinstance(facts.output, Value):
+            continue
+        for axis in facts.output.axes_with(plan.units.space):
+            kept = axis_map(facts.output.axes[axis], plan.units).kept
+            nodes.setdefault(facts.node.name, {})[axis] = kept
+    tensors: dict[str, dict[int, torch.Tensor]] = {}
+    for change in changes:
+        value = network.analysis.parameters[change.names[0]]
+        maps = {axis: axis_map(value.axes[axis], plan.units).kept for axis in value.axes_with(plan.units.space)}
+        tensors.update(dict.fromkeys(change.names, maps))
+    rounded = bool(plan.rescaled) or any(Fill.MEAN in state for state in plan.fills.values())
+    touched = tuple(name for change in changes for name in change.names)
+    return Step(nodes, tensors, plan.exact_in, touched, rounded)

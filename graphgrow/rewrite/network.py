@@ -1,0 +1,94 @@
+"""A captured model together with what is known of it: the value that rewrites turn into another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import fx
+
+from graphgrow.ir.inputs import InputSpec
+from graphgrow.ir.meta import propagate
+from graphgrow.ops.analysis import Analysis, analyse
+from graphgrow.rewrite.groups import Group, Groups
+from graphgrow.rewrite.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one mutation did to the places of old units, so that before and after can be laid side by side.
+
+    Attributes:
+        nodes: by node name, for each of its axes that grew, where the old positions are now.
+        tensors: the same by qualified name of parameters and buffers.
+        exact_in: the modes in which the mutation is exact.
+        touched: qualified names of the parameters and buffers whose tensors were replaced.
+        rounded: whether old or mean-filled entries were rounded to the parameters' own dtype.
+    """
+
+    nodes: Mapping[str, Mapping[int, torch.Tensor]]
+    tensors: Mapping[str, Mapping[int, torch.Tensor]]
+    exact_in: frozenset[str]
+    touched: tuple[str, ...]
+    rounded: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A graph module with its inputs, its ledger, and (when first asked for) its axes and channel groups.
+
+    Attributes:
+        module: the graph module: an ordinary trainable nn.Module, called like the original.
+        inputs: shapes and dtypes of its example inputs.
+        ledger: the mutations applied since the base was captured.
+        way: how the base was captured.
+        modes: the modes in which the graph is the model's.
+        notes: what a user should know about the capture.
+        base: the name by which the base model can be built again, None for a module of the user's own.
+        steps: for each ledger entry what it did to the places of old units.
+    """
+
+    module: fx.GraphModule
+    inputs: InputSpec
+    ledger: Ledger = field(default_factory=Ledger)
+    way: str = "fx"
+    modes: frozenset[str] = frozenset({"train", "eval"})
+    notes: tuple[str, ...] = ()
+    base: str | None = None
+    steps: tuple[Step, ...] = ()
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Every node's axes and facts."""
+        propagate(self.module, placeholder_values(self.module, self.inputs))
+        return analyse(self.module)
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The channel groups, those that can grow and those that are frozen."""
+        return Groups.of(self.analysis)
+
+    def group(self, name: str) -> Group:
+        """The channel group of a name, or that a module of that path writes.
+
+        Raises:
+            MutationError: if there is none; names the closest ones.
+        """
+        return self.groups.find(name)
+
+
+def placeholder_values(module: fx.GraphModule, inputs: InputSpec) -> dict[str, object]:
+    """An example value for each placeholder of a graph, on the meta device."""
+    args, kwargs = inputs.sample(device="meta")
+    values: dict[str, object] = {}
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    for position, node in enumerate(placeholders):
+        if position < len(args):
+            values[node.name] = args[position]
+        elif str(node.target) in kwargs:
+            values[node.name] = kwargs[str(node.target)]
+        else:
+            values[node.name] = node.args[0] if node.args else None
+    return values

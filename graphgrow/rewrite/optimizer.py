@@ -1,0 +1,82 @@
+"""Carrying an optimizer's state over to a grown model, in place, so that schedulers and scalers survive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from graphgrow.errors import OptimizerError
+from graphgrow.rewrite.contract import TensorChange
+
+# By optimizer class, for each state tensor of the parameter's shape its order: 1 follows the gradient, 2 its square.
+_ORDERS: dict[type[Optimizer], dict[str, int]] = {
+    torch.optim.SGD: {"momentum_buffer": 1},
+    torch.optim.Adam: {"exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2},
+    torch.optim.AdamW: {"exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2},
+}
+
+
+class Migration:
+    """The new state of an optimizer, worked out first and written at once, so that a failure changes nothing.
+
+    Raises:
+        OptimizerError: if the optimizer's class, or a state tensor of it, is unknown.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        if type(optimizer) not in _ORDERS:
+            known = ", ".join(sorted(cls.__name__ for cls in _ORDERS))
+            raise OptimizerError(
+                f"the state of {type(optimizer).__name__} cannot be carried over; known are {known}. "
+                "Grow without `optimizer` and make a new one"
+            )
+        self._optimizer = optimizer
+        self._orders = _ORDERS[type(optimizer)]
+        self._heirs: dict[int, torch.Tensor] = {}  # by id of the parameter in the optimizer, its newest successor
+        self._sources: dict[int, torch.Tensor] = {}  # by id of a successor, the parameter in the optimizer
+        self._states: dict[int, dict[str, Any]] = {}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                self._heirs[id(parameter)] = parameter
+                self._sources[id(parameter)] = parameter
+                self._states[id(parameter)] = dict(optimizer.state.get(parameter, {}))
+
+    def follow(self, changes: Sequence[TensorChange]) -> None:
+        """Work out the state after one mutation."""
+        for change in changes:
+            source = self._sources.pop(id(change.old), None)
+            if source is None:
+                continue  # a buffer, or a parameter that this optimizer does not train
+            self._heirs[id(source)] = change.new
+            self._sources[id(change.new)] = source
+            state = self._states[id(source)]
+            self._states[id(source)] = {name: self._carried(name, item, change) for name, item in state.items()}
+
+    def replace(self, old: torch.Tensor, new: torch.Tensor) -> None:
+        """Let a plain copy take a parameter's place."""
+        self.follow([TensorChange(("",), old, new, lambda state, _: state)])
+
+    def commit(self) -> None:
+        """Write the new parameters and states into the optimizer."""
+        for group in self._optimizer.param_groups:
+            for position, parameter in enumerate(group["params"]):
+                heir = self._heirs[id(parameter)]
+                if heir is parameter:
+                    continue
+                group["params"][position] = heir
+                self._optimizer.state.pop(parameter, None)
+                state = self._states[id(parameter)]
+                if state:
+                    self._optimizer.state[heir] = state
+
+    def _carried(self, name: str, item: Any, change: TensorChange) -> Any:
+        if not isinstance(item, torch.Tensor) or item.dim() == 0:
+            return item
+        if name not in self._orders:
+            raise OptimizerError(
+                f"{type(self._optimizer).__name__} keeps a state `{name}` that cannot be carried over"
+            )
+        return change.carry(item, self._orders[name])

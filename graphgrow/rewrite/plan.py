@@ -1,0 +1,250 @@
+"""Planning growth: which fill state each tensor takes, so that the whole is exact.
+
+Parameters are the sources: the fill of their new entries is chosen, everything else follows by the flows. The
+planner starts with free rows (or copies), finds the first requirement that is not met, asks the flow backwards
+which sources must change, and evaluates again. Only an evaluation in which every requirement holds is accepted,
+so an error of the search can lose a growth but never an exactness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from graphgrow.errors import Declined
+from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind, Value
+from graphgrow.ir.flow import Clash, Fill, State
+from graphgrow.ir.positions import Units, occurrences
+from graphgrow.ir.terms import Space, leaves, normal
+from graphgrow.ops.analysis import Analysis
+from graphgrow.rewrite.evaluate import evaluate
+from graphgrow.rewrite.request import Key, Requests
+
+
+class Kind(Enum):
+    """The two forms of growth."""
+
+    APPEND = "append"
+    REPLICATE = "replicate"
+
+
+@dataclass
+class Plan:
+    """An exact growth of one space.
+
+    Attributes:
+        units: which units there will be.
+        kind: append or replicate.
+        fills: for each value and axis that holds the space, the fill state of each occurrence.
+        readers: the axes of parameters along which the space is read and nothing else.
+        exact_in: the modes in which the growth is exact.
+        rescaled: normalisations whose scale and eps must change, with the ratio n / (n + k).
+    """
+
+    units: Units
+    kind: Kind
+    fills: dict[Key, State] = field(default_factory=dict)
+    readers: set[Key] = field(default_factory=set)
+    exact_in: frozenset[str] = frozenset({"eval", "train"})
+    rescaled: list[Normalisation] = field(default_factory=list)
+
+
+class _Unmet(Exception):
+    """A requirement that does not hold, and the requests any one of which could mend it."""
+
+    def __init__(self, facts: NodeFacts, text: str, remedies: list[tuple[Value, int, int, Fill]]) -> None:
+        super().__init__(text)
+        self.facts, self.text, self.remedies = facts, text, remedies
+
+
+def plan_growth(analysis: Analysis, units: Units, kind: Kind) -> Plan:
+    """Find fill states with which growing the space is exact.
+
+    Raises:
+        Declined: if there are none, with the node and the reason.
+    """
+    space = units.space
+    if space.frozen is not None:
+        raise Declined(f"the axis is frozen: {space.frozen}")
+    touching = analysis.touching(space)
+    for facts in touching:
+        _check_shape(facts, space)
+    requests = Requests(touching, space)
+    for _ in range(4 * len(touching) + 4):
+        plan = Plan(units, kind)
+        try:
+            _evaluate(analysis, plan, touching, requests)
+            return plan
+        except _Unmet as unmet:
+            if not any(requests.ask(*remedy) for remedy in unmet.remedies):
+                raise Declined(f"{unmet.text} (at `{unmet.facts.module_path or unmet.facts.node.name}`)") from None
+    raise Declined("no fill states were found that satisfy every operator")
+
+
+def _check_shape(facts: NodeFacts, space: Space) -> None:
+    """Forms that the calculus does not cover: a tensor with the space on two axes, or squared in one."""
+    site = facts.module_path or facts.node.name
+    for value in facts.values():
+        axes = value.axes_with(space)
+        if len(axes) > 1 and not value.parameter:
+            raise Declined(f"a tensor has this axis twice (at `{site}`)")
+        if any(_squared(value.axes[axis], space) for axis in axes):
+            raise Declined(f"an axis is a product of this axis with itself (at `{site}`)")
+
+
+def _squared(term: object, space: Space) -> bool:
+    term = normal(term)  # type: ignore[arg-type]
+    if isinstance(term, Space):
+        return False
+    children = getattr(term, "factors", None) or getattr(term, "parts", ())
+    holding = [child for child in children if occurrences(child, space)]
+    if hasattr(term, "factors") and len(holding) > 1:
+        return True
+    return any(_squared(child, space) for child in holding)
+
+
+def _evaluate(analysis: Analysis, plan: Plan, touching: list[NodeFacts], requests: Requests) -> None:
+    space, start = plan.units.space, Fill.FREE if plan.kind is Kind.APPEND else Fill.COPY
+    lifted = _lifted_axes(touching, space)
+    for facts in touching:
+        for value in facts.values():
+            if not value.parameter:
+                continue
+            for axis in value.axes_with(space):
+                key = (value, axis)
+                if key in lifted or key in requests.asked:
+                    wanted = requests.asked.get(key, {})
+                    count = occurrences(value.axes[axis], space)
+                    plan.fills[key] = tuple(wanted.get(i, start) for i in range(count))
+                else:
+                    plan.readers.add(key)
+    for facts in touching:
+        for output, flow in facts.flows:
+            for axis in output.axes_with(space):
+                count = occurrences(output.axes[axis], space)
+                try:
+                    plan.fills[(output, axis)] = evaluate(flow, space, plan.fills, count)
+                except Clash as clash:
+                    raise _Unmet(facts, str(clash), []) from None
+        _require(facts, plan)
+    _settle_readers(touching, plan)
+    for facts in touching:
+        for contraction in facts.contractions:
+            _check_contraction(facts, contraction, plan)
+
+
+def _lifted_axes(touching: list[NodeFacts], space: Space) -> set[Key]:
+    """The axes of parameters that flow into outputs; a bare parameter flows wherever its node is used."""
+    lifted: set[Key] = set()
+    contracted: set[Key] = set()
+    for facts in touching:
+        for c in facts.contractions:
+            contracted |= {(c.left, c.left_axis), (c.right, c.right_axis)}
+    for facts in touching:
+        dropped = {(c.left, c.left_axis) for c in facts.contractions if c.term is c.left.axes[c.left_axis]}
+        dropped |= {(c.right, c.right_axis) for c in facts.contractions}
+        for value in facts.operands:
+            if value.parameter and facts.node.op != "get_attr":
+                lifted |= {(value, a) for a in value.axes_with(space) if (value, a) not in dropped}
+    for facts in touching:  # a bare parameter that nobody contracts directly
+        if facts.node.op == "get_attr" and isinstance(facts.output, Value) and facts.output.parameter:
+            value = facts.output
+            lifted |= {(value, a) for a in value.axes_with(space) if (value, a) not in contracted}
+    return lifted
+
+
+def _require(facts: NodeFacts, plan: Plan) -> None:
+    """Sums, normalisations and noise at one node."""
+    space, append = plan.units.space, plan.kind is Kind.APPEND
+    for summation in facts.summations:
+        key = (summation.value, summation.axis)
+        wanted = Fill.ZERO if append else Fill.SHARE
+        for i, fill in enumerate(_fill(plan, key, space)):
+            if fill is not wanted:
+                raise _Unmet(facts, f"summed over with {fill.value} units", [(*key, i, wanted)])
+    for norm in facts.normalisations:
+        if any(leaf is space for term in norm.term for leaf in leaves(term)):
+            _require_normalisation(facts, norm, plan)
+    for noise in facts.noises:
+        for axis in noise.value.axes_with(space):
+            if {Fill.MEAN, Fill.COPY, Fill.SHARE} & set(_fill(plan, (noise.value, axis), space)):
+                plan.exact_in -= {"train"}
+
+
+def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) -> None:
+    space = plan.units.space
+    axis = next(i for i in norm.axes if any(leaf is space for leaf in leaves(norm.value.axes[i])))
+    state = _fill(plan, (norm.value, axis), space)
+    if plan.kind is Kind.REPLICATE:
+        if not plan.units.uniform:
+            raise _Unmet(facts, f"{norm.kind.value} over the axis admits only splits of all units alike", [])
+        if set(state) != {Fill.COPY}:
+            raise _Unmet(facts, f"{norm.kind.value} over units that are not whole copies", [])
+        return
+    if norm.kind is NormKind.GROUP:
+        raise _Unmet(facts, "group norm takes statistics over it: append whole groups instead", [])
+    if len(norm.term) != 1 or normal(norm.term[0]) is not space:
+        raise _Unmet(facts, f"{norm.kind.value} over an axis of which this is only a part", [])
+    if norm.weight is None or norm.eps is None:
+        raise _Unmet(facts, f"{norm.kind.value} without a weight or an eps to correct", [])
+    wanted = Fill.MEAN if norm.kind is NormKind.LAYER else Fill.ZERO
+    for i, fill in enumerate(state):
+        if fill is not wanted:
+            text = f"{norm.kind.value} over the axis needs new units at {wanted.value}, but they are {fill.value}"
+            raise _Unmet(facts, text, [(norm.value, axis, i, wanted)])
+    plan.rescaled.append(norm)
+
+
+def _fill(plan: Plan, key: Key, space: Space) -> State:
+    count = occurrences(key[0].axes[key[1]], space)
+    return plan.fills.get(key, (Fill.EVEN,) * count)
+
+
+def _settle_readers(touching: list[NodeFacts], plan: Plan) -> None:
+    """Reading weights: zero where what is read is not, fresh where it is zero (else nothing would ever learn)."""
+    space = plan.units.space
+    opened: dict[Key, State] = {}
+    for facts in touching:
+        for c in facts.contractions:
+            sides = ((c.left, c.left_axis), (c.right, c.right_axis))
+            for mine, other in (sides, sides[::-1]):
+                if mine not in plan.readers:
+                    continue
+                seen = _seen(plan, mine, other, c)
+                if plan.kind is Kind.REPLICATE:
+                    state = tuple(Fill.COPY if fill is Fill.SHARE else Fill.SHARE for fill in seen)
+                else:
+                    state = tuple(Fill.FREE if fill is Fill.ZERO else Fill.ZERO for fill in seen)
+                before = opened.get(mine, state)
+                opened[mine] = tuple(a if a is b else Fill.ZERO for a, b in zip(before, state, strict=True))
+    plan.fills.update(opened)
+
+
+def _seen(plan: Plan, mine: Key, other: Key, c: Contraction) -> State:
+    """What a reading weight reads; of two parameters that read each other, the left one is taken as written."""
+    space = plan.units.space
+    if other not in plan.readers:
+        return _fill(plan, other, space)
+    written = Fill.FREE if plan.kind is Kind.APPEND else Fill.COPY
+    opposite = Fill.ZERO if plan.kind is Kind.APPEND else Fill.SHARE
+    count = occurrences(mine[0].axes[mine[1]], space)
+    return (written if mine == (c.right, c.right_axis) else opposite,) * count
+
+
+def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan) -> None:
+    space = plan.units.space
+    if not any(leaf is space for leaf in leaves(c.term)):
+        return
+    left, right = (c.left, c.left_axis), (c.right, c.right_axis)
+    pairs = zip(_fill(plan, left, space), _fill(plan, right, space), strict=True)
+    for i, pair in enumerate(pairs):
+        if plan.kind is Kind.APPEND:
+            if pair == (Fill.ZERO, Fill.ZERO):
+                raise _Unmet(facts, "both sides of a product would be zero, and never learn", [])
+            if Fill.ZERO not in pair:
+                remedies = [(*key, i, Fill.ZERO) for key in (right, left)]
+                raise _Unmet(facts, "a product of two activations over the axis, neither of them zero", remedies)
+        elif sorted(f.value for f in pair) != [Fill.COPY.value, Fill.SHARE.value]:
+            remedies = [(*key, i, Fill.SHARE) for key in (right, left)] if Fill.SHARE not in pair else []
+            text = "a product over the axis counts copies twice" if remedies else "a product of two shares"
+            raise _Unmet(facts, text, remedies)

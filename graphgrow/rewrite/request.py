@@ -1,0 +1,132 @@
+"""Asking flows backwards: which parameters must take which fill, so that a tensor takes the one wanted."""
+
+from __future__ import annotations
+
+from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import NodeFacts, Value
+from graphgrow.ir.flow import Fill, Flow
+from graphgrow.ir.positions import occurrences
+from graphgrow.ir.terms import Space
+from graphgrow.rewrite.evaluate import Key, axis_of, children, holds
+
+Wish = tuple[Value, int, int, Fill]  # value, axis, occurrence, fill
+
+
+class Requests:
+    """The fills that parameters were asked to take.
+
+    Attributes:
+        asked: by parameter and axis, the fill of each occurrence that was asked for.
+    """
+
+    def __init__(self, touching: list[NodeFacts], space: Space) -> None:
+        self._space = space
+        self._flows = {output: flow for facts in touching for output, flow in facts.flows}
+        self.asked: dict[Key, dict[int, Fill]] = {}
+
+    def ask(self, value: Value, axis: int, occurrence: int, fill: Fill) -> bool:
+        """Ask a tensor to take a fill; False, and nothing changed, where no parameters can bring that about."""
+        gathered: dict[Key, dict[int, Fill]] = {}
+        pending: list[Wish] = [(value, axis, occurrence, fill)]
+        seen: set[Wish] = set()
+        while pending:
+            wish = pending.pop()
+            if wish in seen:
+                continue
+            seen.add(wish)
+            value, axis, occurrence, fill = wish
+            if value.parameter:
+                if not self._agrees(gathered, wish):
+                    return False
+                gathered.setdefault((value, axis), {})[occurrence] = fill
+                continue
+            flow = self._flows.get(value)
+            wishes = None if flow is None else self._wishes(flow, occurrence, fill)
+            if wishes is None:
+                return False
+            pending.extend(wishes)
+        changed = False
+        for key, wanted in gathered.items():
+            for index, fill in wanted.items():
+                changed |= self.asked.setdefault(key, {}).get(index) is not fill
+                self.asked[key][index] = fill
+        return changed
+
+    def _agrees(self, gathered: dict[Key, dict[int, Fill]], wish: Wish) -> bool:
+        value, axis, occurrence, fill = wish
+        for known in (gathered, self.asked):
+            if known.get((value, axis), {}).get(occurrence, fill) is not fill:
+                return False
+        return True
+
+    def _wishes(self, flow: Flow, occurrence: int, fill: Fill) -> list[Wish] | None:
+        """What the operands of an expression must be; None where they cannot bring the fill about."""
+        if isinstance(flow, fl.Operand):
+            axis = axis_of(flow, self._space)
+            return None if axis is None else [(flow.value, axis, occurrence, fill)]
+        if isinstance(flow, fl.Same):
+            return self._wishes(flow.inner, occurrence, fill)
+        if isinstance(flow, fl.Along):
+            chosen = flow.along if holds(flow.terms, self._space) else flow.across
+            return self._wishes(chosen, occurrence, fill)
+        if isinstance(flow, fl.Normalised):
+            if holds(flow.term, self._space):
+                return [] if fill is Fill.ZERO else None
+            return self._wishes(flow.otherwise, occurrence, fill)
+        if isinstance(flow, fl.Slice):
+            before = sum(occurrences(term, self._space) for term in flow.before)
+            return self._wishes(flow.inner, occurrence + before, fill)
+        if isinstance(flow, fl.Stack):
+            return self._stacked(flow, occurrence, fill)
+        if isinstance(flow, fl.Mul):
+            return self._factor(flow, occurrence, fill)
+        if isinstance(flow, fl.Pointwise) and not (flow.zero and fill is Fill.ZERO):
+            return None
+        return self._all(flow, occurrence, fill)
+
+    def _carriers(self, flow: Flow) -> list[Flow]:
+        return [term for term in children(flow) if self._carries(term)]
+
+    def _carries(self, flow: Flow) -> bool:
+        if isinstance(flow, fl.Operand):
+            return axis_of(flow, self._space) is not None
+        if isinstance(flow, (fl.Same, fl.Slice, fl.Normalised)):
+            return self._carries(flow.inner)
+        if isinstance(flow, fl.Along):
+            return self._carries(flow.along if holds(flow.terms, self._space) else flow.across)
+        return any(map(self._carries, children(flow)))
+
+    def _all(self, flow: Flow, occurrence: int, fill: Fill) -> list[Wish] | None:
+        """Sums, choices and zero-keeping functions: every operand that has the axis."""
+        carriers = self._carriers(flow)
+        if fill is not Fill.MEAN and len(carriers) < len(children(flow)):
+            return None
+        gathered: list[Wish] = []
+        for term in carriers:
+            wishes = self._wishes(term, occurrence, fill)
+            if wishes is None:
+                return None
+            gathered.extend(wishes)
+        return gathered
+
+    def _factor(self, flow: fl.Mul, occurrence: int, fill: Fill) -> list[Wish] | None:
+        """Products: one factor is enough for zero and for shares, parameters first; a mean needs a single one."""
+        carriers = self._carriers(flow)
+        if fill is Fill.MEAN and len(carriers) != 1:
+            return None
+        own_first = sorted(carriers, key=lambda term: not (isinstance(term, fl.Operand) and term.value.parameter))
+        for term in own_first:
+            wishes = self._wishes(term, occurrence, fill)
+            if wishes is not None:
+                return wishes
+        return None
+
+    def _stacked(self, flow: fl.Stack, occurrence: int, fill: Fill) -> list[Wish] | None:
+        for term in flow.terms:
+            assert isinstance(term, fl.Operand)
+            axis = axis_of(term, self._space)
+            count = 0 if axis is None else occurrences(term.value.axes[axis], self._space)
+            if occurrence < count:
+                return self._wishes(term, occurrence, fill)
+            occurrence -= count
+        return None

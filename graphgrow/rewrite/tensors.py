@@ -1,0 +1,193 @@
+"""How one parameter grows: new entries along its axes, and what becomes of its optimizer state."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from graphgrow.errors import Declined
+from graphgrow.ir.facts import Fresh, Value
+from graphgrow.ir.flow import Fill, State
+from graphgrow.ir.positions import AxisMap, Units, axis_map
+from graphgrow.ir.terms import normal
+
+
+@dataclass(frozen=True)
+class AxisGrowth:
+    """One axis of a parameter that grows: the map of its positions and the fill of each occurrence."""
+
+    axis: int
+    map: AxisMap
+    fills: State
+
+    def added(self, occurrence: int) -> torch.Tensor:
+        """The new positions of one occurrence."""
+        return torch.nonzero(self.map.added & (self.map.occurrence == occurrence)).flatten()
+
+
+@dataclass
+class TensorGrowth:
+    """The growth of one parameter or buffer.
+
+    Attributes:
+        value: the parameter.
+        axes: its growing axes, those that read first, so that new rows cover new columns too.
+        scale: a factor on the whole (the weight of a norm whose axis is filled at the mean).
+        unit_shares: the least-squares reading share of each new unit; scales the state of written copies.
+    """
+
+    value: Value
+    axes: list[AxisGrowth]
+    scale: float = 1.0
+    unit_shares: torch.Tensor | None = field(default=None)
+
+    @classmethod
+    def of(cls, value: Value, units: Units, fills: dict[int, State], readers: set[int]) -> TensorGrowth:
+        """The growth along all axes that hold the space; `fills` by axis."""
+        for axis, state in fills.items():
+            if Fill.MEAN in state and normal(value.axes[axis]) is not units.space:
+                raise Declined(f"`{value.name}` cannot be filled with means along a part of an axis")
+        order = sorted(fills, key=lambda axis: (axis not in readers, axis))
+        return cls(value, [AxisGrowth(axis, axis_map(value.axes[axis], units), fills[axis]) for axis in order])
+
+    def grow(self, old: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The grown tensor; new entries are drawn on the CPU, then cast and moved."""
+        new = old.detach()
+        shape = list(old.shape)
+        for growth in self.axes:
+            shape[growth.axis] = len(growth.map.source)
+        for growth in self.axes:
+            new = new.index_select(growth.axis, growth.map.source.to(new.device))
+            for occurrence, fill in enumerate(growth.fills):
+                if fill is Fill.SHARE:
+                    _share(new, growth, occurrence, generator)
+                elif fill is not Fill.COPY:
+                    self._fill(new, growth, occurrence, fill, shape, generator)
+        return new * self.scale if self.scale != 1.0 else new
+
+    def _fill(
+        self,
+        new: torch.Tensor,
+        growth: AxisGrowth,
+        occurrence: int,
+        fill: Fill,
+        shape: list[int],
+        generator: torch.Generator,
+    ) -> None:
+        where = growth.added(occurrence)
+        target = list(new.shape)
+        target[growth.axis] = len(where)
+        if fill is Fill.FREE:
+            values = self._fresh(new, growth, target, shape, generator)
+        elif fill is Fill.MEAN:
+            kept = new.index_select(growth.axis, growth.map.kept.to(new.device))
+            values = kept.mean(growth.axis, keepdim=True, dtype=_wide(new.dtype)).to(new.dtype).expand(target)
+        else:
+            values = new.new_zeros(target)
+        new.index_copy_(growth.axis, where.to(new.device), values.to(new.device, new.dtype).contiguous())
+
+    def _fresh(
+        self, new: torch.Tensor, growth: AxisGrowth, target: list[int], shape: list[int], generator: torch.Generator
+    ) -> torch.Tensor:
+        start = self.value.fresh
+        if start is Fresh.ONES:
+            return torch.ones(target)
+        if start is Fresh.ZEROS:
+            return torch.zeros(target)
+        if new.is_meta:
+            return new.new_empty(target)
+        if start is Fresh.HE:
+            fan = math.prod(shape[axis] for axis in self.value.fan)
+            deviation = math.sqrt(2.0 / max(fan, 1))
+        else:
+            kept = new.index_select(growth.axis, growth.map.kept.to(new.device))
+            deviation = float(kept.to(torch.float64).std(correction=0))
+        return torch.randn(target, generator=generator) * deviation
+
+    def carry(self, state: torch.Tensor, order: int) -> torch.Tensor:
+        """Optimizer state of the same shape as the parameter, grown with it.
+
+        First moments (order 1) follow the gradient, second moments (order 2) its square: a written copy that is
+        read with share a has a m and a^2 v; a tensor scaled by c has m / c and v / c^2; reading copies keep both.
+        New entries have m = 0, and for v the mean of the old entries along the axis, since `step` is carried over
+        and a v of 0 would make their first updates several times the learning rate.
+        """
+        new = state.detach()
+        for growth in self.axes:
+            new = new.index_select(growth.axis, growth.map.source.to(new.device))
+            for occurrence, fill in enumerate(growth.fills):
+                if fill is Fill.COPY:
+                    new = self._scaled_by_shares(new, growth, occurrence, order)
+                elif fill is not Fill.SHARE:
+                    where = growth.added(occurrence).to(new.device)
+                    target = list(new.shape)
+                    target[growth.axis] = len(where)
+                    kept = new.index_select(growth.axis, growth.map.kept.to(new.device))
+                    mean = kept.mean(growth.axis, keepdim=True).expand(target)
+                    new.index_copy_(growth.axis, where, mean.contiguous() if order == 2 else new.new_zeros(target))
+        return new / self.scale**order if self.scale != 1.0 else new
+
+    def _scaled_by_shares(
+        self, new: torch.Tensor, growth: AxisGrowth, occurrence: int, order: int
+    ) -> torch.Tensor:
+        if self.unit_shares is None:
+            return new
+        here = growth.map.occurrence == occurrence
+        shares = self.unit_shares[growth.map.unit.clamp(min=0)]
+        factors = torch.where(here, shares, torch.ones((), dtype=shares.dtype)) ** order
+        shape = [1] * new.dim()
+        shape[growth.axis] = -1
+        return new * factors.reshape(shape).to(new.device, new.dtype)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Means are taken in float64, so that they are the mean to the last bit of the narrower type."""
+    return torch.float64 if dtype.is_floating_point else dtype
+
+
+def _share(new: torch.Tensor, growth: AxisGrowth, occurrence: int, generator: torch.Generator) -> None:
+    """Share each replicated entry of one occurrence among the copies of its unit, exactly and in place.
+
+    For an entry w draw u in [1/2, 1], w1 = fl(w u), w2 = w - w1: by Sterbenz' lemma the subtraction is exact, so
+    w1 + w2 = w to the bit; different u part the copies (equal halves would never separate under training).
+    """
+    source, kept = growth.map.source, growth.map.kept
+    for where in _copies_by_rank(growth, occurrence):
+        first = kept[source[where]].to(new.device)
+        whole = new.index_select(growth.axis, first)
+        draw = torch.rand(whole.shape, generator=generator) * 0.5 + 0.5
+        part = whole * draw.to(whole.device, whole.dtype)
+        new.index_copy_(growth.axis, first, part)
+        new.index_copy_(growth.axis, where.to(new.device), whole - part)
+
+
+def _copies_by_rank(growth: AxisGrowth, occurrence: int) -> list[torch.Tensor]:
+    """The added positions of an occurrence: the first copies of all units, then the second ones, and so on."""
+    ranks: list[list[int]] = []
+    seen: dict[int, int] = {}
+    for position in growth.added(occurrence).tolist():
+        origin = int(growth.map.source[position])
+        rank = seen.get(origin, 0)
+        seen[origin] = rank + 1
+        if rank == len(ranks):
+            ranks.append([])
+        ranks[rank].append(position)
+    return [torch.tensor(positions) for positions in ranks]
+
+
+def least_squares_shares(
+    old: torch.Tensor, new: torch.Tensor, growth: AxisGrowth, units: Units
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each new unit, the inner products <w, w_copy> and <w, w> of its reading weights, float64."""
+    source = growth.map.source.to(old.device)
+    whole = old.detach().index_select(growth.axis, source).double()
+    other = [axis for axis in range(old.dim()) if axis != growth.axis]
+    dots = (whole * new.detach().double()).sum(other) if other else whole * new.detach().double()
+    norms = (whole * whole).sum(other) if other else whole * whole
+    holding = growth.map.unit >= 0
+    unit = growth.map.unit[holding]
+    numerator = torch.zeros(units.new_size, dtype=torch.float64).index_add_(0, unit, dots.cpu()[holding])
+    denominator = torch.zeros(units.new_size, dtype=torch.float64).index_add_(0, unit, norms.cpu()[holding])
+    return numerator, denominator

@@ -1,0 +1,79 @@
+"""The text form of mutations: `widen(layer1.0.conv1, extra=16)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from typing import Any
+
+from graphgrow.errors import MutationError
+from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.registry import pass_named
+
+_FORM = re.compile(r"\s*([a-z][a-z0-9-]*)\s*\((.*)\)\s*", re.DOTALL)
+_WANTED = "a mutation reads `pass(site, option=value)`, for instance `widen(layer1.0.conv1, extra=16)`"
+
+
+def parse_mutation(text: str) -> Mutation:
+    """Read a mutation from its text.
+
+    Raises:
+        MutationError: if the text has another form, or names an unknown pass or option.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise MutationError(f"cannot read {text!r}: {_WANTED}")
+    mutation_class = pass_named(match[1])
+    fields = dataclasses.fields(mutation_class)
+    hints = typing.get_type_hints(mutation_class)
+    values: dict[str, Any] = {}
+    for position, item in enumerate(_split(match[2], text)):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not equals:
+            if position > 0:
+                raise MutationError(f"cannot read {text!r}: `{name}` has no option name; {_WANTED}")
+            name, value = fields[0].name, name
+        if name not in {field.name for field in fields}:
+            known = ", ".join(field.name for field in fields)
+            raise MutationError(f"`{match[1]}` has no option `{name}`; it has {known}")
+        if name in values:
+            raise MutationError(f"{text!r} gives `{name}` twice")
+        values[name] = _read(value, hints[name], name, text)
+    missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]
+    if missing:
+        raise MutationError(f"{text!r} lacks {', '.join(missing)}; {_WANTED}")
+    return mutation_class(**values)
+
+
+def _split(body: str, text: str) -> list[str]:
+    """The arguments between the commas that stand outside brackets."""
+    items, depth, start = [], 0, 0
+    for position, character in enumerate(body):
+        depth += (character == "[") - (character == "]")
+        if depth < 0:
+            break
+        if character == "," and depth == 0:
+            items.append(body[start:position])
+            start = position + 1
+    if depth:
+        raise MutationError(f"cannot read {text!r}: a bracket is left open")
+    items.append(body[start:])
+    return [item for item in items if item.strip()]
+
+
+def _read(value: str, hint: Any, name: str, text: str) -> Any:
+    if hint is int or hint is float:
+        try:
+            return hint(value)
+        except ValueError:
+            raise MutationError(f"{text!r}: `{name}` wants {hint.__name__}, not {value!r}") from None
+    if hint is bool:
+        if value not in ("true", "false"):
+            raise MutationError(f"{text!r}: `{name}` wants true or false, not {value!r}")
+        return value == "true"
+    if typing.get_origin(hint) is tuple:
+        if not (value.startswith("[") and value.endswith("]")):
+            raise MutationError(f"{text!r}: `{name}` wants a list in brackets, not {value!r}")
+        return tuple(_read(item.strip(), typing.get_args(hint)[0], name, text) for item in _split(value[1:-1], text))
+    return value

@@ -1,0 +1,1 @@
+"""One growth stage: apply, verify, export, benchmark, record."""

@@ -1,0 +1,1 @@
+"""Mutation passes, one a file; the folder is the registry."""

@@ -1,0 +1,68 @@
+"""split: duplicate units of a channel group and share out what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from graphgrow.errors import MutationError
+from graphgrow.ir.editor import Editor
+from graphgrow.ir.positions import Units
+from graphgrow.rewrite.contract import Mutation, TensorChange
+from graphgrow.rewrite.grow import grow
+from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.plan import Kind, Plan, plan_growth
+from graphgrow.rewrite.sites import growable
+
+
+@dataclass(frozen=True)
+class Split(Mutation):
+    """Duplicate units: identical copies in front, each reading weight shared among them.
+
+    A reading weight w becomes fl(w u) and w - fl(w u), with u drawn from [1/2, 1] for each weight: by Sterbenz'
+    lemma their sum is w to the bit, and unlike equal halves they part under training. Exact in eval and train mode;
+    in eval mode alone where dropout stands between the copies and their readers, since it draws a mask for each.
+
+    Attributes:
+        group: the channel group.
+        units: which units to duplicate; none given: all.
+        copies: how many of each there will be, at least 2.
+    """
+
+    group: str
+    units: tuple[int, ...] = ()
+    copies: int = 2
+    name: ClassVar[str] = "split"
+    summary: ClassVar[str] = "duplicate units and share out what reads them"
+
+    @classmethod
+    def sites(cls, network: Network) -> Iterator[Split]:
+        """Every group whose units can be duplicated, all of them."""
+        for group in growable(network, cls._plan):
+            yield cls(group.name)
+
+    def rewrite(
+        self, network: Network, editor: Editor, generator: torch.Generator
+    ) -> tuple[Step, list[TensorChange]]:
+        """Duplicate the units."""
+        return grow(network, editor, self._planned(network), generator)
+
+    @staticmethod
+    def _plan(network: Network, name: str) -> Plan:
+        return Split(name)._planned(network)
+
+    def _planned(self, network: Network) -> Plan:
+        group = network.group(self.group)
+        if self.copies < 2:
+            raise MutationError(f"copies={self.copies}: a split makes at least 2")
+        wrong = [unit for unit in self.units if not 0 <= unit < group.size]
+        if wrong:
+            raise MutationError(f"units={wrong}: `{group.name}` has units 0 to {group.size - 1}")
+        if len(set(self.units)) < len(self.units):
+            raise MutationError(f"units={list(self.units)} names a unit twice; use copies to make more than two")
+        chosen = torch.tensor(self.units or range(group.size), dtype=torch.int64)
+        source = torch.cat([torch.arange(group.size), chosen.repeat(self.copies - 1)])
+        return plan_growth(network.analysis, Units(group.space, source), Kind.REPLICATE)

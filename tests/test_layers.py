@@ -1,0 +1,211 @@
+"""Who may import whom: the layers of docs/architecture.md, held against every import of the sources."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {"graphgrow": "graphgrow", "graphgrow.passes": "passes", "graphgrow.models": "models"}
+
+# Layer -> the layers it may import beside itself. "root" is graphgrow/__init__.py, the public surface.
+LOWEST = ("errors", "records")
+CORE = ("errors", "records", "ir", "layers", "ops", "capture", "rewrite")
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "records": ("errors",),
+    "models": (),
+    "ir": LOWEST,
+    "layers": (),
+    "ops": (*LOWEST, "ir", "layers"),
+    "capture": (*LOWEST, "ir", "layers", "ops"),
+    "rewrite": (*LOWEST, "ir", "layers", "ops", "capture"),
+    "passes": ("errors", "ir", "ops", "rewrite"),
+    "store": (*CORE, "models"),
+    "graph": (*CORE, "passes", "store", "models"),
+    "verify": (*CORE, "passes", "store", "models", "graph"),
+    "export": (*CORE, "passes", "store", "models", "graph", "verify"),
+    "bench": (*CORE, "passes", "store", "models", "graph", "verify"),
+    "stage": (*CORE, "passes", "store", "models", "graph", "verify", "export", "bench"),
+    "report": LOWEST,
+}
+ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "report", "root")
+ALLOWED["cli"] = (*ALLOWED["demo"], "demo")
+ALLOWED["root"] = tuple(ALLOWED)
+
+# What a layer may import from outside of the project, where that is restricted (standard library aside).
+OUTSIDE = {"models": {"torch"}, "layers": {"torch"}, "ir": {"torch"}}
+
+
+class Import(NamedTuple):
+    """One import: the module that imports, what it names, and whether it happens when the module is loaded."""
+
+    importer: str
+    imported: str
+    line: int
+    on_load: bool
+
+
+def module_files(root: Path) -> dict[str, Path]:
+    """Dotted name of each module -> its file."""
+    files = {}
+    for package, folder in FOLDERS.items():
+        for path in sorted((root / folder).rglob("*.py")):
+            parts = [part for part in path.relative_to(root / folder).with_suffix("").parts if part != "__init__"]
+            files[".".join([package, *parts])] = path
+    return files
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+
+
+def import_nodes(tree: ast.AST, on_load: bool = True) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node, on_load
+        elif isinstance(node, ast.If) and is_type_checking(node):
+            for branch in node.orelse:
+                yield from import_nodes(ast.Module([branch], []), on_load)
+        else:
+            inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from import_nodes(node, on_load and not inside)
+
+
+def imports_of(module: str, source: str, is_package: bool, modules: set[str]) -> Iterator[Import]:
+    """Every import of a module; `from package import submodule` names the submodule."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node, on_load in import_nodes(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module, alias.name, node.lineno, on_load)
+            continue
+        origin = node.module or ""
+        if node.level:
+            base = package.split(".")
+            base = base[: len(base) - node.level + 1]
+            origin = ".".join([*base, origin] if origin else base)
+        for alias in node.names:
+            full = f"{origin}.{alias.name}"
+            yield Import(module, full if full in modules else origin, node.lineno, on_load)
+
+
+def all_imports(root: Path) -> list[Import]:
+    files = module_files(root)
+    return [
+        found
+        for module, path in files.items()
+        for found in imports_of(module, path.read_text(encoding="utf-8"), path.name == "__init__.py", set(files))
+    ]
+
+
+def layer_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "root"
+
+
+def layer_faults(imports: list[Import]) -> list[str]:
+    """One line for each import that the table does not allow."""
+    faults = []
+    for found in imports:
+        layer = layer_of(found.importer)
+        where = f"{found.importer}:{found.line} imports {found.imported}"
+        top = found.imported.partition(".")[0]
+        if layer not in ALLOWED:
+            faults.append(f"{where}, but the layer {layer!r} is not in the table; add it to ALLOWED")
+        elif top == "graphgrow":
+            wanted = layer_of(found.imported)
+            if wanted != layer and wanted not in ALLOWED[layer]:
+                faults.append(f"{where}, but {layer} may import only {', '.join(ALLOWED[layer]) or 'itself'}")
+        elif layer in OUTSIDE and top not in OUTSIDE[layer] and not is_standard(top):
+            faults.append(f"{where}, but {layer} may import only {', '.join(sorted(OUTSIDE[layer]))} from outside")
+    return faults
+
+
+def is_standard(top: str) -> bool:
+    return top in sys.stdlib_module_names
+
+
+def import_circle(imports: list[Import]) -> list[str]:
+    """The modules of one circle of imports on load, or nothing."""
+    edges: dict[str, set[str]] = {}
+    for found in imports:
+        if found.on_load and found.imported.partition(".")[0] == "graphgrow" and found.imported != found.importer:
+            edges.setdefault(found.importer, set()).add(found.imported)
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
+def test_every_import_keeps_to_its_layer() -> None:
+    assert layer_faults(all_imports(ROOT)) == []
+
+
+def test_no_circle_of_imports() -> None:
+    assert import_circle(all_imports(ROOT)) == []
+
+
+def test_every_source_is_seen() -> None:
+    files = module_files(ROOT)
+    assert {"graphgrow", "graphgrow.errors", "graphgrow.models.vit", "graphgrow.passes"} <= set(files)
+    assert {layer_of(module) for module in files} <= set(ALLOWED)
+
+
+def write_sources(root: Path, sources: dict[str, str]) -> Path:
+    for folder in FOLDERS.values():
+        (root / folder).mkdir()
+        (root / folder / "__init__.py").touch()
+    for name, source in sources.items():
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "fault"),
+    [
+        ("graphgrow/ir/terms.py", "from graphgrow.ops import registry", "ir may import only errors, records"),
+        ("graphgrow/ir/terms.py", "def f():\n    import graphgrow.rewrite", "ir may import only"),
+        ("graphgrow/ir/terms.py", "from ..verify import bounds", "ir may import only"),
+        ("graphgrow/ir/terms.py", "import onnx", "ir may import only torch from outside"),
+        ("graphgrow/export/onnx.py", "from graphgrow.bench import latency", "export may import only"),
+        ("graphgrow/report/table.py", "from graphgrow import stage", "report may import only"),
+        ("graphgrow/stage/run.py", "import graphgrow as gg", "stage may import only"),
+        ("graphgrow/novel/thing.py", "import torch", "not in the table"),
+        ("passes/widen.py", "from graphgrow.verify import verdict", "passes may import only"),
+        ("models/vit.py", "from graphgrow.errors import GraphGrowError", "models may import only itself"),
+        ("models/vit.py", "import numpy", "models may import only torch from outside"),
+    ],
+)
+def test_a_wrong_import_is_found(tmp_path: Path, name: str, source: str, fault: str) -> None:
+    faults = layer_faults(all_imports(write_sources(tmp_path, {name: source})))
+    assert len(faults) == 1
+    assert fault in faults[0]
+
+
+def test_imports_for_type_checkers_are_free(tmp_path: Path) -> None:
+    guarded = "if TYPE_CHECKING:\n    from graphgrow.verify import x\nelse:\n    import math"
+    source = f"from typing import TYPE_CHECKING\n{guarded}"
+    root = write_sources(tmp_path, {"graphgrow/ir/terms.py": source})
+    assert layer_faults(all_imports(root)) == []
+    assert [found.imported for found in all_imports(root)] == ["typing", "math"]
+
+
+def test_a_circle_is_found_and_an_import_inside_a_function_opens_it(tmp_path: Path) -> None:
+    first = "from graphgrow.ir import second"
+    root = write_sources(
+        tmp_path, {"graphgrow/ir/first.py": first, "graphgrow/ir/second.py": "from .first import name"}
+    )
+    assert set(import_circle(all_imports(root))) == {"graphgrow.ir.first", "graphgrow.ir.second"}
+    (root / "graphgrow/ir/second.py").write_text("def f():\n    from .first import name", encoding="utf-8")
+    assert import_circle(all_imports(root)) == []
