@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.describe import explanation, graph_text
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.registry import pass_named, passes
 
@@ -41,14 +42,10 @@ class Graph(Network):
 
     def text(self) -> str:
         """The graph as text: each node with its axes, groups by name; equal text means equal structure."""
-        from graphgrow.describe import graph_text
-
         return graph_text(self)
 
     def explain(self) -> str:
         """In words: how the model was captured, what can grow, what cannot, and why."""
-        from graphgrow.describe import explanation
-
         return explanation(self)
 
     def __repr__(self) -> str:

@@ -27,12 +27,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "capture": (*LOWEST, "ir", "layers", "ops"),
     "rewrite": (*LOWEST, "ir", "layers", "ops", "capture"),
     "passes": ("errors", "ir", "ops", "rewrite"),
-    "store": (*CORE, "models"),
-    "graph": (*CORE, "passes", "store", "models"),
-    "verify": (*CORE, "passes", "store", "models", "graph"),
-    "export": (*CORE, "passes", "store", "models", "graph", "verify"),
-    "bench": (*CORE, "passes", "store", "models", "graph", "verify"),
-    "stage": (*CORE, "passes", "store", "models", "graph", "verify", "export", "bench"),
+    "graph": CORE,
+    "store": (*CORE, "graph", "models"),
+    "verification": (*CORE, "graph"),
+    "export": (*CORE, "passes", "store", "models", "graph", "verification"),
+    "bench": (*CORE, "passes", "store", "models", "graph", "verification"),
+    "stage": (*CORE, "passes", "store", "models", "graph", "verification", "export", "bench"),
     "report": LOWEST,
 }
 ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "report", "root")
@@ -176,13 +176,13 @@ def write_sources(root: Path, sources: dict[str, str]) -> Path:
     [
         ("graphgrow/ir/terms.py", "from graphgrow.ops import registry", "ir may import only errors, records"),
         ("graphgrow/ir/terms.py", "def f():\n    import graphgrow.rewrite", "ir may import only"),
-        ("graphgrow/ir/terms.py", "from ..verify import bounds", "ir may import only"),
+        ("graphgrow/ir/terms.py", "from ..verification import bounds", "ir may import only"),
         ("graphgrow/ir/terms.py", "import onnx", "ir may import only torch from outside"),
         ("graphgrow/export/onnx.py", "from graphgrow.bench import latency", "export may import only"),
         ("graphgrow/report/table.py", "from graphgrow import stage", "report may import only"),
         ("graphgrow/stage/run.py", "import graphgrow as gg", "stage may import only"),
         ("graphgrow/novel/thing.py", "import torch", "not in the table"),
-        ("passes/widen.py", "from graphgrow.verify import verdict", "passes may import only"),
+        ("passes/widen.py", "from graphgrow.verification import verdict", "passes may import only"),
         ("models/vit.py", "from graphgrow.errors import GraphGrowError", "models may import only itself"),
         ("models/vit.py", "import numpy", "models may import only torch from outside"),
     ],
@@ -194,7 +194,7 @@ def test_a_wrong_import_is_found(tmp_path: Path, name: str, source: str, fault: 
 
 
 def test_imports_for_type_checkers_are_free(tmp_path: Path) -> None:
-    guarded = "if TYPE_CHECKING:\n    from graphgrow.verify import x\nelse:\n    import math"
+    guarded = "if TYPE_CHECKING:\n    from graphgrow.verification import x\nelse:\n    import math"
     source = f"from typing import TYPE_CHECKING\n{guarded}"
     root = write_sources(tmp_path, {"graphgrow/ir/terms.py": source})
     assert layer_faults(all_imports(root)) == []

@@ -62,7 +62,7 @@ def capture(
     _run_once(model, positional, dict(kwargs or {}))
     graphs, tracers, failures = {}, {}, {}
     for mode in ("train", "eval"):
-        with _mode(model, mode == "train"):
+        with _mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
             tracer = ShapeTracer(examples, leaves)
             try:
                 graphs[mode] = tracer.trace(model, concrete)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -89,6 +89,16 @@ class InputSpec:
     def batched(self, spec: TensorSpec) -> bool:
         """Whether axis 0 of this input is the batch axis."""
         return bool(spec.shape) and spec.shape[0] == self.batch_size
+
+    def with_dtype(self, dtype: torch.dtype) -> InputSpec:
+        """The same inputs with another dtype for the floating-point ones."""
+
+        def convert(leaf: Any) -> Any:
+            floating = isinstance(leaf, TensorSpec) and leaf.dtype.is_floating_point
+            return replace(leaf, dtype=dtype) if floating else leaf
+
+        args, kwargs = pytree.tree_map(convert, (self.args, dict(self.kwargs)), is_leaf=_is_spec)
+        return replace(self, args=args, kwargs=kwargs)
 
     def sample(
         self,

@@ -218,12 +218,15 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def _step(network: Network, plan: Plan, changes: list[TensorChange]) -> Step:
     nodes: dict[str, dict[int, torch.Tensor]] = {}
+    shared: set[str] = set()
     for facts in network.analysis.touching(plan.units.space):
         if not isinstance(facts.output, Value):
             continue
         for axis in facts.output.axes_with(plan.units.space):
             kept = axis_map(facts.output.axes[axis], plan.units).kept
             nodes.setdefault(facts.node.name, {})[axis] = kept
+            if Fill.SHARE in plan.fills.get((facts.output, axis), ()):
+                shared.add(facts.node.name)
     tensors: dict[str, dict[int, torch.Tensor]] = {}
     for change in changes:
         value = network.analysis.parameters[change.names[0]]
@@ -231,4 +234,4 @@ def _step(network: Network, plan: Plan, changes: list[TensorChange]) -> Step:
         tensors.update(dict.fromkeys(change.names, maps))
     rounded = bool(plan.rescaled) or any(Fill.MEAN in state for state in plan.fills.values())
     touched = tuple(name for change in changes for name in change.names)
-    return Step(nodes, tensors, plan.exact_in, touched, rounded)
+    return Step(nodes, frozenset(shared), tensors, plan.exact_in, touched, rounded)

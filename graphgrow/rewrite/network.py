@@ -22,6 +22,7 @@ class Step:
 
     Attributes:
         nodes: by node name, for each of its axes that grew, where the old positions are now.
+        shared: nodes whose old positions hold shares of what they held, so that they cannot be compared.
         tensors: the same by qualified name of parameters and buffers.
         exact_in: the modes in which the mutation is exact.
         touched: qualified names of the parameters and buffers whose tensors were replaced.
@@ -29,6 +30,7 @@ class Step:
     """
 
     nodes: Mapping[str, Mapping[int, torch.Tensor]]
+    shared: frozenset[str]
     tensors: Mapping[str, Mapping[int, torch.Tensor]]
     exact_in: frozenset[str]
     touched: tuple[str, ...]

@@ -44,3 +44,8 @@ def pass_named(name: str) -> type[Mutation]:
     if name not in known:
         raise MutationError(f"there is no pass `{name}`; there are {', '.join(known)}")
     return known[name]
+
+
+def pass_names() -> tuple[str, ...]:
+    """The names of all passes."""
+    return tuple(passes())

@@ -1,1 +1,1 @@
-"""Saving and loading grown models without pickle."""
+"""Models by name, tracing them, and grown models on disk."""

@@ -1,0 +1,91 @@
+"""A network as text: node by node with its axes, and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import fx
+
+from graphgrow.ir.facts import Value
+from graphgrow.ir.terms import Concat, Product, Space, Term, normal
+from graphgrow.rewrite.network import Network
+
+
+def graph_text(network: Network) -> str:
+    """One line a node: its operator, its arguments, and the axes of its output; spaces by their group's name.
+
+    Spaces that belong to no group are numbered in order of appearance (`s0`), frozen ones carry an exclamation mark.
+    """
+    names: dict[Space, str] = {group.space: group.name for group in network.groups}
+    lines = []
+    for node, facts in network.analysis.facts.items():
+        arguments = ", ".join([*map(_argument, node.args), *(f"{k}={_argument(v)}" for k, v in node.kwargs.items())])
+        operator = node.op if node.op in ("placeholder", "output") else _operator(node)
+        lines.append(f"{node.name} = {operator}({arguments}){_shape(facts.output, names)}")
+    return "\n".join(lines)
+
+
+def _operator(node: fx.Node) -> str:
+    if node.op == "call_function":
+        return str(getattr(node.target, "__name__", node.target))
+    return f".{node.target}" if node.op == "call_method" else str(node.target)
+
+
+def _argument(argument: Any) -> str:
+    if isinstance(argument, (tuple, list)):
+        return f"[{', '.join(map(_argument, argument))}]"
+    return str(argument)
+
+
+def _shape(output: Any, names: dict[Space, str]) -> str:
+    if isinstance(output, Value):
+        return f": [{', '.join(_term(term, names) for term in output.axes)}]"
+    if isinstance(output, tuple) and any(isinstance(item, Value) for item in output):
+        return ": (" + ", ".join(_shape(item, names).removeprefix(": ") or "_" for item in output) + ")"
+    return ""
+
+
+def _term(term: Term, names: dict[Space, str]) -> str:
+    term = normal(term)
+    if isinstance(term, Product):
+        return " x ".join(f"({_term(f, names)})" if isinstance(f, Concat) else _term(f, names) for f in term.factors)
+    if isinstance(term, Concat):
+        return " ++ ".join(_term(part, names) for part in term.parts)
+    name = names.setdefault(term, f"s{sum(n.startswith('s') and n[1:].isdigit() for n in names.values())}")
+    return f"{name}={term.size}{'!' if term.frozen else ''}"
+
+
+def explanation(network: Network) -> str:
+    """How the model was captured, what can grow, what cannot and why, and which operators have no rule."""
+    growing = [group for group in network.groups if group.frozen is None]
+    fixed = [group for group in network.groups if group.frozen is not None]
+    modes = " and ".join(sorted(network.modes))
+    lines = [
+        f"Captured with {network.way}: {len(network.module.graph.nodes)} nodes, valid in {modes} mode. "
+        "The graph shares its parameters with the model that it was captured from.",
+        *(f"Note: {note}." for note in network.notes),
+        "",
+        f"{len(growing)} channel groups can grow:",
+        *(f"  {g.name:<44} {g.size:>6} units  written by {_some(g.members)}" for g in growing),
+    ]
+    if fixed:
+        lines += ["", f"{len(fixed)} cannot:", *(f"  {g.name:<44} {g.size:>6} units  {g.frozen}" for g in fixed)]
+    unknown = network.analysis.unknown
+    if unknown:
+        lines += ["", "Operators that froze what they touch:", *_unknown(unknown)]
+    if len(network.ledger):
+        lines += ["", f"{len(network.ledger)} mutations applied:", *(f"  {entry}" for entry in network.ledger)]
+    return "\n".join(lines)
+
+
+def _some(paths: tuple[str, ...], most: int = 3) -> str:
+    shown = ", ".join(paths[:most])
+    return shown if len(paths) <= most else f"{shown} and {len(paths) - most} more"
+
+
+def _unknown(unknown: Mapping[fx.Node, str]) -> list[str]:
+    by_text: dict[str, list[str]] = {}
+    for node, text in unknown.items():
+        by_text.setdefault(text, []).append(node.name)
+    return [f"  {text}: {_some(tuple(nodes))}" for text, nodes in by_text.items()]

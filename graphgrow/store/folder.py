@@ -1,0 +1,201 @@
+"""Grown models on disk: `ledger.json` and a safetensors file, no pickle.
+
+The tensors go first, under a name that carries their checksum; `ledger.json` names them and is written last, so
+that a crash at any point leaves the model that was there before.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import nn
+
+from graphgrow.errors import GraphGrowError, LedgerError
+from graphgrow.graph import Graph
+from graphgrow.rewrite.apply import replay as replay_entries
+from graphgrow.rewrite.ledger import Ledger
+from graphgrow.store.files import digest, read_plain, write_atomically
+from graphgrow.store.inputs import inputs_from_data, inputs_to_data
+from graphgrow.store.names import KNOWN_SOURCES, build
+from graphgrow.store.tracing import trace
+
+SCHEMA_VERSION = 1
+LEDGER_FILE = "ledger.json"
+_KEYS = {"format", "schema", "base", "model", "inputs", "training", "frozen", "ledger", "weights"}
+_WEIGHTS_NAME = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
+_LARGEST_LEDGER = 64 * 2**20
+_LARGEST_WEIGHTS = 2**40
+
+
+def save(graph: Graph, folder: str | Path) -> Path:
+    """Write a graph: its ledger, its input specification and all its tensors.
+
+    Args:
+        graph: the graph; its base is remembered by name if it was traced from one.
+        folder: made where it is missing; a graph saved there before is replaced in one step.
+
+    Returns:
+        The folder.
+
+    Raises:
+        LedgerError: if something cannot be written, or an input of the model cannot be stored as JSON.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(f"cannot make the folder {target}: {error.strerror}") from error
+    data = tensor_bytes(_unique_tensors(graph.module))
+    checksum = digest(data)
+    weights = f"weights-{checksum[:16]}.safetensors"
+    header = {
+        "format": "graphgrow",
+        "schema": SCHEMA_VERSION,
+        "base": graph.base,
+        "model": type(graph.module).__name__,
+        "inputs": inputs_to_data(graph.inputs),
+        "training": graph.module.training,
+        "frozen": [name for name, p in graph.module.named_parameters() if not p.requires_grad],
+        "ledger": json.loads(graph.ledger.to_json()),
+        "weights": {"file": weights, "sha256": checksum, "bytes": len(data)},
+    }
+    write_atomically(target / weights, data)
+    write_atomically(target / LEDGER_FILE, json.dumps(header, indent=1).encode())
+    for stale in target.glob("weights-*.safetensors"):
+        if stale.name != weights and _WEIGHTS_NAME.fullmatch(stale.name):
+            stale.unlink(missing_ok=True)
+    return target
+
+
+def load(
+    folder: str | Path, model: nn.Module | None = None, leaves: Sequence[type[nn.Module] | str] = ()
+) -> Graph:
+    """Read a saved graph: rebuild its structure from base and ledger, and take the stored tensors.
+
+    Args:
+        folder: what `save` wrote.
+        model: the base; not needed for `graphgrow:` and `torchvision:` models. It is not changed.
+        leaves: as they were given to `gg.trace`.
+
+    Raises:
+        LedgerError: if the folder is missing, damaged, foreign or newer, or does not fit the model.
+    """
+    source = Path(folder)
+    if not source.is_dir():
+        raise LedgerError(f"there is no folder {source}")
+    header = _read_header(source / LEDGER_FILE)
+    ledger = Ledger.from_data(header["ledger"])
+    tensors = _read_weights(source, header["weights"])
+    base = _base_model(source, header, model)
+    inputs = inputs_from_data(header["inputs"])
+    args, kwargs = inputs.sample()
+    try:
+        graph = replay_entries(trace(base, args, kwargs, leaves), ledger)
+    except GraphGrowError as error:
+        raise LedgerError(f"{source} does not fit its base model {header['model']}: {error}") from error
+    if len(ledger) == 0:  # nothing was replaced yet: a module of its own, so that the base keeps its tensors
+        graph = _own(graph)
+    _install(source, graph.module, tensors, set(header["frozen"]))
+    graph.module.train(header["training"])
+    return Graph(
+        graph.module, inputs, graph.ledger, graph.way, graph.modes, graph.notes, header["base"], graph.steps
+    )
+
+
+def _unique_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer once, under its first name, contiguous and on the CPU."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_meta:
+            raise LedgerError(f"`{name}` is on the meta device and holds no data to save")
+        tensors[name] = tensor.detach().cpu().contiguous().clone()
+    return tensors
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    raw = read_plain(path, _LARGEST_LEDGER)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(f"{path} is damaged: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != "graphgrow":
+        raise LedgerError(f"{path} was not written by graphgrow")
+    version = header.get("schema")
+    if type(version) is not int or version < 1:
+        raise LedgerError(f"{path} is damaged: its schema version is {version!r}")
+    if version > SCHEMA_VERSION:
+        raise LedgerError(f"{path} has schema {version}, this graphgrow reads up to {SCHEMA_VERSION}; install a newer one")
+    if set(header) != _KEYS:
+        raise LedgerError(f"{path} is damaged: unknown or missing keys {sorted(set(header) ^ _KEYS)}")
+    strings = isinstance(header["frozen"], list) and all(isinstance(name, str) for name in header["frozen"])
+    if not strings or not isinstance(header["training"], bool) or not isinstance(header["base"], (str, type(None))):
+        raise LedgerError(f"{path} is damaged: `frozen`, `training` or `base` has another type")
+    return header
+
+
+def _read_weights(folder: Path, entry: Any) -> dict[str, torch.Tensor]:
+    if not isinstance(entry, dict) or set(entry) != {"file", "sha256", "bytes"}:
+        raise LedgerError(f"{folder / LEDGER_FILE} is damaged: `weights` reads {entry!r:.80}")
+    name = entry["file"]
+    if not isinstance(name, str) or not _WEIGHTS_NAME.fullmatch(name):
+        raise LedgerError(f"{folder / LEDGER_FILE} names a weights file outside its form: {name!r:.80}")
+    data = read_plain(folder / name, _LARGEST_WEIGHTS)
+    if len(data) != entry["bytes"] or digest(data) != entry["sha256"]:
+        raise LedgerError(
+            f"{folder / name} is damaged: it has {len(data):,} bytes of {entry['bytes']!r:.20}, and another checksum"
+        )
+    try:
+        return read_tensors(data)
+    except SafetensorError as error:
+        raise LedgerError(f"{folder / name} is not a safetensors file: {error}") from error
+
+
+def _base_model(folder: Path, header: dict[str, Any], model: nn.Module | None) -> nn.Module:
+    if model is not None:
+        return model
+    name = header["base"]
+    if name is None or name.partition(":")[0] not in KNOWN_SOURCES:
+        raise LedgerError(
+            f"{folder} was grown from a {header['model']} of your own; pass it: gg.load(folder, model={header['model']}(...))"
+        )
+    return build(name)[0]
+
+
+def _own(graph: Graph) -> Graph:
+    from graphgrow.ir.editor import Editor
+
+    module = Editor(graph.module, share=False).finish()
+    return Graph(module, graph.inputs, graph.ledger, graph.way, graph.modes, graph.notes, graph.base, graph.steps)
+
+
+def _install(folder: Path, module: nn.Module, tensors: dict[str, torch.Tensor], frozen: set[str]) -> None:
+    """Put the stored tensors in place, as new objects, under all the names of each."""
+    present = dict([*module.named_parameters(), *module.named_buffers()])
+    if set(present) != set(tensors):
+        difference = sorted(set(present) ^ set(tensors))
+        raise LedgerError(f"{folder} holds other tensors than its ledger builds: {', '.join(difference[:5])}")
+    names: dict[int, list[str]] = {}
+    everything = [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+    for name, tensor in everything:
+        names.setdefault(id(tensor), []).append(name)
+    for name, old in present.items():
+        stored = tensors[name]
+        if stored.shape != old.shape:
+            raise LedgerError(f"{folder}: `{name}` is {tuple(stored.shape)} where the ledger builds {tuple(old.shape)}")
+        parameter = isinstance(old, nn.Parameter)
+        new = nn.Parameter(stored, requires_grad=name not in frozen) if parameter else stored
+        for alias in names[id(old)]:
+            owner, _, field = alias.rpartition(".")
+            holder = module.get_submodule(owner)
+            (holder._parameters if parameter else holder._buffers)[field] = new  # type: ignore[assignment]

@@ -1,0 +1,76 @@
+"""Input specifications as JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from graphgrow.errors import LedgerError
+from graphgrow.ir.inputs import InputSpec, TensorSpec
+
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float64, torch.float32, torch.float16, torch.bfloat16,
+        torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+    )
+}  # fmt: skip
+_LARGEST_INPUT = 2**31
+
+
+def inputs_to_data(inputs: InputSpec) -> dict[str, Any]:
+    """An input specification as plain JSON types.
+
+    Raises:
+        LedgerError: if an input that is not a tensor is no plain value either.
+    """
+    return {
+        "args": [_to_data(item) for item in inputs.args],
+        "kwargs": {name: _to_data(item) for name, item in inputs.kwargs.items()},
+    }
+
+
+def inputs_from_data(data: Any) -> InputSpec:
+    """Read an input specification.
+
+    Raises:
+        LedgerError: if it has another form.
+    """
+    if not isinstance(data, dict) or set(data) != {"args", "kwargs"}:
+        raise LedgerError(f"an input specification wants `args` and `kwargs`, not {data!r:.80}")
+    if not isinstance(data["args"], list) or not isinstance(data["kwargs"], dict):
+        raise LedgerError("an input specification has `args` as a list and `kwargs` as an object")
+    return InputSpec(
+        tuple(_from_data(item) for item in data["args"]),
+        {name: _from_data(item) for name, item in data["kwargs"].items()},
+    )
+
+
+def _to_data(item: Any) -> Any:
+    if isinstance(item, TensorSpec):
+        dtype = str(item.dtype).removeprefix("torch.")
+        return {"shape": list(item.shape), "dtype": dtype, "low": item.low, "high": item.high}
+    if item is None or isinstance(item, (bool, int, float, str)):
+        return {"value": item}
+    raise LedgerError(f"an input of type {type(item).__name__} cannot be saved; pass tensors and plain values")
+
+
+def _from_data(item: Any) -> Any:
+    if isinstance(item, dict) and set(item) == {"value"}:
+        if item["value"] is None or isinstance(item["value"], (bool, int, float, str)):
+            return item["value"]
+    elif isinstance(item, dict) and set(item) == {"shape", "dtype", "low", "high"}:
+        shape, numbers = item["shape"], (item["low"], item["high"])
+        sound = (
+            isinstance(shape, list)
+            and all(type(size) is int and size > 0 for size in shape)
+            and math.prod(shape) <= _LARGEST_INPUT
+            and item["dtype"] in _DTYPES
+            and all(type(number) is int for number in numbers)
+            and numbers[0] <= numbers[1]
+        )
+        if sound:
+            return TensorSpec(tuple(shape), _DTYPES[item["dtype"]], *numbers)
+    raise LedgerError(f"an input specification is damaged: {item!r:.80}")

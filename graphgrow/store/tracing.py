@@ -1,0 +1,66 @@
+"""gg.trace and gg.replay: from a model, or its name, to a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from graphgrow.capture.trace import capture
+from graphgrow.errors import CaptureError
+from graphgrow.graph import Graph
+from graphgrow.rewrite.apply import replay as replay_entries
+from graphgrow.rewrite.ledger import Ledger
+from graphgrow.store.names import KNOWN_SOURCES, build
+
+
+def trace(
+    model: nn.Module | str,
+    args: Any = None,
+    kwargs: dict[str, Any] | None = None,
+    leaves: Sequence[type[nn.Module] | str] = (),
+) -> Graph:
+    """Capture a model into a graph that can be inspected and grown.
+
+    The graph shares the model's parameters and buffers: training one trains the other. Its modules are shallow
+    copies, so that train() and eval() are its own. The model itself is not changed.
+
+    Args:
+        model: a module, or a name: `graphgrow:resnet`, `torchvision:resnet18`, `package.module:factory`.
+        args: example inputs, a tensor or a tuple; a named reference or torchvision model has its own.
+        kwargs: example keyword inputs.
+        leaves: module classes or module paths that stay one node; what they touch cannot grow.
+
+    Raises:
+        CaptureError: if the model cannot be captured or the inputs do not fit; names the place in its code.
+        ModelError: if there is no model of that name.
+    """
+    base = None
+    if isinstance(model, str):
+        name = model
+        model, example = build(name)
+        args = example if args is None and kwargs is None else args
+        base = name if name.partition(":")[0] in KNOWN_SOURCES else None
+    if args is None and kwargs is None:
+        raise CaptureError("gg.trace wants example inputs: gg.trace(model, torch.randn(2, 3, 224, 224))")
+    found = capture(model, () if args is None else args, kwargs, leaves)
+    return Graph(found.module, found.inputs, way=found.way, modes=found.modes, notes=found.notes, base=base)
+
+
+def replay(
+    model: nn.Module | str,
+    args: Any,
+    ledger: Ledger,
+    kwargs: dict[str, Any] | None = None,
+    leaves: Sequence[type[nn.Module] | str] = (),
+) -> Graph:
+    """Capture a base model and apply a ledger to it.
+
+    The structure is always that of the first time; so are the numbers, to the bit, where the base has the same
+    weights and nothing was trained in between.
+
+    Raises:
+        LedgerError, CaptureError, Declined: as reading, capturing and applying do.
+    """
+    return replay_entries(trace(model, args, kwargs, leaves), ledger)

@@ -1,0 +1,221 @@
+"""Comparing two graphs: node by node with what really arrives, outputs, and buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from graphgrow.ir.editor import Editor
+from graphgrow.verification.places import Places, project
+from graphgrow.verification.stepper import Stepper, execute
+from graphgrow.verification.verdict import Check
+
+_ROWWISE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LOCAL_TOLERANCE = 1e-12  # float64, relative to the local magnitude |W| |x| + |b| (or the largest element seen)
+
+
+@dataclass
+class Worst:
+    """The element nearest to its bound, over several comparisons."""
+
+    error: float = 0.0
+    bound: float = 0.0
+    where: str = "nothing"
+    passed: bool = True
+    ratio: float = -1.0
+    first_failure: str | None = field(default=None)
+
+    def see(self, error: torch.Tensor, limit: torch.Tensor, where: str) -> None:
+        """Take in errors and their limits; a NaN on either side is a failure."""
+        if error.numel() == 0:
+            return
+        limit = limit.expand_as(error)
+        passed = bool((error <= limit).all())
+        ratio = torch.where(limit > 0, error / limit, torch.where(error > 0, torch.inf, 0.0))
+        ratio = torch.where(torch.isnan(ratio), torch.inf, ratio)
+        worst = int(ratio.argmax())
+        if not passed and self.first_failure is None:
+            self.first_failure = where
+        if float(ratio.flatten()[worst]) > self.ratio or (self.passed and not passed):
+            self.ratio = float(ratio.flatten()[worst])
+            self.error, self.bound = float(error.flatten()[worst]), float(limit.flatten()[worst])
+            self.where = where
+        self.passed = self.passed and passed
+
+    def check(self, mode: str, what: str) -> Check:
+        """The comparison as a record."""
+        return Check(mode, what, self.error, self.bound, self.where, self.passed)
+
+
+def run_pair(
+    before: fx.GraphModule,
+    after: fx.GraphModule,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    places: Places,
+    shared: frozenset[str],
+    worst: Worst,
+) -> tuple[Any, Any]:
+    """Run two graphs side by side, checking each matching node on what really arrives there.
+
+    At a node that both have, the parent's operator is applied to the child's inputs, cut down to the old units, and
+    must give the child's output, cut down likewise: the commuting square of that node, whatever came before.
+
+    Args:
+        before: the parent, in float64.
+        after: the child, in float64, in the same mode.
+        inputs: positional and keyword inputs.
+        places: by node, where the parent's units are in the child.
+        shared: nodes whose old positions hold shares, which cannot be compared.
+        worst: takes in the errors.
+
+    Returns:
+        The outputs of both.
+    """
+    operators = Editor(before).finish()  # buffers of its own: batch norms are run twice
+    parents = {node.name: node for node in before.graph.nodes}
+    first, second = Stepper(before, *inputs), Stepper(after, *inputs)
+    fed: set[str] = set()
+    order = iter(before.graph.nodes)
+    outputs: list[Any] = []
+    for child in after.graph.nodes:
+        if child.name in parents:
+            _advance(first, order, child.name, outputs)
+        value = second.run(child)
+        if child.op == "placeholder" or any(used.name in fed for used in child.all_input_nodes):
+            fed.add(child.name)
+        parent = parents.get(child.name)
+        if parent is not None and child.name in fed and parent.op.startswith("call"):
+            _square(operators, parent, first, second, value, places, shared, fed, worst)
+        if child.op == "output":
+            return outputs[-1], value
+        second.release(child)
+        if parent is not None:
+            first.release(parent)
+    raise AssertionError("a graph without an output")
+
+
+def _advance(stepper: Stepper, order: Any, name: str, outputs: list[Any]) -> None:
+    """Run the parent up to a node; nodes that the child no longer has are run on the way."""
+    if name in stepper.values:
+        return
+    for node in order:
+        value = stepper.run(node)
+        if node.op == "output":
+            outputs.append(value)
+        if node.name == name:
+            return
+
+
+def _square(
+    operators: nn.Module,
+    node: fx.Node,
+    first: Stepper,
+    second: Stepper,
+    value: Any,
+    places: Places,
+    shared: frozenset[str],
+    fed: set[str],
+    worst: Worst,
+) -> None:
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point() or node.name in shared:
+        return
+    seen: list[torch.Tensor] = []
+    usable = True
+
+    def argument(used: fx.Node) -> Any:
+        nonlocal usable
+        arrived = second.values.get(used.name)
+        if used.name not in fed or not isinstance(arrived, torch.Tensor):
+            usable = usable and not (used.name in fed and isinstance(arrived, (tuple, list)))
+            return first.values[used.name]
+        usable = usable and used.name not in shared
+        cut = project(arrived, places.get(used.name))
+        seen.append(cut)
+        return cut
+
+    args, kwargs = fx.node.map_arg(node.args, argument), fx.node.map_arg(node.kwargs, argument)
+    if not usable:
+        return
+    expected = execute(operators, node, args, kwargs)
+    actual = project(value, places.get(node.name))
+    if not isinstance(expected, torch.Tensor):
+        return
+    if expected.shape != actual.shape:
+        worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), f"{node.name} (shape)")
+        return
+    magnitude = _magnitude(operators, node, args, expected, seen)
+    worst.see(*_errors(actual, expected, LOCAL_TOLERANCE * magnitude), node.name)
+
+
+def _errors(actual: torch.Tensor, expected: torch.Tensor, limit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Absolute errors; two equal infinities, or NaN on both sides, agree."""
+    same = (actual == expected) | (torch.isnan(actual) & torch.isnan(expected))
+    error = torch.where(same, 0.0, (actual - expected).abs())
+    return error, torch.where(torch.isnan(limit), 0.0, limit).expand_as(error)
+
+
+def _magnitude(
+    operators: nn.Module, node: fx.Node, args: Any, expected: torch.Tensor, seen: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """|W| |x| + |b|, with the largest |x| for each output channel, where the operator is a linear map.
+
+    For any other operator it is the largest element among inputs and output.
+    """
+    module = operators.get_submodule(str(node.target)) if node.op == "call_module" else None
+    largest = [t.detach().abs().nan_to_num(posinf=0.0).max() for t in (expected, *seen) if t.is_floating_point()]
+    if not isinstance(module, _ROWWISE):
+        return torch.stack(largest).max()
+    rows = module.weight.detach().abs().flatten(1).sum(1) * largest[1]
+    if module.bias is not None:
+        rows = rows + module.bias.detach().abs()
+    spatial = 0 if isinstance(module, nn.Linear) else module.weight.dim() - 2
+    return rows.reshape(-1, *[1] * spatial)
+
+
+def compare_outputs(before: Any, after: Any, noise: Any, worst: Worst, slack: float, unit: float) -> None:
+    """Compare nested outputs; the limit is `slack` times the noise of `before` plus a few units of the largest.
+
+    Args:
+        before: outputs of the reference.
+        after: outputs under test.
+        noise: outputs of the reference perturbed by one ulp.
+        worst: takes in the errors.
+        slack: multiple of the noise that is admitted.
+        unit: what is admitted besides, relative to the largest element.
+    """
+    first, second, third = (pytree.tree_leaves_with_path(item) for item in (before, after, noise))
+    if [path for path, _ in first] != [path for path, _ in second]:
+        worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), "output (structure)")
+        return
+    for (path, a), (_, b), (_, c) in zip(first, second, third, strict=True):
+        where = f"output{pytree.keystr(path)}"
+        if not isinstance(a, torch.Tensor):
+            worst.see(torch.tensor([0.0 if a == b else torch.inf]), torch.tensor([0.0]), where)
+        elif a.shape != b.shape:
+            worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), f"{where} (shape)")
+        elif not a.is_floating_point():
+            worst.see((a != b).double(), torch.zeros(()), where)
+        else:
+            a, b, c = a.detach().double(), b.detach().double(), c.detach().double()
+            scale = a.abs().nan_to_num(posinf=0.0).max()
+            noisy = (a - c).abs().nan_to_num(posinf=0.0).max()
+            worst.see(*_errors(b, a, slack * noisy + unit * scale), where)
+
+
+def compare_buffers(before: nn.Module, after: nn.Module, places: Mapping[str, Any], worst: Worst) -> None:
+    """Compare the buffers of two modules after a step in train mode, at the places of the old units."""
+    theirs = dict(after.named_buffers())
+    for name, mine in before.named_buffers():
+        if name not in theirs:
+            continue
+        other = project(theirs[name], places.get(name))
+        if mine.shape != other.shape:
+            worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), f"{name} (shape)")
+            continue
+        scale = mine.double().abs().max() if mine.numel() else torch.zeros(())
+        worst.see(*_errors(other.double(), mine.double(), 1e-12 * scale), name)

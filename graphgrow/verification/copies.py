@@ -1,0 +1,90 @@
+"""Copies to compare on: in float64, with noise off, perturbed by one ulp, or refilled with lively weights."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from typing import TypeVar
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from graphgrow.ir.editor import Editor
+from graphgrow.rewrite.network import Network
+
+_NOISY_FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout)
+_NOISY_CLASSES = ("Dropout", "AlphaDropout", "StochasticDepth", "DropPath")
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+N = TypeVar("N", bound=Network)
+M = TypeVar("M", bound=nn.Module)
+
+
+def double_network(network: N) -> N:
+    """A copy of a network in float64, noise off, sharing nothing."""
+    module = quiet(Editor(network.module, share=False).finish().double())
+    return dataclasses.replace(network, module=module, inputs=network.inputs.with_dtype(torch.float64))
+
+
+def double_module(module: M) -> M:
+    """A deep copy of a module in float64, noise off."""
+    return quiet(copy.deepcopy(module).double())
+
+
+def quiet(module: M) -> M:
+    """Switch off dropout and stochastic depth, in place: their probabilities become 0."""
+    for part in module.modules():
+        if any(name in type(part).__name__ for name in _NOISY_CLASSES) and hasattr(part, "p"):
+            part.p = 0.0
+        for name in ("dropout_p", "drop_prob"):
+            if isinstance(getattr(part, name, None), float):
+                setattr(part, name, 0.0)
+        if isinstance(part, nn.MultiheadAttention):
+            part.dropout = 0.0
+    if isinstance(module, fx.GraphModule):
+        for node in module.graph.nodes:
+            if node.op == "call_function" and node.target in _NOISY_FUNCTIONS:
+                node.args, node.kwargs = node.args[:1], {"p": 0.0, "training": False}
+        module.recompile()
+    return module
+
+
+def perturb(module: M, seed: int) -> M:
+    """A deep copy whose every parameter entry is moved by about one ulp: what re-association noise looks like."""
+    twin = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in [*twin.parameters(), *twin.buffers()]:
+            if tensor.is_floating_point():
+                sign = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.device, tensor.dtype) * 2 - 1
+                tensor.mul_(1 + sign * torch.finfo(tensor.dtype).eps)
+    return twin
+
+
+def refill(network: N, seed: int) -> N:
+    """A copy of a network with lively weights: He-normal maps, norms around 1, biases and statistics off zero.
+
+    Zero-initialised heads and vanishing gains hide every difference behind them; here nothing vanishes.
+    """
+    module = Editor(network.module, share=False).finish()
+    generator = torch.Generator().manual_seed(seed)
+    done: set[int] = set()
+    with torch.no_grad():
+        for part in module.modules():
+            for name, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+                if tensor.is_floating_point() and id(tensor) not in done and not tensor.is_meta:
+                    tensor.copy_(_lively(part, name, tensor, generator))
+                    done.add(id(tensor))
+    return dataclasses.replace(network, module=module)
+
+
+def _lively(part: nn.Module, name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    if name == "running_var" or (name == "weight" and isinstance(part, _NORMS)):
+        return 0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+    if isinstance(tensor, nn.Parameter) and tensor.dim() >= 2:
+        return noise * math.sqrt(2.0 / max(tensor[0].numel(), 1))
+    if isinstance(tensor, nn.Parameter) or name == "running_mean":
+        return noise * 0.1
+    return tensor.double()  # other buffers hold tables and masks, which mean what they say

@@ -1,0 +1,88 @@
+"""What was compared, how strictly, and what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        mode: "eval" or "train".
+        what: what was compared ("output, float64", "nodes, float64", "buffers", ...).
+        max_error: the largest absolute error, at the element nearest to (or furthest beyond) its bound.
+        bound: the bound at that element.
+        where: the node, output or buffer of that element.
+        passed: whether every element is within its bound.
+    """
+
+    mode: str
+    what: str
+    max_error: float
+    bound: float
+    where: str
+    passed: bool
+
+    def __str__(self) -> str:
+        sign = "ok  " if self.passed else "FAIL"
+        return f"  {sign} {self.mode:<5} {self.what:<28} error {self.max_error:.2e} <= {self.bound:.2e}  at {self.where}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of `gg.verify`.
+
+    Attributes:
+        preserved: True where every check passed, False where one failed, None where nothing can be said.
+        max_error: of the check nearest to its bound.
+        bound: of that check, and how it was derived is said in `str(verdict)`.
+        modes: the modes that were compared.
+        checks: all comparisons.
+        first_difference: the first node at which the two graphs part, where one was found.
+        reason: one sentence on why the verdict is not a plain yes; empty where it is.
+        notes: what a reader should know about how it was compared.
+    """
+
+    preserved: bool | None
+    max_error: float
+    bound: float
+    modes: tuple[str, ...]
+    checks: tuple[Check, ...]
+    first_difference: str | None = None
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.preserved is True
+
+    def __str__(self) -> str:
+        head = {True: "preserved", False: "NOT preserved", None: "undetermined"}[self.preserved]
+        lines = [head + (f": {self.reason}" if self.reason else "") + f" ({' and '.join(self.modes) or 'no mode'})"]
+        lines += map(str, self.checks)
+        if self.first_difference:
+            lines.append(f"  the graphs part at `{self.first_difference}`")
+        return "\n".join(lines + [f"  {note}" for note in self.notes])
+
+
+def conclude(
+    checks: list[Check], modes: tuple[str, ...], doubts: list[str], notes: list[str], part: str | None
+) -> Verdict:
+    """The verdict that follows from the checks; a doubt makes a yes undetermined, never a no a yes."""
+    failed = [check for check in checks if not check.passed]
+    worst = max(failed or checks, key=_nearness, default=None)
+    preserved: bool | None = not failed and bool(checks)
+    reason = ""
+    if failed:
+        reason = f"{len(failed)} of {len(checks)} checks failed"
+    elif doubts or not checks:
+        preserved, reason = None, "; ".join(doubts) or "nothing was compared"
+    error, bound = (worst.max_error, worst.bound) if worst else (float("nan"), float("nan"))
+    return Verdict(preserved, error, bound, modes, tuple(checks), part, reason, tuple(notes))
+
+
+def _nearness(check: Check) -> float:
+    """How near a check is to its bound; NaN counts as beyond all."""
+    ratio = check.max_error / check.bound if check.bound > 0 else float(check.max_error > 0) * float("inf")
+    return ratio if ratio == ratio else float("inf")

@@ -1,0 +1,336 @@
+"""gg.verify: does the grown network compute what its parent computes, and could the check have seen it if not?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from graphgrow.errors import NotPreserved
+from graphgrow.ir.inputs import InputSpec
+from graphgrow.rewrite.apply import replay
+from graphgrow.rewrite.ledger import Entry
+from graphgrow.rewrite.network import Network, Step
+from graphgrow.verification.compare import Worst, compare_buffers, compare_outputs, run_pair
+from graphgrow.verification.copies import double_module, double_network, perturb, refill
+from graphgrow.verification.places import node_places, tensor_places
+from graphgrow.verification.verdict import Check, Verdict, conclude
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+SLACK = 32.0  # admitted multiple of the measured re-association noise
+UNIT = 16 * torch.finfo(torch.float64).eps  # admitted besides, relative to the largest output
+PLANTED = 1e-6  # relative size of the planted mistake, which must be seen
+REFILLS = 3
+
+
+@dataclass
+class _Findings:
+    checks: list[Check]
+    doubts: list[str]
+    notes: list[str]
+    part: str | None = None
+
+
+def verify(
+    before: Network | nn.Module, after: Network | nn.Module, inputs: Any = None, *, seed: int = 0
+) -> Verdict:
+    """Compare a network with what it was grown from.
+
+    In float64: every node that both graphs have, on what really arrives there, within 1e-12 of the local magnitude;
+    the outputs, within 32 times the reference's own noise under a perturbation of one ulp; buffers after a step in
+    train mode. In the parameters' own dtype: the error against float64 is at most 4 times the parent's plus the
+    rounding of one sum. Dropout and stochastic depth are off. A mistake of one part in 10^6 is planted each time,
+    and must be seen. Where the outputs are degenerate (zero-initialised heads), the base is refilled with lively
+    weights and the ledger applied again; without a ledger the verdict is then undetermined.
+
+    Where a rewrite rounds to the parameters' dtype (means, rescaled norms), exactness is shown by applying the same
+    ledger in float64, and the grown network is checked to be what the ledger makes in its own dtype.
+
+    Args:
+        before: the parent: a graph, or any module with the same inputs.
+        after: the grown graph (or any module).
+        inputs: inputs of the user's own to compare on as well: a tensor or a tuple.
+        seed: of the random inputs.
+
+    Raises:
+        NotPreserved: if neither side says what its inputs are, or a parameter is NaN or on the meta device.
+    """
+    spec = next((side.inputs for side in (before, after) if isinstance(side, Network)), None)
+    if spec is None:
+        if inputs is None:
+            raise NotPreserved("gg.verify of two plain modules wants inputs: gg.verify(a, b, inputs=x)")
+        spec = InputSpec.of(inputs)
+    for side in (before, after):
+        _refuse(side.module if isinstance(side, Network) else side)
+    own = None if inputs is None else ((inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs))
+    probes = _Probes(spec, own, seed)
+    found = _Findings([], [], [])
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(before, Network) and isinstance(after, Network):
+            entries = after.ledger.after(before.ledger)
+            if entries is not None:
+                return _verify_grown(before, after, entries, probes, found)
+        return _verify_modules(before, after, probes, found)
+
+
+def _refuse(module: nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.is_meta:
+            raise NotPreserved(f"`{name}` is on the meta device and holds no numbers to compare")
+        if parameter.is_floating_point() and bool(torch.isnan(parameter).any()):
+            raise NotPreserved(f"`{name}` holds NaN, so that nothing can be compared")
+
+
+@dataclass(frozen=True)
+class _Probes:
+    """The inputs that are compared on."""
+
+    spec: InputSpec
+    own: tuple[Any, ...] | None
+    seed: int
+
+    def drawn(self, mode: str, dtype: torch.dtype | None) -> list[Inputs]:
+        """Several batch sizes in eval mode, the example's in train mode, and the user's own."""
+        sizes: list[int | None] = [None]
+        if mode == "eval" and self.spec.batch_size is not None:
+            sizes += [size for size in (1, 3) if size != self.spec.batch_size]
+        probes = [self.spec.sample(self.seed + i, size, dtype) for i, size in enumerate(sizes)]
+        if self.own is not None:
+            probes.append((pytree.tree_map(lambda leaf: _cast(leaf, dtype), self.own), {}))
+        return probes
+
+
+def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
+    convertible = dtype is not None and isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+    return leaf.to(dtype) if convertible else leaf
+
+
+# -- parent and child of one ledger ------------------------------------------------------------------------------
+
+
+def _verify_grown(
+    before: Network, after: Network, entries: tuple[Entry, ...], probes: _Probes, found: _Findings
+) -> Verdict:
+    steps = after.steps[len(before.ledger) :]
+    modes = tuple(m for m in ("eval", "train") if m in before.modes and all(m in step.exact_in for step in steps))
+    if "train" in before.modes and "train" not in modes:
+        found.notes.append("declared exact in eval mode alone: dropout draws a mask for each copy")
+    parent = double_network(before)
+    rounded = any(step.rounded for step in steps)
+    child = replay(parent, entries, share=False) if rounded else double_network(after)
+    if rounded:
+        found.notes.append("this growth rounds to the parameters' dtype: its ledger was applied in float64 as well")
+        _check_is_replay(before, after, entries, probes, found)
+    degenerate = _compare_networks(parent, child, steps, modes, probes, found)
+    if degenerate:
+        found.notes.append(f"{degenerate}: compared on refilled weights as well")
+        _compare_refilled(parent, entries, steps, modes, probes, found)
+    _check_own_dtype(before, after, parent, probes, found)
+    return conclude(found.checks, modes, found.doubts, found.notes, found.part)
+
+
+def _compare_networks(
+    parent: Network, child: Network, steps: tuple[Step, ...], modes: tuple[str, ...], probes: _Probes, found: _Findings
+) -> str:
+    """All float64 checks; returns why the outputs are degenerate, if they are."""
+    places = node_places(steps)
+    shared = frozenset(name for step in steps for name in step.shared)
+    degenerate = ""
+    for mode in modes:
+        nodes, outputs, buffers = Worst(), Worst(), Worst()
+        reference, trial = (_in_mode(net.module, mode) for net in (parent, child))
+        seen: list[Any] = []
+        noisy = _in_mode(perturb(reference, probes.seed), mode)
+        for probe in probes.drawn(mode, torch.float64):
+            with torch.no_grad():
+                if mode == "train":  # each probe starts from the same buffers
+                    reference, trial = (_in_mode(double_module(net.module), mode) for net in (parent, child))
+                _seeded(probes.seed)
+                noise = noisy(*probe[0], **probe[1])
+                _seeded(probes.seed)
+                first, second = run_pair(reference, trial, probe, places, shared, nodes)
+                compare_outputs(first, second, noise, outputs, SLACK, UNIT)
+                seen.append(first)
+            if mode == "train":
+                compare_buffers(reference, trial, tensor_places(steps), buffers)
+        found.checks.append(nodes.check(mode, "nodes, float64"))
+        found.checks.append(outputs.check(mode, "outputs, float64"))
+        if mode == "train" and buffers.ratio >= 0:
+            found.checks.append(buffers.check(mode, "buffers after the step"))
+        found.part = found.part or nodes.first_failure
+        if mode == modes[0]:
+            degenerate = _degeneracy(seen)
+            if not degenerate and outputs.passed:
+                _plant(parent.module, child, mode, probes, found)
+    return degenerate
+
+
+def _compare_refilled(
+    parent: Network,
+    entries: tuple[Entry, ...],
+    steps: tuple[Step, ...],
+    modes: tuple[str, ...],
+    probes: _Probes,
+    found: _Findings,
+) -> None:
+    why = ""
+    for attempt in range(REFILLS):
+        lively = refill(parent, probes.seed + attempt)
+        why = _compare_networks(lively, replay(lively, entries, share=False), steps, modes, probes, found)
+        if not why:
+            return
+    found.doubts.append(f"even with refilled weights {why}")
+
+
+def _check_is_replay(
+    before: Network, after: Network, entries: tuple[Entry, ...], probes: _Probes, found: _Findings
+) -> None:
+    """The grown network must be, to the bit, what its ledger makes of the parent in the parent's own dtype."""
+    again = replay(before, entries)
+    present = dict([*after.module.named_parameters(), *after.module.named_buffers()])
+    made = [*again.module.named_parameters(), *again.module.named_buffers()]
+    differing = [name for name, t in made if name not in present or not _same_bits(t, present[name])]
+    if not differing:
+        found.notes.append("every tensor is, to the bit, what the ledger makes of the parent")
+        return
+    first, second = double_module(again.module).eval(), double_module(after.module).eval()
+    worst = Worst()
+    with torch.no_grad():
+        for probe in probes.drawn("eval", torch.float64):
+            noisy = perturb(first, probes.seed)(*probe[0], **probe[1])
+            compare_outputs(first(*probe[0], **probe[1]), second(*probe[0], **probe[1]), noisy, worst, SLACK, UNIT)
+    found.checks.append(worst.check("eval", "against the replayed ledger"))
+    found.notes.append(f"{len(differing)} tensors differ from what the ledger makes, `{differing[0]}` first")
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
+
+
+# -- any two modules ---------------------------------------------------------------------------------------------
+
+
+def _verify_modules(
+    before: Network | nn.Module, after: Network | nn.Module, probes: _Probes, found: _Findings
+) -> Verdict:
+    """Outputs alone, in eval mode: nothing is known of how the two belong together."""
+    sides = [double_module(side.module if isinstance(side, Network) else side).eval() for side in (before, after)]
+    found.notes.append("no common ledger: outputs were compared, in eval mode")
+    worst, seen = Worst(), []
+    for number, probe in enumerate(probes.drawn("eval", torch.float64)):
+        with torch.no_grad():
+            noise = perturb(sides[0], probes.seed + number)(*probe[0], **probe[1])
+            first, second = (side(*probe[0], **probe[1]) for side in sides)
+            compare_outputs(first, second, noise, worst, SLACK, UNIT)
+            seen.append(first)
+    found.checks.append(worst.check("eval", "outputs, float64"))
+    degenerate = _degeneracy(seen)
+    if degenerate:
+        found.doubts.append(f"{degenerate}, and without a common ledger nothing else can be tried")
+    return conclude(found.checks, ("eval",), found.doubts, found.notes, None)
+
+
+# -- the parts ---------------------------------------------------------------------------------------------------
+
+
+def _in_mode(module: fx.GraphModule, mode: str) -> fx.GraphModule:
+    module.train(mode == "train")
+    return module
+
+
+def _seeded(seed: int) -> None:
+    torch.manual_seed(seed)
+
+
+def _degeneracy(outputs: list[Any]) -> str:
+    """Why outputs could not show a difference: not finite, vanishing, or the same for every input."""
+    for leaves in zip(*(pytree.tree_leaves(output) for output in outputs), strict=True):
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+        if not tensors:
+            continue
+        if not all(bool(torch.isfinite(t).all()) for t in tensors):
+            return "an output is not finite"
+        scale = max(float(t.abs().max()) for t in tensors)
+        if scale < 1e-6:
+            return f"an output vanishes (at most {scale:.1e})"
+        rows = [row for t in tensors for row in (t if t.dim() else t[None])]
+        alike = [row for row in rows if row.shape == rows[0].shape]
+        if len(alike) > 1 and max(float((row - alike[0]).abs().max()) for row in alike) < 1e-6 * scale:
+            return "an output is the same for every input"
+    return ""
+
+
+def _plant(parent: fx.GraphModule, child: Network, mode: str, probes: _Probes, found: _Findings) -> None:
+    """Change one weight that matters by one part in 10^6 and see the comparison fail."""
+    probe = probes.drawn(mode, torch.float64)[0]
+    wrong = _in_mode(double_module(child.module), mode)
+    name, position = _weight_that_matters(wrong, probe, {n for step in child.steps for n in step.touched})
+    with torch.no_grad():
+        parameter = wrong.get_parameter(name)
+        parameter.view(-1)[position] *= 1 + PLANTED
+        reference = _in_mode(double_module(parent), mode)
+        worst = Worst()
+        noise = perturb(reference, probes.seed)(*probe[0], **probe[1])
+        first = reference(*probe[0], **probe[1])
+        compare_outputs(first, wrong(*probe[0], **probe[1]), noise, worst, SLACK, UNIT)
+    if worst.passed:
+        found.doubts.append(f"a mistake of 1e-6 planted in `{name}` was not seen, so that a yes would mean nothing")
+    else:
+        found.notes.append(f"a mistake of 1e-6 planted in `{name}` was seen: error {worst.error:.1e}")
+
+
+def _weight_that_matters(module: fx.GraphModule, probe: Inputs, touched: set[str]) -> tuple[str, int]:
+    """The parameter and position of the largest |w dL/dw|, among those that growth replaced if there are any."""
+    with torch.enable_grad():
+        parameters = dict(module.named_parameters())
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        output = module(*probe[0], **probe[1])
+        leaves = [t for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+        generator = torch.Generator().manual_seed(0)
+        loss = sum((t * torch.randn(t.shape, generator=generator, dtype=t.dtype)).sum() for t in leaves)
+        assert isinstance(loss, torch.Tensor)
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    best: tuple[float, str, int] = (-math.inf, next(iter(parameters)), 0)
+    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+        if gradient is None or (touched and name not in touched):
+            continue
+        weight = (parameter.detach() * gradient).abs().flatten()
+        position = int(weight.argmax())
+        best = max(best, (float(weight[position]), name, position))
+    return best[1], best[2]
+
+
+def _check_own_dtype(
+    before: Network, after: Network, reference: Network, probes: _Probes, found: _Findings
+) -> None:
+    """In the parameters' own dtype: err(child) <= 4 err(parent) + (8 + sqrt(K)) u max|f|, err against float64."""
+    dtypes = {p.dtype for p in before.module.parameters() if p.is_floating_point()}
+    if dtypes == {torch.float64} or not dtypes:
+        return
+    unit = max(torch.finfo(dtype).eps for dtype in dtypes) / 2
+    reduction = max((p[0].numel() for p in after.module.parameters() if p.dim() > 1), default=1)
+    worst = Worst()
+    modes = [(side, side.module.training) for side in (before, after)]
+    flags = [(m, m.training) for side, _ in modes for m in side.module.modules()]
+    try:
+        with torch.no_grad():
+            for narrow, wide in zip(probes.drawn("eval", None), probes.drawn("eval", torch.float64), strict=True):
+                exact = reference.module.eval()(*wide[0], **wide[1])
+                first = before.module.eval()(*narrow[0], **narrow[1])
+                second = after.module.eval()(*narrow[0], **narrow[1])
+                compare_outputs(exact, second, _spread(exact, first), worst, 4.0, (8 + math.sqrt(reduction)) * unit)
+    finally:
+        for module, training in flags:
+            module.training = training
+    found.checks.append(worst.check("eval", f"outputs, {', '.join(sorted(str(d)[6:] for d in dtypes))}"))
+
+
+def _spread(exact: Any, narrow: Any) -> Any:
+    """The parent's outputs in its own dtype, in the place of noise: its error is what the child's is held against."""
+    return pytree.tree_map(lambda _, b: b.double() if isinstance(b, torch.Tensor) and b.is_floating_point() else b, exact, narrow)

@@ -1,1 +1,0 @@
-"""Whether a rewrite kept the function."""

@@ -1,0 +1,472 @@
+"""The commuting square of one rule, op'(E x) = E' op(x), checked against the real operator in float64.
+
+A `Probe` feeds an operator from bare parameters, so that no axis is frozen by a model input, and sums what comes
+out, so that none is frozen by a model output. Every fill state of every operand is tried, not those alone that the
+planner would choose: whatever the rule's facts admit is carried out on the graph, and the operator itself must then
+hold the old values at the old places and, at the new ones, what the fill state promises.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from graphgrow.capture.trace import capture
+from graphgrow.graph import Graph
+from graphgrow.ir.editor import Editor
+from graphgrow.ir.facts import NodeFacts, NormKind, Value, flatten_values
+from graphgrow.ir.flow import Clash, Fill, State
+from graphgrow.ir.positions import AxisMap, Units, axis_map, occurrences
+from graphgrow.ir.terms import Product, Space, Term, leaves, normal
+from graphgrow.ops.registry import class_name, registered
+from graphgrow.rewrite.evaluate import evaluate
+from graphgrow.rewrite.grow import grow
+from graphgrow.rewrite.plan import Kind, Plan
+
+Draw = Callable[[int, int], int]  # a whole number between two others, both included
+Key = tuple[Value, int]
+Fills = dict[Key, State]
+
+TOLERANCE = 1e-12  # relative to the magnitude of what the operator puts out
+APPENDED = (Fill.FREE, Fill.ZERO, Fill.MEAN)
+REPLICATED = (Fill.COPY, Fill.SHARE)
+CHECKED = 6  # assignments of fill states that are carried out, for each space and kind of growth
+
+
+class Probe(nn.Module):
+    """One operator between bare parameters and sums.
+
+    Args:
+        run: applies the operator to the probe's parameters and modules.
+        modules: by attribute name.
+        sources: the parameters by attribute name; the first one is the operand that tables speak of.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Any], Any],
+        sources: Mapping[str, torch.Tensor],
+        modules: Mapping[str, nn.Module] | None = None,
+        buffers: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, tensor in sources.items():
+            self.register_parameter(name, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+        for name, tensor in (buffers or {}).items():
+            self.register_buffer(name, tensor)
+        for name, module in (modules or {}).items():
+            self.add_module(name, module.double())
+        self._run = run
+
+    def forward(self, ticket: torch.Tensor) -> Any:
+        """`ticket` is an input that nothing depends on: a graph must have one."""
+        outputs = self._run(self)
+        observed = [out.sum() for out in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
+        return ticket, observed
+
+
+def normal_tensor(draw: Draw, *shape: int) -> torch.Tensor:
+    """Standard normal entries in float64, from a drawn seed."""
+    generator = torch.Generator().manual_seed(draw(0, 10**6))
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator and what its rule is expected to admit.
+
+    Attributes:
+        targets: the registered targets of which the probe holds at least one; the first that is found is checked.
+        build: makes a probe of drawn sizes.
+        admits: for each axis that may grow, named after the first parameter that has it (`x.1`, and `x.1:0` for
+            the first factor or part), what becomes of each fill of that parameter: `free>zero|free` says that
+            free units are admitted and come out as zero or free, by what the other operands hold; `free>-` that
+            the axis does not reach the output. A fill that is not listed must be declined.
+        label: for the test's name.
+    """
+
+    targets: tuple[object, ...]
+    build: Callable[[Draw], nn.Module]
+    admits: Mapping[str, str]
+    label: str = ""
+
+    def __str__(self) -> str:
+        target = self.targets[0]
+        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+        kind = "module" if isinstance(target, type) else "method" if isinstance(target, str) else "function"
+        return f"{name}-{kind}{'-' + self.label if self.label else ''}"
+
+    def check(self, draw: Draw) -> None:
+        """Compare what is admitted with the table, and everything admitted with the operator itself."""
+        torch.manual_seed(draw(0, 10**6))
+        square = Square.of(self.build(draw), self.targets)
+        spaces = square.spaces()
+        assert set(spaces) == set(self.admits), f"growable axes {sorted(spaces)}: {square.frozen()}"
+        generator = random.Random(draw(0, 10**6))
+        for name, space in spaces.items():
+            found = {kind: square.admitted(space, kind) for kind in Kind}
+            table = _table([*found[Kind.APPEND], *found[Kind.REPLICATE]])
+            assert table == _parse(self.admits[name]), f"{name}: the rule admits {_render(table)}"
+            for kind, outcomes in found.items():
+                for outcome in _sample(outcomes, generator):
+                    square.carry_out(outcome, _units(space, kind, draw, square.only_uniform(space)))
+
+
+@dataclass
+class Outcome:
+    """An assignment of fill states that the facts admit.
+
+    Attributes:
+        plan: the fill of every parameter, and of every tensor that follows from them.
+        main: the fill of the parameter that names the axis, None where its parts hold different ones.
+        outputs: the state of each output of the operator that has the axis.
+    """
+
+    plan: Plan
+    main: Fill | None
+    outputs: list[tuple[Value, int, State]] = field(default_factory=list)
+
+    @property
+    def result(self) -> str:
+        """The states of the outputs as a table spells them."""
+        return ",".join(fill.value for _, _, state in self.outputs for fill in dict.fromkeys(state)) or "-"
+
+
+class Square:
+    """A captured probe and the node whose rule is checked.
+
+    Attributes:
+        graph: the probe's graph.
+        facts: of the operator's node.
+    """
+
+    def __init__(self, graph: Graph, facts: NodeFacts) -> None:
+        self.graph, self.facts = graph, facts
+        every = list(graph.analysis.facts.values())
+        self._until = every[: every.index(facts) + 1]
+
+    @classmethod
+    def of(cls, probe: nn.Module, targets: Sequence[object]) -> Square:
+        """Capture a probe and find the node of one of the targets."""
+        captured = capture(probe.eval(), torch.ones(2, dtype=torch.float64))
+        graph = Graph(captured.module, captured.inputs)
+        for facts in graph.analysis.facts.values():
+            if _target(graph, facts.node) & {_hashable(target) for target in targets}:
+                return cls(graph, facts)
+        raise AssertionError(f"no node of {targets} in\n{graph.module.graph}")
+
+    def frozen(self) -> dict[str, str]:
+        """By parameter axis, why it is frozen."""
+        return {
+            f"{value.name}.{axis}": str(leaf.frozen)
+            for value in self._sources()
+            for axis, term in enumerate(value.axes)
+            for leaf in leaves(term)
+            if leaf.frozen
+        }
+
+    def spaces(self) -> dict[str, Space]:
+        """The axes of the operator that can grow, by the first parameter that has them."""
+        mine = {leaf for value in self.facts.values() for term in value.axes for leaf in leaves(term)}
+        named: dict[Space, str] = {}
+        for value in self._sources():
+            for axis, term in enumerate(value.axes):
+                parts = list(leaves(term))
+                for i, space in enumerate(parts):
+                    name = f"{value.name}.{axis}" if len(parts) == 1 else f"{value.name}.{axis}:{i}"
+                    if space in mine and space.frozen is None and self._covered(space):
+                        named.setdefault(space, name)
+        return {name: space for space, name in named.items()}
+
+    def only_uniform(self, space: Space) -> bool:
+        """Whether a normalisation wants every unit copied alike."""
+        return any(_normalised_over(norm, space) for norm in self.facts.normalisations)
+
+    def admitted(self, space: Space, kind: Kind) -> list[Outcome]:
+        """Every assignment of fill states to the parameters that the facts up to the operator's node admit."""
+        keys = [(value, axis) for value in self._sources() for axis in value.axes_with(space)]
+        options = [self._states(value, axis, space, kind) for value, axis in keys]
+        outcomes = []
+        for states in itertools.product(*options):
+            plan = Plan(Units(space, torch.arange(space.size)), kind, dict(zip(keys, states, strict=True)))
+            plan.readers = set(keys) & self._contracted()
+            outcome = self._evaluated(plan, states[0])
+            if outcome is not None:
+                outcomes.append(outcome)
+        return outcomes
+
+    def carry_out(self, outcome: Outcome, units: Units) -> None:
+        """Grow the probe so, and compare the operator's outputs with those before."""
+        plan = copy.copy(outcome.plan)
+        plan.units = units
+        editor = Editor(self.graph.module)
+        step, _ = grow(self.graph, editor, plan, torch.Generator().manual_seed(1))
+        child = editor.finish()
+        for training in (False, True):
+            if training and self.facts.noises:
+                continue  # noise of its own for every unit: the rule says so
+            before, after = (_run(module, self.facts.node.name, training) for module in (self.graph.module, child))
+            values = list(flatten_values(self.facts.output))
+            grown = {id(value): (axis, state) for value, axis, state in outcome.outputs}
+            assert len(values) == len(before.outputs) == len(after.outputs)
+            for value, old, new in zip(values, before.outputs, after.outputs, strict=True):
+                axis, state = grown.get(id(value), (None, ()))
+                if axis is None:
+                    assert_close(new, old)
+                else:
+                    assert_filled(old, new, axis, axis_map(value.axes[axis], units), state, value.axes[axis], units)
+            for name, old in before.buffers.items():
+                new = after.buffers[name]
+                for axis, kept in step.tensors.get(name, {}).items():
+                    new = new.index_select(axis, kept)
+                assert_close(new, old)
+
+    # -- the facts read as promises --------------------------------------------------------------------------
+
+    def _sources(self) -> list[Value]:
+        return list(dict.fromkeys(self.graph.analysis.parameters[name] for name in self._names()))
+
+    def _names(self) -> Iterator[str]:
+        known = self.graph.analysis.parameters
+        order = [*self.graph.module.named_parameters(), *self.graph.module.named_buffers()]
+        yield from sorted((name for name, _ in order if name in known), key=lambda name: name.count("."))
+
+    def _contracted(self) -> set[Key]:
+        found = ((c.left, c.left_axis, c.right, c.right_axis) for facts in self._until for c in facts.contractions)
+        return {key for left, i, right, j in found for key in ((left, i), (right, j)) if key[0].parameter}
+
+    def _covered(self, space: Space) -> bool:
+        """Whether no tensor has the axis twice, and none is a product of it with itself."""
+        for facts in self._until:
+            for value in facts.values():
+                axes = value.axes_with(space)
+                if (len(axes) > 1 and not value.parameter) or any(squared(value.axes[a], space) for a in axes):
+                    return False
+        return True
+
+    def _states(self, value: Value, axis: int, space: Space, kind: Kind) -> list[State]:
+        choices = list(APPENDED if kind is Kind.APPEND else REPLICATED)
+        if kind is Kind.APPEND and normal(value.axes[axis]) is not space:
+            choices.remove(Fill.MEAN)
+        return list(itertools.product(choices, repeat=occurrences(value.axes[axis], space)))
+
+    def _evaluated(self, plan: Plan, main: State) -> Outcome | None:
+        space = plan.units.space
+        for facts in self._until:
+            for output, flow in facts.flows:
+                for axis in output.axes_with(space):
+                    try:
+                        state = evaluate(flow, space, plan.fills, occurrences(output.axes[axis], space))
+                    except Clash:
+                        return None
+                    plan.fills[(output, axis)] = state
+            if not _promised(facts, plan):
+                return None
+        outputs = [(v, a, plan.fills[(v, a)]) for v in flatten_values(self.facts.output) for a in v.axes_with(space)]
+        return Outcome(plan, main[0] if len(set(main)) == 1 else None, outputs)
+
+
+def _promised(facts: NodeFacts, plan: Plan) -> bool:
+    """Whether a node's requirements hold; normalisations that must be rescaled are noted in the plan."""
+    space, append = plan.units.space, plan.kind is Kind.APPEND
+
+    def states(value: Value | None, axis: int) -> set[Fill]:
+        return set() if value is None else set(plan.fills.get((value, axis), ()))
+
+    for summation in facts.summations:
+        if not states(summation.value, summation.axis) <= {Fill.ZERO if append else Fill.SHARE}:
+            return False
+    for c in facts.contractions:
+        count = occurrences(c.term, space)
+        left, right = (plan.fills.get(key, ()) for key in ((c.left, c.left_axis), (c.right, c.right_axis)))
+        for a, b in zip(left, right, strict=True) if count else ():
+            if not (Fill.ZERO in (a, b) if append else {a, b} == {Fill.COPY, Fill.SHARE}):
+                return False
+    for norm in facts.normalisations:
+        if not _normalised_over(norm, space):
+            continue
+        own = [state for value in (norm.weight, norm.bias) if value for state in [_parameter_states(plan, value)]]
+        axis = next(i for i in norm.axes if occurrences(norm.value.axes[i], space))
+        if not append:
+            if states(norm.value, axis) != {Fill.COPY} or not set().union(*own) <= {Fill.COPY}:
+                return False
+            continue
+        wanted = {Fill.MEAN} if norm.kind is NormKind.LAYER else {Fill.ZERO}
+        whole = norm.kind is not NormKind.GROUP and len(norm.term) == 1 and normal(norm.term[0]) is space
+        if not whole or norm.weight is None or norm.eps is None or states(norm.value, axis) != wanted:
+            return False
+        if norm.bias is not None and _parameter_states(plan, norm.bias) != {Fill.ZERO}:
+            return False
+        plan.rescaled.append(norm)
+    return True
+
+
+def _parameter_states(plan: Plan, value: Value) -> set[Fill]:
+    return {fill for axis in value.axes_with(plan.units.space) for fill in plan.fills[(value, axis)]}
+
+
+def _normalised_over(norm: Any, space: Space) -> bool:
+    return any(leaf is space for term in norm.term for leaf in leaves(term))
+
+
+def squared(term: Term, space: Space) -> bool:
+    """Whether the term holds a product of the space with itself."""
+    term = normal(term)
+    if isinstance(term, Space):
+        return False
+    children = term.factors if isinstance(term, Product) else term.parts
+    holding = [child for child in children if occurrences(child, space)]
+    return (isinstance(term, Product) and len(holding) > 1) or any(squared(child, space) for child in holding)
+
+
+# -- numbers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Observed:
+    outputs: list[torch.Tensor]
+    buffers: dict[str, torch.Tensor]
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, name: str) -> None:
+        super().__init__(module)
+        self._name, self.found = name, None
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name == self._name:
+            self.found = result
+        return result
+
+
+def _run(module: fx.GraphModule, name: str, training: bool) -> _Observed:
+    """The outputs of a node, and all buffers afterwards; the same random numbers each time."""
+    own = copy.deepcopy(module).train(training)
+    recorder = _Recorder(own, name)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        recorder.run(torch.ones(2, dtype=torch.float64))
+    return _Observed(list(_tensors(recorder.found)), dict(own.named_buffers()))
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def assert_close(new: torch.Tensor, old: torch.Tensor) -> None:
+    """Equal within the tolerance, relative to the magnitude; NaN only where there was NaN."""
+    assert new.shape == old.shape, f"shape {tuple(new.shape)} where {tuple(old.shape)} was expected"
+    new, old = new.double(), old.double()
+    error = (new - old).abs()
+    limit = TOLERANCE * (1 + float(old.abs().nan_to_num(posinf=0.0).max())) if old.numel() else 0.0
+    good = (error <= limit) | (new == old) | (new.isnan() & old.isnan())
+    assert bool(good.all()), f"off by {float(error[~good].max()):.3g} where {limit:.3g} is allowed"
+
+
+def assert_filled(
+    old: torch.Tensor, new: torch.Tensor, axis: int, where: AxisMap, state: State, term: Term, units: Units
+) -> None:
+    """The child's tensor holds the old units at their places and, at the new ones, what the state says."""
+    assert new.isfinite().all() or not old.isfinite().all(), "new units that are not finite"
+    line = axis_map(term, Units(units.space, torch.zeros_like(units.source))).source  # other coordinates than the unit
+    expected = old.double().index_select(axis, where.source)
+    compared = torch.ones(len(where.source), dtype=torch.bool)
+    for occurrence, fill in enumerate(state):
+        here = where.occurrence == occurrence
+        new_here = here & where.added
+        shape = [-1 if i == axis else 1 for i in range(old.dim())]
+        if fill is Fill.FREE:
+            compared &= ~new_here
+        elif fill is Fill.ZERO:
+            expected = torch.where(new_here.reshape(shape), torch.zeros_like(expected), expected)
+        elif fill is Fill.MEAN:
+            kept = here & ~where.added
+            means = _means(old.double(), axis, where.source[kept], line[kept])
+            expected = torch.where(new_here.reshape(shape), means.index_select(axis, line), expected)
+        elif fill is Fill.SHARE:
+            compared &= ~here
+            sums = torch.zeros_like(old, dtype=torch.float64).index_add_(
+                axis, where.source[here], new.double().index_select(axis, torch.nonzero(here).flatten())
+            )
+            touched = where.source[here & ~where.added]
+            assert_close(sums.index_select(axis, touched), old.index_select(axis, touched))
+        else:
+            assert fill is not Fill.EVEN, "an output has the axis, but no operand brings it"
+    chosen = torch.nonzero(compared).flatten()
+    assert_close(new.index_select(axis, chosen), expected.index_select(axis, chosen))
+
+
+def _means(old: torch.Tensor, axis: int, source: torch.Tensor, line: torch.Tensor) -> torch.Tensor:
+    """At the place of each line, the mean over its positions."""
+    total = torch.zeros_like(old).index_add_(axis, line, old.index_select(axis, source))
+    count = torch.bincount(line, minlength=old.shape[axis]).clamp(min=1)
+    return total / count.reshape([-1 if i == axis else 1 for i in range(old.dim())])
+
+
+# -- tables --------------------------------------------------------------------------------------------------
+
+
+def _table(outcomes: Sequence[Outcome]) -> dict[str, set[str]]:
+    table: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        if outcome.main is not None:
+            table.setdefault(outcome.main.value, set()).add(outcome.result)
+    return table
+
+
+def _parse(text: str) -> dict[str, set[str]]:
+    return {fill: set(results.split("|")) for fill, results in (item.split(">") for item in text.split())}
+
+
+def _render(table: Mapping[str, set[str]]) -> str:
+    return " ".join(f"{fill}>{'|'.join(sorted(results))}" for fill, results in table.items())
+
+
+def _sample(outcomes: list[Outcome], generator: random.Random) -> list[Outcome]:
+    """One outcome of each kind, and some more."""
+    first = {(outcome.main, outcome.result): outcome for outcome in outcomes}
+    others = [outcome for outcome in outcomes if all(outcome is not one for one in first.values())]
+    spare = max(0, min(len(others), CHECKED - len(first)))
+    return [*first.values(), *generator.sample(others, spare)]
+
+
+def _units(space: Space, kind: Kind, draw: Draw, uniform: bool) -> Units:
+    """Some appended units, or some copies of some units (of all, the same number, where that is asked for)."""
+    old = torch.arange(space.size)
+    if kind is Kind.APPEND:
+        return Units(space, torch.cat([old, torch.zeros(draw(1, 3), dtype=torch.int64)]))
+    if uniform:
+        return Units(space, old.repeat(draw(2, 3)))
+    copies = torch.tensor([draw(0, space.size - 1) for _ in range(draw(1, 3))])
+    return Units(space, torch.cat([old, copies]))
+
+
+def _hashable(target: object) -> object:
+    return target
+
+
+def _target(graph: Graph, node: fx.Node) -> set[object]:
+    """Under which targets a node may be registered."""
+    if node.op != "call_module":
+        return {node.target} if node.op in ("call_function", "call_method") else set()
+    module_class = type(graph.module.get_submodule(str(node.target)))
+    return {module_class, class_name(module_class)} & set(registered())
+
+
+def drawer(data: Any) -> Draw:
+    """Whole numbers drawn by hypothesis."""
+    from hypothesis import strategies as st
+
+    return lambda low, high: int(data.draw(st.integers(low, high)))
