@@ -45,9 +45,8 @@ def revive(train: fx.Graph, evaluation: fx.Graph, add: Callable[[str, nn.Module]
         evaluation: the graph of the other mode, with the same structure.
         add: registers a new module under a proposed path and returns the path.
     """
-    for node, other in zip(list(train.nodes), list(evaluation.nodes), strict=True):
-        if _arguments(node) == _arguments(other):
-            continue
+    pairs = zip(train.nodes, evaluation.nodes, strict=True)
+    for node in [mine for mine, other in pairs if _arguments(mine) != _arguments(other)]:
         module, inputs = _REVIVERS[node.target](node)
         path = add(f"{node.name}_live", module)
         with train.inserting_before(node):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import traceback
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -183,7 +184,7 @@ def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation
     if evaluation is not None:
         revive(graph, evaluation, add)
     module = rebuild(graph, model, constants, type(model).__name__)
-    module.graph.eliminate_dead_code()
+    module.graph.eliminate_dead_code(lambda node: node.target is operator.setitem or node.is_impure())
     module.recompile()
     return module
 

@@ -6,7 +6,9 @@ stay nodes of the graph, so that the batch size stays free.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +37,9 @@ class ValueProxy(fx.Proxy):
         if name in ("shape", "device", "T", "mT") and isinstance(self.example, torch.Tensor):
             return self.tracer.create_proxy("call_function", getattr, (self, name), {})
         return ValueAttribute(self, name)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
 
     def __len__(self) -> int:
         return len(self._known("len()"))
@@ -95,6 +100,21 @@ class _Factories(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+@contextmanager
+def _wrapped_functions_open() -> Iterator[None]:
+    """Trace into functions that a library marked with torch.fx.wrap, whose bodies hold axes that could grow.
+
+    They are marked because plain fx stumbles over `len` and shapes in them; proxies with examples do not.
+    """
+    marked = fx._symbolic_trace._wrapped_fns_to_patch
+    before = dict(marked)
+    marked.clear()
+    try:
+        yield
+    finally:
+        marked.update(before)
+
+
 def _holds_proxy(arguments: Any) -> bool:
     if isinstance(arguments, fx.Proxy):
         return True
@@ -126,7 +146,7 @@ class ShapeTracer(fx.Tracer):
         self._runner = MetaRunner(root)
         before = set(root.__dict__)
         try:
-            with _Factories(self):
+            with _Factories(self), _wrapped_functions_open():
                 return super().trace(root, concrete_args)
         finally:
             for name in set(root.__dict__) - before:  # fx parks tensor constants on the user's module

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Extent, Value
+from graphgrow.ir.facts import Value
 from graphgrow.ir.terms import Concat, Term
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
 from graphgrow.ops.registry import rule
@@ -96,6 +96,8 @@ def getitem(call: Call, container: Any, index: Any) -> Any:
     if not isinstance(container, Value):
         return container[plain(index)] if not isinstance(container, dict) else container[index]
     items = index if isinstance(index, tuple) else (index,)
+    if len(items) == 1 and isinstance(items[0], Value) and container.axes:
+        return _looked_up(call, container, items[0])
     if any(isinstance(item, (Value, list)) for item in items):
         raise RuleDeclined("indexed by a tensor")
     spare = len(container.axes) - sum(item is not None and item is not Ellipsis for item in items)
@@ -117,10 +119,18 @@ def getitem(call: Call, container: Any, index: Any) -> Any:
     return call.output(axes, fl.Same(call.operand(container, drop=dropped)))
 
 
+def _looked_up(call: Call, table: Value, index: Value) -> Value:
+    """table[index]: rows looked up by whole numbers."""
+    call.freeze([table.axes[0]], "a table that is indexed by position")
+    axes = (*index.axes, *table.axes[1:])
+    if len(axes) != len(meta_shape(call.meta)):
+        raise RuleDeclined("indexed by a mask")
+    return call.output(axes, fl.Choose((call.operand(table, drop=[0]), call.operand(index))))
+
+
 def _sliced(call: Call, term: Term, item: slice, size: int) -> Term:
-    if item.start in (None, 0) and item.step in (None, 1) and (item.stop is None or isinstance(item.stop, Extent)):
-        if size == term.size and item.stop is None:
-            return term
+    if item.start in (None, 0) and item.step in (None, 1) and item.stop is None:
+        return term
     call.freeze([term], "sliced by position")
     return call.fixed(size, "sliced by position")
 
@@ -131,3 +141,11 @@ def roll(call: Call, input: Value, shifts: Any, dims: Any = None) -> Value:
     indices = range(len(input.axes)) if dims is None else (dims if isinstance(dims, (tuple, list)) else (dims,))
     call.freeze((input.axes[call.axis(input, i)] for i in indices), "rolled by position")
     return call.output(input.axes, call.same_flow(input))
+
+
+@rule(operator.setitem)
+def setitem(call: Call, container: Value, index: Any, value: Any) -> None:
+    """Writing into a tensor in place: its axes keep their sizes, and so do those of what is written."""
+    call.freeze(container.axes, "written into by position")
+    if isinstance(value, Value):
+        call.freeze(value.axes, "written by position")

@@ -33,9 +33,7 @@ def evaluate(flow: Flow, space: Space, fills: Mapping[Key, State], count: int) -
     state = _state(flow, space, fills)
     if state is None:
         return (Fill.EVEN,) * count
-    if len(state) != count:
-        raise fl.Clash(f"{count} parts of the axis where {len(state)} were expected")
-    return state
+    return _spread(state, count)
 
 
 def _state(flow: Flow, space: Space, fills: Mapping[Key, State]) -> State | None:
@@ -78,14 +76,20 @@ def _combine(flow: Flow) -> Callable[[list[Fill]], Fill]:
 
 
 def _zip(operands: list[State | None], combine: Callable[[list[Fill]], Fill]) -> State | None:
-    counts = {len(state) for state in operands if state is not None}
-    if not counts:
+    count = max((len(state) for state in operands if state is not None), default=0)
+    if not count:
         return None
-    if len(counts) > 1:
-        raise fl.Clash("operands that hold the axis in different numbers of parts")
-    count = counts.pop()
-    rows = [state if state is not None else (Fill.EVEN,) * count for state in operands]
+    rows = [_spread(state, count) if state is not None else (Fill.EVEN,) * count for state in operands]
     return tuple(combine([row[i] for row in rows]) for i in range(count))
+
+
+def _spread(state: State, count: int) -> State:
+    """A state over another number of occurrences: a view may fold several parts of an axis into one, or unfold it."""
+    if len(state) == count:
+        return state
+    if len(set(state)) != 1:
+        raise fl.Clash("parts of the axis that a view folds together are filled differently")
+    return state[:1] * count
 
 
 def _normalised(flow: fl.Normalised, space: Space, fills: Mapping[Key, State]) -> State | None:

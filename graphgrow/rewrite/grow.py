@@ -165,11 +165,13 @@ def _follow(network: Network, editor: Editor, sizes: Mapping[Space, int]) -> Non
 
 def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
     for size in facts.sizes:
-        if size.slot.on_module or not _changes(size.terms, sizes):
+        if size.slot.on_module:
             continue
         wanted, present = _predicted(size, sizes), editor.get(node, size.slot)
-        if isinstance(present, fx.Node):
+        if isinstance(present, fx.Node):  # it may have been read off another axis of equal size, which has grown
             _restate_computed(editor, node, size, present, wanted)
+        elif not _changes(size.terms, sizes):
+            continue
         elif size.as_tuple or present != -1:
             editor.set(node, size.slot, wanted)
 

@@ -44,13 +44,24 @@ class Requests:
             wishes = None if flow is None else self._wishes(flow, occurrence, fill)
             if wishes is None:
                 return False
-            pending.extend(wishes)
+            pending.extend(self._unfolded(flow, value, axis, wishes))
         changed = False
         for key, wanted in gathered.items():
             for index, fill in wanted.items():
                 changed |= self.asked.setdefault(key, {}).get(index) is not fill
                 self.asked[key][index] = fill
         return changed
+
+    def _unfolded(self, flow: Flow | None, value: Value, axis: int, wishes: list[Wish]) -> list[Wish]:
+        """Where a view folds parts of the axis together, or unfolds them, every part is asked."""
+        if isinstance(flow, fl.Along):
+            return wishes
+        own = occurrences(value.axes[axis], self._space)
+        result: list[Wish] = []
+        for operand, at, occurrence, fill in wishes:
+            count = occurrences(operand.axes[at], self._space)
+            result += [(operand, at, i, fill) for i in range(count)] if count != own else [(operand, at, occurrence, fill)]
+        return result
 
     def _agrees(self, gathered: dict[Key, dict[int, Fill]], wish: Wish) -> bool:
         value, axis, occurrence, fill = wish
