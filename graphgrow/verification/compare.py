@@ -207,15 +207,27 @@ def compare_outputs(before: Any, after: Any, noise: Any, worst: Worst, slack: fl
             worst.see(*_errors(b, a, slack * noisy + unit * scale), where)
 
 
-def compare_buffers(before: nn.Module, after: nn.Module, places: Mapping[str, Any], worst: Worst) -> None:
-    """Compare the buffers of two modules after a step in train mode, at the places of the old units."""
-    theirs = dict(after.named_buffers())
+def compare_buffers(
+    before: nn.Module,
+    after: nn.Module,
+    noise: nn.Module,
+    places: Mapping[str, Any],
+    worst: Worst,
+    slack: float,
+    unit: float,
+) -> None:
+    """Compare the buffers of two modules after a step in train mode, at the places of the old units.
+
+    The limit is that of `compare_outputs`; `noise` is the reference perturbed by one ulp, after the same step.
+    """
+    theirs, noisy = dict(after.named_buffers()), dict(noise.named_buffers())
     for name, mine in before.named_buffers():
         if name not in theirs:
             continue
-        other = project(theirs[name], places.get(name))
+        other = project(theirs[name], places.get(name)).double()
         if mine.shape != other.shape:
             worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), f"{name} (shape)")
-            continue
-        scale = mine.double().abs().max() if mine.numel() else torch.zeros(())
-        worst.see(*_errors(other.double(), mine.double(), 1e-12 * scale), name)
+        elif mine.numel():
+            exact = mine.double()
+            moved = (exact - noisy[name].double()).abs().nan_to_num(posinf=0.0).max()
+            worst.see(*_errors(other, exact, slack * moved + unit * exact.abs().max()), name)

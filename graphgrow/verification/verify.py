@@ -37,7 +37,12 @@ class _Findings:
 
 
 def verify(
-    before: Network | nn.Module, after: Network | nn.Module, inputs: Any = None, *, seed: int = 0
+    before: Network | nn.Module,
+    after: Network | nn.Module,
+    inputs: Any = None,
+    *,
+    seed: int = 0,
+    batch_sizes: tuple[int, ...] = (1, 3),
 ) -> Verdict:
     """Compare a network with what it was grown from.
 
@@ -56,6 +61,7 @@ def verify(
         after: the grown graph (or any module).
         inputs: inputs of the user's own to compare on as well: a tensor or a tuple.
         seed: of the random inputs.
+        batch_sizes: compared in eval mode besides the example's own.
 
     Raises:
         NotPreserved: if neither side says what its inputs are, or a parameter is NaN or on the meta device.
@@ -68,7 +74,7 @@ def verify(
     for side in (before, after):
         _refuse(side.module if isinstance(side, Network) else side)
     own = None if inputs is None else ((inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs))
-    probes = _Probes(spec, own, seed)
+    probes = _Probes(spec, own, seed, batch_sizes)
     found = _Findings([], [], [])
     with torch.random.fork_rng(devices=[]):
         if isinstance(before, Network) and isinstance(after, Network):
@@ -93,12 +99,13 @@ class _Probes:
     spec: InputSpec
     own: tuple[Any, ...] | None
     seed: int
+    batch_sizes: tuple[int, ...]
 
     def drawn(self, mode: str, dtype: torch.dtype | None) -> list[Inputs]:
         """Several batch sizes in eval mode, the example's in train mode, and the user's own."""
         sizes: list[int | None] = [None]
         if mode == "eval" and self.spec.batch_size is not None:
-            sizes += [size for size in (1, 3) if size != self.spec.batch_size]
+            sizes += [size for size in self.batch_sizes if size != self.spec.batch_size]
         probes = [self.spec.sample(self.seed + i, size, dtype) for i, size in enumerate(sizes)]
         if self.own is not None:
             probes.append((pytree.tree_map(lambda leaf: _cast(leaf, dtype), self.own), {}))
@@ -150,6 +157,7 @@ def _compare_networks(
             with torch.no_grad():
                 if mode == "train":  # each probe starts from the same buffers
                     reference, trial = (_in_mode(double_module(net.module), mode) for net in (parent, child))
+                    noisy = _in_mode(perturb(reference, probes.seed), mode)
                 _seeded(probes.seed)
                 noise = noisy(*probe[0], **probe[1])
                 _seeded(probes.seed)
@@ -157,7 +165,7 @@ def _compare_networks(
                 compare_outputs(first, second, noise, outputs, SLACK, UNIT)
                 seen.append(first)
             if mode == "train":
-                compare_buffers(reference, trial, tensor_places(steps), buffers)
+                compare_buffers(reference, trial, noisy, tensor_places(steps), buffers, SLACK, UNIT)
         found.checks.append(nodes.check(mode, "nodes, float64"))
         found.checks.append(outputs.check(mode, "outputs, float64"))
         if mode == "train" and buffers.ratio >= 0:
