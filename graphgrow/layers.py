@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 
@@ -41,3 +43,18 @@ class ScaledDotProductAttention(nn.Module):
     def extra_repr(self) -> str:
         """The options, for printing."""
         return f"dropout_p={self.dropout_p}, is_causal={self.is_causal}, scale={self.scale}"
+
+
+@fx.node.has_side_effect  # so that a node without readers stays
+def require_same(value: Any, captured: Any, name: str) -> None:
+    """Refuse a call with another value of an input that the graph was specialised to.
+
+    Raises:
+        ValueError: if the value is not the one of the capture.
+    """
+    same = value is captured if captured is None or isinstance(value, torch.Tensor) else value == captured
+    if not same:
+        raise ValueError(
+            f"the graph was captured with {name}={captured!r} and holds for that alone, not for {value!r:.60}; "
+            "capture it again with example inputs that have the new value"
+        )

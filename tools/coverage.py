@@ -107,6 +107,8 @@ def _chain(graph: gg.Graph, options: argparse.Namespace) -> str:
     chance, current = random.Random(options.seed), graph
     for _ in range(CHAIN):
         mutations = [m for m in current.mutations() if "split" not in str(m) or _small(current, graph)]
+        if not mutations:
+            return "no mutation applies"
         current = gg.apply(current, chance.choice(mutations), seed=chance.randrange(2**31))
     verdict = gg.verify(graph, current, batch_sizes=options.batch_sizes)
     again = replay_entries(graph, current.ledger)

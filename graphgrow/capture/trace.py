@@ -21,6 +21,7 @@ from graphgrow.capture.tracer import ShapeTracer
 from graphgrow.errors import CaptureError, GraphGrowError
 from graphgrow.ir.editor import rebuild
 from graphgrow.ir.inputs import InputSpec
+from graphgrow.ir.meta import to_meta
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ def capture(
     _refuse(model)
     inputs = InputSpec.of(args, kwargs)
     positional = (args,) if isinstance(args, torch.Tensor) or not isinstance(args, Sequence) else tuple(args)
-    examples, concrete = _bind(model, positional, dict(kwargs or {}))
-    _run_once(model, positional, dict(kwargs or {}))
+    examples, fixed = _bind(model, positional, dict(kwargs or {}))
+    leaf_outputs = _run_once(model, positional, dict(kwargs or {}), leaves)
     graphs, tracers, failures = {}, {}, {}
     for mode in ("train", "eval"):
         with _mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
-            tracer = ShapeTracer(examples, leaves)
+            tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed)
             try:
-                graphs[mode] = tracer.trace(model, concrete)
+                graphs[mode] = tracer.trace(model)
                 tracers[mode] = tracer
             except Exception as error:  # re-raised below as a CaptureError, unless the other mode can be captured
                 failures[mode] = error
@@ -114,8 +115,8 @@ def _refuse(model: nn.Module) -> None:
 
 def _bind(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Example values by parameter name of the forward, and those that tracing fixes (not tensors)."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Example values by parameter name of the forward (tensors and numbers), and those that the graph is fixed to."""
     signature = inspect.signature(model.forward)
     try:
         bound = signature.bind(*args, **kwargs)
@@ -123,38 +124,56 @@ def _bind(
         raise CaptureError(
             f"the example inputs do not fit {type(model).__name__}.forward{signature}: {error}"
         ) from error
-    examples, concrete = {}, {}
+    examples: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             if bound.arguments.get(name):
                 raise CaptureError(f"the forward of {type(model).__name__} takes its inputs through *{name}; wrap it")
             continue
         value = bound.arguments.get(name, parameter.default)
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) or type(value) in (int, float):
             examples[name] = value
         elif any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value)):
             raise CaptureError(f"the input `{name}` is a container of tensors; wrap the model to take them one by one")
         else:
-            concrete[name] = value
-    return examples, concrete or None
+            fixed[name] = value
+    return examples, fixed
 
 
-def _run_once(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Run the model on its examples, so that a misfit speaks in torch's own words; leaves no trace of it."""
+def _run_once(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Sequence[type[nn.Module] | str]
+) -> dict[str, list[Any]]:
+    """Run the model on its examples, so that a misfit speaks in torch's own words; leaves no trace of it.
+
+    Returns:
+        By path, what the user's leaves returned, one item a call, on the meta device.
+    """
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
     if any(p.is_meta for p in model.parameters()) or any(t.is_meta for t in tensors):
-        return
-    with _mode(model, False), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
+        return {}
+    outputs: dict[str, list[Any]] = {}
+    classes = tuple(leaf for leaf in leaves if isinstance(leaf, type))
+    hooks = [
+        part.register_forward_hook(lambda *call, path=path: outputs.setdefault(path, []).append(to_meta(call[2])))
+        for path, part in model.named_modules()
+        if path in leaves or isinstance(part, classes)
+    ]
+    try:
+        with _mode(model, False), torch.no_grad(), torch.random.fork_rng(devices=[]):
             output = model(*args, **kwargs)
-        except Exception as error:  # any error of the user's own code, passed on with its place
-            shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
-            raise CaptureError(
-                f"{type(model).__name__} fails on its own example inputs ({shapes}): "
-                f"{type(error).__name__}: {error}{_place(error)}"
-            ) from error
+    except Exception as error:  # any error of the user's own code, passed on with its place
+        shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
+        raise CaptureError(
+            f"{type(model).__name__} fails on its own example inputs ({shapes}): "
+            f"{type(error).__name__}: {error}{_place(error)}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
     if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(output)):
         raise CaptureError(f"{type(model).__name__} returns no tensor but {type(output).__name__}")
+    return outputs
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.errors import CaptureError
-from graphgrow.ir.meta import MetaRunner, to_meta, values_of
+from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
+from graphgrow.layers import require_same
 from graphgrow.ops.registry import module_rule
 
 _CONSTANT_ATTRIBUTES = {"dtype", "ndim", "is_cuda", "layout", "is_meta", "is_sparse", "is_quantized", "names"}
@@ -129,10 +130,21 @@ class ShapeTracer(fx.Tracer):
     Args:
         examples: by name of the forward's parameter, the example value; a parameter without one keeps its default.
         leaves: module classes, or module paths, that are not looked into.
+        fixed: by name of the forward's parameter, a value that the graph is specialised to (None, a flag, a string);
+            the graph refuses to be called with another.
+        leaf_outputs: by path, what those leaves returned on the example inputs, one item a call (on meta).
     """
 
-    def __init__(self, examples: dict[str, Any], leaves: Sequence[type[nn.Module] | str] = ()) -> None:
+    def __init__(
+        self,
+        examples: dict[str, Any],
+        leaves: Sequence[type[nn.Module] | str] = (),
+        leaf_outputs: dict[str, list[Any]] | None = None,
+        fixed: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(param_shapes_constant=False)
+        self._fixed = fixed or {}
+        self._leaf_outputs = {path: list(outputs) for path, outputs in (leaf_outputs or {}).items()}
         self.proxy_buffer_attributes = True
         self._examples = examples
         self._leaf_classes = tuple(leaf for leaf in leaves if isinstance(leaf, type))
@@ -154,6 +166,18 @@ class ShapeTracer(fx.Tracer):
                 if isinstance(constant, torch.Tensor):
                     self.constants[name] = constant
 
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
+    ) -> tuple[Any, list[Any]]:
+        """Inputs of the forward: proxies, and the fixed values behind a node that checks each of them."""
+        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        for position, arg in enumerate(args):
+            if isinstance(arg, fx.Proxy) and arg.node.target in self._fixed:
+                name = str(arg.node.target)
+                self.create_proxy("call_function", require_same, (arg, self._fixed[name], name), {})
+                args[position] = self._fixed[name]
+        return function, args
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A proxy that carries an example value."""
         return ValueProxy(node, self)
@@ -172,18 +196,28 @@ class ShapeTracer(fx.Tracer):
         result = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
         node = result.node
         if kind == "placeholder":
-            node.meta["value"] = to_meta(self._examples[str(target)])
-        elif kind == "output":
-            node.meta["value"] = None
-        else:
-            assert self._runner is not None
-            values = values_of((node.args, node.kwargs))
-            self._running = True  # fx has patched nn.Module.__call__; an example run must not be recorded
-            try:
-                node.meta["value"] = self._runner.run(kind, target, *values)
-            finally:
-                self._running = False
+            known = self._examples if str(target) in self._examples else self._fixed
+            node.meta["value"] = to_meta(known[str(target)])
+        elif kind == "call_module" and self._leaf_outputs.get(str(target)):
+            node.meta[FIXED] = node.meta["value"] = self._leaf_outputs[str(target)].pop(0)
+        elif kind not in ("output", "get_attr"):
+            node.meta["value"] = self._example(kind, target, *values_of((node.args, node.kwargs)))
         return result
+
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """Make a node; fetched tensors, constants of the source among them, have their example at once."""
+        node = super().create_node(kind, target, *args, **kwargs)
+        if kind == "get_attr":
+            node.meta["value"] = self._example(kind, target, (), {})
+        return node
+
+    def _example(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        assert self._runner is not None
+        self._running = True  # fx has patched nn.Module.__call__; an example run must not be recorded
+        try:
+            return self._runner.run(kind, target, args, kwargs)
+        finally:
+            self._running = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module stays one node: those of torch.nn, those with a rule, and those asked for."""

@@ -10,6 +10,11 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 
+# Key of node.meta for leaves that cannot run on the meta device: what they returned on the example inputs. Nothing
+# that touches such a leaf can grow, so that its shapes stay.
+FIXED = "fixed_value"
+
+
 def to_meta(value: Any) -> Any:
     """Every tensor within a nested value, on the meta device; all else as it is."""
 
@@ -51,6 +56,12 @@ class MetaRunner:
         """Drop the twin of a module whose tensors or attributes changed."""
         self._twins.pop(path, None)
 
+    def run_node(self, node: fx.Node) -> Any:
+        """The example value of a node whose inputs have theirs."""
+        if FIXED in node.meta:
+            return node.meta[FIXED]
+        return self.run(node.op, node.target, *values_of((node.args, node.kwargs)))
+
     def run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         """The example value of one operator call, given example values of its arguments."""
         with torch.no_grad():
@@ -84,8 +95,7 @@ def propagate(module: fx.GraphModule, inputs: dict[str, Any], runner: MetaRunner
         elif node.op == "output":
             node.meta["value"] = values_of(node.args[0])
         else:
-            args, kwargs = values_of((node.args, node.kwargs))
-            node.meta["value"] = runner.run(node.op, node.target, args, kwargs)
+            node.meta["value"] = runner.run_node(node)
 
 
 def values_of(arguments: Any) -> Any:

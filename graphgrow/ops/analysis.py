@@ -117,8 +117,10 @@ class _Analyser:
             call = Call(node, facts, module, lambda name: self._module_parameter(node, name), node.meta["value"])
             try:
                 facts.output = rule(call, *args, **kwargs)
-                self._pin_numbers(node, facts)
-                return
+                problem = _misshapen(facts.output, node.meta["value"])
+                if problem is None:
+                    self._pin_numbers(node, facts)
+                    return
             except RuleDeclined as declined:
                 problem = str(declined)
             except (IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
@@ -239,6 +241,13 @@ def _misfit(rule: Rule, args: Any, kwargs: Any) -> str | None:
     except TypeError as error:
         return f"called in a form that its rule does not know ({error})"
     return None
+
+
+def _misshapen(output: Any, meta: Any) -> str | None:
+    """Whether the axes that a rule gave its output have other sizes than the operator's own."""
+    stated = [tuple(term.size for term in value.axes) for value in flatten_values(output)]
+    found = [tuple(leaf.shape) for leaf in pytree.tree_leaves(meta) if isinstance(leaf, torch.Tensor)]
+    return f"its rule does not know this form (it puts out {found}, not {stated})" if stated != found else None
 
 
 def _terms_of(leaf: Any) -> Iterator[Any]:

@@ -27,7 +27,8 @@ def convolution(
 ) -> Value:
     """(N, C, ...) with weight (O, C / groups, kernel...) -> (N, O, ...)."""
     if groups > 1:
-        call.literal(call.argument_path(6, "groups"), _groups_term(call, input, int(groups)))
+        spatial = len(weight.axes) - 2
+        call.literal(call.argument_path(6, "groups"), _groups_term(call, input, int(groups), spatial))
     return _convolve(call, input, weight, bias, int(groups), transposed=False)
 
 
@@ -56,9 +57,9 @@ def _module(call: Call, input: Value, transposed: bool) -> Value:
     return output
 
 
-def _groups_term(call: Call, input: Value, groups: int, spatial: int | None = None) -> Term:
-    """The axis of groups within the input's channels."""
-    channels = input.axes[1] if spatial is None else input.axes[-spatial - 1]
+def _groups_term(call: Call, input: Value, groups: int, spatial: int) -> Term:
+    """The axis of groups within the input's channels, which stand in front of the spatial axes."""
+    channels = input.axes[-spatial - 1]
     if channels.size == groups:
         return channels
     return call.factor(channels, (groups, channels.size // groups), ("groups", "group_width"))[0]
@@ -79,9 +80,12 @@ def _convolve(call: Call, input: Value, weight: Value, bias: Value | None, group
         outputs: Term = weight.axes[writing]
         flow: fl.Flow = fl.Mul((call.operand(input, drop=[channel]), call.operand(weight, drop=[reading])))
     else:
-        outputs = _grouped(call, input, channel, weight, groups, transposed)
+        outputs, inner = _grouped(call, input, channel, weight, groups, transposed)
         # the contraction runs within a group only, so the axis of groups itself reaches the output
-        flow = fl.Mul((call.operand(input), call.operand(weight, drop=[] if transposed else [1])))
+        rows = call.operand(weight, drop=[] if transposed else [1])
+        flow = fl.Mul((call.operand(input), rows))
+        if inner is not None:  # an axis within the groups that is read may be written too, by the weight alone
+            flow = fl.Along((inner,), rows, flow)
     if bias is not None:
         call.same(outputs, bias.axes[0])
     shape = meta_shape(call.meta)[channel + 1 :]
@@ -90,8 +94,10 @@ def _convolve(call: Call, input: Value, weight: Value, bias: Value | None, group
     return call.output(axes, call.plus_bias(flow, bias))
 
 
-def _grouped(call: Call, input: Value, channel: int, weight: Value, groups: int, transposed: bool) -> Term:
-    """Relate the channels of a grouped convolution; returns the axis of its output channels."""
+def _grouped(
+    call: Call, input: Value, channel: int, weight: Value, groups: int, transposed: bool
+) -> tuple[Term, Term | None]:
+    """Relate the channels of a grouped convolution; returns the output channels and what is summed over in a group."""
     group = _groups_term(call, input, groups, len(input.axes) - channel - 1)
     width = input.axes[channel].size // groups
     if transposed:
@@ -102,7 +108,7 @@ def _grouped(call: Call, input: Value, channel: int, weight: Value, groups: int,
             call.freeze([input.axes[channel], rows], "a transposed convolution with groups of several channels")
         else:
             call.freeze([rows], "one output channel in each group")
-        return outputs
+        return outputs, None
     outputs = weight.axes[0]
     per_group = outputs.size // groups
     if per_group == 1:
@@ -111,10 +117,10 @@ def _grouped(call: Call, input: Value, channel: int, weight: Value, groups: int,
         call.same(outputs, product((group, call.space(per_group, "group_width"))))
     if width == 1:
         call.freeze([weight.axes[1]], "one input channel in each group")
-    else:
-        inner = call.factor(input.axes[channel], (groups, width), ("groups", "group_width"))[1]
-        call.contract(input, channel, weight, 1, term=inner)
-    return outputs
+        return outputs, None
+    inner = call.factor(input.axes[channel], (groups, width), ("groups", "group_width"))[1]
+    call.contract(input, channel, weight, 1, term=inner)
+    return outputs, inner
 
 
 def _spatial(call: Call, before: Axes, after: tuple[int, ...]) -> list[Term]:

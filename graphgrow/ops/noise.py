@@ -8,16 +8,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import Value
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
 
 
-@rule(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+@rule(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 def dropout_module(call: Call, input: Value) -> Value:
     """Each element, or each channel, is dropped by itself."""
     call.noise(input, float(getattr(call.module, "p", 0.0)))
     return call.output(input.axes, call.same_flow(input))
+
+
+@rule(nn.AlphaDropout, nn.FeatureAlphaDropout)
+def alpha_dropout_module(call: Call, input: Value) -> Value:
+    """What is dropped takes a value other than zero, and zeros do not stay zeros."""
+    call.noise(input, float(getattr(call.module, "p", 0.0)))
+    return call.output(input.axes, fl.Pointwise((call.operand(input),)))
 
 
 @rule(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout)

@@ -19,13 +19,20 @@ from graphgrow.ops.registry import rule
 
 @rule(
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Hardtanh,
-    nn.Hardswish, nn.Softsign, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.RReLU,
+    nn.Hardswish, nn.Softsign, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink,
     F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.tanh, F.elu, F.selu, F.celu, F.mish, F.hardtanh, F.hardswish,
     F.softsign, torch.relu, torch.tanh, torch.sin, torch.abs, torch.square, torch.relu_, F.relu_, torch.erf,
     torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign",
 )  # fmt: skip
 def zero_keeping(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """f(0) = 0, finite everywhere."""
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+
+
+@rule(nn.RReLU)
+def random_slope(call: Call, input: Value) -> Value:
+    """Below zero, a slope that is drawn for each element by itself in train mode."""
+    call.noise(input, 1.0)
     return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
 
 

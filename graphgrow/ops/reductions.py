@@ -53,13 +53,21 @@ def sum(call: Call, input: Value, dim: Any = None, keepdim: bool = False, *, dty
     return call.output(_reduced(call, input, dims, keepdim), fl.Same(call.operand(input, drop=dims)))
 
 
-@rule(torch.amax, torch.amin, "amax", "amin", torch.var, torch.std, "var", "std", torch.norm, "norm")
+@rule(torch.amax, torch.amin, "amax", "amin", torch.var, torch.std, "var", "std")
 def statistic(call: Call, input: Value, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> Value:
     """A statistic over axes."""
     dims = _dims(call, input, dim)
     call.freeze((input.axes[i] for i in dims), "reduced over")
     flow = fl.Pointwise((call.operand(input, drop=dims),))
     return call.output(_reduced(call, input, dims, keepdim), flow)
+
+
+@rule(torch.norm, "norm")
+def norm(
+    call: Call, input: Value, p: Any = "fro", dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Value:
+    """A p-norm over axes."""
+    return statistic(call, input, dim, keepdim=keepdim)
 
 
 @rule(nn.Softmax, nn.LogSoftmax, nn.Softmin, F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax",

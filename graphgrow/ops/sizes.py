@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphgrow.ir.facts import Extent, Value
+from graphgrow.layers import require_same
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
 
@@ -33,3 +34,8 @@ def plain_fact(call: Call, value: Value, *args: Any) -> Any:
     if call.node.target == "numel":
         call.freeze(value.axes, "counted as a whole")
     return call.meta
+
+
+@rule(require_same)
+def fixed_input(call: Call, value: Any, captured: Any, name: str) -> None:
+    """The check of an input that the graph was specialised to: no tensor, no axes."""

@@ -11,6 +11,7 @@ from torch import nn
 from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import Value
 from graphgrow.ir.terms import Axes, Space, Term, product
+from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape
 from graphgrow.ops.registry import rule
 
@@ -193,6 +194,8 @@ def expand(call: Call, input: Value, *sizes: Any) -> Value:
     """Axes of size 1 repeated, and new ones in front."""
     shape = meta_shape(call.meta)
     extra = len(shape) - len(input.axes)
+    if len(sizes) == 1 and isinstance(sizes[0], Value):
+        return call.output(align(call, [input.axes, sizes[0].axes]), call.same_flow(input))
     axes: list[Term] = [call.fixed(size, "an axis that is expanded") for size in shape[:extra]]
     for term, size in zip(input.axes, shape[extra:], strict=True):
         if term.size == size:
@@ -204,6 +207,6 @@ def expand(call: Call, input: Value, *sizes: Any) -> Value:
         for i, (size, term) in enumerate(zip(sizes, axes, strict=True)):
             if size != -1:
                 call.literal(("args", 1 + i), term)
-    elif not (len(sizes) == 1 and isinstance(sizes[0], Value)):
+    else:
         call.freeze(axes, "an expand to computed sizes")
     return call.output(axes, call.same_flow(input))

@@ -156,7 +156,7 @@ def _follow(network: Network, editor: Editor, sizes: Mapping[Space, int]) -> Non
             _restate_literals(editor, node, facts, sizes)
             _resplit(node, facts, sizes)
         try:
-            node.meta["value"] = runner.run(node.op, node.target, *values_of((node.args, node.kwargs)))
+            node.meta["value"] = runner.run_node(node)
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
             raise StructureError(f"`{node.name}` ({node.target}) fails on the grown shapes: {error}") from error
         if facts is not None:

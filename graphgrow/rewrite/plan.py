@@ -116,6 +116,8 @@ def _evaluate(analysis: Analysis, plan: Plan, touching: list[NodeFacts], request
                     wanted = requests.asked.get(key, {})
                     count = occurrences(value.axes[axis], space)
                     plan.fills[key] = tuple(wanted.get(i, start) for i in range(count))
+                    if Fill.MEAN in plan.fills[key] and normal(value.axes[axis]) is not space:
+                        raise _Unmet(facts, "new units at the mean along a part of an axis", [])
                 else:
                     plan.readers.add(key)
     for facts in touching:
@@ -127,6 +129,7 @@ def _evaluate(analysis: Analysis, plan: Plan, touching: list[NodeFacts], request
                 except Clash as clash:
                     raise _Unmet(facts, str(clash), []) from None
         _require(facts, plan)
+    _check_rescaled(touching, plan)
     _settle_readers(touching, plan)
     for facts in touching:
         for contraction in facts.contractions:
@@ -178,7 +181,8 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
     if plan.kind is Kind.REPLICATE:
         if not plan.units.uniform:
             raise _Unmet(facts, f"{norm.kind.value} over the axis admits only splits of all units alike", [])
-        if set(state) != {Fill.COPY}:
+        own = {fill for value in (norm.weight, norm.bias) if value for fill in _fills_of(plan, value, space)}
+        if set(state) != {Fill.COPY} or not own <= {Fill.COPY}:
             raise _Unmet(facts, f"{norm.kind.value} over units that are not whole copies", [])
         return
     if norm.kind is NormKind.GROUP:
@@ -192,7 +196,26 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
         if fill is not wanted:
             text = f"{norm.kind.value} over the axis needs new units at {wanted.value}, but they are {fill.value}"
             raise _Unmet(facts, text, [(norm.value, axis, i, wanted)])
+    if norm.bias is not None:
+        for i, fill in enumerate(_fill(plan, (norm.bias, 0), space)):
+            if fill is not Fill.ZERO:  # what comes out of the norm is zero, and must stay so
+                raise _Unmet(facts, f"{norm.kind.value} with a bias that is {fill.value}", [(norm.bias, 0, i, Fill.ZERO)])
     plan.rescaled.append(norm)
+
+
+def _fills_of(plan: Plan, value: Value, space: Space) -> set[Fill]:
+    return {fill for axis in value.axes_with(space) for fill in _fill(plan, (value, axis), space)}
+
+
+def _check_rescaled(touching: list[NodeFacts], plan: Plan) -> None:
+    """The weight of a norm whose scale changes is a parameter that nothing else uses."""
+    for norm in plan.rescaled:
+        if norm.weight is None:
+            continue
+        for facts in touching:
+            rescaled = any(other.weight is norm.weight and other in plan.rescaled for other in facts.normalisations)
+            if not norm.weight.parameter or (norm.weight in facts.operands and not rescaled):
+                raise _Unmet(facts, f"the weight of a {norm.kind.value} that must be rescaled is used here too", [])
 
 
 def _fill(plan: Plan, key: Key, space: Space) -> State:

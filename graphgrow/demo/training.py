@@ -1,0 +1,133 @@
+"""Training a classifier to its plateau."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import Optimizer
+
+from graphgrow.demo.data import Digits, Part
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        batch_size: of the mini-batches.
+        patience: epochs without a lower validation loss after which the plateau is reached.
+        max_epochs: of one stage up to there, whatever the loss does.
+        settling: epochs behind the plateau at a tenth of the learning rate.
+    """
+
+    batch_size: int = 64
+    patience: int = 20
+    max_epochs: int = 250
+    settling: int = 12
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean cross-entropy and accuracy (in [0, 1]) on one part of the data."""
+
+    loss: float
+    accuracy: float
+
+
+def score(model: nn.Module, part: Part) -> Score:
+    """Evaluate a classifier in eval mode."""
+    model.eval()
+    with torch.no_grad():
+        logits = model(part.images)
+    right = (logits.argmax(1) == part.labels).double().mean()
+    return Score(float(F.cross_entropy(logits, part.labels)), float(right))
+
+
+def train_to_plateau(
+    model: nn.Module,
+    optimizer: Optimizer,
+    data: Digits,
+    settings: Settings,
+    generator: torch.Generator,
+    watch: Callable[[int, Score], None] = lambda epoch, now: None,
+) -> int:
+    """Train until the validation loss falls no more, settle from where it was lowest, and keep the lowest.
+
+    If that is not below the loss before training, all goes back to where it was: no stage is worse than the one
+    before it. The learning rate is at the end what it was at the start.
+
+    Args:
+        model: trained in place.
+        optimizer: over its parameters; it goes back together with the model.
+        data: training and validation parts are used.
+        settings: when to stop.
+        generator: shuffles the training part.
+        watch: is told the epoch, from 1, and the validation score after each.
+
+    Returns:
+        How many epochs were run.
+    """
+    before = _Snapshot.of(model, optimizer, score(model, data.validation).loss)
+    best = replace(before, loss=math.inf)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    waited = epoch = 0
+
+    def one_epoch() -> _Snapshot:
+        _one_epoch(model, optimizer, data.training, settings.batch_size, generator)
+        now = score(model, data.validation)
+        watch(epoch, now)
+        return _Snapshot.of(model, optimizer, now.loss) if now.loss < best.loss else best
+
+    while epoch < settings.max_epochs and waited < settings.patience:
+        epoch += 1
+        found = one_epoch()
+        waited = 0 if found is not best else waited + 1
+        best = found
+    best.restore(model, optimizer)
+    _set_rates(optimizer, [rate / 10 for rate in rates])
+    for _ in range(settings.settling):
+        epoch += 1
+        best = one_epoch()
+    (best if best.loss < before.loss else before).restore(model, optimizer)
+    _set_rates(optimizer, rates)
+    model.eval()
+    return epoch
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """The state of a model and its optimizer, and the validation loss there."""
+
+    loss: float
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: nn.Module, optimizer: Optimizer, loss: float) -> _Snapshot:
+        return cls(loss, *copy.deepcopy((model.state_dict(), optimizer.state_dict())))
+
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
+        model.load_state_dict(self.model)
+        optimizer.load_state_dict(self.optimizer)
+
+
+def _set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _one_epoch(
+    model: nn.Module, optimizer: Optimizer, part: Part, batch_size: int, generator: torch.Generator
+) -> None:
+    model.train()
+    for batch in torch.randperm(len(part), generator=generator).split(batch_size):
+        optimizer.zero_grad()
+        F.cross_entropy(model(part.images[batch]), part.labels[batch]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()

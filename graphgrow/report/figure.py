@@ -1,0 +1,145 @@
+"""Growth stages as a figure: accuracy, parameters, FLOPs and latency, one panel each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphgrow.errors import GraphGrowError
+from graphgrow.records import LatencyRecord, StageRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+_BLUE, _ORANGE, _GREY = "#0072B2", "#E69F00", "#7F7F7F"
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "graphgrow",
+}
+
+
+def figure(records: Sequence[StageRecord], path: str | os.PathLike[str]) -> Path:
+    """Draw the stages and write the figure; the suffix of `path` chooses the format (.png, .svg, .pdf).
+
+    Args:
+        records: of the stages, in order; what was not measured leaves its panel empty.
+        path: of the file; missing folders are made.
+
+    Raises:
+        GraphGrowError: if there are no records, the suffix names no format, or the file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    target = Path(path)
+    known = sorted(FigureCanvasAgg.get_supported_filetypes())
+    if not records:
+        raise GraphGrowError("there are no stages to draw; run one first")
+    if target.suffix[1:].lower() not in known:
+        raise GraphGrowError(f"{target} has no suffix of a figure; use one of {', '.join(known)}")
+    with rc_context(_STYLE):
+        drawing = Figure(figsize=(9.6, 5.4), dpi=150, layout="constrained")
+        drawing.get_layout_engine().set(h_pad=0.12, w_pad=0.12)  # type: ignore[union-attr]
+        panels: list[Axes] = list(drawing.subplots(2, 2, sharex=True).flat)
+        for panel, draw in zip(panels, _PANELS, strict=True):
+            draw(panel, records)
+        for panel in panels[2:]:
+            panel.set_xticks(range(len(records)), [_label(record) for record in records])
+            panel.set_xlabel("growth stage")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            drawing.savefig(target, metadata={"Date": None} if target.suffix.lower() == ".svg" else None)
+        except OSError as error:
+            raise GraphGrowError(f"cannot write {target}: {error.strerror or error}; choose another place") from error
+    return target
+
+
+def _label(record: StageRecord) -> str:
+    return f"{record.index}\n" + record.name.replace("-", "\n")
+
+
+def _accuracy(panel: Axes, records: Sequence[StageRecord]) -> None:
+    panel.set_title("Held-out accuracy")
+    panel.set_ylabel("%")
+    after = [(i, 100 * r.accuracy_after) for i, r in enumerate(records) if r.accuracy_after is not None]
+    # the base has no growth in front of its training: what an untrained net scores would only stretch the axis
+    before = [
+        (i, 100 * r.accuracy_before) for i, r in enumerate(records) if r.accuracy_before is not None and r.mutations
+    ]
+    if not after and not before:
+        _nothing(panel)
+        return
+    _line(panel, after, _BLUE, "o", "after training")
+    panel.plot(*_columns(before), "o", color=_ORANGE, mfc="white", mew=1.5, label="after growth, before training")
+    panel.legend(loc="best")
+
+
+def _parameters(panel: Axes, records: Sequence[StageRecord]) -> None:
+    panel.set_title("Parameters")
+    panel.set_ylabel("thousands")
+    _from_zero(panel, [(i, record.parameters / 1e3) for i, record in enumerate(records)])
+
+
+def _flops(panel: Axes, records: Sequence[StageRecord]) -> None:
+    panel.set_title("FLOPs of one sample")
+    panel.set_ylabel("millions")
+    _from_zero(panel, [(i, record.flops / 1e6) for i, record in enumerate(records)])
+
+
+def _latency(panel: Axes, records: Sequence[StageRecord]) -> None:
+    panel.set_title("Latency with onnxruntime (median ± half the IQR)")
+    panel.set_ylabel("milliseconds")
+    timed: dict[int, list[tuple[int, LatencyRecord]]] = {}
+    for place, record in enumerate(records):
+        for one in record.benchmark.latencies if record.benchmark else ():
+            timed.setdefault(one.batch_size, []).append((place, one))
+    for (size, points), (color, marker) in zip(sorted(timed.items()), _SERIES, strict=False):
+        places = [place for place, _ in points]
+        medians = [one.median_ms for _, one in points]
+        spread = [one.iqr_ms / 2 for _, one in points]
+        panel.errorbar(places, medians, spread, color=color, marker=marker, capsize=2.5, label=f"batch size {size}")
+    if timed:
+        panel.set_ylim(bottom=0)
+        panel.legend(loc="upper left")
+    else:
+        _nothing(panel)
+
+
+_PANELS: tuple[Callable[[Axes, Sequence[StageRecord]], None], ...] = (_accuracy, _parameters, _flops, _latency)
+_SERIES = ((_BLUE, "o"), (_ORANGE, "s"), (_GREY, "^"))
+
+
+def _from_zero(panel: Axes, points: Sequence[tuple[int, float]]) -> None:
+    _line(panel, points, _BLUE, "o", None)
+    panel.set_ylim(bottom=0)
+
+
+def _line(panel: Axes, points: Sequence[tuple[int, float]], color: str, marker: str, label: str | None) -> None:
+    panel.plot(*_columns(points), color=color, marker=marker, label=label)
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [place for place, _ in points], [value for _, value in points]
+
+
+def _nothing(panel: Axes) -> None:
+    panel.text(0.5, 0.5, "not measured", ha="center", va="center", transform=panel.transAxes, color=_GREY)

@@ -1,0 +1,241 @@
+"""Capture: the graph computes what the model computes, in both modes, and the model is left as it was."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import graphgrow as gg
+from graphgrow.models import MODELS
+
+
+def trace(model: nn.Module, *args: torch.Tensor) -> gg.Graph:
+    return gg.trace(model, args)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("training", [False, True])
+def test_the_graph_computes_the_same_bits(name: str, training: bool) -> None:
+    entry = MODELS[name]
+    model = entry.factory().train(training)
+    graph = gg.trace(model, entry.example())
+    twin = copy.deepcopy(model)
+    torch.manual_seed(1)
+    expected = twin(*entry.example())
+    torch.manual_seed(1)
+    assert torch.equal(graph.module(*entry.example()), expected)
+
+
+def test_the_model_is_not_changed() -> None:
+    model = MODELS["resnet"].factory()
+    model.train()
+    model.bn.eval()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    flags = [m.training for m in model.modules()]
+    attributes = set(vars(model))
+    state = torch.get_rng_state()
+    graph = gg.trace(model, MODELS["resnet"].example())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert [m.training for m in model.modules()] == flags
+    assert set(vars(model)) == attributes
+    assert graph.module.get_submodule("bn").training is False
+    assert graph.module.get_submodule("stem").training is True
+
+
+def test_parameters_are_shared_and_modes_are_not() -> None:
+    model = MODELS["resnet"].factory().train()
+    graph = gg.trace(model, MODELS["resnet"].example())
+    assert graph.module.get_parameter("stem.weight") is model.get_parameter("stem.weight")
+    graph.module.eval()
+    assert model.training and model.bn.training
+
+
+class Dropped(nn.Module):
+    """Functional dropout whose mode follows the module's, and one that is always on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = F.dropout(self.inner(x), 0.5, self.training)
+        return hidden + F.dropout(x, 0.25, training=True)
+
+
+def test_functional_dropout_follows_the_mode() -> None:
+    model = Dropped().train()
+    x = torch.ones(4, 64)
+    graph = trace(model, x)
+    for training in (True, False, True):
+        model.train(training)
+        graph.module.train(training)
+        torch.manual_seed(3)
+        expected = model(x)
+        torch.manual_seed(3)
+        assert torch.equal(graph.module(x), expected)
+
+
+class Attentive(nn.Module):
+    """nn.MultiheadAttention in any of its forms."""
+
+    def __init__(self, form: dict[str, Any], call: dict[str, Any]) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, **form)
+        self.call = call
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.attention(x, x, x, **self.call)
+
+
+@pytest.mark.parametrize("form", [{"batch_first": True}, {"batch_first": False}, {"bias": False, "batch_first": True}])
+@pytest.mark.parametrize(
+    "call",
+    [
+        {},
+        {"need_weights": False},
+        {"average_attn_weights": False},
+        {"attn_mask": torch.ones(5, 5).triu(1).bool()},
+        {"attn_mask": torch.randn(5, 5), "need_weights": False},
+        {"key_padding_mask": torch.tensor([[False] * 5, [False, False, True, True, True]]), "need_weights": False},
+    ],
+)
+def test_multihead_attention_written_out_is_the_layer(form: dict[str, Any], call: dict[str, Any]) -> None:
+    double = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in call.items()}
+    model = Attentive(form, double).double().eval()
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+    x = x if form.get("batch_first") else x.transpose(0, 1)
+    found, expected = trace(model, x).module(x), model(x)
+    assert torch.allclose(found[0], expected[0], rtol=1e-12, atol=1e-14)
+    assert (found[1] is None) == (expected[1] is None)
+    if found[1] is not None:
+        assert torch.allclose(found[1], expected[1], rtol=1e-12, atol=1e-14)
+
+
+class CrossAttentive(nn.Module):
+    def __init__(self, **form: Any) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, **form)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, y, y, need_weights=False)[0]
+
+
+@pytest.mark.parametrize(("form", "width"), [({}, 8), ({"kdim": 6, "vdim": 6}, 6)])
+def test_cross_attention(form: dict[str, Any], width: int) -> None:
+    model = CrossAttentive(**form).double().eval()
+    x, y = torch.randn(2, 3, 8).double(), torch.randn(2, 5, width).double()
+    assert torch.allclose(trace(model, x, y).module(x, y), model(x, y), rtol=1e-12, atol=1e-14)
+
+
+class Shapes(nn.Module):
+    """Control flow on shapes, len, iteration, assertions, tensors made from sizes, and a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+        if width != 8:
+            raise ValueError("wrong width")
+        torch._assert(x.shape[-1] == 8, "wrong width")
+        for _ in range(len(x.shape)):
+            x = self.proj(x)
+        x = x + torch.arange(length, device=x.device).view(1, -1, 1) + torch.tensor([1.0] * 8)
+        return x.reshape(batch, length * width)
+
+
+def test_control_flow_on_shapes_leaves_the_batch_free() -> None:
+    model = Shapes()
+    graph = trace(model, torch.randn(2, 4, 8))
+    assert not set(vars(model)) - set(vars(Shapes()))
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 4, 8)
+        assert torch.equal(graph.module(x), model(x))
+
+
+class TwoGraphs(nn.Module):
+    """Another path in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.b = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x) + self.b(x) if self.training else self.a(x)
+
+
+def test_a_model_with_two_graphs_is_captured_in_its_mode_and_says_so() -> None:
+    graph = trace(TwoGraphs().eval(), torch.randn(2, 4))
+    assert graph.modes == {"eval"}
+    assert "train mode" in graph.explain()
+
+
+class DataDependent(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def test_data_dependent_control_flow_is_refused_with_its_place() -> None:
+    with pytest.raises(gg.CaptureError, match=r"test_trace.py:\d+.*if x.sum\(\) > 0") as caught:
+        trace(DataDependent(), torch.randn(2, 4))
+    assert "leaves" in str(caught.value)
+
+
+def test_a_leaf_is_kept_and_freezes_what_it_touches() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.odd, self.last = nn.Linear(4, 6), DataDependent(), nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.last(self.odd(self.first(x)))
+            return result
+
+    model = Outer()
+    x = torch.randn(3, 4)
+    with pytest.raises(gg.CaptureError):
+        trace(model, x)
+    for leaves in ([DataDependent], ["odd"]):
+        graph = gg.trace(model, x, leaves=leaves)
+        assert torch.equal(graph.module(x), model(x)) and torch.equal(graph.module(-x), model(-x))
+        group = graph.group("first")
+        assert group.frozen is not None and group.frozen.node == "odd"
+        assert list(graph.mutations()) == []
+
+
+class Options(nn.Module):
+    """Inputs that are not tensors: a number that stays free, and a flag and a mask that the graph is fixed to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(4, 4)
+
+    def forward(
+        self, x: torch.Tensor, scale: float = 1.0, mask: torch.Tensor | None = None, flip: bool = False
+    ) -> torch.Tensor:
+        x = self.proj(x) * scale
+        x = -x if flip else x
+        return x if mask is None else x * mask
+
+
+def test_numbers_stay_free_and_options_are_fixed() -> None:
+    model, x = Options(), torch.randn(2, 4)
+    graph = gg.trace(model, x, {"scale": 2.0})
+    assert torch.equal(graph.module(x, 3.0), model(x, 3.0))
+    assert torch.equal(graph.module(x, scale=0.5, mask=None, flip=False), model(x, 0.5))
+    with pytest.raises(ValueError, match="captured with flip=False"):
+        graph.module(x, flip=True)
+    with pytest.raises(ValueError, match="captured with mask=None"):
+        graph.module(x, mask=torch.ones(4))
+    flipped = gg.trace(model, (x,), {"flip": True, "mask": torch.ones(4)})
+    assert torch.equal(flipped.module(x, 1.0, x[0], True), model(x, 1.0, x[0], True))

@@ -1,0 +1,191 @@
+"""Saving and loading: everything comes back; damage, foreign files and newer formats are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.store import folder as store
+
+
+def grown() -> gg.Graph:
+    graph = gg.trace("graphgrow:resnet")
+    return gg.apply(graph, ["widen(stem, extra=2)", "split(stages.1.0.conv1, units=[0, 3], copies=3)"], seed=5)
+
+
+class Tied(nn.Module):
+    """A parameter under two names, one that is frozen, a mode and a keyword input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        self.second.weight = self.first.weight
+        self.last.bias.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        result: torch.Tensor = self.last(self.second(self.first(x).relu()).relu()) * scale
+        return result
+
+
+def test_a_named_model_comes_back_without_its_base(tmp_path: Path) -> None:
+    graph = grown()
+    gg.save(graph, tmp_path)
+    again = gg.load(tmp_path)
+    assert again.ledger == graph.ledger and again.text() == graph.text() and again.base == "graphgrow:resnet"
+    mine, other = graph.module.state_dict(), again.module.state_dict()
+    assert mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
+    assert again.inputs == graph.inputs
+    assert not list(tmp_path.glob("*.pt")) and len(list(tmp_path.iterdir())) == 2
+
+
+def test_trained_numbers_come_from_the_file(tmp_path: Path) -> None:
+    graph = grown()
+    with torch.no_grad():
+        for parameter in graph.module.parameters():
+            parameter.add_(0.01)
+    gg.save(graph, tmp_path)
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(gg.load(tmp_path).module.eval()(x), graph.module.eval()(x))
+
+
+@pytest.mark.parametrize("mutations", [[], ["widen(last, extra=1)"], ["widen(second, extra=2)"]])
+def test_a_model_of_ones_own(tmp_path: Path, mutations: list[str]) -> None:
+    model = Tied().eval()
+    graph = gg.trace(model, torch.randn(3, 6), {"scale": 2.0})
+    try:
+        graph = gg.apply(graph, mutations)
+    except gg.Declined:
+        mutations = []  # outputs and tied squares cannot grow; the folder must still work
+    gg.save(graph, tmp_path)
+    with pytest.raises(gg.LedgerError, match=r"pass it: gg.load"):
+        gg.load(tmp_path)
+    base = Tied()
+    before = {k: v.clone() for k, v in base.state_dict().items()}
+    again = gg.load(tmp_path, model=base)
+    assert all(torch.equal(v, before[k]) for k, v in base.state_dict().items())
+    x = torch.randn(4, 6)
+    assert torch.equal(again.module(x, 2.0), graph.module(x, 2.0))
+    assert again.module.get_parameter("first.weight") is again.module.get_parameter("second.weight")
+    assert not again.module.get_parameter("last.bias").requires_grad
+    assert not again.module.training
+
+
+def test_a_second_save_replaces_the_first(tmp_path: Path) -> None:
+    graph = grown()
+    gg.save(gg.trace("graphgrow:resnet"), tmp_path)
+    gg.save(graph, tmp_path)
+    assert len(list(tmp_path.glob("weights-*"))) == 1
+    assert gg.load(tmp_path).ledger == graph.ledger
+
+
+def test_a_crash_before_the_ledger_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = gg.trace("graphgrow:resnet")
+    gg.save(base, tmp_path)
+    original = store.write_atomically
+
+    def crash(path: Path, data: bytes) -> None:
+        if path.name == store.LEDGER_FILE:
+            raise KeyboardInterrupt
+        original(path, data)
+
+    monkeypatch.setattr(store, "write_atomically", crash)
+    with pytest.raises(KeyboardInterrupt):
+        gg.save(grown(), tmp_path)
+    monkeypatch.undo()
+    assert len(gg.load(tmp_path).ledger) == 0
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved")
+    gg.save(gg.apply(gg.trace("graphgrow:mlp"), "split(layers.0)"), path)
+    return path
+
+
+def copy_of(saved: Path, target: Path) -> Path:
+    target.mkdir(exist_ok=True)
+    for file in saved.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:  # type: ignore[type-arg]
+    def apply(folder: Path) -> None:
+        header = json.loads((folder / "ledger.json").read_text())
+        change(header)
+        (folder / "ledger.json").write_text(json.dumps(header))
+
+    return apply
+
+
+def weights(folder: Path) -> Path:
+    return next(folder.glob("weights-*"))
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no ledger": (lambda f: (f / "ledger.json").unlink(), "missing"),
+    "no weights": (lambda f: weights(f).unlink(), "missing"),
+    "truncated weights": (lambda f: weights(f).write_bytes(weights(f).read_bytes()[:-7]), "damaged"),
+    "a flipped bit": (
+        lambda f: weights(f).write_bytes(weights(f).read_bytes()[:-1] + bytes([weights(f).read_bytes()[-1] ^ 1])),
+        "damaged",
+    ),
+    "truncated ledger": (lambda f: (f / "ledger.json").write_bytes((f / "ledger.json").read_bytes()[:50]), "damaged"),
+    "not JSON": (lambda f: (f / "ledger.json").write_bytes(b"\x80\x04pickle"), "damaged"),
+    "foreign JSON": (lambda f: (f / "ledger.json").write_text('{"a": 1}'), "not written by graphgrow"),
+    "newer": (edit(lambda h: h.update(schema=99)), "newer"),
+    "unknown key": (edit(lambda h: h.update(extra=1)), "unknown or missing"),
+    "outside path": (edit(lambda h: h["weights"].update(file="../../etc/passwd")), "outside its form"),
+    "unknown pass": (edit(lambda h: h["ledger"]["entries"][0].update(mutation="run(a)")), "no pass"),
+    "hostile mutation": (
+        edit(lambda h: h["ledger"]["entries"][0].update(mutation="__import__('os')")),
+        "cannot be read",
+    ),
+    "another base": (edit(lambda h: h.update(base="graphgrow:vgg")), "does not fit|other tensors"),
+    "base by import": (edit(lambda h: h.update(base="os:getcwd")), "pass it"),
+    "huge input": (edit(lambda h: h["inputs"]["args"][0].update(shape=[2**20, 2**20])), "damaged"),
+    "negative seed": (edit(lambda h: h["ledger"]["entries"][0].update(seed=-1)), "damaged"),
+    "ledger newer": (edit(lambda h: h["ledger"].update(schema=7)), "install a newer"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE))
+def test_damaged_and_hostile_folders_are_refused(saved: Path, tmp_path: Path, name: str) -> None:
+    change, message = HOSTILE[name]
+    folder = copy_of(saved, tmp_path / "copy")
+    change(folder)
+    with pytest.raises(gg.LedgerError, match=message):
+        gg.load(folder)
+
+
+def test_links_are_refused(saved: Path, tmp_path: Path) -> None:
+    folder = copy_of(saved, tmp_path / "copy")
+    real = tmp_path / "elsewhere"
+    weights(folder).rename(real)
+    (folder / next(saved.glob("weights-*")).name).symlink_to(real)
+    with pytest.raises(gg.LedgerError, match="not a plain file"):
+        gg.load(folder)
+
+
+@given(position=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_every_flipped_bit_of_the_weights_is_seen(saved: Path, position: int, bit: int) -> None:
+    path = weights(saved)
+    data = bytearray(path.read_bytes())
+    data[position % len(data)] ^= 1 << bit
+    folder = copy_of(saved, saved.parent / "flipped")
+    weights(folder).write_bytes(bytes(data))
+    with pytest.raises(gg.LedgerError, match="damaged"):
+        gg.load(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(gg.LedgerError, match="there is no folder"):
+        gg.load(tmp_path / "nowhere")

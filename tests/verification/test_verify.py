@@ -1,0 +1,185 @@
+"""gg.verify says yes to what is preserved, no to what is not, and nothing where nothing can be said."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.verification.compare import Worst
+from graphgrow.verification.verify import _weight_that_matters
+
+
+def small_net(**changes: object) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5),
+    )  # fmt: skip
+
+
+def traced() -> gg.Graph:
+    return gg.trace(small_net(), torch.randn(2, 3, 8, 8))
+
+
+def test_a_right_rewrite_is_preserved_in_both_modes() -> None:
+    graph = traced()
+    verdict = gg.verify(graph, gg.apply(graph, ["widen(0, extra=3)", "split(3)"]))
+    assert verdict.preserved is True and bool(verdict)
+    assert verdict.modes == ("eval", "train")
+    assert "planted" in str(verdict)
+    assert {check.what for check in verdict.checks} >= {"nodes, float64", "outputs, float64", "buffers after the step"}
+
+
+def damaged(change: Callable[[nn.Module], None], mutations: list[str]) -> tuple[gg.Graph, gg.Graph]:
+    graph = traced()
+    grown = gg.apply(graph, mutations, share=False)
+    with torch.no_grad():
+        change(grown.module)
+    return graph, grown
+
+
+def nudge_largest(module: nn.Module) -> None:
+    example = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    name, position = _weight_that_matters(copy.deepcopy(module).double(), ((example,), {}), set())  # type: ignore[arg-type]
+    module.get_parameter(name).view(-1)[position] *= 1 + 1e-6
+
+
+def set_entry(name: str, index: tuple[int, ...], value: float) -> Callable[[nn.Module], None]:
+    def change(module: nn.Module) -> None:
+        tensor = dict([*module.named_parameters(), *module.named_buffers()])[name]
+        tensor[index] += value
+
+    return change
+
+
+WRONG = {
+    "one weight by one part in a million": (nudge_largest, ["widen(0, extra=2)"]),
+    "a reading weight that is not zero": (set_entry("3.weight", (0, 8, 1, 1), 1e-3), ["widen(0, extra=2)"]),
+    "a forgotten bias": (set_entry("3.bias", (2,), 1e-4), ["widen(3, extra=2)"]),
+    "copies counted twice": (set_entry("3.weight", (0, 8, 1, 1), 0.1), ["split(0)"]),
+    "a stale running mean": (set_entry("1.running_mean", (0,), 1e-3), ["widen(0, extra=2)"]),
+    "a shifted flatten order": (
+        lambda module: module.get_parameter("7.weight").copy_(module.get_parameter("7.weight").roll(1, dims=1)),
+        ["widen(3, extra=1)"],
+    ),
+    "a copy that is not one, behind a batch norm": (set_entry("0.weight", (9, 0, 1, 1), 1e-2), ["split(0)"]),
+}
+
+
+@pytest.mark.parametrize("name", sorted(WRONG))
+def test_a_wrong_rewrite_is_flagged(name: str) -> None:
+    change, mutations = WRONG[name]
+    verdict = gg.verify(*damaged(change, mutations))  # type: ignore[arg-type]
+    assert verdict.preserved is False
+    assert "NOT preserved" in str(verdict)
+
+
+def test_the_first_node_that_parts_is_named() -> None:
+    verdict = gg.verify(*damaged(set_entry("3.weight", (0, 0, 1, 1), 1e-3), ["widen(0, extra=2)"]))
+    assert verdict.first_difference == "_3"
+
+
+def test_a_zero_head_does_not_fool_it() -> None:
+    model = small_net()
+    nn.init.zeros_(model[7].weight)
+    nn.init.zeros_(model[7].bias)
+    graph = gg.trace(model, torch.randn(2, 3, 8, 8))
+    right = gg.verify(graph, gg.apply(graph, "widen(0, extra=2)"))
+    assert right.preserved is True
+    assert any("refilled" in note for note in right.notes)
+    # without a ledger there is nothing to apply again
+    assert gg.verify(model, copy.deepcopy(model), inputs=torch.randn(2, 3, 8, 8)).preserved is None
+
+
+def test_a_zero_head_hides_no_wrong_rewrite() -> None:
+    """A reading weight off zero shows at its own node, though the output is zero whatever it holds."""
+    model = small_net()
+    nn.init.zeros_(model[7].weight)
+    graph = gg.trace(model, torch.randn(2, 3, 8, 8))
+    grown = gg.apply(graph, "widen(0, extra=2)")
+    with torch.no_grad():
+        grown.module.get_parameter("3.weight")[:, 8:] += 0.1
+    assert gg.verify(graph, grown).preserved is False
+
+
+def test_rounded_growth_is_shown_exact_in_float64_and_checked_to_be_its_ledger() -> None:
+    graph = gg.trace("graphgrow:vit")
+    grown = gg.apply(graph, "widen(patch_embed, extra=8)")
+    verdict = gg.verify(graph, grown)
+    assert verdict.preserved is True
+    assert any("to the bit" in note for note in verdict.notes)
+    with torch.no_grad():
+        weight = grown.module.get_parameter("patch_embed.weight")
+        weight.view(-1)[weight.abs().argmax()] *= 1 + 1e-6
+    assert gg.verify(graph, grown).preserved is False
+
+
+def test_training_the_child_is_not_preserving() -> None:
+    graph = traced()
+    grown = gg.apply(graph, "widen(0, extra=2)", share=False)
+    optimizer = torch.optim.SGD(grown.module.parameters(), lr=0.1)
+    grown.module(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    optimizer.step()
+    assert gg.verify(graph, grown).preserved is False
+
+
+def test_neither_side_is_changed() -> None:
+    graph = traced()
+    grown = gg.apply(graph, "split(0)")
+    graph.module.train()
+    grown.module.eval()
+    before = [{k: v.clone() for k, v in side.module.state_dict().items()} for side in (graph, grown)]
+    random_state = torch.get_rng_state()
+    gg.verify(graph, grown)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert graph.module.training and not grown.module.training
+    for side, old in zip((graph, grown), before, strict=True):
+        assert all(torch.equal(v, old[k]) for k, v in side.module.state_dict().items())
+        assert all(p.grad is None for p in side.module.parameters())
+
+
+def test_dropout_between_copies_and_readers_is_declared_eval_only() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 2))
+    graph = gg.trace(model, torch.randn(3, 4))
+    assert gg.verify(graph, gg.apply(graph, "split(0)")).modes == ("eval",)
+    assert gg.verify(graph, gg.apply(graph, "widen(0, extra=1)")).modes == ("eval", "train")
+
+
+def test_other_inputs_can_be_added() -> None:
+    graph = traced()
+    grown = gg.apply(graph, "split(0)")
+    assert gg.verify(graph, grown, inputs=torch.randn(4, 3, 12, 10) * 100).preserved is True
+
+
+def test_nan_weights_are_refused() -> None:
+    graph = traced()
+    grown = gg.apply(graph, "split(0)", share=False)
+    with torch.no_grad():
+        grown.module.get_parameter("0.bias")[0] = float("nan")
+    with pytest.raises(gg.NotPreserved, match=r"`0.bias` holds NaN"):
+        gg.verify(graph, grown)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_comparison_is_safe_from_nan(bad: float) -> None:
+    worst = Worst()
+    worst.see(torch.tensor([0.0, bad]), torch.tensor([1.0, 1.0]), "here")
+    assert not worst.passed and worst.where == "here"
+    worst.see(torch.tensor([0.0]), torch.tensor([1.0]), "there")
+    assert not worst.passed and worst.first_failure == "here"
+
+
+def test_a_ledger_that_is_not_the_parents_is_compared_by_outputs() -> None:
+    graph = traced()
+    first, second = gg.apply(graph, "widen(0, extra=2)"), gg.apply(graph, "split(3)")
+    verdict = gg.verify(first, second)
+    assert verdict.preserved is True and verdict.modes == ("eval",)
+    assert any("no common ledger" in note for note in verdict.notes)
+    relabelled = dataclasses.replace(second, base="graphgrow:resnet")
+    assert gg.verify(graph, relabelled).preserved is True
