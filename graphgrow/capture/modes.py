@@ -6,6 +6,7 @@ graphs differ in nothing but a mode flag, the operator becomes a module, which a
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,10 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from graphgrow.layers import ScaledDotProductAttention
+from graphgrow.capture.inplace import is_inplace
+from graphgrow.layers import ScaledDotProductAttention, require_same
+
+_EFFECTS = {torch._assert, require_same, operator.setitem}
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     F.dropout: nn.Dropout,
@@ -25,14 +29,23 @@ _DROPOUTS: dict[Any, type[nn.Module]] = {
 }
 
 
+def prune(graph: fx.Graph, root: nn.Module) -> None:
+    """Erase nodes that nothing reads and that do nothing besides: what a mode's checks of its fast paths leave."""
+    for node in reversed(list(graph.nodes)):
+        idle = node.op == "get_attr" or (node.op in ("call_function", "call_method") and node.target not in _EFFECTS)
+        if idle and not node.users and not is_inplace(node, root):
+            graph.erase_node(node)
+
+
 def same_structure(train: fx.Graph, evaluation: fx.Graph) -> bool:
     """Whether two graphs of one model agree node by node, mode flags aside."""
     if len(train.nodes) != len(evaluation.nodes):
         return False
+    mine, theirs = _numbered(train), _numbered(evaluation)
     return all(
-        (a.op, a.target, a.name) == (b.op, b.target, b.name)
-        and ({*map(str, a.all_input_nodes)} == {*map(str, b.all_input_nodes)})
-        and (_arguments(a) == _arguments(b) or a.target in _REVIVERS)
+        (a.op, a.target) == (b.op, b.target)
+        and [mine[n] for n in a.all_input_nodes] == [theirs[n] for n in b.all_input_nodes]
+        and (_arguments(a, mine) == _arguments(b, theirs) or a.target in _REVIVERS)
         for a, b in zip(train.nodes, evaluation.nodes, strict=True)
     )
 
@@ -45,8 +58,9 @@ def revive(train: fx.Graph, evaluation: fx.Graph, add: Callable[[str, nn.Module]
         evaluation: the graph of the other mode, with the same structure.
         add: registers a new module under a proposed path and returns the path.
     """
+    mine, theirs = _numbered(train), _numbered(evaluation)
     pairs = zip(train.nodes, evaluation.nodes, strict=True)
-    for node in [mine for mine, other in pairs if _arguments(mine) != _arguments(other)]:
+    for node in [a for a, b in pairs if _arguments(a, mine) != _arguments(b, theirs)]:
         module, inputs = _REVIVERS[node.target](node)
         path = add(f"{node.name}_live", module)
         with train.inserting_before(node):
@@ -56,8 +70,14 @@ def revive(train: fx.Graph, evaluation: fx.Graph, add: Callable[[str, nn.Module]
         train.erase_node(node)
 
 
-def _arguments(node: fx.Node) -> str:
-    return f"{node.args!r} {dict(node.kwargs)!r}"
+def _numbered(graph: fx.Graph) -> dict[fx.Node, int]:
+    return {node: number for number, node in enumerate(graph.nodes)}
+
+
+def _arguments(node: fx.Node, numbers: dict[fx.Node, int]) -> str:
+    """The arguments as text, nodes by their place: names may differ where something was pruned."""
+    args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda used: f"%{numbers[used]}")
+    return f"{args!r} {kwargs!r}"
 
 
 def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import traceback
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 import graphgrow.errors
-from graphgrow.capture.modes import revive, same_structure
+from graphgrow.capture.inplace import thread_inplace
+from graphgrow.capture.modes import prune, revive, same_structure
 from graphgrow.capture.tracer import ShapeTracer
 from graphgrow.errors import CaptureError, GraphGrowError
 from graphgrow.ir.editor import rebuild
@@ -76,11 +76,15 @@ def capture(
         raise _explain(failures[present], model) from failures[present]
     notes: list[str] = []
     modes = frozenset({"train", "eval"})
+    for graph in graphs.values():
+        thread_inplace(graph, model)
+        prune(graph, model)
     alive = len(graphs) == 2 and same_structure(graphs["train"], graphs["eval"])
     if not alive:
         other = "eval" if present == "train" else "train"
         modes = frozenset({present})
-        notes.append(f"in {other} mode this model has another graph; the graph holds for {present} mode alone")
+        why = f": {failures[other]}" if other in failures else ""
+        notes.append(f"in {other} mode this model has another graph{why}; this one holds for {present} mode alone")
     kept = "train" if alive else present
     module = _assemble(model, graphs[kept], tracers[kept], graphs["eval"] if alive else None)
     _copy_modes(model, module)
@@ -203,8 +207,6 @@ def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation
     if evaluation is not None:
         revive(graph, evaluation, add)
     module = rebuild(graph, model, constants, type(model).__name__)
-    module.graph.eliminate_dead_code(lambda node: node.target is operator.setitem or node.is_impure())
-    module.recompile()
     return module
 
 

@@ -225,7 +225,10 @@ class ShapeTracer(fx.Tracer):
             return True
         if expansion_of(type(m)) is not None:
             return False
-        return module_rule(type(m)) is not None or super().is_leaf_module(m, module_qualified_name)
+        if module_rule(type(m)) is not None:
+            return True
+        composite = any(True for _ in m.children())  # nn.TransformerEncoderLayer and its like are looked into
+        return super().is_leaf_module(m, module_qualified_name) and not composite
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Expand composite layers of torch.nn into the operators that they are made of."""

@@ -17,6 +17,7 @@ from graphgrow.report import table
 from graphgrow.rewrite.contract import Mutation
 
 Watch = Callable[[int, Score], None]
+BASE = "graphgrow.demo.digits:build_model"
 
 
 class Narration:
@@ -88,6 +89,7 @@ class Narration:
         self._say(f"  figure        {', '.join(picture.name for picture in pictures)}")
         self._say("  each stage    NN-name.onnx, parity-checked, and its record NN-name.json")
         self._say(f"  grown model   {saved.name}/ (ledger and weights)")
+        self._say(f"\nlook into it: graphgrow inspect {saved} --base {BASE}", style="dim")
         self._say(f"done in {seconds:.0f} s")
 
     def _say(self, text: str, style: str | None = None) -> None:

@@ -60,8 +60,8 @@ def train_to_plateau(
 ) -> int:
     """Train until the validation loss falls no more, settle from where it was lowest, and keep the lowest.
 
-    If that is not below the loss before training, all goes back to where it was: no stage is worse than the one
-    before it. The learning rate is at the end what it was at the start.
+    If that is not below the loss before training, all goes back to where it was, so that the validation loss never
+    rises from stage to stage. The learning rate is at the end what it was at the start.
 
     Args:
         model: trained in place.
@@ -115,7 +115,7 @@ class _Snapshot:
 
     def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
         model.load_state_dict(self.model)
-        optimizer.load_state_dict(self.optimizer)
+        optimizer.load_state_dict(copy.deepcopy(self.optimizer))  # it would train on in the very tensors it is given
 
 
 def _set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:

@@ -40,6 +40,6 @@ def dropout(call: Call, input: Value, p: float = 0.5, training: Any = True, inpl
 def stochastic_depth(call: Call, input: Value) -> Value:
     """Whole rows of the batch are dropped: one mask for all units, so copies share it."""
     mode = getattr(call.module, "mode", "row")
-    if mode not in ("row", "batch"):
-        call.freeze(input.axes, f"stochastic depth of mode {mode!r}")
+    if mode != "batch":
+        call.freeze(input.axes if mode != "row" else input.axes[:1], f"stochastic depth of mode {mode!r}")
     return call.output(input.axes, call.same_flow(input))

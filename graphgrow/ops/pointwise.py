@@ -38,7 +38,7 @@ def random_slope(call: Call, input: Value) -> Value:
 
 @rule(
     nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus,
-    F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus, torch.sigmoid, torch.cos, "sigmoid", "cos", "softplus",
+    F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus, torch.sigmoid, torch.cos, "sigmoid", "cos",
 )  # fmt: skip
 def bounded(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Finite everywhere, not zero at zero."""

@@ -40,8 +40,7 @@ def grow(network: Network, editor: Editor, plan: Plan, generator: torch.Generato
     """
     changes = _grow_tensors(network, editor, plan, generator)
     sizes = {plan.units.space: plan.units.new_size}
-    touching = network.analysis.touching(plan.units.space)
-    for facts in touching:
+    for facts in network.analysis.facts.values():  # a number read off the axis may be used far from it
         _restate_attributes(editor, facts, sizes)
     _drop_assertions(network, editor, plan.units.space)
     _follow(network, editor, sizes)
@@ -107,13 +106,14 @@ def _spread_shares(plan: Plan, growths: Mapping[Value, TensorGrowth], changes: l
 
 
 def _restate_attributes(editor: Editor, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+    restated = [size for size in facts.sizes if size.slot.on_module and _changes(size.terms, sizes)]
+    pinned = [pin for pin in facts.pins if _changes(pin.terms, sizes)]
+    if not restated and not pinned:
+        return
     node = editor.node(facts.node.name)
-    for size in facts.sizes:
-        if size.slot.on_module and _changes(size.terms, sizes):
-            editor.set(node, size.slot, _predicted(size, sizes))
-    for pin in facts.pins:
-        if not _changes(pin.terms, sizes):
-            continue
+    for size in restated:
+        editor.set(node, size.slot, _predicted(size, sizes))
+    for pin in pinned:
         if any(leaf.frozen for term in pin.terms for leaf in leaves(term)):
             raise Declined(f"a number at `{node.name}` is computed from this size and from one of the inputs'")
         editor.set(node, pin.slot, pin.value)

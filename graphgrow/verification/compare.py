@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.inplace import is_inplace
 from graphgrow.ir.editor import Editor
 from graphgrow.verification.places import Places, project
 from graphgrow.verification.stepper import Stepper, execute
@@ -85,12 +86,15 @@ def run_pair(
     for child in after.graph.nodes:
         if child.name in parents:
             _advance(first, order, child.name, outputs)
+        parent = parents.get(child.name)
+        arrived = None
+        if parent is not None and parent.op.startswith("call") and child.name not in shared:
+            arrived = _arrivals(parent, first, second, places, shared, fed, is_inplace(parent, before))
         value = second.run(child)
         if child.op == "placeholder" or any(used.name in fed for used in child.all_input_nodes):
             fed.add(child.name)
-        parent = parents.get(child.name)
-        if parent is not None and child.name in fed and parent.op.startswith("call"):
-            _square(operators, parent, first, second, value, places, shared, fed, worst)
+        if parent is not None and arrived is not None and child.name in fed:
+            _square(operators, parent, arrived, value, places, worst)
         if child.op == "output":
             return outputs[-1], value
         second.release(child)
@@ -111,20 +115,24 @@ def _advance(stepper: Stepper, order: Any, name: str, outputs: list[Any]) -> Non
             return
 
 
-def _square(
-    operators: nn.Module,
-    node: fx.Node,
-    first: Stepper,
-    second: Stepper,
-    value: Any,
-    places: Places,
-    shared: frozenset[str],
-    fed: set[str],
-    worst: Worst,
-) -> None:
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point() or node.name in shared:
-        return
-    seen: list[torch.Tensor] = []
+@dataclass
+class _Arrivals:
+    """What the parent's operator is applied to: the child's inputs cut down to the old units."""
+
+    args: Any
+    kwargs: Any
+    cut: list[torch.Tensor]
+
+
+def _arrivals(
+    node: fx.Node, first: Stepper, second: Stepper, places: Places, shared: frozenset[str], fed: set[str], fresh: bool
+) -> _Arrivals | None:
+    """The inputs of a node as they arrive in the child, None where they cannot be laid beside the parent's.
+
+    What does not stem from the model's inputs (parameters, sizes) is the parent's own. With `fresh` the tensors are
+    copies, for operators that overwrite them.
+    """
+    cut: list[torch.Tensor] = []
     usable = True
 
     def argument(used: fx.Node) -> Any:
@@ -132,23 +140,31 @@ def _square(
         arrived = second.values.get(used.name)
         if used.name not in fed or not isinstance(arrived, torch.Tensor):
             usable = usable and not (used.name in fed and isinstance(arrived, (tuple, list)))
-            return first.values[used.name]
+            own = first.values.get(used.name)
+            return own.clone() if fresh and isinstance(own, torch.Tensor) else own
         usable = usable and used.name not in shared
-        cut = project(arrived, places.get(used.name))
-        seen.append(cut)
-        return cut
+        value = project(arrived, places.get(used.name))
+        value = value.clone() if fresh else value
+        cut.append(value)
+        return value
 
     args, kwargs = fx.node.map_arg(node.args, argument), fx.node.map_arg(node.kwargs, argument)
-    if not usable:
+    return _Arrivals(args, kwargs, cut) if usable else None
+
+
+def _square(
+    operators: nn.Module, node: fx.Node, arrived: _Arrivals, value: Any, places: Places, worst: Worst
+) -> None:
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return
-    expected = execute(operators, node, args, kwargs)
+    expected = execute(operators, node, arrived.args, arrived.kwargs)
     actual = project(value, places.get(node.name))
     if not isinstance(expected, torch.Tensor):
         return
     if expected.shape != actual.shape:
         worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), f"{node.name} (shape)")
         return
-    magnitude = _magnitude(operators, node, args, expected, seen)
+    magnitude = _magnitude(operators, node, expected, arrived.cut)
     worst.see(*_errors(actual, expected, LOCAL_TOLERANCE * magnitude), node.name)
 
 
@@ -160,7 +176,7 @@ def _errors(actual: torch.Tensor, expected: torch.Tensor, limit: torch.Tensor) -
 
 
 def _magnitude(
-    operators: nn.Module, node: fx.Node, args: Any, expected: torch.Tensor, seen: Sequence[torch.Tensor]
+    operators: nn.Module, node: fx.Node, expected: torch.Tensor, seen: Sequence[torch.Tensor]
 ) -> torch.Tensor:
     """|W| |x| + |b|, with the largest |x| for each output channel, where the operator is a linear map.
 

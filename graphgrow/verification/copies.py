@@ -46,6 +46,9 @@ def quiet(module: M) -> M:
         for node in module.graph.nodes:
             if node.op == "call_function" and node.target in _NOISY_FUNCTIONS:
                 node.args, node.kwargs = node.args[:1], {"p": 0.0, "training": False}
+            elif node.op == "call_function" and node.target is F.scaled_dot_product_attention:
+                node.args = node.args[:4] + (0.0,) * (len(node.args) > 4) + node.args[5:]
+                node.kwargs = {**node.kwargs, **({"dropout_p": 0.0} if "dropout_p" in node.kwargs else {})}
         module.recompile()
     return module
 

@@ -1,0 +1,92 @@
+"""The entry point `graphgrow`: its commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import errno
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from graphgrow import __version__
+from graphgrow.cli import demo, grow, inspect, onnx, verify
+from graphgrow.cli.screen import complain, show_text
+from graphgrow.errors import GraphGrowError
+
+
+class Commands(TyperGroup):
+    """Turns an error into one message on standard error and the exit code 1, unless --debug asks for the traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted", "")
+            raise typer.Exit(130) from None
+        except GraphGrowError as error:
+            if ctx.params.get("debug"):
+                raise
+            complain("error", str(error))
+            raise typer.Exit(1) from None
+        except (typer.Exit, typer.Abort, typer.TyperException):
+            raise
+        except Exception as error:
+            pipe_closed = isinstance(error, OSError) and error.errno == errno.EPIPE
+            if ctx.params.get("debug") or pipe_closed:
+                raise
+            complain(
+                "unexpected error",
+                f"{type(error).__name__}: {error}\nThis may be a defect of graphgrow; `graphgrow --debug ...` shows where.",
+            )
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (inspect.inspect, inspect.mutations, grow.grow, verify.verify, onnx.export, onnx.bench, demo.demo):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        show_text(f"graphgrow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Change the architecture of a torch model while it keeps the function it computes.
+
+    A first walk, from a named model to a benchmarked ONNX file:
+
+    \b
+      graphgrow inspect graphgrow:resnet
+      graphgrow mutations graphgrow:resnet --pass widen
+      graphgrow grow graphgrow:resnet "widen(stem, extra=8)" --out runs/wide
+      graphgrow verify runs/wide
+      graphgrow export runs/wide -o runs/wide.onnx
+      graphgrow bench runs/wide.onnx
+
+    Exit codes: 0 done, 1 refused or not preserved, 2 wrong usage, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
