@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
 from graphgrow.cli.screen import show, show_json, show_text
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from graphgrow.graph import Graph
+    from graphgrow.rewrite.groups import Group
 
 
 def inspect(
@@ -24,7 +27,7 @@ def inspect(
 ) -> None:
     """Show what can grow in a model, what cannot, and why.
 
-    \b
+    For example:
       graphgrow inspect torchvision:resnet18
       graphgrow inspect my.package:build_model --input 2,3,64,64
     """
@@ -48,7 +51,7 @@ def mutations(
 ) -> None:
     """List the mutations that apply to a model, one a line, ready for `graphgrow grow`.
 
-    \b
+    For example:
       graphgrow mutations graphgrow:vit --pass widen
     """
     found = [str(mutation) for mutation in open_model(model, shape, base).mutations(pass_name)]
@@ -86,4 +89,53 @@ def _facts(graph: Graph, model: str) -> dict[str, object]:
 
 
 def _explain(graph: Graph, model: str) -> None:
-    ...
+    """The graph for a person: a summary, what can grow, what cannot, and what else there is to know."""
+    from graphgrow.stage.cost import count_flops
+
+    shapes = ", ".join("x".join(map(str, spec.shape)) for spec in graph.inputs.tensors)
+    modes = " and ".join(sorted(graph.modes))
+    show(
+        f"[bold]{model}[/]: {type(graph.module).__name__}, {graph.parameter_count:,} parameters, "
+        f"{count_flops(graph) / 1e6:,.1f} MFLOPs for one sample",
+        f"  captured with {graph.way} on {shapes}, valid in {modes} mode, {len(graph.ledger)} mutations applied",
+        *(f"  [yellow]note[/] {escape(note)}" for note in graph.notes),
+    )
+    growing = [group for group in graph.groups if group.frozen is None]
+    frozen = [group for group in graph.groups if group.frozen is not None]
+    show(f"\n[bold]{len(growing)} channel groups can grow[/]")
+    if growing:
+        show(_table(("written by", "read by"), [(g, _some(g.members), _some(g.readers)) for g in growing]))
+    if frozen:
+        show(f"\n[bold]{len(frozen)} cannot[/]", _table(("why",), [(g, str(g.frozen)) for g in frozen]))
+    if graph.analysis.unknown:
+        show("\n[bold]operators that froze what they touch[/]")
+        for text, nodes in _by_text(graph).items():
+            show(f"  {escape(text)}: {_some(nodes)}")
+    if growing:
+        show(f"\n[dim]next: graphgrow mutations {model}[/]")
+
+
+def _table(titles: tuple[str, ...], rows: list[tuple[Group, *tuple[str, ...]]]) -> Table:
+    """Groups with their sizes; a name is never cut, since it is what a mutation is written with."""
+    from rich.table import Table
+
+    result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    result.add_column("  group", no_wrap=True, min_width=max(len(group.name) + 2 for group, *_ in rows))
+    result.add_column("units", justify="right", no_wrap=True, min_width=5)
+    for title in titles:
+        result.add_column(title, no_wrap=True, overflow="ellipsis", ratio=1)
+    for group, *cells in rows:
+        result.add_row(f"  {escape(group.name)}", f"{group.size:,}", *map(escape, cells))
+    return result
+
+
+def _some(paths: Sequence[str], most: int = 2) -> str:
+    shown = ", ".join(paths[:most])
+    return shown if len(paths) <= most else f"{shown} and {len(paths) - most} more"
+
+
+def _by_text(graph: Graph) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for node, text in graph.analysis.unknown.items():
+        found.setdefault(text, []).append(node.name)
+    return found

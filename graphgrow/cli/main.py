@@ -70,8 +70,6 @@ def start(
     """Change the architecture of a torch model while it keeps the function it computes.
 
     A first walk, from a named model to a benchmarked ONNX file:
-
-    \b
       graphgrow inspect graphgrow:resnet
       graphgrow mutations graphgrow:resnet --pass widen
       graphgrow grow graphgrow:resnet "widen(stem, extra=8)" --out runs/wide

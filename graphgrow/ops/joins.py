@@ -125,7 +125,8 @@ def _looked_up(call: Call, table: Value, index: Value) -> Value:
     axes = (*index.axes, *table.axes[1:])
     if len(axes) != len(meta_shape(call.meta)):
         raise RuleDeclined("indexed by a mask")
-    return call.output(axes, fl.Choose((call.operand(table, drop=[0]), call.operand(index))))
+    rows = fl.Same(call.operand(table, drop=[0]))
+    return call.output(axes, fl.Along(index.axes, call.operand(index), rows))
 
 
 def _sliced(call: Call, term: Term, item: slice, size: int) -> Term:

@@ -152,6 +152,7 @@ def _compare_networks(
         nodes, outputs, buffers = Worst(), Worst(), Worst()
         reference, trial = (_in_mode(net.module, mode) for net in (parent, child))
         seen: list[Any] = []
+        noises: list[Any] = []
         noisy = _in_mode(perturb(reference, probes.seed), mode)
         for probe in probes.drawn(mode, torch.float64):
             with torch.no_grad():
@@ -164,6 +165,7 @@ def _compare_networks(
                 first, second = run_pair(reference, trial, probe, places, shared, nodes)
                 compare_outputs(first, second, noise, outputs, SLACK, UNIT)
                 seen.append(first)
+                noises.append(noise)
             if mode == "train":
                 compare_buffers(reference, trial, noisy, tensor_places(steps), buffers, SLACK, UNIT)
         found.checks.append(nodes.check(mode, "nodes, float64"))
@@ -174,7 +176,7 @@ def _compare_networks(
         if mode == modes[0]:
             degenerate = _degeneracy(seen)
             if not degenerate and outputs.passed:
-                _plant(parent.module, child, mode, probes, found)
+                _plant(child, mode, seen[0], noises[0], probes, found)
     return degenerate
 
 
@@ -273,18 +275,15 @@ def _degeneracy(outputs: list[Any]) -> str:
     return ""
 
 
-def _plant(parent: fx.GraphModule, child: Network, mode: str, probes: _Probes, found: _Findings) -> None:
-    """Change one weight that matters by one part in 10^6 and see the comparison fail."""
+def _plant(child: Network, mode: str, first: Any, noise: Any, probes: _Probes, found: _Findings) -> None:
+    """Change one weight that matters by one part in 10^6 and see the comparison with the parent's output fail."""
     probe = probes.drawn(mode, torch.float64)[0]
     wrong = _in_mode(double_module(child.module), mode)
     name, position = _weight_that_matters(wrong, probe, {n for step in child.steps for n in step.touched})
     with torch.no_grad():
         parameter = wrong.get_parameter(name)
         parameter.view(-1)[position] *= 1 + PLANTED
-        reference = _in_mode(double_module(parent), mode)
         worst = Worst()
-        noise = perturb(reference, probes.seed)(*probe[0], **probe[1])
-        first = reference(*probe[0], **probe[1])
         compare_outputs(first, wrong(*probe[0], **probe[1]), noise, worst, SLACK, UNIT)
     if worst.passed:
         found.doubts.append(f"a mistake of 1e-6 planted in `{name}` was not seen, so that a yes would mean nothing")

@@ -1,0 +1,63 @@
+"""`graphgrow grow`: apply mutations, verify the result, and save it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
+from graphgrow.cli.screen import show, show_json, show_text
+from graphgrow.errors import NotPreserved
+
+
+def grow(
+    model: ModelArgument,
+    mutations: Annotated[
+        list[str],
+        typer.Argument(metavar="MUTATION...", show_default=False, help='As "widen(stem, extra=8)"; several in order.'),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the grown model goes.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the fresh weights.")] = 0,
+    shape: InputOption = None,
+    base: BaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply mutations to a model, verify that its function is preserved, and save it.
+
+    All of them or none; nothing is written unless the verdict is a plain yes. A saved folder can be grown again.
+
+    For example:
+      graphgrow grow graphgrow:resnet "widen(stem, extra=8)" "split(stages.0.0.conv1)" --out runs/wide
+    """
+    from graphgrow.rewrite.apply import apply
+    from graphgrow.store.folder import save
+    from graphgrow.verification.verify import verify
+
+    graph = open_model(model, shape, base)
+    grown = apply(graph, mutations, seed=seed)
+    verdict = verify(graph, grown, seed=seed)
+    if verdict.preserved is not True:
+        raise NotPreserved(f"{verdict}\nnothing was saved; leave out the mutation at fault, or report it as a defect")
+    save(grown, out)
+    if as_json:
+        show_json(
+            {
+                "model": model,
+                "folder": str(out),
+                "mutations": [str(entry.mutation) for entry in grown.ledger.entries[len(graph.ledger) :]],
+                "seed": seed,
+                "parameters_before": graph.parameter_count,
+                "parameters_after": grown.parameter_count,
+                "preserved": verdict.preserved,
+                "max_error": verdict.max_error,
+                "bound": verdict.bound,
+            }
+        )
+        return
+    for mutation in mutations:
+        show(f"[cyan]{mutation}[/]")
+    show(f"{graph.parameter_count:,} -> [bold]{grown.parameter_count:,}[/] parameters")
+    show_text(str(verdict))
+    show(f"saved in {out}; [dim]next: graphgrow export {out} -o {out}.onnx[/]")
