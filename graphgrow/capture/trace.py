@@ -184,16 +184,12 @@ def _run_once(
 def _mode(model: nn.Module, training: bool) -> Iterator[None]:
     """The whole model in one mode, and each of its modules back in its own afterwards."""
     before = [(module, module.training) for module in model.modules()]
-    buffers = {id(b): b.clone() for b in model.buffers()} if training else {}
     try:
         model.train(training)
         yield
     finally:
         for module, mode in before:
             module.training = mode
-        for buffer in model.buffers():
-            if id(buffer) in buffers and not torch.equal(buffer, buffers[id(buffer)]) and not buffer.is_meta:
-                buffer.copy_(buffers[id(buffer)])
 
 
 def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation: fx.Graph | None) -> fx.GraphModule:

@@ -22,7 +22,7 @@ def demo(
     and benchmarks; ends with a table and a figure.
 
     For example:
-      graphgrow demo --out runs/demo
+    $ graphgrow demo --out runs/demo
     """
     from graphgrow.demo import run_demo
 

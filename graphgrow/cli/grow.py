@@ -29,7 +29,7 @@ def grow(
     All of them or none; nothing is written unless the verdict is a plain yes. A saved folder can be grown again.
 
     For example:
-      graphgrow grow graphgrow:resnet "widen(stem, extra=8)" "split(stages.0.0.conv1)" --out runs/wide
+    $ graphgrow grow graphgrow:resnet "widen(stem, extra=8)" "split(stages.0.0.conv1)" --out runs/wide
     """
     from graphgrow.rewrite.apply import apply
     from graphgrow.store.folder import save

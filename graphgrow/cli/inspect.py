@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
-from graphgrow.cli.screen import show, show_json, show_text
+from graphgrow.cli.screen import console, show, show_json, show_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,8 +28,8 @@ def inspect(
     """Show what can grow in a model, what cannot, and why.
 
     For example:
-      graphgrow inspect torchvision:resnet18
-      graphgrow inspect my.package:build_model --input 2,3,64,64
+    $ graphgrow inspect torchvision:resnet18
+    $ graphgrow inspect my.package:build_model --input 2,3,64,64
     """
     graph = open_model(model, shape, base)
     if as_json:
@@ -52,7 +52,7 @@ def mutations(
     """List the mutations that apply to a model, one a line, ready for `graphgrow grow`.
 
     For example:
-      graphgrow mutations graphgrow:vit --pass widen
+    $ graphgrow mutations graphgrow:vit --pass widen
     """
     found = [str(mutation) for mutation in open_model(model, shape, base).mutations(pass_name)]
     if as_json:
@@ -104,7 +104,8 @@ def _explain(graph: Graph, model: str) -> None:
     frozen = [group for group in graph.groups if group.frozen is not None]
     show(f"\n[bold]{len(growing)} channel groups can grow[/]")
     if growing:
-        show(_table(("written by", "read by"), [(g, _some(g.members), _some(g.readers)) for g in growing]))
+        rows = [(group, _some(group.members), _some(group.readers)) for group in growing]
+        show(_table(("written by", "read by"), rows))
     if frozen:
         show(f"\n[bold]{len(frozen)} cannot[/]", _table(("why",), [(g, str(g.frozen)) for g in frozen]))
     if graph.analysis.unknown:
@@ -119,11 +120,13 @@ def _table(titles: tuple[str, ...], rows: list[tuple[Group, *tuple[str, ...]]]) 
     """Groups with their sizes; a name is never cut, since it is what a mutation is written with."""
     from rich.table import Table
 
+    named = max(len(group.name) for group, *_ in rows) + 2
+    left = (console().width - named - 10) // len(titles) - 2
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    result.add_column("  group", no_wrap=True, min_width=max(len(group.name) + 2 for group, *_ in rows))
-    result.add_column("units", justify="right", no_wrap=True, min_width=5)
+    result.add_column("  group", no_wrap=True, min_width=named)
+    result.add_column("units", justify="right", no_wrap=True, min_width=6)
     for title in titles:
-        result.add_column(title, no_wrap=True, overflow="ellipsis", ratio=1)
+        result.add_column(title, no_wrap=True, overflow="ellipsis", max_width=max(left, 12))
     for group, *cells in rows:
         result.add_row(f"  {escape(group.name)}", f"{group.size:,}", *map(escape, cells))
     return result
@@ -131,7 +134,7 @@ def _table(titles: tuple[str, ...], rows: list[tuple[Group, *tuple[str, ...]]]) 
 
 def _some(paths: Sequence[str], most: int = 2) -> str:
     shown = ", ".join(paths[:most])
-    return shown if len(paths) <= most else f"{shown} and {len(paths) - most} more"
+    return shown if len(paths) <= most else f"{len(paths)}: {shown}, ..."
 
 
 def _by_text(graph: Graph) -> dict[str, list[str]]:

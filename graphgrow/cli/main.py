@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
+from collections.abc import Callable
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
@@ -50,8 +53,15 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _help(command: Callable[..., None]) -> str:
+    """A docstring as help text: each paragraph on one line, to be wrapped to the terminal, and each example on its."""
+    return re.sub(r"(?<!\n)\n(?![\n$])", " ", cleandoc(command.__doc__ or ""))
+
+
 for command in (inspect.inspect, inspect.mutations, grow.grow, verify.verify, onnx.export, onnx.bench, demo.demo):
-    app.command()(command)
+    app.command(help=_help(command))(command)
 
 
 def _version(wanted: bool) -> None:
@@ -60,7 +70,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def start(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
@@ -70,15 +79,18 @@ def start(
     """Change the architecture of a torch model while it keeps the function it computes.
 
     A first walk, from a named model to a benchmarked ONNX file:
-      graphgrow inspect graphgrow:resnet
-      graphgrow mutations graphgrow:resnet --pass widen
-      graphgrow grow graphgrow:resnet "widen(stem, extra=8)" --out runs/wide
-      graphgrow verify runs/wide
-      graphgrow export runs/wide -o runs/wide.onnx
-      graphgrow bench runs/wide.onnx
+    $ graphgrow inspect graphgrow:resnet
+    $ graphgrow mutations graphgrow:resnet --pass widen
+    $ graphgrow grow graphgrow:resnet "widen(stem, extra=8)" --out runs/wide
+    $ graphgrow verify runs/wide
+    $ graphgrow export runs/wide -o runs/wide.onnx
+    $ graphgrow bench runs/wide.onnx
 
     Exit codes: 0 done, 1 refused or not preserved, 2 wrong usage, 130 interrupted.
     """
+
+
+app.callback(help=_help(start))(start)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ def export(
     """Export a model to ONNX; the file appears only if onnxruntime computes what torch does.
 
     For example:
-      graphgrow export runs/wide -o runs/wide.onnx
+    $ graphgrow export runs/wide -o runs/wide.onnx
     """
     from graphgrow.export import export_onnx
 
@@ -51,8 +51,8 @@ def bench(
     """Time ONNX files with onnxruntime; two files are also compared, run in turns.
 
     For example:
-      graphgrow bench runs/wide.onnx --batch-sizes 1,8
-      graphgrow bench runs/demo/05-widen.onnx runs/demo/00-base.onnx
+    $ graphgrow bench runs/wide.onnx --batch-sizes 1,8
+    $ graphgrow bench runs/demo/05-widen.onnx runs/demo/00-base.onnx
     """
     from graphgrow.bench import benchmark, compare
 

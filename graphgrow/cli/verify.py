@@ -19,7 +19,7 @@ def verify(
     ],
     after: Annotated[
         str | None,
-        typer.Argument(metavar="[AFTER]", show_default=False, help="The model that was grown from it."),
+        typer.Argument(metavar="AFTER", show_default=False, help="The model that was grown from it."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random inputs.")] = 0,
     shape: InputOption = None,
@@ -28,12 +28,12 @@ def verify(
 ) -> None:
     """Compare a grown model with what it was grown from, in float64, node by node.
 
-    A folder alone is compared with its base, built again from its name. Exit code 1 unless the function is preserved;
-    it is not where the model was trained after it had grown.
+    A folder alone is compared with its base, built again from its name. The exit code is 1 unless the function is
+    preserved, which it is not if the model was trained after it had grown.
 
     For example:
-      graphgrow verify runs/wide
-      graphgrow verify runs/wide runs/wider
+    $ graphgrow verify runs/wide
+    $ graphgrow verify runs/wide runs/wider
     """
     from graphgrow.verification.verify import verify as compare
 
