@@ -1,11 +1,11 @@
 """graphgrow: change the architecture of a torch model while it keeps its function.
 
-    import graphgrow as gg
+import graphgrow as gg
 
-    graph = gg.trace(model, example_inputs)
-    grown = gg.apply(graph, "widen(layer1.0.conv1, extra=16)")
-    print(gg.verify(graph, grown))
-    grown.module  # an ordinary nn.Module: train it, save it, export it
+graph = gg.trace(model, example_inputs)
+grown = gg.apply(graph, "widen(layer1.0.conv1, extra=16)")
+print(gg.verify(graph, grown))
+grown.module  # an ordinary nn.Module: train it, save it, export it
 """
 
 from __future__ import annotations

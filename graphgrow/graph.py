@@ -84,5 +84,3 @@ class Mutations(Sequence[Mutation]):
                 return False
             self._found.append(mutation)
         return True
-
-

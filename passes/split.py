@@ -44,9 +44,7 @@ class Split(Mutation):
         for group in growable(network, cls._plan):
             yield cls(group.name)
 
-    def rewrite(
-        self, network: Network, editor: Editor, generator: torch.Generator
-    ) -> tuple[Step, list[TensorChange]]:
+    def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Duplicate the units."""
         return grow(network, editor, self._planned(network), generator)
 

@@ -42,9 +42,7 @@ class Widen(Mutation):
         for group in growable(network, cls._plan):
             yield cls(group.name, max(1, group.size // 2))
 
-    def rewrite(
-        self, network: Network, editor: Editor, generator: torch.Generator
-    ) -> tuple[Step, list[TensorChange]]:
+    def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Append the units."""
         if self.extra <= 0:
             raise MutationError(f"extra={self.extra}: at least 1 unit must be added")

@@ -58,7 +58,8 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        result: torch.Tensor = x + self.mlp(self.norm2(x))
+        return result
 
 
 def sequence(body: nn.Module, dim: int = 12) -> nn.Module:
@@ -90,7 +91,8 @@ class GatedMLP(nn.Module):
             up, gate = self.up(hidden).chunk(2, dim=-1)
         else:
             up, gate = self.up(hidden), self.gate(hidden)
-        return x + self.down(F.silu(gate) * up)
+        result: torch.Tensor = x + self.down(F.silu(gate) * up)
+        return result
 
 
 class SqueezeExcite(nn.Module):
@@ -119,7 +121,8 @@ class Shuffled(nn.Module):
         x = F.relu(self.grouped(self.first(x)))
         b, c, h, w = x.shape
         x = x.view(b, 3, c // 3, h, w).transpose(1, 2).contiguous().view(b, c, h, w)
-        return self.last(x).mean((2, 3))
+        result: torch.Tensor = self.last(x).mean((2, 3))
+        return result
 
 
 class TinyUNet(nn.Module):
@@ -218,6 +221,28 @@ class ImageNorm(nn.LayerNorm):
         return x.permute(0, 3, 1, 2)
 
 
+class _Decoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerDecoderLayer(12, 2, 16, dropout=0.0, batch_first=True)
+        self.decoder, self.head = nn.TransformerDecoder(layer, 1), nn.Linear(12, 3)
+
+    def forward(self, target: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.decoder(target, memory))
+        return result
+
+
+class _Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(5, 7, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(7, 9), nn.ReLU(), nn.Linear(9, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.gru(x)[0][:, -1])
+        return result
+
+
 def images() -> tuple[torch.Tensor, ...]:
     return (torch.randn(2, 3, 8, 8),)
 
@@ -283,7 +308,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], Example, list[str]]] = {
         ["widen(1.layers.0.linear1, ", "widen(1.layers.0.self_attn:heads, "],
     ),
     "nn.TransformerDecoder": (
-        lambda: _Decoder(),
+        _Decoder,
         lambda: (torch.randn(2, 4, 12), torch.randn(2, 6, 12)),
         ["widen(decoder.layers.0.linear1, ", "widen(decoder.layers.0.multihead_attn:heads, "],
     ),
@@ -294,30 +319,8 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], Example, list[str]]] = {
         lambda: (torch.randn(2, 1, 6, 6, 6),),
         ["widen(0, ", "split(0)"],
     ),
-    "recurrent": (lambda: _Recurrent(), tokens, ["widen(head.0, "]),
+    "recurrent": (_Recurrent, tokens, ["widen(head.0, "]),
 }
-
-
-class _Decoder(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        layer = nn.TransformerDecoderLayer(12, 2, 16, dropout=0.0, batch_first=True)
-        self.decoder, self.head = nn.TransformerDecoder(layer, 1), nn.Linear(12, 3)
-
-    def forward(self, target: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.head(self.decoder(target, memory))
-        return result
-
-
-class _Recurrent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.gru = nn.GRU(5, 7, batch_first=True)
-        self.head = nn.Sequential(nn.Linear(7, 9), nn.ReLU(), nn.Linear(9, 2))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.head(self.gru(x)[0][:, -1])
-        return result
 
 
 @pytest.mark.parametrize("name", sorted(ZOO))

@@ -53,8 +53,9 @@ def cover(name: str, options: argparse.Namespace) -> Row:
     try:
         torch.manual_seed(options.seed)
         model, example = build(name)
-        shape = options.input or (tuple(example[0].shape) if example else None)
-        args = example if example and shape == tuple(example[0].shape) else (torch.randn(shape),)
+        args = (torch.randn(options.input),) if options.input else example
+        if args is None:
+            raise gg.CaptureError(f"{name} has no example inputs of its own; give --input")
         if options.batch:
             args = tuple(arg[: options.batch] for arg in args)
         graph = gg.trace(model.to(options.device), tuple(arg.to(options.device) for arg in args))
@@ -115,7 +116,8 @@ def _chain(graph: gg.Graph, options: argparse.Namespace) -> str:
     mine, other = current.module.state_dict(), again.module.state_dict()
     same = mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in mine)
     outcome = "preserved" if verdict.preserved else f"{verdict.reason or 'undetermined'}"
-    return f"{outcome}, replay {'to the bit' if same else 'DIFFERS'}, {current.parameter_count / graph.parameter_count:.1f}x"
+    growth = current.parameter_count / graph.parameter_count
+    return f"{outcome}, replay {'to the bit' if same else 'DIFFERS'}, {growth:.1f}x"
 
 
 def _small(current: gg.Graph, graph: gg.Graph) -> bool:

@@ -1,6 +1,6 @@
 """Draw docs/architecture.svg: what flows from a model to a verified, exported grown model.
 
-    python tools/draw_architecture.py docs/architecture.svg
+python tools/draw_architecture.py docs/architecture.svg
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def expansion_of(module_class: type[nn.Module]) -> Expansion | None:
 
 
 def _multihead_attention(
-    module: nn.MultiheadAttention,
+    module: Any,  # an nn.MultiheadAttention, whose annotations hide that parts may be None
     query: Any,
     key: Any,
     value: Any,
@@ -36,7 +36,9 @@ def _multihead_attention(
 ) -> tuple[Any, Any]:
     """nn.MultiheadAttention: (N, L, E) or (L, N, E) -> the same shape, and the weights where asked for."""
     if module.bias_k is not None or module.add_zero_attn:
-        raise CaptureError("nn.MultiheadAttention with add_bias_kv or add_zero_attn is not supported; mark it as a leaf")
+        raise CaptureError(
+            "nn.MultiheadAttention with add_bias_kv or add_zero_attn is not supported; mark it as a leaf"
+        )
     if len(query.shape) != 3:
         raise CaptureError("nn.MultiheadAttention without a batch axis is not supported; mark it as a leaf")
     projections = _project(module, query, key, value)
@@ -58,11 +60,11 @@ def _multihead_attention(
     return module.out_proj(joined), weights
 
 
-def _dropout(module: nn.MultiheadAttention) -> float:
-    return module.dropout if module.training else 0.0
+def _dropout(module: Any) -> float:
+    return float(module.dropout) if module.training else 0.0
 
 
-def _project(module: nn.MultiheadAttention, query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
+def _project(module: Any, query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
     bias = module.in_proj_bias
     if module.in_proj_weight is None:
         weights = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
@@ -72,9 +74,7 @@ def _project(module: nn.MultiheadAttention, query: Any, key: Any, value: Any) ->
     else:
         weights = module.in_proj_weight.chunk(3)
     biases = (None, None, None) if bias is None else bias.chunk(3)
-    q, k, v = (
-        F.linear(x, weight, b) for x, weight, b in zip((query, key, value), weights, biases, strict=True)
-    )
+    q, k, v = (F.linear(x, weight, b) for x, weight, b in zip((query, key, value), weights, biases, strict=True))
     return q, k, v
 
 
@@ -100,7 +100,7 @@ def _additive(mask: Any, q: Any) -> Any:
     return torch.zeros_like(mask, dtype=q.dtype).masked_fill(mask, float("-inf"))
 
 
-def _weighted(module: nn.MultiheadAttention, q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any]:
+def _weighted(module: Any, q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any]:
     """Attention that also returns its weights (N, H, L, S); the scale is that of the width at capture."""
     scores = (q * (float(q.shape[-1]) ** -0.5)) @ k.transpose(-2, -1)
     if mask is not None:

@@ -12,7 +12,15 @@ from torch import fx, nn
 
 from graphgrow.errors import CaptureError
 
-_OPERATORS = {operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow, operator.iand, operator.ior}
+_OPERATORS = {
+    operator.iadd,
+    operator.isub,
+    operator.imul,
+    operator.itruediv,
+    operator.ipow,
+    operator.iand,
+    operator.ior,
+}
 _VIEWS = {
     "view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "expand", "chunk",
     "split", "unbind", "select", "narrow", "t", "contiguous", "detach",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -69,7 +69,7 @@ def capture(
             try:
                 graphs[mode] = tracer.trace(model)
                 tracers[mode] = tracer
-            except Exception as error:  # re-raised below as a CaptureError, unless the other mode can be captured
+            except Exception as error:  # noqa: BLE001  # re-raised below, or noted where only this mode fails
                 failures[mode] = error
     present = "train" if model.training else "eval"
     if present in failures:
@@ -117,9 +117,7 @@ def _refuse(model: nn.Module) -> None:
             raise CaptureError(f"`{name}` is complex or sparse, which no axis rule covers")
 
 
-def _bind(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Example values by parameter name of the forward (tensors and numbers), and those that the graph is fixed to."""
     signature = inspect.signature(model.forward)
     try:
@@ -202,8 +200,7 @@ def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation
 
     if evaluation is not None:
         revive(graph, evaluation, add)
-    module = rebuild(graph, model, constants, type(model).__name__)
-    return module
+    return rebuild(graph, model, constants, type(model).__name__)
 
 
 def _copy_modes(model: nn.Module, module: fx.GraphModule) -> None:
@@ -217,8 +214,8 @@ def _explain(error: Exception, model: nn.Module) -> GraphGrowError:
     """The error of a failed trace, with the place in the model's own code and what to do."""
     text = str(error) if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
     return CaptureError(
-        f"{type(model).__name__} cannot be traced: {text}{_place(error)}. If the place lies in a submodule whose inside "
-        "need not grow, mark it as a leaf: gg.trace(model, args, leaves=[TheSubmodule])"
+        f"{type(model).__name__} cannot be traced: {text}{_place(error)}. If the place lies in a submodule whose "
+        "inside need not grow, mark it as a leaf: gg.trace(model, args, leaves=[TheSubmodule])"
     )
 
 

@@ -46,7 +46,8 @@ class ValueProxy(fx.Proxy):
         return len(self._known("len()"))
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([self[i] for i in range(len(self._known("iteration")))])
+        items: Any = self  # fx gives proxies their operators at run time
+        return iter([items[i] for i in range(len(self._known("iteration")))])
 
     def __bool__(self) -> bool:
         return bool(self._known("a condition", data=True))
@@ -246,7 +247,8 @@ class ShapeTracer(fx.Tracer):
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Iterate over what the example holds."""
-        return iter([obj[i] for i in range(len(obj))])
+        items: Any = obj
+        return iter([items[i] for i in range(len(items))])
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Resolve a condition by the example."""

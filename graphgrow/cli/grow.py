@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
 from graphgrow.cli.screen import show, show_json, show_text
@@ -57,7 +58,8 @@ def grow(
         )
         return
     for mutation in mutations:
-        show(f"[cyan]{mutation}[/]")
+        show(f"[cyan]{escape(mutation)}[/]")
     show(f"{graph.parameter_count:,} -> [bold]{grown.parameter_count:,}[/] parameters")
     show_text(str(verdict))
-    show(f"saved in {out}; [dim]next: graphgrow export {out} -o {out}.onnx[/]")
+    where = escape(str(out))
+    show(f"saved in {where}", f"[dim]next: graphgrow export {where} -o {where}.onnx[/]")

@@ -95,7 +95,7 @@ def _explain(graph: Graph, model: str) -> None:
     shapes = ", ".join("x".join(map(str, spec.shape)) for spec in graph.inputs.tensors)
     modes = " and ".join(sorted(graph.modes))
     show(
-        f"[bold]{model}[/]: {type(graph.module).__name__}, {graph.parameter_count:,} parameters, "
+        f"[bold]{escape(model)}[/]: {type(graph.module).__name__}, {graph.parameter_count:,} parameters, "
         f"{count_flops(graph) / 1e6:,.1f} MFLOPs for one sample",
         f"  captured with {graph.way} on {shapes}, valid in {modes} mode, {len(graph.ledger)} mutations applied",
         *(f"  [yellow]note[/] {escape(note)}" for note in graph.notes),
@@ -113,10 +113,10 @@ def _explain(graph: Graph, model: str) -> None:
         for text, nodes in _by_text(graph).items():
             show(f"  {escape(text)}: {_some(nodes)}")
     if growing:
-        show(f"\n[dim]next: graphgrow mutations {model}[/]")
+        show(f"\n[dim]next: graphgrow mutations {escape(model)}[/]")
 
 
-def _table(titles: tuple[str, ...], rows: list[tuple[Group, *tuple[str, ...]]]) -> Table:
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[Group, *tuple[str, ...]]]) -> Table:
     """Groups with their sizes; a name is never cut, since it is what a mutation is written with."""
     from rich.table import Table
 

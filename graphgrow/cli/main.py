@@ -40,7 +40,7 @@ class Commands(TyperGroup):
                 raise
             complain(
                 "unexpected error",
-                f"{type(error).__name__}: {error}\nThis may be a defect of graphgrow; `graphgrow --debug ...` shows where.",
+                f"{type(error).__name__}: {error}\nThis may be a defect of graphgrow; graphgrow --debug shows where.",
             )
             raise typer.Exit(1) from None
 

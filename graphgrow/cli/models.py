@@ -102,7 +102,9 @@ def _example(shape: str, like: tuple[torch.Tensor, ...] | None) -> torch.Tensor:
     except ValueError:
         sizes = ()
     if not sizes or min(sizes) < 1:
-        raise typer.BadParameter(f"{shape!r} is no shape; give whole numbers from 1 on, as 2,3,64,64", param_hint="--input")
+        raise typer.BadParameter(
+            f"{shape!r} is no shape; give whole numbers from 1 on, as 2,3,64,64", param_hint="--input"
+        )
     spec = TensorSpec.of(like[0]) if like else TensorSpec(sizes, torch.float32)
     drawn = TensorSpec(sizes, spec.dtype, spec.low, spec.high)
     return drawn.sample(None, False, torch.Generator().manual_seed(WEIGHTS_SEED))

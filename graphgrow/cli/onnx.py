@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
 from graphgrow.cli.screen import show, show_json, show_text
@@ -32,13 +33,13 @@ def export(
         show_json(record.to_json())
         return
     batch = "any batch size" if record.dynamic_batch else "one batch size"
-    show(f"[bold]{output}[/]: {record.bytes / 1e6:.2f} MB, opset {record.opset}, {batch}")
+    show(f"[bold]{escape(str(output))}[/]: {record.bytes / 1e6:.2f} MB, opset {record.opset}, {batch}")
     show(f"  onnxruntime agrees with torch: off by {record.max_error:.1e} at most, {record.bound:.1e} allowed")
     for note in record.notes:
         show_text(f"  note: {note}")
     if not Path(model).is_dir():
         show("  note: a name stands for freshly initialised weights; export a saved folder for trained ones")
-    show(f"[dim]next: graphgrow bench {output}[/]")
+    show(f"[dim]next: graphgrow bench {escape(str(output))}[/]")
 
 
 def bench(
@@ -61,7 +62,7 @@ def bench(
     compared = None
     if len(files) == 2:
         size = next((r.static_batch for r in records if r.static_batch is not None), sizes[0])
-        compared = compare(*files, size, repeats=repeats, threads=threads)
+        compared = compare(files[0], files[1], size, repeats=repeats, threads=threads)
     if as_json:
         found = {"benchmarks": [record.to_json() for record in records]}
         show_json(found | ({"comparison": compared.to_json()} if compared else {}))

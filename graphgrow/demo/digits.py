@@ -137,9 +137,7 @@ class _Run:
 
     def _train(self, graph: Graph) -> None:
         with self.tell.training(self.settings.max_epochs + self.settings.settling) as watch:
-            epochs = train_to_plateau(
-                graph.module, self.optimizer, self.data, self.settings, self.generator, watch
-            )
+            epochs = train_to_plateau(graph.module, self.optimizer, self.data, self.settings, self.generator, watch)
         self.epochs += epochs if self.index else 0
 
     def control(self, model: torch.nn.Module, optimizer: torch.optim.Adam) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from graphgrow.demo.data import Digits
@@ -35,13 +36,15 @@ class Narration:
         counts = f"{len(data.training)} for training, {len(data.validation)} for validation, {len(data.test)} held out"
         self._say("[bold]graphgrow demo[/]: a network that grows without forgetting")
         self._say(f"  data   scikit-learn's digits, 8x8 pixels: {counts}")
-        self._say(f"  model  a residual net of {graph.parameter_count:,} parameters, trained to its plateau, then grown")
+        self._say(
+            f"  model  a residual net of {graph.parameter_count:,} parameters, trained to its plateau, then grown"
+        )
 
     def stage(self, index: int, kind: str, mutations: Sequence[Mutation]) -> None:
         """One stage begins."""
         self._say(f"\n[bold]stage {index}: {kind}[/]")
         for mutation in mutations:
-            self._say(f"  {mutation}", style="cyan")
+            self._say(f"  {escape(str(mutation))}", style="cyan")
 
     @contextlib.contextmanager
     def training(self, max_epochs: int) -> Iterator[Watch]:
@@ -83,13 +86,15 @@ class Narration:
         base, grown = records[0].accuracy_after or 0.0, records[-1].accuracy_after or 0.0
         self._say(f"  held-out accuracy [bold]{control:.1%}[/]\n")
         self._console.print(table(records))
-        self._say(f"\nheld-out accuracy: base {base:.1%}, grown [bold]{grown:.1%}[/], base trained as long {control:.1%}")
+        self._say(
+            f"\nheld-out accuracy: base {base:.1%}, grown [bold]{grown:.1%}[/], base trained as long {control:.1%}"
+        )
         folder = saved.parent
-        self._say(f"[bold]files[/] in {folder}")
+        self._say(f"[bold]files[/] in {escape(str(folder))}")
         self._say(f"  figure        {', '.join(picture.name for picture in pictures)}")
         self._say("  each stage    NN-name.onnx, parity-checked, and its record NN-name.json")
         self._say(f"  grown model   {saved.name}/ (ledger and weights)")
-        self._say(f"\nlook into it: graphgrow inspect {saved} --base {BASE}", style="dim")
+        self._say(f"\nlook into it: graphgrow inspect {escape(str(saved))} --base {BASE}", style="dim")
         self._say(f"done in {seconds:.0f} s")
 
     def _say(self, text: str, style: str | None = None) -> None:

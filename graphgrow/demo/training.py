@@ -123,11 +123,9 @@ def _set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
         group["lr"] = rate
 
 
-def _one_epoch(
-    model: nn.Module, optimizer: Optimizer, part: Part, batch_size: int, generator: torch.Generator
-) -> None:
+def _one_epoch(model: nn.Module, optimizer: Optimizer, part: Part, batch_size: int, generator: torch.Generator) -> None:
     model.train()
-    for batch in torch.randperm(len(part), generator=generator).split(batch_size):
+    for batch in torch.randperm(len(part), generator=generator).split(batch_size):  # type: ignore[no-untyped-call]
         optimizer.zero_grad()
         F.cross_entropy(model(part.images[batch]), part.labels[batch]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -60,6 +60,7 @@ class Editor:
 
     def __init__(self, parent: fx.GraphModule, share: bool = True) -> None:
         self.module = rebuild(copy.deepcopy(parent.graph), parent, {}, type(parent).__name__)
+        self._nodes = {node.name: node for node in self.module.graph.nodes}
         self.replaced: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for (_, mine), (_, theirs) in zip(self.module.named_modules(), _matching(parent, self.module), strict=True):
             mine.training = theirs.training
@@ -67,7 +68,7 @@ class Editor:
 
     def node(self, name: str) -> fx.Node:
         """The node of that name in the copy."""
-        return next(node for node in self.module.graph.nodes if node.name == name)
+        return self._nodes[name]
 
     def tensor(self, name: str) -> torch.Tensor:
         """A parameter or buffer by qualified name."""

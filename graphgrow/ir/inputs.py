@@ -48,7 +48,7 @@ class InputSpec:
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
     def of(cls, args: Any, kwargs: Mapping[str, Any] | None = None) -> InputSpec:
@@ -71,9 +71,7 @@ class InputSpec:
         def spec(leaf: Any) -> Any:
             return TensorSpec.of(leaf) if isinstance(leaf, torch.Tensor) else leaf
 
-        return cls(
-            pytree.tree_map(spec, positional), pytree.tree_map(spec, named), tensors[0].device
-        )
+        return cls(pytree.tree_map(spec, positional), pytree.tree_map(spec, named), tensors[0].device)
 
     @property
     def tensors(self) -> list[TensorSpec]:

@@ -153,7 +153,8 @@ def unify(a: Term, b: Term, reason: Reason) -> None:
             fits = _match_parts(left, right, pending)
         else:
             outer, parts = (left, right) if isinstance(left, Product) else (right, left)
-            assert isinstance(outer, Product) and isinstance(parts, Concat)
+            assert isinstance(outer, Product)
+            assert isinstance(parts, Concat)
             fits = _distribute(outer, parts, pending)
         if not fits:
             freeze((left, right), reason)

@@ -65,7 +65,9 @@ class _Analyser:
         self._analysis = Analysis()
         self._by_identity: dict[int, Value] = {}
         self._names: dict[int, list[str]] = {}
-        named = list(module.named_parameters(remove_duplicate=False)) + list(module.named_buffers(remove_duplicate=False))
+        named = list(module.named_parameters(remove_duplicate=False)) + list(
+            module.named_buffers(remove_duplicate=False)
+        )
         for name, tensor in named:
             self._names.setdefault(id(tensor), []).append(name)
 
@@ -173,7 +175,8 @@ class _Analyser:
     # -- values ----------------------------------------------------------------------------------------------
 
     def _values(self, arguments: Any) -> Any:
-        return _plain_containers(fx.node.map_arg(arguments, lambda node: _Boxed(self._analysis.facts[node].output)))
+        box: Any = lambda node: _Boxed(self._analysis.facts[node].output)  # noqa: E731  # fx types it too narrowly
+        return _plain_containers(fx.node.map_arg(arguments, box))
 
     def _opaque(self, meta: Any, name: str, reason: Reason) -> Any:
         """Values with axes of their own, all frozen, for every tensor of an example value."""

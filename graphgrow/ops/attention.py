@@ -36,9 +36,7 @@ def attention(
 
 
 @rule(ScaledDotProductAttention)
-def attention_module(
-    call: Call, query: Value, key: Value, value: Value, attn_mask: Value | None = None
-) -> Value:
+def attention_module(call: Call, query: Value, key: Value, value: Value, attn_mask: Value | None = None) -> Value:
     """The module form, whose dropout follows train and eval."""
     module = call.module
     assert isinstance(module, ScaledDotProductAttention)
@@ -47,9 +45,7 @@ def attention_module(
     return _attend(call, query, key, value, attn_mask, module.dropout_p, module.enable_gqa)
 
 
-def _attend(
-    call: Call, query: Value, key: Value, value: Value, mask: Any, dropout_p: float, grouped: bool
-) -> Value:
+def _attend(call: Call, query: Value, key: Value, value: Value, mask: Any, dropout_p: float, grouped: bool) -> Value:
     if grouped and query.axes[-3].size != key.axes[-3].size:
         raise RuleDeclined("grouped-query attention")
     if len(query.axes) >= 3:

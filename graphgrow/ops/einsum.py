@@ -27,7 +27,9 @@ def einsum(call: Call, equation: str, *operands: Any) -> Value:
     for letter in dict.fromkeys("".join(inputs)):
         if letter in output:
             continue
-        holders = [(value, letters.index(letter)) for letters, value in zip(inputs, values, strict=True) if letter in letters]
+        holders = [
+            (value, letters.index(letter)) for letters, value in zip(inputs, values, strict=True) if letter in letters
+        ]
         if len(holders) == 2:
             (left, i), (right, j) = holders
             call.contract(left, i, right, j)

@@ -101,7 +101,10 @@ def getitem(call: Call, container: Any, index: Any) -> Any:
     if any(isinstance(item, (Value, list)) for item in items):
         raise RuleDeclined("indexed by a tensor")
     spare = len(container.axes) - sum(item is not None and item is not Ellipsis for item in items)
-    shape, axes, dropped, source = meta_shape(call.meta), [], set(), 0
+    shape = meta_shape(call.meta)
+    axes: list[Term] = []
+    dropped: set[int] = set()
+    source = 0
     for item in items:
         if item is Ellipsis:
             axes.extend(container.axes[source : source + spare])

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import Fresh, NormKind, Slot, Value
-from graphgrow.ir.terms import product
+from graphgrow.ir.terms import Term, product
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
 
@@ -162,6 +162,8 @@ def _group_norm(
     channels = input.axes[1]
     call.starts(weight, Fresh.ONES)
     call.starts(bias, Fresh.ZEROS)
+    group: Term
+    width: Term
     if groups == channels.size:
         group, width = channels, call.fixed(1, "one channel in each group")
     elif groups == 1:
@@ -195,5 +197,3 @@ def local_response_norm(call: Call, input: Value, *args: Any, **kwargs: Any) -> 
     """Each channel is divided by its neighbours'."""
     call.freeze([input.axes[1]], "normalised by neighbouring channels")
     return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
-
-

@@ -130,7 +130,7 @@ def divide(call: Call, input: Any, other: Any) -> Value:
 
 @rule(torch.pow, operator.pow, "pow", "__pow__")
 def power(call: Call, input: Any, exponent: Any) -> Value:
-    """x ** p by a number."""
+    """A power x ** p by a number."""
     if not isinstance(input, Value) or isinstance(exponent, Value):
         raise RuleDeclined("a power of or by a tensor")
     whole = float(exponent).is_integer() and float(exponent) > 0
@@ -154,7 +154,7 @@ def where(call: Call, condition: Value, input: Any, other: Any) -> Value:
 @rule("masked_fill", "masked_fill_", torch.masked_fill)
 def masked_fill(call: Call, input: Value, mask: Value, value: Any) -> Value:
     """A number where the mask is set."""
-    operands = [item for item in (input, mask) if isinstance(item, Value)]
+    operands = [input, mask]
     return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands))))
 
 

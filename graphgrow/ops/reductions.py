@@ -45,7 +45,7 @@ def mean(call: Call, input: Value, dim: Any = None, keepdim: bool = False, *, dt
 
 
 @rule(torch.sum, "sum")
-def sum(call: Call, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
+def total(call: Call, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
     """The sum over axes: new units must be zero, copies must be shares."""
     dims = _dims(call, input, _dims_or_flag(dim, dtype))
     for i in dims:

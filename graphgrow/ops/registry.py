@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import fx, nn
 
 Rule = Callable[..., Any]
+R = TypeVar("R", bound=Rule)
 
 _RULES: dict[object, Rule] = {}
 _LOADED: list[bool] = []
 
 
-def rule(*targets: object) -> Callable[[Rule], Rule]:
+def rule(*targets: object) -> Callable[[R], R]:
     """Register an axis rule.
 
     Args:
@@ -29,7 +30,7 @@ def rule(*targets: object) -> Callable[[Rule], Rule]:
         ValueError: if a target has a rule already.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: R) -> R:
         for target in targets:
             if _RULES.get(target, function) is not function:
                 raise ValueError(f"{target!r} has a rule already: {_RULES[target].__qualname__}")

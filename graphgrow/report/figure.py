@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphgrow.errors import GraphGrowError
 from graphgrow.records import LatencyRecord, StageRecord
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#E69F00", "#7F7F7F"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -49,6 +49,7 @@ def figure(records: Sequence[StageRecord], path: str | os.PathLike[str]) -> Path
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     target = Path(path)
     known = sorted(FigureCanvasAgg.get_supported_filetypes())
@@ -57,8 +58,7 @@ def figure(records: Sequence[StageRecord], path: str | os.PathLike[str]) -> Path
     if target.suffix[1:].lower() not in known:
         raise GraphGrowError(f"{target} has no suffix of a figure; use one of {', '.join(known)}")
     with rc_context(_STYLE):
-        drawing = Figure(figsize=(9.6, 5.4), dpi=150, layout="constrained")
-        drawing.get_layout_engine().set(h_pad=0.12, w_pad=0.12)  # type: ignore[union-attr]
+        drawing = Figure(figsize=(9.6, 5.4), dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12))
         panels: list[Axes] = list(drawing.subplots(2, 2, sharex=True).flat)
         for panel, draw in zip(panels, _PANELS, strict=True):
             draw(panel, records)

@@ -22,9 +22,7 @@ N = TypeVar("N", bound=Network)
 Mutations = Mutation | str | Iterable["Mutation | str"]
 
 
-def apply(
-    network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer | None = None, share: bool = True
-) -> N:
+def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer | None = None, share: bool = True) -> N:
     """Apply mutations one after the other and return the grown network.
 
     Args:

@@ -55,9 +55,7 @@ class Mutation(ABC):
         """The mutations of this pass that apply to the network, one canonical default for each site."""
 
     @abstractmethod
-    def rewrite(
-        self, network: Network, editor: Editor, generator: torch.Generator
-    ) -> tuple[Step, list[TensorChange]]:
+    def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Carry the mutation out on the editor's copy of the network's module.
 
         Raises:

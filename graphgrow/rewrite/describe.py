@@ -62,8 +62,8 @@ def explanation(network: Network) -> str:
     fixed = [group for group in network.groups if group.frozen is not None]
     modes = " and ".join(sorted(network.modes))
     lines = [
-        f"Captured with {network.way}: {len(network.module.graph.nodes)} nodes, valid in {modes} mode. "
-        "The graph shares its parameters with the model that it was captured from.",
+        f"Captured with {network.way}: {len(network.module.graph.nodes)} nodes, valid in {modes} mode.",
+        "What did not grow shares its parameters with the model that it was captured from.",
         *(f"Note: {note}." for note in network.notes),
         "",
         f"{len(growing)} channel groups can grow:",

@@ -50,18 +50,14 @@ def grow(network: Network, editor: Editor, plan: Plan, generator: torch.Generato
 # -- tensors -------------------------------------------------------------------------------------------------
 
 
-def _grow_tensors(
-    network: Network, editor: Editor, plan: Plan, generator: torch.Generator
-) -> list[TensorChange]:
+def _grow_tensors(network: Network, editor: Editor, plan: Plan, generator: torch.Generator) -> list[TensorChange]:
     fills: dict[Value, dict[int, State]] = {}
     for facts in network.analysis.touching(plan.units.space):
         for value in facts.values():
             for axis in value.axes_with(plan.units.space) if value.parameter else ():
                 fills.setdefault(value, {})[axis] = plan.fills[(value, axis)]
     readers = {value: {axis for v, axis in plan.readers if v is value} for value in fills}
-    growths = {
-        value: TensorGrowth.of(value, plan.units, by_axis, readers[value]) for value, by_axis in fills.items()
-    }
+    growths = {value: TensorGrowth.of(value, plan.units, by_axis, readers[value]) for value, by_axis in fills.items()}
     ratio = plan.units.old_size / plan.units.new_size
     scaled = {norm.weight for norm in plan.rescaled if norm.weight is not None}
     for weight in scaled:
@@ -80,7 +76,7 @@ def _grow_tensors(
 
 
 def _rescale_eps(editor: Editor, facts: NodeFacts, plan: Plan, ratio: float) -> None:
-    """eps * n / (n + k), once for each place where it stands."""
+    """Set eps to eps * n / (n + k), once for each place where it stands."""
     for norm in facts.normalisations:
         if norm not in plan.rescaled or norm.eps is None:
             continue
@@ -189,7 +185,7 @@ def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx
 
 
 def _resplit(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
-    """chunk and split restate sizes in forms of their own: give the parts one by one."""
+    """Chunk and split restate sizes in forms of their own: give the parts one by one."""
     if not facts.split_parts or not _changes(facts.split_parts, sizes):
         return
     parts = [grown_size(part, sizes) for part in facts.split_parts]

@@ -76,7 +76,5 @@ class Migration:
         if not isinstance(item, torch.Tensor) or item.dim() == 0:
             return item
         if name not in self._orders:
-            raise OptimizerError(
-                f"{type(self._optimizer).__name__} keeps a state `{name}` that cannot be carried over"
-            )
+            raise OptimizerError(f"{type(self._optimizer).__name__} keeps a state `{name}` that cannot be carried over")
         return change.carry(item, self._orders[name])

@@ -15,10 +15,10 @@ from graphgrow.errors import Declined
 from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind, Value
 from graphgrow.ir.flow import Clash, Fill, State
 from graphgrow.ir.positions import Units, occurrences
-from graphgrow.ir.terms import Space, leaves, normal
+from graphgrow.ir.terms import Product, Space, Term, leaves, normal
 from graphgrow.ops.analysis import Analysis
-from graphgrow.rewrite.evaluate import evaluate
-from graphgrow.rewrite.request import Key, Requests
+from graphgrow.rewrite.evaluate import Key, evaluate
+from graphgrow.rewrite.request import Requests
 
 
 class Kind(Enum):
@@ -92,13 +92,13 @@ def _check_shape(facts: NodeFacts, space: Space) -> None:
             raise Declined(f"an axis is a product of this axis with itself (at `{site}`)")
 
 
-def _squared(term: object, space: Space) -> bool:
-    term = normal(term)  # type: ignore[arg-type]
+def _squared(term: Term, space: Space) -> bool:
+    term = normal(term)
     if isinstance(term, Space):
         return False
-    children = getattr(term, "factors", None) or getattr(term, "parts", ())
+    children = term.factors if isinstance(term, Product) else term.parts
     holding = [child for child in children if occurrences(child, space)]
-    if hasattr(term, "factors") and len(holding) > 1:
+    if isinstance(term, Product) and len(holding) > 1:
         return True
     return any(_squared(child, space) for child in holding)
 
@@ -199,7 +199,9 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
     if norm.bias is not None:
         for i, fill in enumerate(_fill(plan, (norm.bias, 0), space)):
             if fill is not Fill.ZERO:  # what comes out of the norm is zero, and must stay so
-                raise _Unmet(facts, f"{norm.kind.value} with a bias that is {fill.value}", [(norm.bias, 0, i, Fill.ZERO)])
+                raise _Unmet(
+                    facts, f"{norm.kind.value} with a bias that is {fill.value}", [(norm.bias, 0, i, Fill.ZERO)]
+                )
     plan.rescaled.append(norm)
 
 
@@ -225,7 +227,6 @@ def _fill(plan: Plan, key: Key, space: Space) -> State:
 
 def _settle_readers(touching: list[NodeFacts], plan: Plan) -> None:
     """Reading weights: zero where what is read is not, fresh where it is zero (else nothing would ever learn)."""
-    space = plan.units.space
     opened: dict[Key, State] = {}
     for facts in touching:
         for c in facts.contractions:

@@ -60,15 +60,14 @@ class Requests:
         result: list[Wish] = []
         for operand, at, occurrence, fill in wishes:
             count = occurrences(operand.axes[at], self._space)
-            result += [(operand, at, i, fill) for i in range(count)] if count != own else [(operand, at, occurrence, fill)]
+            result += (
+                [(operand, at, i, fill) for i in range(count)] if count != own else [(operand, at, occurrence, fill)]
+            )
         return result
 
     def _agrees(self, gathered: dict[Key, dict[int, Fill]], wish: Wish) -> bool:
         value, axis, occurrence, fill = wish
-        for known in (gathered, self.asked):
-            if known.get((value, axis), {}).get(occurrence, fill) is not fill:
-                return False
-        return True
+        return all(known.get((value, axis), {}).get(occurrence, fill) is fill for known in (gathered, self.asked))
 
     def _wishes(self, flow: Flow, occurrence: int, fill: Fill) -> list[Wish] | None:
         """What the operands of an expression must be; None where they cannot bring the fill about."""

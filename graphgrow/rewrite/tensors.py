@@ -129,9 +129,7 @@ class TensorGrowth:
                     new.index_copy_(growth.axis, where, mean.contiguous() if order == 2 else new.new_zeros(target))
         return new / self.scale**order if self.scale != 1.0 else new
 
-    def _scaled_by_shares(
-        self, new: torch.Tensor, growth: AxisGrowth, occurrence: int, order: int
-    ) -> torch.Tensor:
+    def _scaled_by_shares(self, new: torch.Tensor, growth: AxisGrowth, occurrence: int, order: int) -> torch.Tensor:
         if self.unit_shares is None:
             return new
         here = growth.map.occurrence == occurrence

@@ -19,4 +19,4 @@ def count_flops(graph: Network) -> int:
     args, kwargs = graph.inputs.sample(batch_size=1, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin(*args, **kwargs)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())

@@ -75,9 +75,7 @@ def save(graph: Graph, folder: str | Path) -> Path:
     return target
 
 
-def load(
-    folder: str | Path, model: nn.Module | None = None, leaves: Sequence[type[nn.Module] | str] = ()
-) -> Graph:
+def load(folder: str | Path, model: nn.Module | None = None, leaves: Sequence[type[nn.Module] | str] = ()) -> Graph:
     """Read a saved graph: rebuild its structure from base and ledger, and take the stored tensors.
 
     Args:
@@ -105,9 +103,7 @@ def load(
         graph = _own(graph)
     _install(source, graph.module, tensors, set(header["frozen"]))
     graph.module.train(header["training"])
-    return Graph(
-        graph.module, inputs, graph.ledger, graph.way, graph.modes, graph.notes, header["base"], graph.steps
-    )
+    return Graph(graph.module, inputs, graph.ledger, graph.way, graph.modes, graph.notes, header["base"], graph.steps)
 
 
 def _unique_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -132,7 +128,9 @@ def _read_header(path: Path) -> dict[str, Any]:
     if type(version) is not int or version < 1:
         raise LedgerError(f"{path} is damaged: its schema version is {version!r}")
     if version > SCHEMA_VERSION:
-        raise LedgerError(f"{path} has schema {version}, this graphgrow reads up to {SCHEMA_VERSION}; install a newer one")
+        raise LedgerError(
+            f"{path} has schema {version}, this graphgrow reads up to {SCHEMA_VERSION}; install a newer one"
+        )
     if set(header) != _KEYS:
         raise LedgerError(f"{path} is damaged: unknown or missing keys {sorted(set(header) ^ _KEYS)}")
     strings = isinstance(header["frozen"], list) and all(isinstance(name, str) for name in header["frozen"])
@@ -163,9 +161,8 @@ def _base_model(folder: Path, header: dict[str, Any], model: nn.Module | None) -
         return model
     name = header["base"]
     if name is None or name.partition(":")[0] not in KNOWN_SOURCES:
-        raise LedgerError(
-            f"{folder} was grown from a {header['model']} of your own; pass it: gg.load(folder, model={header['model']}(...))"
-        )
+        kind = header["model"]
+        raise LedgerError(f"{folder} was grown from a {kind} of your own; pass it: gg.load(folder, model={kind}(...))")
     return build(name)[0]
 
 

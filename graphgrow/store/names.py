@@ -75,10 +75,11 @@ def import_torchvision() -> ModuleType:
             raise ModelError(f"torchvision cannot be imported: {error}") from error
     except ImportError as error:
         raise ModelError("torchvision is not installed: pip install torchvision") from error
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, operator):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]
     _LIBRARIES.append(library)  # a library's definitions live only as long as it does
     return importlib.import_module("torchvision")
 

@@ -154,9 +154,7 @@ def _arrivals(
     return _Arrivals(args, kwargs, cut, first.values[node.name] if same else None) if usable else None
 
 
-def _square(
-    operators: nn.Module, node: fx.Node, arrived: _Arrivals, value: Any, places: Places, worst: Worst
-) -> None:
+def _square(operators: nn.Module, node: fx.Node, arrived: _Arrivals, value: Any, places: Places, worst: Worst) -> None:
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return
     expected = execute(operators, node, arrived.args, arrived.kwargs) if arrived.own is None else arrived.own

@@ -16,7 +16,8 @@ from graphgrow.rewrite.network import Network
 
 _NOISY_FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout)
 _NOISY_CLASSES = ("Dropout", "AlphaDropout", "StochasticDepth", "DropPath")
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
+_NORMS = (*_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 N = TypeVar("N", bound=Network)
 M = TypeVar("M", bound=nn.Module)
 
@@ -36,7 +37,7 @@ def quiet(module: M) -> M:
     """Switch off dropout and stochastic depth, in place: their probabilities become 0."""
     for part in module.modules():
         if any(name in type(part).__name__ for name in _NOISY_CLASSES) and hasattr(part, "p"):
-            part.p = 0.0
+            setattr(part, "p", 0.0)  # noqa: B010  # a plain assignment is typed as a tensor's
         for name in ("dropout_p", "drop_prob"):
             if isinstance(getattr(part, name, None), float):
                 setattr(part, name, 0.0)
@@ -51,6 +52,24 @@ def quiet(module: M) -> M:
                 node.kwargs = {**node.kwargs, **({"dropout_p": 0.0} if "dropout_p" in node.kwargs else {})}
         module.recompile()
     return module
+
+
+def depends_on_mode(module: fx.GraphModule) -> bool:
+    """Whether a quiet graph may compute something else in train than in eval mode.
+
+    Modules of torch.nn do not, batch and instance norm (and the noise that is off) aside; of any other it is not known.
+    """
+    for node in module.graph.nodes:
+        if node.op == "call_function" and node.target in (F.batch_norm, F.instance_norm):
+            return True
+        if node.op != "call_module":
+            continue
+        for part in module.get_submodule(str(node.target)).modules():
+            silent = any(name in type(part).__name__ for name in _NOISY_CLASSES)
+            plain = type(part).__module__.startswith(("torch.nn.", "graphgrow.layers"))
+            if not silent and (not plain or isinstance(part, (*_BATCH_NORMS, nn.RReLU, nn.RNNBase))):
+                return True
+    return False
 
 
 def perturb(module: M, seed: int) -> M:

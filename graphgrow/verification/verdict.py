@@ -27,7 +27,9 @@ class Check:
 
     def __str__(self) -> str:
         sign = "ok  " if self.passed else "FAIL"
-        return f"  {sign} {self.mode:<5} {self.what:<28} error {self.max_error:.2e} <= {self.bound:.2e}  at {self.where}"
+        return (
+            f"  {sign} {self.mode:<5} {self.what:<28} error {self.max_error:.2e} <= {self.bound:.2e}  at {self.where}"
+        )
 
 
 @dataclass(frozen=True)

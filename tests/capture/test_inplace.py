@@ -44,5 +44,5 @@ class ThroughAView(nn.Module):
 
 
 def test_a_view_of_an_overwritten_tensor_is_refused() -> None:
-    with pytest.raises(gg.CaptureError, match="in place.*through the view"):
+    with pytest.raises(gg.CaptureError, match=r"in place.*through the view"):
         gg.trace(ThroughAView(), torch.randn(2, 3))

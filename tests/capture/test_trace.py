@@ -53,7 +53,8 @@ def test_parameters_are_shared_and_modes_are_not() -> None:
     graph = gg.trace(model, MODELS["resnet"].example())
     assert graph.module.get_parameter("stem.weight") is model.get_parameter("stem.weight")
     graph.module.eval()
-    assert model.training and model.bn.training
+    assert model.training
+    assert model.bn.training
 
 
 class Dropped(nn.Module):
@@ -207,9 +208,11 @@ def test_a_leaf_is_kept_and_freezes_what_it_touches() -> None:
         trace(model, x)
     for leaves in ([DataDependent], ["odd"]):
         graph = gg.trace(model, x, leaves=leaves)
-        assert torch.equal(graph.module(x), model(x)) and torch.equal(graph.module(-x), model(-x))
+        assert torch.equal(graph.module(x), model(x))
+        assert torch.equal(graph.module(-x), model(-x))
         group = graph.group("first")
-        assert group.frozen is not None and group.frozen.node == "odd"
+        assert group.frozen is not None
+        assert group.frozen.node == "odd"
         assert list(graph.mutations()) == []
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import graphgrow as gg
+from graphgrow.store import files
 from graphgrow.store import folder as store
 
 
@@ -39,11 +40,15 @@ def test_a_named_model_comes_back_without_its_base(tmp_path: Path) -> None:
     graph = grown()
     gg.save(graph, tmp_path)
     again = gg.load(tmp_path)
-    assert again.ledger == graph.ledger and again.text() == graph.text() and again.base == "graphgrow:resnet"
+    assert again.ledger == graph.ledger
+    assert again.text() == graph.text()
+    assert again.base == "graphgrow:resnet"
     mine, other = graph.module.state_dict(), again.module.state_dict()
-    assert mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
+    assert mine.keys() == other.keys()
+    assert all(torch.equal(mine[k], other[k]) for k in mine)
     assert again.inputs == graph.inputs
-    assert not list(tmp_path.glob("*.pt")) and len(list(tmp_path.iterdir())) == 2
+    assert not list(tmp_path.glob("*.pt"))
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_trained_numbers_come_from_the_file(tmp_path: Path) -> None:
@@ -89,7 +94,7 @@ def test_a_second_save_replaces_the_first(tmp_path: Path) -> None:
 def test_a_crash_before_the_ledger_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = gg.trace("graphgrow:resnet")
     gg.save(base, tmp_path)
-    original = store.write_atomically
+    original = files.write_atomically
 
     def crash(path: Path, data: bytes) -> None:
         if path.name == store.LEDGER_FILE:

@@ -29,7 +29,8 @@ def test_unknown_names_are_refused_with_a_remedy(name: str, message: str) -> Non
 
 def test_a_reference_model_comes_with_inputs() -> None:
     model, args = build("graphgrow:mlp")
-    assert args is not None and isinstance(model(*args), torch.Tensor)
+    assert args is not None
+    assert isinstance(model(*args), torch.Tensor)
 
 
 def test_a_torchvision_model_can_be_built_and_traced_by_name() -> None:
@@ -40,6 +41,7 @@ def test_a_torchvision_model_can_be_built_and_traced_by_name() -> None:
 
 def test_a_factory_is_called_and_has_no_inputs_of_its_own() -> None:
     model, args = build("torch.nn:Identity")
-    assert isinstance(model, nn.Identity) and args is None
+    assert isinstance(model, nn.Identity)
+    assert args is None
     with pytest.raises(gg.CaptureError, match="wants example inputs"):
         gg.trace("torch.nn:Identity")

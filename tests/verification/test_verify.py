@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 import graphgrow as gg
 from graphgrow.verification.compare import Worst
@@ -30,13 +30,14 @@ def traced() -> gg.Graph:
 def test_a_right_rewrite_is_preserved_in_both_modes() -> None:
     graph = traced()
     verdict = gg.verify(graph, gg.apply(graph, ["widen(0, extra=3)", "split(3)"]))
-    assert verdict.preserved is True and bool(verdict)
+    assert verdict.preserved is True
+    assert bool(verdict)
     assert verdict.modes == ("eval", "train")
     assert "planted" in str(verdict)
     assert {check.what for check in verdict.checks} >= {"nodes, float64", "outputs, float64", "buffers after the step"}
 
 
-def damaged(change: Callable[[nn.Module], None], mutations: list[str]) -> tuple[gg.Graph, gg.Graph]:
+def damaged(change: Callable[[fx.GraphModule], object], mutations: list[str]) -> tuple[gg.Graph, gg.Graph]:
     graph = traced()
     grown = gg.apply(graph, mutations, share=False)
     with torch.no_grad():
@@ -44,14 +45,14 @@ def damaged(change: Callable[[nn.Module], None], mutations: list[str]) -> tuple[
     return graph, grown
 
 
-def nudge_largest(module: nn.Module) -> None:
+def nudge_largest(module: fx.GraphModule) -> None:
     example = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    name, position = _weight_that_matters(copy.deepcopy(module).double(), ((example,), {}), set())  # type: ignore[arg-type]
+    name, position = _weight_that_matters(copy.deepcopy(module).double(), ((example,), {}), set())
     module.get_parameter(name).view(-1)[position] *= 1 + 1e-6
 
 
-def set_entry(name: str, index: tuple[int, ...], value: float) -> Callable[[nn.Module], None]:
-    def change(module: nn.Module) -> None:
+def set_entry(name: str, index: tuple[int, ...], value: float) -> Callable[[fx.GraphModule], object]:
+    def change(module: fx.GraphModule) -> None:
         tensor = dict([*module.named_parameters(), *module.named_buffers()])[name]
         tensor[index] += value
 
@@ -75,7 +76,7 @@ WRONG = {
 @pytest.mark.parametrize("name", sorted(WRONG))
 def test_a_wrong_rewrite_is_flagged(name: str) -> None:
     change, mutations = WRONG[name]
-    verdict = gg.verify(*damaged(change, mutations))  # type: ignore[arg-type]
+    verdict = gg.verify(*damaged(change, mutations))
     assert verdict.preserved is False
     assert "NOT preserved" in str(verdict)
 
@@ -87,8 +88,8 @@ def test_the_first_node_that_parts_is_named() -> None:
 
 def test_a_zero_head_does_not_fool_it() -> None:
     model = small_net()
-    nn.init.zeros_(model[7].weight)
-    nn.init.zeros_(model[7].bias)
+    nn.init.zeros_(model.get_parameter("7.weight"))
+    nn.init.zeros_(model.get_parameter("7.bias"))
     graph = gg.trace(model, torch.randn(2, 3, 8, 8))
     right = gg.verify(graph, gg.apply(graph, "widen(0, extra=2)"))
     assert right.preserved is True
@@ -100,7 +101,7 @@ def test_a_zero_head_does_not_fool_it() -> None:
 def test_a_zero_head_hides_no_wrong_rewrite() -> None:
     """A reading weight off zero shows at its own node, though the output is zero whatever it holds."""
     model = small_net()
-    nn.init.zeros_(model[7].weight)
+    nn.init.zeros_(model.get_parameter("7.weight"))
     graph = gg.trace(model, torch.randn(2, 3, 8, 8))
     grown = gg.apply(graph, "widen(0, extra=2)")
     with torch.no_grad():
@@ -138,7 +139,8 @@ def test_neither_side_is_changed() -> None:
     random_state = torch.get_rng_state()
     gg.verify(graph, grown)
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert graph.module.training and not grown.module.training
+    assert graph.module.training
+    assert not grown.module.training
     for side, old in zip((graph, grown), before, strict=True):
         assert all(torch.equal(v, old[k]) for k, v in side.module.state_dict().items())
         assert all(p.grad is None for p in side.module.parameters())
@@ -170,16 +172,19 @@ def test_nan_weights_are_refused() -> None:
 def test_a_comparison_is_safe_from_nan(bad: float) -> None:
     worst = Worst()
     worst.see(torch.tensor([0.0, bad]), torch.tensor([1.0, 1.0]), "here")
-    assert not worst.passed and worst.where == "here"
+    assert not worst.passed
+    assert worst.where == "here"
     worst.see(torch.tensor([0.0]), torch.tensor([1.0]), "there")
-    assert not worst.passed and worst.first_failure == "here"
+    assert not worst.passed
+    assert worst.first_failure == "here"
 
 
 def test_a_ledger_that_is_not_the_parents_is_compared_by_outputs() -> None:
     graph = traced()
     first, second = gg.apply(graph, "widen(0, extra=2)"), gg.apply(graph, "split(3)")
     verdict = gg.verify(first, second)
-    assert verdict.preserved is True and verdict.modes == ("eval",)
+    assert verdict.preserved is True
+    assert verdict.modes == ("eval",)
     assert any("no common ledger" in note for note in verdict.notes)
     relabelled = dataclasses.replace(second, base="graphgrow:resnet")
     assert gg.verify(graph, relabelled).preserved is True
