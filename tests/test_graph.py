@@ -31,7 +31,7 @@ def graph() -> gg.Graph:
 
 def test_groups_by_name_alias_and_reason(graph: gg.Graph) -> None:
     by_name = {group.name: group for group in graph.groups}
-    assert list(by_name) == ["stem", "inner", "odd", "head"]
+    assert list(by_name) == ["stem", "inner", "head", "odd"]
     stream = by_name["stem"]
     assert (stream.size, stream.members, stream.readers) == (4, ("stem", "outer"), ("inner", "head", "odd"))
     assert graph.group("outer") is stream
