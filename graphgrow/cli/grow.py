@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
+from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, again, open_model
 from graphgrow.cli.screen import show, show_json, show_text
 from graphgrow.errors import NotPreserved
 
@@ -61,5 +61,6 @@ def grow(
         show(f"[cyan]{escape(mutation)}[/]")
     show(f"{graph.parameter_count:,} -> [bold]{grown.parameter_count:,}[/] parameters")
     show_text(str(verdict))
-    where = escape(str(out))
-    show(f"saved in {where}", f"[dim]next: graphgrow export {where} -o {where}.onnx[/]")
+    own = None if grown.base else base or model  # a base without a name has to be given again
+    show(f"saved in {escape(str(out))}")
+    show(f"[dim]next: graphgrow export {escape(again(str(out), None, own))} -o {escape(str(out))}.onnx[/]")

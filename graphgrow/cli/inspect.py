@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
+from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, again, open_model
 from graphgrow.cli.screen import console, show, show_json, show_text
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def inspect(
         show_text(graph.text())
     else:
         _explain(graph, model)
+        show(f"\n[dim]next: graphgrow mutations {escape(again(model, shape, base))}[/]")
 
 
 def mutations(
@@ -94,9 +95,10 @@ def _explain(graph: Graph, model: str) -> None:
 
     shapes = ", ".join("x".join(map(str, spec.shape)) for spec in graph.inputs.tensors)
     modes = " and ".join(sorted(graph.modes))
+    millions = count_flops(graph) / 1e6
     show(
         f"[bold]{escape(model)}[/]: {type(graph.module).__name__}, {graph.parameter_count:,} parameters, "
-        f"{count_flops(graph) / 1e6:,.1f} MFLOPs for one sample",
+        f"{millions:,.{1 if millions >= 10 else 3}f} MFLOPs for one sample",
         f"  captured with {graph.way} on {shapes}, valid in {modes} mode, {len(graph.ledger)} mutations applied",
         *(f"  [yellow]note[/] {escape(note)}" for note in graph.notes),
     )
@@ -112,8 +114,6 @@ def _explain(graph: Graph, model: str) -> None:
         show("\n[bold]operators that froze what they touch[/]")
         for text, nodes in _by_text(graph).items():
             show(f"  {escape(text)}: {_some(nodes)}")
-    if growing:
-        show(f"\n[dim]next: graphgrow mutations {escape(model)}[/]")
 
 
 def _table(titles: tuple[str, ...], rows: Sequence[tuple[Group, *tuple[str, ...]]]) -> Table:

@@ -56,6 +56,12 @@ def open_model(model: str, shape: str | None = None, base: str | None = None) ->
     return _named(traced, model)
 
 
+def again(model: str, shape: str | None, base: str | None) -> str:
+    """The arguments that mean the same model in another command."""
+    options = (("--input", shape), ("--base", base))
+    return " ".join([model, *(f"{name} {value}" for name, value in options if value is not None)])
+
+
 def base_of(graph: Graph, folder: str, base: str | None) -> Graph:
     """The graph that a saved folder was grown from, with the weights that `open_model` gives it.
 

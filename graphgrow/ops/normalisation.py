@@ -20,6 +20,8 @@ def _per_channel(call: Call, input: Value, parameters: Sequence[Value | None], s
     over_batch = not isinstance(call.module, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d))
     averaged = (*input.axes[: int(over_batch)], *input.axes[2:])
     call.freeze(averaged, "averaged over by a norm of each channel")
+    others = (*input.axes[:1], *input.axes[2:])
+    call.freeze(others, "positions that a channel's statistics are taken over")
     terms: list[fl.Flow] = [call.operand(input)]
     for parameter in parameters:
         if parameter is not None:
@@ -186,10 +188,21 @@ def _group_flow(
     return input.axes, fl.Normalised(operands[0], width, fl.Pointwise(operands))
 
 
+@rule("timm.layers.norm_act.BatchNormAct2d")
+def batch_norm_and_activation(call: Call, input: Value) -> Value:
+    """A batch norm of timm that also activates: one leaf, so that train() and eval() stay alive."""
+    if any(True for part in (call.module.act, call.module.drop) for _ in part.parameters()):  # type: ignore[union-attr]
+        raise RuleDeclined("its activation has parameters of its own")
+    return channel_norm_module(call, input)
+
+
 @rule(F.normalize)
-def normalise_vector(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
-    """Division by a norm: every unit of that axis depends on all."""
-    raise RuleDeclined("a norm over units, which new ones would change")
+def normalise_vector(
+    call: Call, input: Value, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
+) -> Value:
+    """Division by a norm along one axis, each unit of which depends on all."""
+    call.freeze([input.axes[call.axis(input, dim)]], "a norm over it")
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
 
 
 @rule(nn.LocalResponseNorm, F.local_response_norm)

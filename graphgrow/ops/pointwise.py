@@ -117,9 +117,20 @@ def multiply(call: Call, input: Any, other: Any) -> Value:
     return call.output(_broadcast(call, operands), fl.Mul(tuple(map(call.operand, operands))))
 
 
+@rule(torch.addcmul, "addcmul", "addcmul_")
+def add_product(call: Call, input: Value, tensor1: Value, tensor2: Value, *, value: Any = 1) -> Value:
+    """A sum of one operand and the product of two others: input + value * tensor1 * tensor2."""
+    operands = [input, tensor1, tensor2]
+    flow = fl.Add((call.operand(input), fl.Mul((call.operand(tensor1), call.operand(tensor2)))))
+    return call.output(_broadcast(call, operands), flow)
+
+
 @rule(operator.truediv, torch.div, torch.true_divide, "div", "div_", "__truediv__")
-def divide(call: Call, input: Any, other: Any) -> Value:
+def divide(call: Call, input: Any, other: Any, *, rounding_mode: str | None = None) -> Value:
     """Linear in the numerator; a denominator over growing units may vanish on them."""
+    if rounding_mode is not None:
+        operands = [value for value in (input, other) if isinstance(value, Value)]
+        return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
     if not isinstance(other, Value):
         return call.output(input.axes, call.same_flow(input))
     denominator = fl.Pointwise((call.operand(other),), total=False)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import Value
 from graphgrow.ir.terms import Term
-from graphgrow.ops.call import Call
+from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
 
 
@@ -79,3 +79,22 @@ def softmax(call: Call, input: Value, dim: int | None = None, *args: Any, **kwar
         chosen = 0 if len(input.axes) in (0, 1, 3) else 1  # torch's deprecated implicit choice
     call.freeze([input.axes[call.axis(input, chosen)]], "a softmax over it")
     return call.output(input.axes, fl.Pointwise((call.operand(input),)))
+
+
+@rule(torch.cumsum, "cumsum", torch.cumprod, "cumprod", torch.flip, "flip", torch.sort, torch.argsort)
+def along(call: Call, input: Value, dim: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """Each position of the axis depends on the others, or on its place."""
+    dims = call.node.kwargs.get("dims", dim)
+    call.freeze((input.axes[i] for i in _dims(call, input, dims)), "an axis whose order counts")
+    if not isinstance(call.meta, torch.Tensor):
+        raise RuleDeclined("returns several tensors")
+    return call.output(input.axes, fl.Pointwise((call.operand(input),)))
+
+
+@rule(torch.argmax, torch.argmin, "argmax", "argmin")
+def index_of_extreme(call: Call, input: Value, dim: int | None = None, keepdim: bool = False) -> Value:
+    """Where the extreme lies."""
+    dims = _dims(call, input, dim)
+    call.freeze((input.axes[i] for i in dims), "searched by position")
+    flow = fl.Pointwise((call.operand(input, drop=dims),))
+    return call.output(_reduced(call, input, dims, keepdim), flow)

@@ -103,6 +103,15 @@ def reshape(call: Call, input: Value, shape: Sequence[Any]) -> Value:
     return _view(call, input, [(*at, i) for i in range(len(shape))])
 
 
+@rule("view_as", "reshape_as")
+def view_as(call: Call, input: Value, other: Value) -> Value:
+    """Row-major regrouping to the axes of another tensor, which they then are."""
+    axes = _regroup(call, input.axes, list(meta_shape(call.meta)))
+    for mine, theirs in zip(axes, other.axes, strict=True):
+        call.same(mine, theirs)
+    return call.output(axes, call.same_flow(input))
+
+
 @rule(torch.flatten, "flatten", nn.Flatten)
 def flatten(call: Call, input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
     """One axis from several."""

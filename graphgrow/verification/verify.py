@@ -133,12 +133,27 @@ def _verify_grown(
     if rounded:
         found.notes.append("this growth rounds to the parameters' dtype: its ledger was applied in float64 as well")
         _check_is_replay(before, after, entries, probes, found)
+    obstacle = _obstacle(parent, probes)
+    if obstacle:
+        found.doubts.append(f"the model cannot be run in float64: {obstacle}")
+        return conclude(found.checks, (), found.doubts, found.notes, None)
     degenerate = _compare_networks(parent, child, steps, modes, probes, found)
     if degenerate:
         found.notes.append(f"{degenerate}: compared on refilled weights as well")
         _compare_refilled(parent, entries, steps, modes, probes, found)
     _check_own_dtype(before, after, parent, probes, found)
     return conclude(found.checks, modes, found.doubts, found.notes, found.part)
+
+
+def _obstacle(parent: Network, probes: _Probes) -> str:
+    """Why a model cannot be run in float64, in torch's words: its code names a narrower dtype, say."""
+    args, kwargs = probes.drawn("eval", torch.float64)[0]
+    try:
+        with torch.no_grad():
+            _in_mode(parent.module, "eval")(*args, **kwargs)
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]
+    return ""
 
 
 def _compare_networks(
@@ -307,7 +322,9 @@ def _weight_that_matters(module: fx.GraphModule, probe: Inputs, touched: set[str
         generator = torch.Generator().manual_seed(0)
         draws = [torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for t in leaves]
         loss = torch.stack([(t * draw).sum() for t, draw in zip(leaves, draws, strict=True)]).sum()
-        gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+            loss, list(parameters.values()), allow_unused=True
+        )
     best = (-1.0, next(iter(parameters)), 0)
     for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
         if gradient is None or (touched and name not in touched):
