@@ -15,13 +15,14 @@ from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
 
 
+_POSITIONS: dict[type, int] = {nn.BatchNorm1d: 1, nn.InstanceNorm1d: 1, nn.BatchNorm3d: 3, nn.InstanceNorm3d: 3}
+
+
 def _per_channel(call: Call, input: Value, parameters: Sequence[Value | None], safe: bool) -> Value:
     """A map of each channel alone, with one number of each parameter for a channel."""
     over_batch = not isinstance(call.module, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d))
     averaged = (*input.axes[: int(over_batch)], *input.axes[2:])
     call.freeze(averaged, "averaged over by a norm of each channel")
-    others = (*input.axes[:1], *input.axes[2:])
-    call.freeze(others, "positions that a channel's statistics are taken over")
     terms: list[fl.Flow] = [call.operand(input)]
     for parameter in parameters:
         if parameter is not None:
@@ -53,8 +54,8 @@ def batch_norm(
 @rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 def channel_norm_module(call: Call, input: Value) -> Value:
     """nn.BatchNorm*d and nn.InstanceNorm*d."""
-    rank = int(type(call.module).__name__[-2])
-    if len(input.axes) != rank + 2 and not (isinstance(call.module, nn.BatchNorm1d) and len(input.axes) == 2):
+    flat = len(input.axes) == 2 and isinstance(call.module, nn.BatchNorm1d)
+    if not flat and len(input.axes) != _POSITIONS.get(type(call.module), 2) + 2:
         raise RuleDeclined("an input without a batch axis")
     call.attribute("num_features", input.axes[1])
     parameters = [

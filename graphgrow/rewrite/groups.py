@@ -68,7 +68,8 @@ class Groups(Sequence[Group]):
         if written:
             names = ", ".join(g.name for g in written)
             raise MutationError(f"`{name}` writes several channel groups: {names}; name one of them")
-        close = difflib.get_close_matches(name, [*self._by_name, *(m for g in self._groups for m in g.members)], 3)
+        known = dict.fromkeys([*self._by_name, *(member for group in self._groups for member in group.members)])
+        close = difflib.get_close_matches(name, known, 3)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see graph.groups"
         raise MutationError(f"there is no channel group `{name}`; {hint}")
 

@@ -48,7 +48,8 @@ def read_plain(path: Path, most: int) -> bytes:
         LedgerError: if it is missing, no plain file, or larger.
     """
     if path.is_symlink() or not path.is_file():
-        raise LedgerError(f"{path} is missing" if not path.exists() else f"{path} is not a plain file")
+        what = "is not a plain file" if path.exists() else "is missing"
+        raise LedgerError(f"{path} {what}; a folder that gg.save wrote holds ledger.json and one safetensors file")
     size = path.stat().st_size
     if size > most:
         raise LedgerError(f"{path} has {size:,} bytes, more than the {most:,} that are read")

@@ -52,7 +52,7 @@ def save(graph: Graph, folder: str | Path) -> Path:
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LedgerError(f"cannot make the folder {target}: {error.strerror}") from error
+        raise LedgerError(f"cannot make the folder {target}: {error.strerror}; choose another place") from error
     data = tensor_bytes(_unique_tensors(graph.module))
     checksum = digest(data)
     weights = f"weights-{checksum[:16]}.safetensors"

@@ -1,0 +1,34 @@
+"""Running the command line in this process, and small models for it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torch import nn
+from typer.testing import CliRunner, Result
+
+from graphgrow.cli.main import app
+
+MLP = "tests.cli.commands:mlp"
+SHAPE = "--input=2,4"
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+def broken() -> nn.Module:
+    raise ZeroDivisionError("a defect of the factory")
+
+
+def call(*arguments: object, code: int = 0) -> Result:
+    """Run a command and check its exit code."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "100"})
+    assert result.exit_code == code, result.output
+    return result
+
+
+def json_of(*arguments: object, code: int = 0) -> Any:
+    """What a command prints with --json; nothing else may be on standard output."""
+    return json.loads(call(*arguments, "--json", code=code).stdout)

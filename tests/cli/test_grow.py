@@ -1,0 +1,60 @@
+"""`grow`: a saved folder, or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import graphgrow as gg
+from graphgrow.verification.verdict import conclude
+from tests.cli.commands import MLP, SHAPE, call, json_of, mlp
+
+
+def test_mutations_are_applied_verified_and_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "wide"
+    shown = call("grow", MLP, SHAPE, "widen(0, extra=2)", "split(0, units=[1])", "--out", folder, "--seed", 5).stdout
+    assert "split(0, units=[1])" in shown
+    assert "preserved (eval and train)" in shown
+    assert f"next: graphgrow export {folder} --base {MLP} -o {folder}.onnx" in shown
+    grown = gg.load(folder, model=mlp())
+    assert [str(entry) for entry in grown.ledger] == ["widen(0, extra=2) seed=5", "split(0, units=[1]) seed=5"]
+
+
+def test_a_folder_grows_again_and_json_tells_only_what_is_new(tmp_path: Path) -> None:
+    call("grow", MLP, SHAPE, "widen(0, extra=2)", "--out", tmp_path / "a")
+    found = json_of("grow", tmp_path / "a", "split(0)", "--out", tmp_path / "b", "--base", MLP)
+    assert found["mutations"] == ["split(0)"]
+    assert found["preserved"] is True
+    assert found["parameters_after"] > found["parameters_before"]
+    assert len(gg.load(tmp_path / "b", model=mlp()).ledger) == 2
+
+
+@pytest.mark.parametrize(
+    ("mutation", "words"),
+    [
+        ("widen(2, extra=2)", "frozen"),
+        ("widen(00, extra=2)", "no channel group"),
+        ("widen(0, extra=0)", "at least 1"),
+        ("widen 0", "cannot read"),
+    ],
+)
+def test_what_is_declined_saves_nothing(tmp_path: Path, mutation: str, words: str) -> None:
+    result = call("grow", MLP, SHAPE, "split(0)", mutation, "--out", tmp_path / "x", code=1)
+    assert words in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_is_not_preserved_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "graphgrow.verification.verify.verify", lambda *_, **__: conclude([], (), ["a doubt"], [], None)
+    )
+    result = call("grow", MLP, SHAPE, "split(0)", "--out", tmp_path / "x", code=1)
+    assert "undetermined: a doubt" in result.stderr
+    assert "nothing was saved" in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_folder_and_a_mutation_are_required() -> None:
+    assert "--out" in call("grow", MLP, "split(0)", code=2).stderr
+    assert "MUTATION" in call("grow", MLP, "--out", "x", code=2).stderr

@@ -1,0 +1,52 @@
+"""`inspect` and `mutations`."""
+
+from __future__ import annotations
+
+import graphgrow as gg
+from tests.cli.commands import MLP, SHAPE, call, json_of
+
+
+def test_inspect_tells_what_can_grow_and_what_cannot() -> None:
+    shown = call("inspect", "graphgrow:vgg").stdout
+    assert "graphgrow:vgg: VGG" in shown
+    assert "channel groups can grow" in shown
+    assert "a model output" in shown
+    assert "graphgrow mutations graphgrow:vgg" in shown
+
+
+def test_inspect_never_cuts_a_groups_name() -> None:
+    shown = call("inspect", "graphgrow:vit").stdout
+    for group in gg.trace("graphgrow:vit").groups:
+        assert group.name in shown
+
+
+def test_inspect_names_the_operators_without_a_rule() -> None:
+    assert "operators that froze what they touch" in call("inspect", "graphgrow:lstm").stdout
+
+
+def test_inspect_text_is_that_of_the_graph() -> None:
+    assert call("inspect", "graphgrow:mlp", "--text").stdout.strip() == gg.trace("graphgrow:mlp").text()
+
+
+def test_inspect_says_what_comes_next_with_all_that_it_needs() -> None:
+    assert f"next: graphgrow mutations {MLP} --input 2,4" in call("inspect", MLP, SHAPE).stdout
+
+
+def test_inspect_as_json() -> None:
+    found = json_of("inspect", MLP, SHAPE)
+    assert found["parameters"] == 4 * 6 + 6 + 6 * 3 + 3
+    assert found["flops"] == 2 * (4 * 6 + 6 * 3)
+    assert found["inputs"] == [{"shape": [2, 4], "dtype": "float32"}]
+    sizes = {group["name"]: (group["size"], group["frozen"] is None) for group in found["groups"]}
+    assert sizes == {"0": (6, True), "2": (3, False)}
+
+
+def test_mutations_are_listed_one_a_line_and_can_be_parsed() -> None:
+    lines = call("mutations", MLP, SHAPE).stdout.splitlines()
+    assert [str(gg.parse_mutation(line)) for line in lines] == lines
+    assert json_of("mutations", MLP, SHAPE)["mutations"] == lines
+
+
+def test_mutations_of_one_pass() -> None:
+    assert call("mutations", MLP, SHAPE, "--pass", "widen").stdout == "widen(0, extra=3)\n"
+    assert "there is no pass `wide`" in call("mutations", MLP, SHAPE, "--pass", "wide", code=1).stderr
