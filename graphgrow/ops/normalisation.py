@@ -14,7 +14,6 @@ from graphgrow.ir.terms import Term, product
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
 
-
 _POSITIONS: dict[type, int] = {nn.BatchNorm1d: 1, nn.InstanceNorm1d: 1, nn.BatchNorm3d: 3, nn.InstanceNorm3d: 3}
 
 

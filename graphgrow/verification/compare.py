@@ -94,7 +94,7 @@ def run_pair(
         if child.op == "placeholder" or any(used.name in fed for used in child.all_input_nodes):
             fed.add(child.name)
         if parent is not None and arrived is not None and child.name in fed:
-            _square(operators, parent, arrived, value, places, worst)
+            _square(operators, after, parent, arrived, value, places, worst)
         if child.op == "output":
             return outputs[-1], value
         second.release(child)
@@ -122,6 +122,7 @@ class _Arrivals:
     args: Any
     kwargs: Any
     cut: list[torch.Tensor]
+    largest: torch.Tensor  # the largest element that arrives in the child, its new units included
     own: Any  # the parent's output, where the very same bits arrive; else None
 
 
@@ -134,10 +135,11 @@ def _arrivals(
     copies, for operators that overwrite them.
     """
     cut: list[torch.Tensor] = []
+    largest = torch.zeros((), dtype=torch.float64)
     usable, same = True, not fresh
 
     def argument(used: fx.Node) -> Any:
-        nonlocal usable, same
+        nonlocal usable, same, largest
         arrived = second.values.get(used.name)
         if used.name not in fed or not isinstance(arrived, torch.Tensor):
             usable = usable and not (used.name in fed and isinstance(arrived, (tuple, list)))
@@ -147,14 +149,19 @@ def _arrivals(
         value = project(arrived, places.get(used.name))
         value = value.clone() if fresh else value
         same = same and torch.equal(value, first.values[used.name])
+        if arrived.is_floating_point() and arrived.numel():
+            largest = torch.maximum(largest.to(arrived), arrived.detach().abs().nan_to_num(posinf=0.0).max())
         cut.append(value)
         return value
 
     args, kwargs = fx.node.map_arg(node.args, argument), fx.node.map_arg(node.kwargs, argument)
-    return _Arrivals(args, kwargs, cut, first.values[node.name] if same else None) if usable else None
+    own = first.values[node.name] if same else None
+    return _Arrivals(args, kwargs, cut, largest, own) if usable else None
 
 
-def _square(operators: nn.Module, node: fx.Node, arrived: _Arrivals, value: Any, places: Places, worst: Worst) -> None:
+def _square(
+    operators: nn.Module, grown: nn.Module, node: fx.Node, arrived: _Arrivals, value: Any, places: Places, worst: Worst
+) -> None:
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return
     expected = execute(operators, node, arrived.args, arrived.kwargs) if arrived.own is None else arrived.own
@@ -165,6 +172,11 @@ def _square(operators: nn.Module, node: fx.Node, arrived: _Arrivals, value: Any,
         worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), f"{node.name} (shape)")
         return
     magnitude = _magnitude(operators, node, expected, arrived.cut)
+    reread = _rows(grown, node, arrived.largest)
+    if reread is not None:  # the child's own sum may be the longer one: fresh weights on units that are zero
+        kept = places.get(node.name, {}).get(_channel(value, grown, node))
+        reread = reread if kept is None else reread[kept]
+        magnitude = torch.maximum(magnitude, reread.reshape(magnitude.shape))
     worst.see(*_errors(actual, expected, LOCAL_TOLERANCE * magnitude), node.name)
 
 
@@ -182,15 +194,26 @@ def _magnitude(
 
     For any other operator it is the largest element among inputs and output.
     """
-    module = operators.get_submodule(str(node.target)) if node.op == "call_module" else None
     largest = [t.detach().abs().nan_to_num(posinf=0.0).max() for t in (expected, *seen) if t.is_floating_point()]
-    if not isinstance(module, _ROWWISE):
+    rows = _rows(operators, node, largest[-1])
+    if rows is None:
         return torch.stack(largest).max()
-    rows = module.weight.detach().abs().flatten(1).sum(1) * largest[1]
-    if module.bias is not None:
-        rows = rows + module.bias.detach().abs()
-    spatial = 0 if isinstance(module, nn.Linear) else module.weight.dim() - 2
-    return rows.reshape(-1, *[1] * spatial)
+    return rows.reshape(-1, *[1] * (expected.dim() - 1 - _channel(expected, operators, node)))
+
+
+def _rows(module: nn.Module, node: fx.Node, largest: torch.Tensor) -> torch.Tensor | None:
+    """The sum |W| max|x| + |b| for each output channel, where the node calls a linear map."""
+    called = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if not isinstance(called, _ROWWISE):
+        return None
+    rows = called.weight.detach().abs().flatten(1).sum(1) * largest
+    return rows if called.bias is None else rows + called.bias.detach().abs()
+
+
+def _channel(output: torch.Tensor, module: nn.Module, node: fx.Node) -> int:
+    """The axis of output channels of a linear map: the last, or the one in front of the positions."""
+    weight = module.get_parameter(f"{node.target}.weight")
+    return output.dim() - 1 - max(weight.dim() - 2, 0)
 
 
 def compare_outputs(before: Any, after: Any, noise: Any, worst: Worst, slack: float, unit: float) -> None:

@@ -98,6 +98,17 @@ def test_a_zero_head_does_not_fool_it() -> None:
     assert gg.verify(model, copy.deepcopy(model), inputs=torch.randn(2, 3, 8, 8)).preserved is None
 
 
+def test_a_zero_head_behind_a_layer_norm_raises_no_false_alarm() -> None:
+    """The head's fresh columns read units that are zero up to rounding, where the parent's output is exactly zero."""
+    model = nn.Sequential(nn.Linear(5, 12), nn.LayerNorm(12), nn.Linear(12, 3))
+    nn.init.zeros_(model.get_parameter("2.weight"))
+    nn.init.zeros_(model.get_parameter("2.bias"))
+    graph = gg.trace(model, torch.randn(4, 5))
+    for extra in (1, 5, 7):
+        verdict = gg.verify(graph, gg.apply(graph, f"widen(0, extra={extra})"))
+        assert verdict.preserved is True, verdict
+
+
 def test_a_zero_head_hides_no_wrong_rewrite() -> None:
     """A reading weight off zero shows at its own node, though the output is zero whatever it holds."""
     model = small_net()
