@@ -60,7 +60,7 @@ class Editor:
 
     def __init__(self, parent: fx.GraphModule, share: bool = True) -> None:
         self.module = rebuild(copy.deepcopy(parent.graph), parent, {}, type(parent).__name__)
-        self._nodes = {node.name: node for node in self.module.graph.nodes}
+        self._nodes: dict[str, fx.Node] = {node.name: node for node in self.module.graph.nodes}
         self.replaced: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for (_, mine), (_, theirs) in zip(self.module.named_modules(), _matching(parent, self.module), strict=True):
             mine.training = theirs.training

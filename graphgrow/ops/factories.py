@@ -18,7 +18,7 @@ def constant_like(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     return call.output(input.axes, fl.Pointwise((call.operand(input),)))
 
 
-@rule("new_zeros", "new_ones", "new_full", "new_empty")
+@rule("new_zeros", "new_ones", "new_full")
 def constant(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """A tensor of given sizes; of the other it takes dtype and device alone."""
     return call.output(call.fixed(size, "a tensor made from sizes") for size in meta_shape(call.meta))

@@ -23,59 +23,21 @@ from graphgrow.graph import Graph
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import NodeFacts, NormKind, Value, flatten_values
 from graphgrow.ir.flow import Clash, Fill, State
-from graphgrow.ir.positions import AxisMap, Units, axis_map, occurrences
+from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, leaves, normal
 from graphgrow.ops.registry import class_name, registered
 from graphgrow.rewrite.evaluate import evaluate
 from graphgrow.rewrite.grow import grow
 from graphgrow.rewrite.plan import Kind, Plan
+from tests.ops.lifted import Observed, assert_close, assert_filled, observe
+from tests.ops.probe import Draw
 
-Draw = Callable[[int, int], int]  # a whole number between two others, both included
 Key = tuple[Value, int]
 Fills = dict[Key, State]
 
-TOLERANCE = 1e-12  # relative to the magnitude of what the operator puts out
 APPENDED = (Fill.FREE, Fill.ZERO, Fill.MEAN)
 REPLICATED = (Fill.COPY, Fill.SHARE)
 CHECKED = 6  # assignments of fill states that are carried out, for each space and kind of growth
-
-
-class Probe(nn.Module):
-    """One operator between bare parameters and sums.
-
-    Args:
-        run: applies the operator to the probe's parameters and modules.
-        modules: by attribute name.
-        sources: the parameters by attribute name; the first one is the operand that tables speak of.
-    """
-
-    def __init__(
-        self,
-        run: Callable[[Any], Any],
-        sources: Mapping[str, torch.Tensor],
-        modules: Mapping[str, nn.Module] | None = None,
-        buffers: Mapping[str, torch.Tensor] | None = None,
-    ) -> None:
-        super().__init__()
-        for name, tensor in sources.items():
-            self.register_parameter(name, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
-        for name, tensor in (buffers or {}).items():
-            self.register_buffer(name, tensor)
-        for name, module in (modules or {}).items():
-            self.add_module(name, module.double())
-        self._run = run
-
-    def forward(self, ticket: torch.Tensor) -> Any:
-        """`ticket` is an input that nothing depends on: a graph must have one."""
-        outputs = self._run(self)
-        observed = [out.sum() for out in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
-        return ticket, observed
-
-
-def normal_tensor(draw: Draw, *shape: int) -> torch.Tensor:
-    """Standard normal entries in float64, from a drawn seed."""
-    generator = torch.Generator().manual_seed(draw(0, 10**6))
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -85,7 +47,8 @@ class Case:
     Attributes:
         targets: the registered targets of which the probe holds at least one; the first that is found is checked.
         build: makes a probe of drawn sizes.
-        admits: for each axis that may grow, named after the first parameter that has it (`x.1`, and `x.1:0` for
+        admits: for each axis that may grow, named after the first parameter that has it (x, then
+            the other bare ones by name, then the module's own) (`x.1`, and `x.1:0` for
             the first factor or part), what becomes of each fill of that parameter: `free>zero|free` says that
             free units are admitted and come out as zero or free, by what the other operands hold; `free>-` that
             the axis does not reach the output. A fill that is not listed must be declined.
@@ -109,14 +72,9 @@ class Case:
         square = Square.of(self.build(draw), self.targets)
         spaces = square.spaces()
         assert set(spaces) == set(self.admits), f"growable axes {sorted(spaces)}: {square.frozen()}"
-        generator = random.Random(draw(0, 10**6))
-        for name, space in spaces.items():
-            found = {kind: square.admitted(space, kind) for kind in Kind}
-            table = _table([*found[Kind.APPEND], *found[Kind.REPLICATE]])
-            assert table == _parse(self.admits[name]), f"{name}: the rule admits {_render(table)}"
-            for kind, outcomes in found.items():
-                for outcome in _sample(outcomes, generator):
-                    square.carry_out(outcome, _units(space, kind, draw, square.only_uniform(space)))
+        tables = square.check_all(draw)
+        wanted = {name: _parse(text) for name, text in self.admits.items()}
+        assert tables == wanted, f"the rule admits { {n: _render(t) for n, t in tables.items() if t != wanted[n]} }"
 
 
 @dataclass
@@ -135,8 +93,8 @@ class Outcome:
 
     @property
     def result(self) -> str:
-        """The states of the outputs as a table spells them."""
-        return ",".join(fill.value for _, _, state in self.outputs for fill in dict.fromkeys(state)) or "-"
+        """The states of the outputs as a table spells them: parts that hold different ones with a comma."""
+        return ",".join(sorted({fill.value for _, _, state in self.outputs for fill in state})) or "-"
 
 
 class Square:
@@ -151,14 +109,18 @@ class Square:
         self.graph, self.facts = graph, facts
         every = list(graph.analysis.facts.values())
         self._until = every[: every.index(facts) + 1]
+        live = any(facts.node.op == "call_module" for facts in self._until) and not facts.noises
+        self._modes = (False, True) if live else (False,)  # noise of its own for every unit: the rule says so
+        self._observed: dict[bool, Observed] = {}
 
     @classmethod
-    def of(cls, probe: nn.Module, targets: Sequence[object]) -> Square:
-        """Capture a probe and find the node of one of the targets."""
+    def of(cls, probe: nn.Module, targets: Sequence[object], last: bool = False) -> Square:
+        """Capture a probe and find the first (or the last) node of one of the targets."""
         captured = capture(probe.eval(), torch.ones(2, dtype=torch.float64))
         graph = Graph(captured.module, captured.inputs)
-        for facts in graph.analysis.facts.values():
-            if _target(graph, facts.node) & {_hashable(target) for target in targets}:
+        every = list(graph.analysis.facts.values())
+        for facts in reversed(every) if last else every:
+            if _target(graph, facts.node) & set(targets):
                 return cls(graph, facts)
         raise AssertionError(f"no node of {targets} in\n{graph.module.graph}")
 
@@ -189,6 +151,18 @@ class Square:
         """Whether a normalisation wants every unit copied alike."""
         return any(_normalised_over(norm, space) for norm in self.facts.normalisations)
 
+    def check_all(self, draw: Draw) -> dict[str, dict[str, set[str]]]:
+        """Carry out a sample of what is admitted along each axis; returns all that is admitted."""
+        generator = random.Random(draw(0, 10**6))
+        tables = {}
+        for name, space in self.spaces().items():
+            found = {kind: self.admitted(space, kind) for kind in Kind}
+            tables[name] = _table([*found[Kind.APPEND], *found[Kind.REPLICATE]])
+            for kind, outcomes in found.items():
+                for outcome in _sample(outcomes, generator):
+                    self.carry_out(outcome, _units(space, kind, draw, self.only_uniform(space)))
+        return tables
+
     def admitted(self, space: Space, kind: Kind) -> list[Outcome]:
         """Every assignment of fill states to the parameters that the facts up to the operator's node admit."""
         keys = [(value, axis) for value in self._sources() for axis in value.axes_with(space)]
@@ -209,10 +183,8 @@ class Square:
         editor = Editor(self.graph.module)
         step, _ = grow(self.graph, editor, plan, torch.Generator().manual_seed(1))
         child = editor.finish()
-        for training in (False, True):
-            if training and self.facts.noises:
-                continue  # noise of its own for every unit: the rule says so
-            before, after = (_run(module, self.facts.node.name, training) for module in (self.graph.module, child))
+        for training in self._modes:
+            before, after = self._before(training), observe(child, self.facts.node.name, training)
             values = list(flatten_values(self.facts.output))
             grown = {id(value): (axis, state) for value, axis, state in outcome.outputs}
             assert len(values) == len(before.outputs) == len(after.outputs)
@@ -228,6 +200,11 @@ class Square:
                     new = new.index_select(axis, kept)
                 assert_close(new, old)
 
+    def _before(self, training: bool) -> Observed:
+        if training not in self._observed:
+            self._observed[training] = observe(copy.deepcopy(self.graph.module), self.facts.node.name, training)
+        return self._observed[training]
+
     # -- the facts read as promises --------------------------------------------------------------------------
 
     def _sources(self) -> list[Value]:
@@ -236,7 +213,8 @@ class Square:
     def _names(self) -> Iterator[str]:
         known = self.graph.analysis.parameters
         order = [*self.graph.module.named_parameters(), *self.graph.module.named_buffers()]
-        yield from sorted((name for name, _ in order if name in known), key=lambda name: name.count("."))
+        names = [name for name, _ in order if name in known]
+        yield from sorted(names, key=lambda name: (name.count("."), name != "x", name))
 
     def _contracted(self) -> set[Key]:
         found = ((c.left, c.left_axis, c.right, c.right_axis) for facts in self._until for c in facts.contractions)
@@ -326,95 +304,6 @@ def squared(term: Term, space: Space) -> bool:
     return (isinstance(term, Product) and len(holding) > 1) or any(squared(child, space) for child in holding)
 
 
-# -- numbers -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Observed:
-    outputs: list[torch.Tensor]
-    buffers: dict[str, torch.Tensor]
-
-
-class _Recorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, name: str) -> None:
-        super().__init__(module)
-        self._name, self.found = name, None
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.name == self._name:
-            self.found = result
-        return result
-
-
-def _run(module: fx.GraphModule, name: str, training: bool) -> _Observed:
-    """The outputs of a node, and all buffers afterwards; the same random numbers each time."""
-    own = copy.deepcopy(module).train(training)
-    recorder = _Recorder(own, name)
-    torch.manual_seed(7)
-    with torch.no_grad():
-        recorder.run(torch.ones(2, dtype=torch.float64))
-    return _Observed(list(_tensors(recorder.found)), dict(own.named_buffers()))
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
-
-
-def assert_close(new: torch.Tensor, old: torch.Tensor) -> None:
-    """Equal within the tolerance, relative to the magnitude; NaN only where there was NaN."""
-    assert new.shape == old.shape, f"shape {tuple(new.shape)} where {tuple(old.shape)} was expected"
-    new, old = new.double(), old.double()
-    error = (new - old).abs()
-    limit = TOLERANCE * (1 + float(old.abs().nan_to_num(posinf=0.0).max())) if old.numel() else 0.0
-    good = (error <= limit) | (new == old) | (new.isnan() & old.isnan())
-    assert bool(good.all()), f"off by {float(error[~good].max()):.3g} where {limit:.3g} is allowed"
-
-
-def assert_filled(
-    old: torch.Tensor, new: torch.Tensor, axis: int, where: AxisMap, state: State, term: Term, units: Units
-) -> None:
-    """The child's tensor holds the old units at their places and, at the new ones, what the state says."""
-    assert new.isfinite().all() or not old.isfinite().all(), "new units that are not finite"
-    line = axis_map(term, Units(units.space, torch.zeros_like(units.source))).source  # other coordinates than the unit
-    expected = old.double().index_select(axis, where.source)
-    compared = torch.ones(len(where.source), dtype=torch.bool)
-    for occurrence, fill in enumerate(state):
-        here = where.occurrence == occurrence
-        new_here = here & where.added
-        shape = [-1 if i == axis else 1 for i in range(old.dim())]
-        if fill is Fill.FREE:
-            compared &= ~new_here
-        elif fill is Fill.ZERO:
-            expected = torch.where(new_here.reshape(shape), torch.zeros_like(expected), expected)
-        elif fill is Fill.MEAN:
-            kept = here & ~where.added
-            means = _means(old.double(), axis, where.source[kept], line[kept])
-            expected = torch.where(new_here.reshape(shape), means.index_select(axis, line), expected)
-        elif fill is Fill.SHARE:
-            compared &= ~here
-            sums = torch.zeros_like(old, dtype=torch.float64).index_add_(
-                axis, where.source[here], new.double().index_select(axis, torch.nonzero(here).flatten())
-            )
-            touched = where.source[here & ~where.added]
-            assert_close(sums.index_select(axis, touched), old.index_select(axis, touched))
-        else:
-            assert fill is not Fill.EVEN, "an output has the axis, but no operand brings it"
-    chosen = torch.nonzero(compared).flatten()
-    assert_close(new.index_select(axis, chosen), expected.index_select(axis, chosen))
-
-
-def _means(old: torch.Tensor, axis: int, source: torch.Tensor, line: torch.Tensor) -> torch.Tensor:
-    """At the place of each line, the mean over its positions."""
-    total = torch.zeros_like(old).index_add_(axis, line, old.index_select(axis, source))
-    count = torch.bincount(line, minlength=old.shape[axis]).clamp(min=1)
-    return total / count.reshape([-1 if i == axis else 1 for i in range(old.dim())])
-
-
 # -- tables --------------------------------------------------------------------------------------------------
 
 
@@ -453,20 +342,9 @@ def _units(space: Space, kind: Kind, draw: Draw, uniform: bool) -> Units:
     return Units(space, torch.cat([old, copies]))
 
 
-def _hashable(target: object) -> object:
-    return target
-
-
 def _target(graph: Graph, node: fx.Node) -> set[object]:
     """Under which targets a node may be registered."""
     if node.op != "call_module":
         return {node.target} if node.op in ("call_function", "call_method") else set()
     module_class = type(graph.module.get_submodule(str(node.target)))
     return {module_class, class_name(module_class)} & set(registered())
-
-
-def drawer(data: Any) -> Draw:
-    """Whole numbers drawn by hypothesis."""
-    from hypothesis import strategies as st
-
-    return lambda low, high: int(data.draw(st.integers(low, high)))

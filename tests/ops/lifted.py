@@ -1,0 +1,100 @@
+"""Whether a tensor is the lift of another: old units at their places, new ones as their fill state says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphgrow.ir.flow import Fill, State
+from graphgrow.ir.positions import AxisMap, Units, axis_map
+from graphgrow.ir.terms import Term
+
+TOLERANCE = 1e-12  # relative to the magnitude of what the operator puts out
+
+
+@dataclass(frozen=True)
+class Observed:
+    outputs: list[torch.Tensor]
+    buffers: dict[str, torch.Tensor]
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, name: str) -> None:
+        super().__init__(module)
+        self._name, self.found = name, None
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name == self._name:
+            self.found = result
+        return result
+
+
+def observe(module: fx.GraphModule, name: str, training: bool) -> Observed:
+    """The outputs of a node, and the buffers, which a run in train mode changes; the same random numbers each time."""
+    recorder = _Recorder(module.train(training), name)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        recorder.run(torch.ones(2, dtype=torch.float64))
+    return Observed(list(_tensors(recorder.found)), dict(module.named_buffers()))
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def assert_close(new: torch.Tensor, old: torch.Tensor) -> None:
+    """Equal within the tolerance, relative to the magnitude; NaN only where there was NaN."""
+    assert new.shape == old.shape, f"shape {tuple(new.shape)} where {tuple(old.shape)} was expected"
+    new, old = new.double(), old.double()
+    error = (new - old).abs()
+    limit = TOLERANCE * (1 + float(old.abs().nan_to_num(posinf=0.0).max())) if old.numel() else 0.0
+    good = (error <= limit) | (new == old) | (new.isnan() & old.isnan())
+    assert bool(good.all()), f"off by {float(error[~good].max()):.3g} where {limit:.3g} is allowed"
+
+
+def assert_filled(
+    old: torch.Tensor, new: torch.Tensor, axis: int, where: AxisMap, state: State, term: Term, units: Units
+) -> None:
+    """The child's tensor holds the old units at their places and, at the new ones, what the state says."""
+    assert new.isfinite().all() or not old.isfinite().all(), "new units that are not finite"
+    line = axis_map(term, Units(units.space, torch.zeros_like(units.source))).source  # other coordinates than the unit
+    expected = old.double().index_select(axis, where.source)
+    compared = torch.ones(len(where.source), dtype=torch.bool)
+    for occurrence, fill in enumerate(state):
+        here = where.occurrence == occurrence
+        new_here = here & where.added
+        shape = [-1 if i == axis else 1 for i in range(old.dim())]
+        if fill is Fill.FREE:
+            compared &= ~new_here
+        elif fill is Fill.ZERO:
+            expected = torch.where(new_here.reshape(shape), torch.zeros_like(expected), expected)
+        elif fill is Fill.MEAN:
+            kept = here & ~where.added
+            means = _means(old.double(), axis, where.source[kept], line[kept])
+            expected = torch.where(new_here.reshape(shape), means.index_select(axis, line), expected)
+        elif fill is Fill.SHARE:
+            compared &= ~here
+            sums = torch.zeros_like(old, dtype=torch.float64).index_add_(
+                axis, where.source[here], new.double().index_select(axis, torch.nonzero(here).flatten())
+            )
+            touched = where.source[here & ~where.added]
+            assert_close(sums.index_select(axis, touched), old.index_select(axis, touched))
+        # COPY, and EVEN (one value for all units): what the unit of origin holds
+    chosen = torch.nonzero(compared).flatten()
+    assert_close(new.index_select(axis, chosen), expected.index_select(axis, chosen))
+
+
+def _means(old: torch.Tensor, axis: int, source: torch.Tensor, line: torch.Tensor) -> torch.Tensor:
+    """At the place of each line, the mean over its positions."""
+    total = torch.zeros_like(old).index_add_(axis, line, old.index_select(axis, source))
+    count = torch.bincount(line, minlength=old.shape[axis]).clamp(min=1)
+    return total / count.reshape([-1 if i == axis else 1 for i in range(old.dim())])

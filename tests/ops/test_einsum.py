@@ -1,0 +1,64 @@
+"""torch.einsum of one or two operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor
+from tests.ops.square import Case
+
+LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
+PRODUCT = "free>free|zero zero>zero mean>free|zero copy>copy|share share>share"
+READ = "free>- zero>- mean>- copy>- share>-"
+SUMMED = "zero>- share>-"
+
+
+def _einsum(equation: str, letters: str, others: str = "", packed: bool = False) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        size = {letter: draw(2, 3) for letter in dict.fromkeys(letters + others)}
+        sources = {"x": normal_tensor(draw, *(size[letter] for letter in letters))}
+        if others:
+            sources["y"] = normal_tensor(draw, *(size[letter] for letter in others))
+
+        def run(m: Any) -> Any:
+            operands = [m.x, m.y] if others else [m.x]
+            return torch.einsum(equation, operands) if packed else torch.einsum(equation, *operands)
+
+        return Probe(run, sources)
+
+    return build
+
+
+def case(equation: str, letters: str, others: str = "", label: str = "", packed: bool = False, **tables: str) -> Case:
+    """Tables by operand and axis, as in x1."""
+    admits = {f"{name[0]}.{name[1:]}": table for name, table in tables.items()}
+    return Case((torch.einsum,), _einsum(equation, letters, others, packed), admits, label)
+
+
+CASES = [
+    case("bnd,bmd->bnm", "bnd", "bmd", "scores", x0=PRODUCT, x1=LINEAR, x2=READ, y1=LINEAR),
+    case("ij, jk -> ik", "ij", "jk", "matmul", x0=LINEAR, x1=READ, y1=LINEAR),
+    case("ij,jk->ik", "ij", "jk", "packed", packed=True, x0=LINEAR, x1=READ, y1=LINEAR),
+    case("ab->ba", "ab", "", "transpose", x0=LINEAR, x1=LINEAR),
+    case("ab->b", "ab", "", "sum", x0=SUMMED, x1=LINEAR),
+    case("abc,cd->abd", "abc", "cd", "linear", x0=LINEAR, x1=LINEAR, x2=READ, y1=LINEAR),
+    case("ab,bc->b", "ab", "bc", "gate", x0=SUMMED, x1=PRODUCT, y1=SUMMED),
+    case("ab,cd->abcd", "ab", "cd", "outer", x0=LINEAR, x1=LINEAR, y0=LINEAR, y1=LINEAR),
+    case("...a->a...", "ba", "", "ellipsis"),
+    case("aab->ab", "aab", "", "diagonal"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(4)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))

@@ -1,0 +1,52 @@
+"""Embedding tables: their width grows, their length does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.square import Case
+
+LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
+
+
+def _indices(draw: Draw, count: int) -> torch.Tensor:
+    return torch.tensor([[draw(0, count - 1) for _ in range(3)] for _ in range(2)])
+
+
+def _module(**options: float) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        count, width = draw(2, 5), draw(2, 4)
+        table = nn.Embedding(count, width, **options)  # type: ignore[arg-type]  # options of several types
+        return Probe(lambda m: m.op(m.index), {}, {"op": table}, {"index": _indices(draw, count)})
+
+    return build
+
+
+def _function(draw: Draw) -> nn.Module:
+    count, width = draw(2, 5), draw(2, 4)
+    buffers = {"index": _indices(draw, count)}
+    return Probe(lambda m: op(F.embedding, m.index, m.x), {"x": normal_tensor(draw, count, width)}, None, buffers)
+
+
+CASES = [
+    Case((nn.Embedding,), _module(), {"op.weight.1": LINEAR}),
+    Case((nn.Embedding,), _module(padding_idx=0), {"op.weight.1": LINEAR}, "padding"),
+    Case((nn.Embedding,), _module(max_norm=1.0), {}, "limited-norm"),
+    Case((F.embedding,), _function, {"x.1": LINEAR}),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(5)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))

@@ -1,0 +1,133 @@
+"""Concatenation, stacking, splitting and indexing."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.square import Case
+
+LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
+PART = "free>free zero>zero copy>copy share>share"
+ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
+ACROSS = "free>free zero>free|zero mean>free|mean copy>copy share>share"  # by what the other operand holds
+
+
+def _cat(target: Any, dim: int, by: str = "dim") -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        a, b, c = draw(2, 3), draw(2, 4), draw(2, 4)
+        sources = {"x": normal_tensor(draw, a, b, 2), "y": normal_tensor(draw, a, c, 2)}
+        return Probe(lambda m: _joined(target, [m.x, m.y], dim, by), sources)
+
+    return build
+
+
+def _joined(target: Any, tensors: list[Any], dim: int, by: str) -> Any:
+    return target(tensors, **{by: dim}) if by else target(tensors, dim)
+
+
+def _same_twice(draw: Draw) -> nn.Module:
+    """x beside itself: two occurrences of one axis, each with a fill of its own."""
+    return Probe(lambda m: torch.cat([m.x, m.x.tanh()], 1), {"x": normal_tensor(draw, 2, draw(2, 4))})
+
+
+def _three(draw: Draw) -> nn.Module:
+    """x, y, x: the occurrences are apart."""
+    sources = {"x": normal_tensor(draw, 2, draw(2, 4)), "y": normal_tensor(draw, 2, draw(1, 3))}
+    return Probe(lambda m: torch.cat([m.x, m.y, m.x], 1), sources)
+
+
+def _stack(draw: Draw) -> nn.Module:
+    a, b = draw(2, 4), draw(2, 4)
+    sources = {"x": normal_tensor(draw, a, b), "y": normal_tensor(draw, a, b)}
+    return Probe(lambda m: torch.stack([m.x, m.y], 1), sources)
+
+
+def _on(target: Any, shape: tuple[int, ...], *arguments: Any, **options: Any) -> Callable[[Draw], nn.Module]:
+    return lambda draw: Probe(lambda m: op(target, m.x, *arguments, **options), {"x": normal_tensor(draw, *shape)})
+
+
+def _chunk_product(draw: Draw) -> nn.Module:
+    """(3 h d) cut by a chunk, then each part into heads: what a packed projection does."""
+    heads, width = draw(2, 3), draw(2, 3)
+
+    def run(m: Any) -> Any:
+        return [part.unflatten(-1, (heads, width)) for part in m.x.chunk(3, dim=-1)]
+
+    return Probe(run, {"x": normal_tensor(draw, 2, 3 * heads * width)})
+
+
+def _index(key: Any) -> Callable[[Draw], nn.Module]:
+    return lambda draw: Probe(lambda m: m.x[key], {"x": normal_tensor(draw, 3, 4, 5)})
+
+
+def _lookup(rank: int) -> Callable[[Draw], nn.Module]:
+    """A table indexed by whole numbers, as relative positions are."""
+
+    def build(draw: Draw) -> nn.Module:
+        index = torch.randint(0, 4, (2, 3)[:rank], generator=torch.Generator().manual_seed(draw(0, 99)))
+        return Probe(lambda m: m.x[m.index], {"x": normal_tensor(draw, 4, 2, 3)}, None, {"index": index})
+
+    return build
+
+
+def _written(draw: Draw) -> nn.Module:
+    def run(m: Any) -> Any:
+        copy = m.x.clone()
+        copy[:, 0] = m.y
+        return copy
+
+    return Probe(run, {"x": normal_tensor(draw, 3, 2), "y": normal_tensor(draw, 3)})
+
+
+def _every(*names: str) -> dict[str, str]:
+    return {name: PART if ":" in name else LINEAR for name in names}
+
+
+# Of a concatenation each part is an axis of its own; the others are shared by all operands.
+JOINED = {"x.0": ACROSS, "x.1": LINEAR, "x.2": ACROSS, "y.1": LINEAR}
+CHUNKED = {"x.0": LINEAR, "x.1:0": PART, "x.1:1": PART, "x.2": LINEAR}
+
+CASES = [
+    *(Case((target,), _cat(target, 1, ""), JOINED) for target in (torch.cat, torch.concat)),
+    Case((torch.cat,), _cat(torch.cat, -2), JOINED, "from-the-end"),
+    Case((torch.cat,), _cat(torch.cat, 1, "axis"), JOINED, "by-axis"),
+    Case((torch.cat,), _same_twice, {"x.0": ZERO_KEEPING, "x.1": "free>free zero>zero mean>free,mean copy>copy"},
+         "twice"),
+    Case((torch.cat,), _three, {"x.0": ACROSS, "x.1": LINEAR, "y.1": LINEAR}, "apart"),
+    Case((torch.stack,), _stack, {"x.0": ACROSS, "x.1": ACROSS}),
+    *(Case((target,), _on(target, (2, 6, 2), 2, 1), CHUNKED) for target in (torch.chunk, "chunk")),
+    *(Case((target,), _on(target, (2, 6, 2), 3, 1), CHUNKED) for target in (torch.split, "split")),
+    *(Case((target,), _on(target, (2, 5, 2), [2, 3], dim=1), CHUNKED, "parts") for target in (torch.split, "split")),
+    *(Case((target,), _on(target, (2, 6, 2), 2, 1), CHUNKED) for target in (torch.tensor_split, "tensor_split")),
+    Case((torch.chunk,), _on(torch.chunk, (2, 6), 4, 1), {"x.0": LINEAR, **_every("x.1:0", "x.1:1", "x.1:2")}, "fewer"),
+    Case((torch.chunk,), _on(torch.chunk, (2, 6), 1, 1), _every("x.0", "x.1"), "one"),
+    Case(("chunk",), _chunk_product, {"x.0": LINEAR, **{f"x.1:{i}": PART for i in range(6)}}, "heads"),
+    *(Case((target,), _on(target, (2, 3, 4), 1), _every("x.0", "x.2")) for target in (torch.unbind, "unbind")),
+    *(Case((target,), _on(target, (2, 3, 4), 1, 2), _every("x.0", "x.2")) for target in (torch.select, "select")),
+    Case((operator.getitem,), _index((slice(None), 0)), _every("x.0", "x.2")),
+    Case((operator.getitem,), _index((..., 1)), _every("x.0", "x.1"), "ellipsis"),
+    Case((operator.getitem,), _index((slice(None), slice(1, 3))), _every("x.0", "x.2"), "slice"),
+    Case((operator.getitem,), _index((slice(None), None, slice(0, None))), _every("x.0", "x.1", "x.2"), "new-axis"),
+    Case((operator.getitem,), _index((slice(None), slice(None, None, 2))), _every("x.0", "x.2"), "step"),
+    Case((operator.getitem,), _lookup(2), _every("x.1", "x.2"), "table"),
+    Case((operator.setitem,), _written, {}),
+    *(Case((target,), _on(target, (2, 3, 4), 1, 1), _every("x.0", "x.2")) for target in (torch.roll, "roll")),
+    Case((torch.roll,), _on(torch.roll, (2, 3), 1), {}, "flat"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(4)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))

@@ -1,0 +1,113 @@
+"""nn.Linear, F.linear, matmul and bmm."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.square import Case
+
+LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
+# A bias is added to each unit: zeros do not stay zeros, nor shares shares, but a mean moves along.
+WITH_BIAS = "free>free zero>free mean>mean copy>copy"
+SUMMED = "free>- zero>- mean>- copy>- share>-"  # along the axis that is summed over, by what the other side holds
+ROWS = "free>free zero>free|zero mean>free|mean copy>copy share>share"
+
+
+def _module(kind: type[nn.Linear], bias: bool) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        inputs, outputs = draw(2, 4), draw(2, 4)
+        layer = kind(inputs, outputs, bias=bias)
+        return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 2, 3, inputs)}, {"op": layer})
+
+    return build
+
+
+def _function(bias: bool) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        inputs, outputs = draw(2, 4), draw(2, 4)
+        sources = {"x": normal_tensor(draw, 3, inputs), "w": normal_tensor(draw, outputs, inputs)}
+        if not bias:
+            return Probe(lambda m: op(F.linear, m.x, m.w), sources)
+        return Probe(lambda m: op(F.linear, m.x, m.w, m.b), {**sources, "b": normal_tensor(draw, outputs)})
+
+    return build
+
+
+def _square(draw: Draw) -> nn.Module:
+    """A residual layer, whose weight has the axis twice: written along one, read along the other."""
+    width = draw(2, 4)
+    return Probe(lambda m: m.x + m.op(m.x), {"x": normal_tensor(draw, 3, width)}, {"op": nn.Linear(width, width)})
+
+
+def _product(target: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        n, k, m = draw(2, 4), draw(2, 4), draw(2, 4)
+        batch = 2, draw(2, 3)
+        rank = 1 if target in (torch.bmm, "bmm") else draw(1, 2)
+        x, y = normal_tensor(draw, *batch[:rank], n, k), normal_tensor(draw, *batch[:rank], k, m)
+        return Probe(lambda p: op(target, p.x, p.y), {"x": x, "y": y})
+
+    return build
+
+
+def _flat_product(target: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        n, k, m = draw(2, 4), draw(2, 4), draw(2, 4)
+        return Probe(lambda p: op(target, p.x, p.y), {"x": normal_tensor(draw, n, k), "y": normal_tensor(draw, k, m)})
+
+    return build
+
+
+def _broadcast(draw: Draw) -> nn.Module:
+    """(b, n, k) x (k, m): the batch axis is that of one operand."""
+    b, n, k, m = (draw(2, 4) for _ in range(4))
+    return Probe(lambda p: p.x @ p.y, {"x": normal_tensor(draw, b, n, k), "y": normal_tensor(draw, k, m)})
+
+
+def _flattened(draw: Draw) -> nn.Module:
+    """(n, c, h) flattened and read by a layer over (c h)."""
+    n, c, h = draw(2, 3), draw(2, 3), draw(2, 3)
+    layer = nn.Linear(c * h, draw(2, 3))
+    return Probe(lambda m: m.op(m.x.flatten(1)), {"x": normal_tensor(draw, n, c, h)}, {"op": layer})
+
+
+# What comes out is what the rows and the bias hold, whatever the stream holds.
+RESIDUAL = "free>free|mean|zero zero>free|mean|zero mean>free|mean|zero copy>copy|share share>copy|share"
+PRODUCT = "free>free|zero zero>zero mean>free|zero copy>copy|share share>share"
+MODULE = {"x.0": WITH_BIAS, "x.1": WITH_BIAS, "x.2": SUMMED, "op.bias.0": ROWS}
+MATRIX = {"x.0": LINEAR, "x.1": SUMMED, "y.1": LINEAR}
+
+CASES = [
+    *(Case((kind,), _module(kind, True), MODULE) for kind in (nn.Linear, NonDynamicallyQuantizableLinear)),
+    Case((nn.Linear,), _module(nn.Linear, False),
+         {"x.0": LINEAR, "x.1": LINEAR, "x.2": SUMMED, "op.weight.0": LINEAR}, "no-bias"),
+    Case((nn.Linear,), _square, {"x.0": WITH_BIAS, "x.1": RESIDUAL}, "residual"),
+    Case((nn.Linear,), _flattened, {"x.0": WITH_BIAS, "x.1": SUMMED, "x.2": SUMMED, "op.bias.0": ROWS}, "flattened"),
+    Case((F.linear,), _function(False), {"x.0": LINEAR, "x.1": SUMMED, "w.0": LINEAR}),
+    Case((F.linear,), _function(True), {"x.0": WITH_BIAS, "x.1": SUMMED, "b.0": ROWS}, "bias"),
+    *(Case((target,), _flat_product(target), MATRIX)
+      for target in (torch.matmul, operator.matmul, "matmul", "__matmul__")),
+    *(Case((target,), _product(target), {"x.0": PRODUCT, "x.1": LINEAR, "x.2": SUMMED, "y.2": LINEAR}, "batched")
+      for target in (torch.bmm, "bmm")),
+    Case((torch.matmul, operator.matmul), _broadcast, {"x.0": LINEAR, "x.1": LINEAR, "x.2": SUMMED, "y.1": LINEAR},
+         "broadcast"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(5)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))

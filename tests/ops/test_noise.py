@@ -1,0 +1,88 @@
+"""Dropout and stochastic depth: nothing in eval mode; in train mode a mask for each unit, or one for all."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from graphgrow.store.names import import_torchvision
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.square import Case, Square
+
+import_torchvision()
+StochasticDepth = importlib.import_module("torchvision.ops").StochasticDepth
+LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
+FINITE = "free>free zero>free mean>free copy>copy"
+
+DROPOUTS: list[Any] = [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d]
+ALPHA: list[Any] = [nn.AlphaDropout, nn.FeatureAlphaDropout]
+FUNCTIONS: list[Any] = [F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout]
+
+
+def _rank(target: Any) -> int:
+    name = target.__name__
+    return int(name[-2]) if name.endswith("d") else 1
+
+
+def _module(kind: Any, *arguments: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        x = normal_tensor(draw, 2, 3, *[2] * _rank(kind))
+        return Probe(lambda m: m.op(m.x), {"x": x}, {"op": kind(*arguments)})
+
+    return build
+
+
+def _function(target: Any, training: bool) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        x = normal_tensor(draw, 2, 3, *[2] * _rank(target))
+        return Probe(lambda m: op(target, m.x, 0.5, training), {"x": x})
+
+    return build
+
+
+def _axes(kind: Any, table: str) -> dict[str, str]:
+    return {f"x.{i}": table for i in range(2 + _rank(kind))}
+
+
+CASES = [
+    *(Case((kind,), _module(kind, 0.5), _axes(kind, LINEAR)) for kind in DROPOUTS),
+    *(Case((kind,), _module(kind, 0.0), _axes(kind, LINEAR), "off") for kind in DROPOUTS),
+    *(Case((kind,), _module(kind, 0.5), _axes(kind, FINITE)) for kind in ALPHA),
+    *(Case((target,), _function(target, False), _axes(target, LINEAR)) for target in FUNCTIONS),
+    Case((StochasticDepth, "torchvision.ops.stochastic_depth.StochasticDepth"), _module(StochasticDepth, 0.5, "batch"),
+         {f"x.{i}": LINEAR for i in range(3)}),
+    Case((StochasticDepth, "torchvision.ops.stochastic_depth.StochasticDepth"), _module(StochasticDepth, 0.5, "row"),
+         {f"x.{i}": LINEAR for i in (1, 2)}, "row"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(4)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))
+
+
+@pytest.mark.parametrize("kind", [*DROPOUTS, *ALPHA, nn.RReLU])
+def test_noise_of_its_own_for_each_unit_is_stated(kind: Any) -> None:
+    build = _module(nn.RReLU) if kind is nn.RReLU else _module(kind, 0.25)
+    assert Square.of(build(lambda low, high: low), (kind,)).facts.noises
+
+
+def test_a_rate_of_zero_is_no_noise() -> None:
+    assert not Square.of(_module(nn.Dropout, 0.0)(lambda low, high: low), (nn.Dropout,)).facts.noises
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_functional_dropout_is_noise_where_its_mode_is_fixed_to_train(training: bool) -> None:
+    square = Square.of(_function(F.dropout, training)(lambda low, high: low), (F.dropout,))
+    assert bool(square.facts.noises) is training

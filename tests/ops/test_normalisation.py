@@ -1,0 +1,143 @@
+"""Norms: those of each channel alone, and those over the axis itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.square import Case
+
+CHANNELS = "free>free mean>free copy>copy"  # constant units are refused: the gradient of their scale would explode
+FINITE = "free>free zero>free mean>free copy>copy"
+ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
+GROUPS = "free>free zero>free copy>copy"  # of a part of an axis no mean is taken
+OVER_LAYER = "mean>zero copy>copy"
+OVER_RMS = "zero>zero copy>copy"
+
+BATCH_NORMS: list[Any] = [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d]
+INSTANCE_NORMS: list[Any] = [nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d]
+
+
+def _stir(module: nn.Module) -> nn.Module:
+    """Parameters and statistics as training leaves them, none of them trivial."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_floating_point():
+            tensor.data.uniform_(0.5, 2) if "var" in name or "weight" in name else tensor.data.normal_()
+    return module
+
+
+def _per_channel(kind: Any, **options: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        width, rank = draw(2, 5), int(kind.__name__[-2])
+        x = normal_tensor(draw, draw(2, 3), width, *(draw(2, 4) for _ in range(rank)))
+        return Probe(lambda m: m.op(m.x), {"x": x}, {"op": _stir(kind(width, **options))})
+
+    return build
+
+
+def _flat_batch_norm(draw: Draw) -> nn.Module:
+    width = draw(2, 5)
+    return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 4, width)}, {"op": _stir(nn.BatchNorm1d(width))})
+
+
+def _batch_norm(training: bool) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        width = draw(2, 5)
+        sources = {"x": normal_tensor(draw, 3, width, 2), "weight": normal_tensor(draw, width),
+                   "bias": normal_tensor(draw, width)}  # fmt: skip
+        buffers = {"mean": normal_tensor(draw, width), "var": normal_tensor(draw, width).abs() + 0.5}
+        return Probe(lambda m: op(F.batch_norm, m.x, m.mean, m.var, m.weight, m.bias, training), sources, None, buffers)
+
+    return build
+
+
+def _last(kind: Any, rank: int, **options: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        shape = [draw(2, 5) for _ in range(rank)]
+        layer = _stir(kind(shape, **options))
+        return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 2, 3, *shape)}, {"op": layer})
+
+    return build
+
+
+def _last_function(target: Any, named: bool) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        width = draw(2, 5)
+        sources = {"x": normal_tensor(draw, 3, width), "weight": normal_tensor(draw, width)}
+        if target is F.layer_norm:
+            sources["bias"] = normal_tensor(draw, width)
+        if target is F.rms_norm:
+            return Probe(lambda m: op(target, m.x, (width,), m.weight, 1e-3), sources)
+        if named:
+            return Probe(lambda m: op(target, m.x, normalized_shape=[width], weight=m.weight, bias=m.bias), sources)
+        return Probe(lambda m: op(target, m.x, (width,), m.weight, m.bias, 1e-3), sources)
+
+    return build
+
+
+def _group(groups: int, width: int, function: bool = False) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        channels = groups * width
+        x = normal_tensor(draw, 2, channels, *(draw(2, 3) for _ in range(draw(0, 2))), 2)
+        if function:
+            sources = {"x": x, "weight": normal_tensor(draw, channels), "bias": normal_tensor(draw, channels)}
+            return Probe(lambda m: op(F.group_norm, m.x, groups, m.weight, m.bias), sources)
+        return Probe(lambda m: m.op(m.x), {"x": x}, {"op": _stir(nn.GroupNorm(groups, channels))})
+
+    return build
+
+
+def _neighbours(draw: Draw) -> nn.Module:
+    return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 2, 5, 3)}, {"op": nn.LocalResponseNorm(2)})
+
+
+def _neighbours_function(draw: Draw) -> nn.Module:
+    return Probe(lambda m: op(F.local_response_norm, m.x, 2), {"x": normal_tensor(draw, 2, 5, 3)})
+
+
+def _vector(draw: Draw) -> nn.Module:
+    return Probe(lambda m: op(F.normalize, m.x), {"x": normal_tensor(draw, 2, 5)})
+
+
+CASES = [
+    *(Case((kind,), _per_channel(kind), {"x.1": CHANNELS}) for kind in BATCH_NORMS),
+    *(Case((kind,), _per_channel(kind, affine=False, track_running_stats=False), {"x.1": CHANNELS}, "bare")
+      for kind in BATCH_NORMS),
+    Case((nn.BatchNorm1d,), _flat_batch_norm, {"x.1": CHANNELS}, "flat"),
+    *(Case((kind,), _per_channel(kind, affine=True), {"x.0": CHANNELS, "x.1": CHANNELS}) for kind in INSTANCE_NORMS),
+    *(Case((F.batch_norm,), _batch_norm(training), {"x.1": CHANNELS}, str(training)) for training in (False, True)),
+    Case((nn.LayerNorm,), _last(nn.LayerNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_LAYER}),
+    Case((nn.LayerNorm,), _last(nn.LayerNorm, 1, bias=False), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_LAYER},
+         "no-bias"),
+    Case((nn.LayerNorm,), _last(nn.LayerNorm, 1, elementwise_affine=False),
+         {"x.0": FINITE, "x.1": FINITE, "x.2": "copy>copy"}, "bare"),
+    Case((nn.LayerNorm,), _last(nn.LayerNorm, 2),
+         {"x.0": FINITE, "x.1": FINITE, "x.2": "copy>copy", "x.3": "copy>copy"}, "two-axes"),
+    Case((nn.RMSNorm,), _last(nn.RMSNorm, 1, eps=1e-2), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS}),
+    Case((nn.RMSNorm,), _last(nn.RMSNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": "copy>copy"}, "default-eps"),
+    *(Case((F.layer_norm,), _last_function(F.layer_norm, named), {"x.0": FINITE, "x.1": OVER_LAYER}, label)
+      for named, label in ((False, ""), (True, "by-name"))),
+    Case((F.rms_norm,), _last_function(F.rms_norm, False), {"x.0": FINITE, "x.1": OVER_RMS}),
+    *(Case((target,), _group(2, 3, function), {"x.0": FINITE, "x.1:0": GROUPS, "x.1:1": "copy>copy"})
+      for target, function in ((nn.GroupNorm, False), (F.group_norm, True))),
+    Case((nn.GroupNorm,), _group(1, 4), {"x.0": FINITE, "x.1": "copy>copy"}, "one-group"),
+    Case((nn.GroupNorm,), _group(4, 1), {"x.0": FINITE, "x.1": FINITE}, "one-channel-each"),
+    Case((nn.LocalResponseNorm,), _neighbours, {"x.0": ZERO_KEEPING, "x.2": ZERO_KEEPING}),
+    Case((F.local_response_norm,), _neighbours_function, {"x.0": ZERO_KEEPING, "x.2": ZERO_KEEPING}),
+    Case((F.normalize,), _vector, {"x.0": ZERO_KEEPING}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(4)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))

@@ -1,0 +1,112 @@
+"""Pooling, interpolation and padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.square import Case
+
+LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
+ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
+FINITE = "free>free zero>free mean>free copy>copy"
+
+
+def _pool(target: Any, rank: int, argument: Any, batched: bool = True) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        lead = (2, 3) if batched else (3,)
+        x = normal_tensor(draw, *lead, *(draw(4, 6) for _ in range(rank)))
+        if isinstance(target, type):
+            return Probe(lambda m: m.op(m.x), {"x": x}, {"op": target(argument)})
+        return Probe(lambda m: op(target, m.x, argument), {"x": x})
+
+    return build
+
+
+def _interpolate(mode: str) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        x = normal_tensor(draw, 2, 3, draw(2, 4), draw(2, 4))
+        return Probe(lambda m: op(F.interpolate, m.x, scale_factor=2, mode=mode), {"x": x})
+
+    return build
+
+
+def _pad(*arguments: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        x = normal_tensor(draw, 2, 3, draw(4, 5), draw(4, 5))
+        return Probe(lambda m: op(F.pad, m.x, *arguments), {"x": x})
+
+    return build
+
+
+def _same_size_window(draw: Draw) -> nn.Module:
+    """A matrix for each row of the batch, in which a unit is compared with its neighbours."""
+    return Probe(lambda m: op(F.max_pool2d, m.x, 3, 1, 1), {"x": normal_tensor(draw, 2, 4, 5)})
+
+
+AVERAGES: list[tuple[Any, int]] = [
+    (nn.AvgPool1d, 1), (nn.AvgPool2d, 2), (nn.AvgPool3d, 3), (F.avg_pool1d, 1), (F.avg_pool2d, 2), (F.avg_pool3d, 3),
+    (torch.avg_pool1d, 1), (nn.AdaptiveAvgPool1d, 1), (nn.AdaptiveAvgPool2d, 2), (nn.AdaptiveAvgPool3d, 3),
+    (F.adaptive_avg_pool1d, 1), (F.adaptive_avg_pool2d, 2), (F.adaptive_avg_pool3d, 3), (torch.adaptive_avg_pool1d, 1),
+]  # fmt: skip
+MAXIMA: list[tuple[Any, int]] = [
+    (nn.MaxPool1d, 1), (nn.MaxPool2d, 2), (nn.MaxPool3d, 3), (F.max_pool1d, 1), (F.max_pool2d, 2), (F.max_pool3d, 3),
+    (torch.max_pool1d, 1), (torch.max_pool2d, 2), (torch.max_pool3d, 3), (nn.AdaptiveMaxPool1d, 1),
+    (nn.AdaptiveMaxPool2d, 2), (nn.AdaptiveMaxPool3d, 3), (F.adaptive_max_pool1d, 1), (F.adaptive_max_pool2d, 2),
+    (F.adaptive_max_pool3d, 3),
+]  # fmt: skip
+PADS: list[tuple[Any, Any, int, str]] = [
+    (nn.ConstantPad1d, (2, 0.0), 1, ZERO_KEEPING), (nn.ConstantPad2d, (1, 0.5), 2, FINITE),
+    (nn.ZeroPad1d, (1,), 1, ZERO_KEEPING), (nn.ZeroPad2d, (1,), 2, ZERO_KEEPING),
+    (nn.ReflectionPad1d, (1,), 1, ZERO_KEEPING), (nn.ReflectionPad2d, (1,), 2, ZERO_KEEPING),
+    (nn.ReplicationPad1d, (2,), 1, ZERO_KEEPING), (nn.ReplicationPad2d, ((1, 0, 2, 1),), 2, ZERO_KEEPING),
+]  # fmt: skip
+
+
+def _pad_module(kind: Any, arguments: Any, rank: int) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        x = normal_tensor(draw, 2, 3, *(draw(3, 5) for _ in range(rank)))
+        return Probe(lambda m: m.op(m.x), {"x": x}, {"op": kind(*arguments)})
+
+    return build
+
+
+def _channels(table: str) -> dict[str, str]:
+    return {"x.0": table, "x.1": table}
+
+
+CASES = [
+    *(Case((target,), _pool(target, rank, 2), _channels(LINEAR)) for target, rank in AVERAGES),
+    *(Case((target,), _pool(target, rank, 2), _channels(ZERO_KEEPING)) for target, rank in MAXIMA),
+    *(Case((target,), _pool(target, rank, 2, batched=False), {"x.0": LINEAR}, "unbatched")
+      for target, rank in AVERAGES[:2]),
+    *(Case((target,), _pool(target, rank, 2, batched=False), {"x.0": ZERO_KEEPING}, "unbatched")
+      for target, rank in MAXIMA[:3]),
+    Case((F.max_pool2d,), _same_size_window, {"x.0": ZERO_KEEPING}, "same-size"),
+    Case((nn.Upsample,), lambda d: Probe(lambda m: m.op(m.x), {"x": normal_tensor(d, 2, 3, 4)},
+                                         {"op": nn.Upsample(scale_factor=2)}), _channels(LINEAR)),
+    *(Case((kind,), _pool(kind, 2, (5, 7)), _channels(LINEAR))
+      for kind in (nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d)),
+    *(Case((F.interpolate,), _interpolate(mode), _channels(LINEAR), mode) for mode in ("nearest", "bicubic")),
+    *(Case((kind,), _pad_module(kind, arguments, rank), _channels(table)) for kind, arguments, rank, table in PADS),
+    Case((F.pad,), _pad((1, 2)), {**_channels(ZERO_KEEPING), "x.2": ZERO_KEEPING}, "last-axis"),
+    Case((F.pad,), _pad((0, 0, 0, 0, 1, 1)), {f"x.{i}": ZERO_KEEPING for i in (0, 2, 3)}, "channels"),
+    Case((F.pad,), _pad((1, 1, 1, 0), "reflect"), _channels(ZERO_KEEPING), "reflect"),
+    Case((F.pad,), _pad((1, 1), "constant", 2.5), {**_channels(FINITE), "x.2": FINITE}, "away-from-zero"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(4)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))

@@ -1,0 +1,52 @@
+"""Sizes that a graph reads off its tensors and uses again: they must follow, or what they touch must not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor
+from tests.ops.square import Case
+
+LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
+PART = "free>free zero>zero copy>copy share>share"
+
+
+def _run(run: Callable[[Any], Any], *shape: int) -> Callable[[Draw], nn.Module]:
+    return lambda draw: Probe(run, {"x": normal_tensor(draw, *shape)})
+
+
+def _all(table: str, *axes: int) -> dict[str, str]:
+    return {f"x.{axis}": table for axis in axes}
+
+
+CASES = [
+    Case(("view",), _run(lambda m: m.x.view(m.x.shape[0], m.x.shape[1] * m.x.shape[2]), 2, 3, 4),
+         _all(LINEAR, 0, 1, 2), "shape"),
+    Case(("view",), _run(lambda m: m.x.view(m.x.size(0), -1), 2, 3, 4), _all(LINEAR, 0, 1, 2), "size"),
+    Case(("reshape",), _run(lambda m: m.x.reshape(m.x.size()[0], 2, m.x.size(1) // 2), 2, 6),
+         {"x.0": LINEAR, "x.1:0": PART, "x.1:1": PART}, "quotient"),
+    Case(("reshape",), _run(lambda m: m.x.tanh().reshape(*m.x.shape[:1], -1), 2, 3, 2),
+         _all("free>free zero>zero mean>free copy>copy", 0, 1, 2), "slice-of-a-shape"),
+    Case((getattr,), _run(lambda m: m.x.T, 2, 3), _all(LINEAR, 0, 1), "T"),
+    Case((getattr,), _run(lambda m: m.x.mT, 2, 3, 4), _all(LINEAR, 0, 1, 2), "mT"),
+    Case(("mul",), _run(lambda m: m.x.mul(m.x.shape[-1] ** -0.5), 2, 3), _all(LINEAR, 0, 1), "scale"),
+    Case(("mul",), _run(lambda m: m.x.mul(m.x.numel()), 2, 3), {}, "numel"),
+    Case(("mul",), _run(lambda m: m.x.mul(m.x.dim()), 2, 3), _all(LINEAR, 0, 1), "dim"),
+    Case(("add",), _run(lambda m: m.x.add(torch.zeros(m.x.shape[1], dtype=torch.float64)), 2, 3),
+         {"x.0": "free>free zero>free mean>mean copy>copy"}, "new-tensor"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(4)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))

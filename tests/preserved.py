@@ -1,0 +1,84 @@
+"""Whether a grown graph still computes what its parent does, without help from the library's own verification."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from graphgrow.graph import Graph
+from graphgrow.layers import ScaledDotProductAttention
+
+TOLERANCE = 1e-10  # relative to the largest output, in float64, end to end
+
+
+def assert_preserved(before: Graph, after: Graph, seed: int = 0, batch_sizes: tuple[int | None, ...] = (None,)) -> None:
+    """Outputs agree in eval mode, and in train mode with its buffers where the last step claims that.
+
+    Dropout is off in train mode: it draws a mask of another size. Old units of buffers are compared with `steps`.
+    """
+    step = after.steps[-1]
+    assert "eval" in step.exact_in
+    for mode in sorted(step.exact_in & before.modes):
+        for batch_size in batch_sizes:
+            mine, theirs = (_ready(graph.module, mode == "train") for graph in (before, after))
+            args, kwargs = before.inputs.sample(seed, batch_size, dtype=torch.float64)
+            _assert_equal(_run(mine, args, kwargs), _run(theirs, args, kwargs), f"outputs in {mode} mode")
+            grown = dict(theirs.named_buffers())
+            for name, buffer in mine.named_buffers():
+                now = grown[name]
+                for axis, kept in step.tensors.get(name, {}).items():
+                    now = now.index_select(axis, kept)
+                _assert_equal(buffer, now, f"buffer {name} in {mode} mode")
+
+
+def _ready(module: nn.Module, training: bool) -> nn.Module:
+    own = copy.deepcopy(module).double().train(training)
+    for inner in own.modules():
+        if isinstance(inner, (nn.Dropout, nn.Dropout2d)):
+            inner.p = 0.0
+        if isinstance(inner, ScaledDotProductAttention):
+            inner.dropout_p = 0.0
+    return own
+
+
+def _run(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    torch.manual_seed(3)
+    with torch.no_grad():
+        return module(*args, **kwargs)
+
+
+def _assert_equal(old: Any, new: Any, what: str) -> None:
+    left, right = pytree.tree_leaves(old), pytree.tree_leaves(new)
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        if not isinstance(a, torch.Tensor):
+            assert a == b, what
+            continue
+        assert a.shape == b.shape, what
+        error = (a.double() - b.double()).abs()
+        limit = TOLERANCE * (1 + float(a.double().abs().max()))
+        assert bool((error <= limit).all()), f"{what} differ by {float(error.max()):.3g}, {limit:.3g} is allowed"
+
+
+def assert_same_bits(a: nn.Module, b: nn.Module) -> None:
+    """All parameters and buffers under the same names with the same bits."""
+    left, right = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (a, b))
+    assert list(left) == list(right)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def fingerprint(module: nn.Module) -> list[tuple[str, int, torch.Tensor]]:
+    """Names, identities and copies of all tensors, to see later that nothing was written."""
+    tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return [(name, id(tensor), tensor.detach().clone()) for name, tensor in tensors]
+
+
+def assert_untouched(module: nn.Module, before: list[tuple[str, int, torch.Tensor]]) -> None:
+    """The module still has those tensors, with those values."""
+    now = fingerprint(module)
+    assert [(name, number) for name, number, _ in now] == [(name, number) for name, number, _ in before]
+    assert all(torch.equal(a, b) for (_, _, a), (_, _, b) in zip(now, before, strict=True))

@@ -1,0 +1,94 @@
+"""Every mutation that is offered on any model applies, preserves, prints, replays, and leaves the parent alone."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import graphgrow as gg
+from graphgrow.graph import Graph
+from graphgrow.passes.split import Split
+from graphgrow.passes.widen import Widen
+from graphgrow.rewrite.apply import replay
+from graphgrow.rewrite.contract import Mutation
+from tests.effort import examples
+from tests.preserved import assert_preserved, assert_same_bits, assert_untouched, fingerprint
+from tests.properties.models import Model, conv_nets, mlps, models, transformers
+
+LARGE = 20_000  # parameters above which a chain goes on in small steps
+
+
+def _check(graph: Graph, mutation: Mutation, seed: int) -> Graph:
+    """One mutation, applied by its text."""
+    text = str(mutation)
+    assert gg.parse_mutation(text) == mutation
+    child = gg.apply(graph, text, seed=seed)
+    assert_preserved(graph, child, seed)
+    assert child.parameter_count > graph.parameter_count
+    assert [entry.mutation for entry in child.ledger][-1] == text
+    assert_same_bits(replay(graph, child.ledger.entries[len(graph.ledger) :]).module, child.module)
+    return child
+
+
+@pytest.mark.parametrize("strategy", [conv_nets(), mlps(), transformers()], ids=["conv", "mlp", "transformer"])
+@examples(10)
+@given(data=st.data())
+def test_every_offered_mutation(strategy: st.SearchStrategy[Model], data: st.DataObject) -> None:
+    model, inputs = data.draw(strategy)
+    graph = gg.trace(model, inputs)
+    assert not graph.analysis.unknown, graph.explain()
+    before = fingerprint(graph.module)
+    for number, mutation in enumerate(graph.mutations()):
+        _check(graph, mutation, seed=number)
+    assert_untouched(graph.module, before)
+
+
+@examples(12)
+@given(data=st.data())
+def test_other_options_are_exact_or_decline(data: st.DataObject) -> None:
+    """Any number of units, any subset of them, several copies: of groups that are offered and of others."""
+    model, inputs = data.draw(models())
+    graph = gg.trace(model, inputs)
+    for group in graph.groups:
+        chosen = data.draw(st.sets(st.integers(0, group.size - 1), min_size=1, max_size=3))
+        copies = data.draw(st.integers(2, 3))
+        wanted: list[Mutation] = [
+            Widen(group.name, data.draw(st.integers(1, 3))),
+            Split(group.name, tuple(sorted(chosen)), copies),
+        ]
+        for mutation in wanted:
+            with contextlib.suppress(gg.Declined):
+                _check(graph, mutation, seed=1)
+
+
+@examples(8)
+@given(data=st.data())
+def test_chains_stay_preserved_and_replay_to_the_bit(data: st.DataObject) -> None:
+    model, inputs = data.draw(models())
+    base = gg.trace(model, inputs)
+    graph, modes = base, {"eval", "train"}
+    for number in range(data.draw(st.integers(2, 10))):
+        offered = list(graph.mutations())
+        if not offered:
+            break
+        mutation = data.draw(st.sampled_from(offered))
+        if graph.parameter_count > LARGE:
+            widenings = [m for m in offered if isinstance(m, Widen)]
+            if not widenings:
+                break
+            mutation = Widen(data.draw(st.sampled_from(widenings)).group, 1)
+        child = gg.apply(graph, mutation, seed=number)
+        assert_preserved(graph, child, number)
+        modes &= child.steps[-1].exact_in
+        graph = child
+    assert "eval" in modes
+    again = gg.replay(model, inputs, gg.Ledger.from_json(graph.ledger.to_json()))
+    assert_same_bits(again.module, graph.module)
+    assert again.text() == graph.text()
+    whole = gg.apply(base, [entry.mutation for entry in graph.ledger], seed=0)
+    assert {n: p.shape for n, p in whole.module.named_parameters()} == {
+        n: p.shape for n, p in graph.module.named_parameters()
+    }

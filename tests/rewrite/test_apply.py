@@ -1,0 +1,208 @@
+"""Applying mutations: atomic, repeatable, and without a trace on the parent."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.graph import Graph
+
+IMAGES = torch.linspace(-1, 1, 2 * 3 * 6 * 5).reshape(2, 3, 6, 5)
+
+
+class Net(nn.Module):
+    """A convolution with batch norm, a dropout, a linear head; one layer frozen for training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.mix = nn.Conv2d(4, 4, 1)
+        self.drop = nn.Dropout(0.5)
+        self.hidden = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 2)
+        self.mix.weight.requires_grad_(False)
+        self.register_buffer("offset", torch.full((4, 1, 1), 0.25), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = torch.relu(self.norm(self.conv(images))) + self.offset
+        maps = maps + self.mix(maps)
+        result: torch.Tensor = self.head(torch.relu(self.hidden(self.drop(maps.mean((2, 3))))))
+        return result
+
+
+@pytest.fixture
+def graph() -> Graph:
+    torch.manual_seed(1)
+    net = Net().train()
+    net.drop.eval()
+    return gg.trace(net, IMAGES)
+
+
+def _print_of(module: nn.Module) -> list[Any]:
+    """All that a growth could leave behind on a module."""
+    tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return [
+        [(n, id(t), hashlib.sha256(t.detach().numpy().tobytes()).hexdigest(), t.requires_grad) for n, t in tensors],
+        [(n, m.training, str(m)) for n, m in module.named_modules()],
+        [(n, None if p.grad is None else p.grad.clone()) for n, p in module.named_parameters()],
+    ]
+
+
+def _numbers(module: nn.Module) -> dict[str, torch.Tensor]:
+    return dict([*module.named_parameters(), *module.named_buffers()])
+
+
+def _equal(a: nn.Module, b: nn.Module) -> bool:
+    left, right = _numbers(a), _numbers(b)
+    return list(left) == list(right) and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_the_parent_and_the_random_state_are_untouched(graph: Graph, share: bool) -> None:
+    before, code, state = _print_of(graph.module), graph.module.code, torch.get_rng_state()
+    for mutation in graph.mutations():
+        gg.apply(graph, mutation, seed=1, share=share)
+    gg.apply(graph, list(graph.mutations())[:2])
+    assert _print_of(graph.module) == before
+    assert graph.module.code == code
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(graph.ledger) == 0
+    assert graph.steps == ()
+
+
+def test_the_original_module_is_untouched_by_the_childs_life() -> None:
+    net = Net()
+    graph = gg.trace(net, IMAGES)
+    before = _print_of(net)
+    child = gg.apply(graph, "widen(hidden, extra=2)", share=False)
+    child.module.train()
+    child.module(IMAGES).sum().backward()
+    child.module.eval()
+    with torch.no_grad():
+        for parameter in child.module.parameters():
+            parameter.add_(1)
+    assert _print_of(net) == before
+
+
+def test_unchanged_parameters_are_shared_and_buffers_never(graph: Graph) -> None:
+    child = gg.apply(graph, "widen(hidden, extra=2)")
+    mine, theirs = _numbers(graph.module), _numbers(child.module)
+    touched = {"hidden.weight", "hidden.bias", "head.weight"}
+    assert set(child.steps[0].touched) == touched
+    for name, tensor in graph.module.named_parameters():
+        assert (theirs[name] is tensor) is (name not in touched), name
+    for name, buffer in graph.module.named_buffers():
+        assert theirs[name] is not buffer
+        assert torch.equal(theirs[name], buffer)
+        assert theirs[name].data_ptr() != mine[name].data_ptr()
+
+
+def test_share_false_copies_everything(graph: Graph) -> None:
+    child = gg.apply(graph, "widen(hidden, extra=2)", share=False)
+    mine = {t.data_ptr() for t in _numbers(graph.module).values()}
+    assert not mine & {t.data_ptr() for t in _numbers(child.module).values()}
+    assert _equal(child.module, gg.apply(graph, "widen(hidden, extra=2)").module)
+
+
+def test_modes_and_requires_grad_are_kept(graph: Graph) -> None:
+    child = gg.apply(graph, ["split(conv)", "widen(hidden, extra=1)"])
+    assert [m.training for m in child.module.modules()] == [m.training for m in graph.module.modules()]
+    assert child.module.training
+    assert not child.module.drop.training
+    assert not dict(child.module.named_parameters())["mix.weight"].requires_grad
+    assert dict(child.module.named_parameters())["conv.weight"].requires_grad
+    child.module.eval()
+    assert graph.module.training, "the child's modes are its own"
+
+
+def test_the_seed_decides_the_fresh_weights(graph: Graph) -> None:
+    torch.manual_seed(5)
+    first = gg.apply(graph, "widen(hidden, extra=2)", seed=3)
+    torch.manual_seed(6)
+    again = gg.apply(graph, "widen(hidden, extra=2)", seed=3)
+    other = gg.apply(graph, "widen(hidden, extra=2)", seed=4)
+    assert _equal(first.module, again.module)
+    assert not _equal(first.module, other.module)
+    assert [entry.seed for entry in other.ledger] == [4]
+
+
+def test_one_seed_for_a_run_repeats_no_draws(graph: Graph) -> None:
+    once = gg.apply(graph, "widen(hidden, extra=2)", seed=3)
+    twice = gg.apply(once, "widen(hidden, extra=2)", seed=3)
+    rows = dict(twice.module.named_parameters())["hidden.weight"]
+    assert not torch.equal(rows[6:8], rows[8:10])
+
+
+def test_a_list_is_its_members_one_after_the_other(graph: Graph) -> None:
+    texts = ["widen(hidden, extra=2)", "split(conv, units=[0, 2])", "split(hidden)"]
+    whole = gg.apply(graph, texts, seed=2)
+    stepwise = graph
+    for text in texts:
+        stepwise = gg.apply(stepwise, gg.parse_mutation(text), seed=2)
+    assert _equal(whole.module, stepwise.module)
+    assert whole.ledger == stepwise.ledger
+    assert [entry.mutation for entry in whole.ledger] == texts
+    assert len(whole.steps) == 3
+
+
+def test_a_list_is_all_or_nothing(graph: Graph) -> None:
+    before = _print_of(graph.module)
+    with pytest.raises(gg.MutationError, match=r"nowhere"):
+        gg.apply(graph, ["widen(hidden, extra=2)", "split(conv)", "split(nowhere)"])
+    assert _print_of(graph.module) == before
+    assert len(graph.ledger) == 0
+
+
+def test_an_empty_list_changes_nothing(graph: Graph) -> None:
+    assert _equal(gg.apply(graph, []).module, graph.module)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("widen(hidden, extra=0)", gg.MutationError, r"widen\(hidden, extra=0\): extra=0: at least 1"),
+        ("widen(hidden, extra=-3)", gg.MutationError, r"extra=-3"),
+        ("widen(hiden, extra=1)", gg.MutationError, r"no channel group `hiden`; did you mean 'hidden'"),
+        ("widn(hidden, extra=1)", gg.MutationError, r"no pass `widn`; there are .*widen"),
+        ("split(hidden, copies=1)", gg.MutationError, r"copies=1: a split makes at least 2"),
+        ("split(hidden, units=[6])", gg.MutationError, r"units=\[6\]: `hidden` has units 0 to 5"),
+        ("split(hidden, units=[-1])", gg.MutationError, r"units=\[-1\]"),
+        ("split(hidden, units=[1, 1])", gg.MutationError, r"names a unit twice"),
+        ("widen(head, extra=1)", gg.Declined, r"the axis is frozen: a model output \(at `output`\)"),
+        ("split(head)", gg.Declined, r"frozen"),
+    ],
+)
+def test_errors_say_what_was_seen(graph: Graph, text: str, error: type[Exception], message: str) -> None:
+    before = _print_of(graph.module)
+    with pytest.raises(error, match=message):
+        gg.apply(graph, text)
+    assert _print_of(graph.module) == before
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_out_of_range_is_refused(graph: Graph, seed: int) -> None:
+    with pytest.raises(gg.MutationError, match="a seed is a whole number"):
+        gg.apply(graph, "split(hidden)", seed=seed)
+
+
+def test_nan_is_refused(graph: Graph) -> None:
+    with torch.no_grad():
+        dict(graph.module.named_parameters())["head.bias"][0] = float("nan")
+    with pytest.raises(gg.Unsupported, match=r"`head.bias` holds NaN"):
+        gg.apply(graph, "split(hidden)")
+
+
+def test_a_ledger_replays_to_the_bit(graph: Graph) -> None:
+    child = gg.apply(graph, ["widen(hidden, extra=3)", "split(conv)"], seed=7)
+    child = gg.apply(child, "split(hidden, units=[1, 7])", seed=8)
+    again = gg.replay(graph.module, IMAGES, child.ledger)
+    assert _equal(again.module, child.module)
+    assert again.ledger == child.ledger
+    text = gg.Ledger.from_json(child.ledger.to_json())
+    assert _equal(gg.replay(graph.module, IMAGES, text).module, child.module)

@@ -1,0 +1,201 @@
+"""Optimizer state that follows a growth: in place, and as the gradients of the grown network say.
+
+With a learning rate of 0 the first moment after one step is the gradient itself (or a known multiple). What the
+migration makes of it is compared with the gradient of the grown network, which autograd works out by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+import graphgrow as gg
+from graphgrow.graph import Graph
+
+INPUT = torch.linspace(-1, 2, 15, dtype=torch.float64).reshape(5, 3)
+BETAS = (0.9, 0.99)
+
+
+def _net(norm: nn.Module | None = None, outputs: int = 1) -> nn.Sequential:
+    """Three linear layers; with a single output the last hidden units are read by one weight each."""
+    layers = [nn.Linear(3, 4), norm or nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, outputs)]
+    return nn.Sequential(*layers).double()
+
+
+MAKERS: dict[str, Callable[[Any], Optimizer]] = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.0, momentum=0.9),
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.0, betas=BETAS),
+    "amsgrad": lambda parameters: torch.optim.Adam(parameters, lr=0.0, betas=BETAS, amsgrad=True),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.0, betas=BETAS, weight_decay=0.0),
+}
+
+
+def _backward(module: nn.Module) -> dict[str, torch.Tensor]:
+    module.zero_grad()
+    module(INPUT).square().sum().backward()
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def _stepped(graph: Graph, kind: str) -> tuple[Optimizer, dict[str, torch.Tensor]]:
+    optimizer = MAKERS[kind](graph.module.parameters())
+    gradients = _backward(graph.module)
+    optimizer.step()
+    return optimizer, gradients
+
+
+def _moments(optimizer: Optimizer, parameter: nn.Parameter) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The first moment and, if there is one, the second, as multiples of the gradient and its square."""
+    state = optimizer.state[parameter]
+    if "momentum_buffer" in state:
+        return state["momentum_buffer"], None
+    assert int(state["step"]) == 1, "the step count is carried over"
+    if "max_exp_avg_sq" in state:
+        assert torch.equal(state["max_exp_avg_sq"], state["exp_avg_sq"])
+    return state["exp_avg"] / (1 - BETAS[0]), state["exp_avg_sq"] / (1 - BETAS[1])
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_copies_have_their_share_of_the_gradient(kind: str) -> None:
+    """A unit that one weight reads: its copies, read with shares a and 1 - a, have a g and (1 - a) g."""
+    graph = gg.trace(_net(), INPUT)
+    optimizer, old = _stepped(graph, kind)
+    grown = gg.apply(graph, "split(2)", seed=3, optimizer=optimizer)
+    new = _backward(grown.module)
+    for name, parameter in grown.module.named_parameters():
+        first, second = _moments(optimizer, parameter)
+        assert first.shape == parameter.shape
+        assert _close(first, new[name]), name
+        if second is not None:
+            assert _close(second, new[name] ** 2), name
+    read, whole = (dict(g.module.named_parameters())["4.weight"] for g in (grown, graph))
+    shares = read / whole.repeat(1, 2)
+    expected = torch.cat([old["2.weight"]] * 2) * shares.T
+    assert _close(new["2.weight"], expected), "the gradient of a copy is its share of the unit's"
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("norm", [None, nn.RMSNorm(4, eps=1e-3)])
+def test_old_entries_keep_what_belongs_to_their_gradient(kind: str, norm: nn.Module | None) -> None:
+    """Appended units: also behind an RMS norm, whose weight is scaled and its gradient with it."""
+    graph = gg.trace(_net(norm), INPUT)
+    optimizer, _ = _stepped(graph, kind)
+    grown = gg.apply(graph, ["widen(0, extra=3)"], optimizer=optimizer)
+    new = _backward(grown.module)
+    for name, parameter in grown.module.named_parameters():
+        first, second = _moments(optimizer, parameter)
+        kept = [grown.steps[0].tensors.get(name, {}).get(axis) for axis in range(parameter.dim())]
+        assert first.shape == parameter.shape
+        assert _close(_restricted(first, kept), _restricted(new[name], kept)), name
+        if second is not None:
+            assert _close(_restricted(second, kept), _restricted(new[name] ** 2, kept)), name
+
+
+def _restricted(tensor: torch.Tensor, kept: list[torch.Tensor | None]) -> torch.Tensor:
+    for axis, positions in enumerate(kept):
+        if positions is not None:
+            tensor = tensor.index_select(axis, positions)
+    return tensor
+
+
+def test_new_entries_start_without_momentum_and_with_the_mean_second_moment() -> None:
+    """A second moment of 0 would make the first updates several times the learning rate."""
+    graph = gg.trace(_net(), INPUT)
+    optimizer, _ = _stepped(graph, "adam")
+    before = optimizer.state[dict(graph.module.named_parameters())["0.weight"]]["exp_avg_sq"].clone()
+    grown = gg.apply(graph, "widen(0, extra=2)", optimizer=optimizer)
+    state = optimizer.state[dict(grown.module.named_parameters())["0.weight"]]
+    assert torch.equal(state["exp_avg"][4:], torch.zeros(2, 3, dtype=torch.float64))
+    assert _close(state["exp_avg_sq"][4:], before.mean(0, keepdim=True).expand(2, 3))
+
+
+def test_groups_are_edited_in_place_and_schedulers_go_on() -> None:
+    graph = gg.trace(_net(), INPUT)
+    named = dict(graph.module.named_parameters())
+    first: dict[str, Any] = {"params": [p for n, p in named.items() if "bias" in n], "lr": 0.5, "weight_decay": 0.1}
+    second: dict[str, Any] = {"params": [p for n, p in named.items() if "weight" in n]}
+    optimizer = torch.optim.SGD([first, second], lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    _backward(graph.module)
+    optimizer.step()
+    groups = list(optimizer.param_groups)
+    lists = [group["params"] for group in groups]
+    grown = gg.apply(graph, ["widen(0, extra=2)", "split(2)"], optimizer=optimizer)
+    assert all(a is b for a, b in zip(optimizer.param_groups, groups, strict=True))
+    assert all(group["params"] is params for group, params in zip(groups, lists, strict=True))
+    children = dict(grown.module.named_parameters())
+    assert all(a is children[n] for a, n in zip(lists[0], [n for n in named if "bias" in n], strict=True))
+    assert all(a is children[n] for a, n in zip(lists[1], [n for n in named if "weight" in n], strict=True))
+    assert set(optimizer.state) == set(children.values())
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.05]
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
+    before = {name: p.detach().clone() for name, p in children.items()}
+    _backward(grown.module)
+    optimizer.step()
+    assert all(not torch.equal(before[name], p) for name, p in children.items())
+
+
+def test_an_optimizer_without_state_gets_the_new_parameters() -> None:
+    graph = gg.trace(_net(), INPUT)
+    optimizer = torch.optim.SGD(graph.module.parameters(), lr=0.1)
+    grown = gg.apply(graph, "widen(0, extra=2)", optimizer=optimizer, share=False)
+    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in grown.module.parameters()}
+    assert not optimizer.state
+
+
+def test_parameters_that_are_not_trained_are_left_alone() -> None:
+    graph = gg.trace(_net(), INPUT)
+    last = dict(graph.module.named_parameters())["4.bias"]
+    optimizer = torch.optim.Adam([last], lr=0.0)
+    _backward(graph.module)
+    optimizer.step()
+    grown = gg.apply(graph, "widen(0, extra=2)", optimizer=optimizer)
+    assert optimizer.param_groups[0]["params"] == [last]
+    assert dict(grown.module.named_parameters())["4.bias"] is last
+
+
+def _everything(optimizer: Optimizer) -> list[Any]:
+    state = [(id(p), {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in s.items()})
+             for p, s in optimizer.state.items()]  # fmt: skip
+    return [[[id(p) for p in group["params"]] for group in optimizer.param_groups], str(state)]
+
+
+def test_an_unknown_optimizer_is_refused_and_unchanged() -> None:
+    graph = gg.trace(_net(), INPUT)
+    optimizer = torch.optim.Adagrad(graph.module.parameters())
+    _backward(graph.module)
+    optimizer.step()
+    before, ledger = _everything(optimizer), graph.ledger
+    with pytest.raises(gg.OptimizerError, match=r"Adagrad cannot be carried over; known are Adam, AdamW, SGD"):
+        gg.apply(graph, "widen(0, extra=2)", optimizer=optimizer)
+    assert _everything(optimizer) == before
+    assert graph.ledger is ledger
+
+
+def test_an_unknown_state_is_refused_and_unchanged() -> None:
+    graph = gg.trace(_net(), INPUT)
+    optimizer, _ = _stepped(graph, "adam")
+    first = dict(graph.module.named_parameters())["0.weight"]
+    optimizer.state[first]["mystery"] = torch.zeros_like(first)
+    before = _everything(optimizer)
+    with pytest.raises(gg.OptimizerError, match="mystery"):
+        gg.apply(graph, "widen(0, extra=2)", optimizer=optimizer)
+    assert _everything(optimizer) == before
+
+
+def test_a_list_that_fails_leaves_the_optimizer_unchanged() -> None:
+    graph = gg.trace(_net(), INPUT)
+    optimizer, _ = _stepped(graph, "adamw")
+    before = _everything(optimizer)
+    with pytest.raises(gg.MutationError):
+        gg.apply(graph, ["widen(0, extra=2)", "split(nowhere)"], optimizer=optimizer)
+    assert _everything(optimizer) == before

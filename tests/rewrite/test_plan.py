@@ -1,0 +1,104 @@
+"""What the planner offers on small models, by name, and that each of it is exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import graphgrow as gg
+from graphgrow.graph import Graph
+from tests.preserved import assert_preserved, assert_untouched, fingerprint
+from tests.rewrite.small_models import EXPECTED, Expected
+
+
+def _graph(expected: Expected) -> Graph:
+    torch.manual_seed(2)
+    model = expected.build().double()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point():
+            torch.nn.init.uniform_(tensor, 0.2, 1.5) if "var" in name else torch.nn.init.normal_(tensor)
+    return gg.trace(model, torch.randn(expected.shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("expected", EXPECTED, ids=str)
+def test_what_is_offered_is_what_is_expected(expected: Expected) -> None:
+    graph = _graph(expected)
+    for name, wanted in (("widen", expected.widen), ("split", expected.split)):
+        offered = {mutation.group for mutation in graph.mutations(name)}  # type: ignore[attr-defined]
+        assert offered == set(wanted.split()), f"{name}: {graph.explain()}"
+
+
+@pytest.mark.parametrize("expected", EXPECTED, ids=str)
+def test_what_is_offered_is_exact_and_the_rest_declines(expected: Expected) -> None:
+    graph = _graph(expected)
+    before = fingerprint(graph.module)
+    for name in ("widen", "split"):
+        offered = {mutation.group: mutation for mutation in graph.mutations(name)}  # type: ignore[attr-defined]
+        for group in graph.groups:
+            text = f"widen({group.name}, extra=2)" if name == "widen" else f"split({group.name})"
+            if group.name in offered:
+                assert_preserved(graph, gg.apply(graph, text, seed=1))
+                continue
+            with pytest.raises(gg.Declined, match=r"at `") as caught:
+                gg.apply(graph, text)
+            assert str(caught.value).startswith(text)
+    assert_untouched(graph.module, before)
+
+
+def _named(label: str) -> Graph:
+    return _graph(next(expected for expected in EXPECTED if expected.label == label))
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "reason"),
+    [
+        ("softmax", "widen(first, extra=1)", r"the axis is frozen: a softmax over it \(at `mid.0`\)"),
+        ("exp", "widen(first, extra=1)", r"may not be finite on new units \(at `exp`\)"),
+        ("mean", "split(first)", r"averaged over \(at `mean`\)"),
+        ("group-norm", "widen(first:group_width, extra=1)", r"append whole groups instead \(at `mid.0`\)"),
+        ("layer-norm", "split(first, units=[0])", r"only splits of all units alike \(at `mid.0`\)"),
+        ("layer-norm-behind-relu", "widen(first, extra=1)", r"new units at mean, but they are free \(at `mid.1`\)"),
+        ("layer-norm-bare", "widen(first, extra=1)", r"without a weight or an eps to correct"),
+        ("norm-weight-used-twice", "widen(first, extra=1)", r"must be rescaled is used here too \(at `sum_1`\)"),
+        ("sum-behind-sigmoid", "split(first)", r"summed over with copy units \(at `sum_1`\)"),
+        ("norm-of-a-part", "widen(first:0, extra=1)", r"mean along a part of an axis \(at `first`\)"),
+    ],
+)
+def test_reasons_name_the_node_and_the_cause(label: str, text: str, reason: str) -> None:
+    with pytest.raises(gg.Declined, match=reason):
+        gg.apply(_named(label), text)
+
+
+@pytest.mark.parametrize(("label", "text"), [("dropout", "split(first)"), ("dropout", "widen(first, extra=1)")])
+def test_dropout_between_copies_and_readers_is_exact_in_eval_mode_alone(label: str, text: str) -> None:
+    """Separate masks for the copies change the variance of their sum."""
+    step = gg.apply(_named(label), text).steps[-1]
+    assert step.exact_in == ({"eval"} if text.startswith("split") else {"eval", "train"})
+
+
+def test_layer_norm_over_copies_in_any_number() -> None:
+    graph = _named("layer-norm")
+    for copies in (2, 3, 4):
+        assert_preserved(graph, gg.apply(graph, f"split(first, copies={copies})"))
+
+
+def test_behind_a_filled_norm_reading_weights_are_fresh() -> None:
+    """With both sides zero, every new gradient would be exactly 0."""
+    grown = gg.apply(_named("residual-norms"), "widen(first, extra=2)")
+    parameters = dict(grown.module.named_parameters())
+    assert bool((parameters["a.weight"][:, 4:] != 0).all())
+    assert bool((parameters["last.weight"][:, 4:] != 0).all())
+    assert grown.steps[-1].rounded
+    loss = grown.module(torch.randn(2, 5, 3, dtype=torch.float64)).square().sum()
+    loss.backward()
+    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    assert all(bool((gradients[name][4:] != 0).any()) for name in ("first.weight", "first.bias", "b.weight"))
+
+
+def test_appended_units_get_gradient_at_once() -> None:
+    """Reading weights start at zero and learn first; the incoming ones follow a step later."""
+    grown = gg.apply(_named("relu"), "widen(first, extra=8)", seed=1)
+    parameters = dict(grown.module.named_parameters())
+    assert not parameters["last.weight"][:, 4:].any()
+    grown.module(torch.randn(20, 3, dtype=torch.float64)).square().sum().backward()
+    assert bool((parameters["last.weight"].grad[:, 4:] != 0).any())  # type: ignore[index]

@@ -1,0 +1,84 @@
+"""Mutations as text: a round trip, and errors that quote what was seen."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphgrow.errors import MutationError
+from graphgrow.passes.split import Split
+from graphgrow.passes.widen import Widen
+from graphgrow.rewrite.text import parse_mutation
+from tests.effort import examples
+
+PARTS = st.sampled_from(["layer1", "0", "conv_2", "attn", "Block", "_x"])
+SITES = st.builds(
+    "{}{}".format,
+    st.lists(PARTS, min_size=1, max_size=4).map(".".join),
+    st.sampled_from(["", ":heads", ":group_width2", ":0", "@2"]),
+)
+
+
+@examples(40)
+@given(site=SITES, extra=st.integers(-5, 10**6))
+def test_widen_round_trip(site: str, extra: int) -> None:
+    mutation = Widen(site, extra)
+    assert parse_mutation(str(mutation)) == mutation
+
+
+@examples(40)
+@given(site=SITES, units=st.lists(st.integers(0, 99), max_size=4), copies=st.integers(2, 9))
+def test_split_round_trip(site: str, units: list[int], copies: int) -> None:
+    mutation = Split(site, tuple(units), copies)
+    assert parse_mutation(str(mutation)) == mutation
+
+
+@pytest.mark.parametrize(
+    ("mutation", "text"),
+    [
+        (Widen("layer1.0.conv1", 16), "widen(layer1.0.conv1, extra=16)"),
+        (Split("a"), "split(a)"),
+        (Split("a:heads", (0, 3)), "split(a:heads, units=[0, 3])"),
+        (Split("a", copies=3), "split(a, copies=3)"),
+    ],
+)
+def test_the_text_names_options_that_are_not_the_default(mutation: Widen | Split, text: str) -> None:
+    assert str(mutation) == text
+    assert parse_mutation(text) == mutation
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" widen ( a.b ,extra = 3 ) ", "widen(group=a.b, extra=3)", "widen(extra=3, group=a.b)", "widen(a.b, extra=3,)"],
+)
+def test_blanks_and_names_are_free(text: str) -> None:
+    assert parse_mutation(text) == Widen("a.b", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot read ''"),
+        ("widen", "a mutation reads"),
+        ("widen(a, extra=3", "cannot read"),
+        ("widen(a, extra=3))", "wants int, not '3\\)'"),
+        ("Widen(a, extra=3)", "cannot read"),
+        ("grow(a, extra=3)", "there is no pass `grow`; there are .*split, .*widen"),
+        ("widen(a, extra=3); import os", "cannot read"),
+        ("widen(a, 3)", "`3` has no option name"),
+        ("widen(a)", "lacks extra"),
+        ("widen(extra=3)", "lacks group"),
+        ("widen(a, extra=3, extra=4)", "gives `extra` twice"),
+        ("widen(a, more=3)", "no option `more`; it has group, extra"),
+        ("widen(a, extra=three)", "`extra` wants int, not 'three'"),
+        ("widen(a, extra=1.5)", "`extra` wants int"),
+        ("split(a, units=3)", "`units` wants a list in brackets"),
+        ("split(a, units=[1, x])", "`units` wants int, not 'x'"),
+        ("split(a, units=[1, 2)", "a bracket is left open"),
+        ("split(a, units=1])", "a bracket is left open"),
+    ],
+)
+def test_errors_say_what_was_seen(text: str, message: str) -> None:
+    with pytest.raises(MutationError, match=message):
+        parse_mutation(text)
