@@ -2,7 +2,8 @@
 
     python tools/coverage.py graphgrow:resnet torchvision:resnet18 --out docs/coverage.md
 
-A model that fails is a row with its reason, never left out. `--sites N` takes N mutations of each pass by chance
+A model that fails is a row with its reason, never left out. Rows of other models that the JSON beside the table holds
+are kept, so that models can be run one by one. `--sites N` takes N mutations of each pass by chance
 (seeded); without it, all of them. After the single mutations a chain of 10 is drawn, verified, and replayed.
 """
 
@@ -44,6 +45,7 @@ class Row:
     unknown: dict[str, int] = field(default_factory=dict)
     frozen: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    options: str = ""
     failure: str = ""
 
 
@@ -65,7 +67,17 @@ def cover(name: str, options: argparse.Namespace) -> Row:
     except gg.GraphGrowError as error:
         row.failure = f"{type(error).__name__}: {error}"
     row.seconds = time.perf_counter() - start
+    row.options = _options(options)
     return row
+
+
+def _options(options: argparse.Namespace) -> str:
+    """The options that a row was made with."""
+    parts = [f"--input {','.join(map(str, options.input))}"] if options.input else []
+    parts += [f"--batch {options.batch}"] if options.batch else []
+    parts += [f"--sites {options.sites}"] if options.sites else []
+    parts += [f'--batch-sizes "{",".join(map(str, options.batch_sizes))}"'] if options.batch_sizes != (1, 3) else []
+    return " ".join([*parts, f"--seed {options.seed}"])
 
 
 def _describe(row: Row, graph: gg.Graph) -> None:
@@ -128,7 +140,8 @@ def _small(current: gg.Graph, graph: gg.Graph) -> bool:
 def table(rows: list[Row]) -> str:
     """The rows as Markdown."""
     passes = list(gg.pass_names())
-    head = ["model", "parameters", "nodes", "in growable groups", *passes, "worst error / bound", f"chain of {CHAIN}"]
+    head = ["model", "parameters", "nodes", "in growable groups", *(f"{name} preserved" for name in passes)]
+    head += ["worst error / bound", f"chain of {CHAIN}", "seconds", "options"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
         if row.failure:
@@ -136,7 +149,8 @@ def table(rows: list[Row]) -> str:
             continue
         cells = [row.model, f"{row.parameters:,}", str(row.nodes), f"{row.growable:.1%}"]
         cells += [f"{row.preserved.get(name, 0)} of {row.tried.get(name, 0)}" for name in passes]
-        lines.append(f"| {' | '.join([*cells, f'{row.worst:.2f}', row.chain])} |")
+        cells += [f"{row.worst:.2f}", row.chain, f"{row.seconds:.0f}", f"`{row.options}`"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -157,9 +171,33 @@ def main() -> None:
     rows = [cover(name, options) for name in options.models]
     print(table(rows))
     if options.out:
-        options.out.write_text(table(rows) + "\n", encoding="utf-8")
-        data = json.dumps([asdict(row) for row in rows], indent=1)
-        options.out.with_suffix(".json").write_text(data + "\n", encoding="utf-8")
+        write(rows, options.out)
+
+
+def write(rows: list[Row], path: Path) -> None:
+    """Write the table and the JSON beside it, with the rows of other models that are there already."""
+    data = path.with_suffix(".json")
+    kept = [Row(**row) for row in json.loads(data.read_text(encoding="utf-8"))] if data.exists() else []
+    merged = {row.model: row for row in [*kept, *rows]}
+    ordered = [merged[name] for name in sorted(merged)]
+    words = f"""# Coverage
+
+Every listed mutation (or a sample, where the options say `--sites`) was applied to each model by itself and verified
+in float64, in eval and in train mode; then a chain of mutations was drawn, verified as a whole and replayed. Written
+by `python tools/coverage.py MODEL ... OPTIONS --out docs/coverage.md` with torch {torch.__version__}; what was compared
+is in [verification.md](verification.md).
+
+"""
+    frozen = "".join(_refusals(row) for row in ordered)
+    path.write_text(f"{words}{table(ordered)}\n\n## What cannot grow, and why\n\n{frozen}", encoding="utf-8")
+    data.write_text(json.dumps([asdict(row) for row in ordered], indent=1) + "\n", encoding="utf-8")
+
+
+def _refusals(row: Row) -> str:
+    reasons = [f"{count} groups: {reason}" for reason, count in sorted(row.frozen.items(), key=lambda item: -item[1])]
+    reasons += [f"{count} nodes: {reason}" for reason, count in row.unknown.items()]
+    wrong = [f"**not preserved**: {text}" for text in row.wrong]
+    return f"- `{row.model}`: {'; '.join([*wrong, *reasons]) or 'nothing'}\n"
 
 
 if __name__ == "__main__":

@@ -31,12 +31,6 @@ class Units:
         """Units after."""
         return len(self.source)
 
-    @property
-    def uniform(self) -> bool:
-        """Whether every old unit has the same number of copies."""
-        counts = torch.bincount(self.source, minlength=self.old_size)
-        return bool((counts == counts[0]).all())
-
 
 @dataclass(frozen=True)
 class AxisMap:
@@ -58,6 +52,12 @@ class AxisMap:
     def kept(self) -> torch.Tensor:
         """The positions of the old units, in their old order: the projection P."""
         return torch.nonzero(~self.added).flatten()
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every old position has the same number of copies, so that means over the axis stay as they are."""
+        counts = torch.bincount(self.source)
+        return bool((counts == counts[0]).all())
 
 
 def occurrences(term: Term, space: Space) -> int:

@@ -61,16 +61,17 @@ def explanation(network: Network) -> str:
     growing = [group for group in network.groups if group.frozen is None]
     fixed = [group for group in network.groups if group.frozen is not None]
     modes = " and ".join(sorted(network.modes))
+    width = max((len(group.name) for group in network.groups), default=0)
     lines = [
         f"Captured with {network.way}: {len(network.module.graph.nodes)} nodes, valid in {modes} mode.",
-        "What did not grow shares its parameters with the model that it was captured from.",
+        f"{'What did not grow' if len(network.ledger) else 'The graph'} shares its parameters with the captured model.",
         *(f"Note: {note}." for note in network.notes),
         "",
         f"{len(growing)} channel groups can grow:",
-        *(f"  {g.name:<44} {g.size:>6} units  written by {_some(g.members)}" for g in growing),
+        *(f"  {g.name:<{width}} {g.size:>6} units  written by {_some(g.members)}" for g in growing),
     ]
     if fixed:
-        lines += ["", f"{len(fixed)} cannot:", *(f"  {g.name:<44} {g.size:>6} units  {g.frozen}" for g in fixed)]
+        lines += ["", f"{len(fixed)} cannot:", *(f"  {g.name:<{width}} {g.size:>6} units  {g.frozen}" for g in fixed)]
     unknown = network.analysis.unknown
     if unknown:
         lines += ["", "Operators that froze what they touch:", *_unknown(unknown)]

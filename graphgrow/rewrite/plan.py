@@ -14,7 +14,7 @@ from enum import Enum
 from graphgrow.errors import Declined
 from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind, Value
 from graphgrow.ir.flow import Clash, Fill, State
-from graphgrow.ir.positions import Units, occurrences
+from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, leaves, normal
 from graphgrow.ops.analysis import Analysis
 from graphgrow.rewrite.evaluate import Key, evaluate
@@ -179,7 +179,7 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
     axis = next(i for i in norm.axes if any(leaf is space for leaf in leaves(norm.value.axes[i])))
     state = _fill(plan, (norm.value, axis), space)
     if plan.kind is Kind.REPLICATE:
-        if not plan.units.uniform:
+        if not all(axis_map(term, plan.units).uniform for term in norm.term):
             raise _Unmet(facts, f"{norm.kind.value} over the axis admits only splits of all units alike", [])
         own = {fill for value in (norm.weight, norm.bias) if value for fill in _fills_of(plan, value, space)}
         if set(state) != {Fill.COPY} or not own <= {Fill.COPY}:

@@ -95,7 +95,14 @@ def test_units_lie_at_the_end_of_each_group_and_part() -> None:
     assert outer.source.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
 
 
-@pytest.mark.parametrize(("source", "uniform"), [([0, 1, 0, 1], True), ([0, 1, 1], False), ([0, 1], True),
-                                                 ([0, 1, 0, 1, 1, 0], True), ([0, 1, 0, 0], False)])  # fmt: skip
-def test_copies_are_uniform_where_every_unit_has_as_many(source: list[int], uniform: bool) -> None:
-    assert Units(Space(2), torch.tensor(source)).uniform is uniform
+@pytest.mark.parametrize(
+    ("source", "uniform"),
+    [([0, 1, 0, 1], True), ([0, 1, 1], False), ([0, 1], True), ([0, 1, 0, 1, 1, 0], True), ([0, 1, 0, 0], False)],
+)
+def test_copies_are_uniform_where_every_position_has_as_many(source: list[int], uniform: bool) -> None:
+    space, other = Space(2), Space(3)
+    units = Units(space, torch.tensor(source))
+    for term in (space, Product((space, other)), Product((other, space)), Concat((space, space))):
+        assert axis_map(term, units).uniform is uniform
+    assert axis_map(Concat((space, other)), units).uniform is (len(source) == 2), "one part alone"
+    assert axis_map(other, units).uniform, "an axis without the space"

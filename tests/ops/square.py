@@ -273,6 +273,9 @@ def _promised(facts: NodeFacts, plan: Plan) -> bool:
         own = [state for value in (norm.weight, norm.bias) if value for state in [_parameter_states(plan, value)]]
         axis = next(i for i in norm.axes if occurrences(norm.value.axes[i], space))
         if not append:
+            doubled = Units(space, torch.arange(space.size).repeat(2))
+            if not all(axis_map(term, doubled).uniform for term in norm.term):
+                return False  # not even copies of all units are copies of all positions
             if states(norm.value, axis) != {Fill.COPY} or not set().union(*own) <= {Fill.COPY}:
                 return False
             continue

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -95,6 +96,27 @@ def _group(groups: int, width: int, function: bool = False) -> Callable[[Draw], 
     return build
 
 
+def _joined(layer: Callable[[int], nn.Module], *positions: int) -> Callable[[Draw], nn.Module]:
+    """A norm over two axes, one behind the other: copies of one part alone would weigh more."""
+
+    def build(draw: Draw) -> nn.Module:
+        a, b = draw(2, 4), draw(2, 4)
+        sources = {"x": normal_tensor(draw, 3, a, *positions), "y": normal_tensor(draw, 3, b, *positions)}
+        return Probe(lambda m: m.op(torch.cat([m.x, m.y], 1)), sources, {"op": _stir(layer(a + b))})
+
+    return build
+
+
+def _joined_twice(draw: Draw) -> nn.Module:
+    """A norm over an axis beside itself: copies in both parts."""
+    width = draw(2, 4)
+    return Probe(
+        lambda m: m.op(torch.cat([m.x, m.x.tanh()], 1)),
+        {"x": normal_tensor(draw, 3, width)},
+        {"op": _stir(nn.LayerNorm(2 * width))},
+    )
+
+
 def _neighbours(draw: Draw) -> nn.Module:
     return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 2, 5, 3)}, {"op": nn.LocalResponseNorm(2)})
 
@@ -130,6 +152,10 @@ CASES = [
       for target, function in ((nn.GroupNorm, False), (F.group_norm, True))),
     Case((nn.GroupNorm,), _group(1, 4), {"x.0": FINITE, "x.1": "copy>copy"}, "one-group"),
     Case((nn.GroupNorm,), _group(4, 1), {"x.0": FINITE, "x.1": FINITE}, "one-channel-each"),
+    Case((nn.LayerNorm,), _joined(nn.LayerNorm), {"x.0": FINITE, "x.1": "", "y.1": ""}, "joined"),
+    Case((nn.RMSNorm,), _joined(nn.RMSNorm), {"x.0": FINITE, "x.1": "", "y.1": ""}, "joined"),
+    Case((nn.GroupNorm,), _joined(lambda n: nn.GroupNorm(1, n), 2), {"x.0": FINITE, "x.1": "", "y.1": ""}, "joined"),
+    Case((nn.LayerNorm,), _joined_twice, {"x.0": FINITE, "x.1": "copy>copy"}, "joined-twice"),
     Case((nn.LocalResponseNorm,), _neighbours, {"x.0": ZERO_KEEPING, "x.2": ZERO_KEEPING}),
     Case((F.local_response_norm,), _neighbours_function, {"x.0": ZERO_KEEPING, "x.2": ZERO_KEEPING}),
     Case((F.normalize,), _vector, {"x.0": ZERO_KEEPING}),

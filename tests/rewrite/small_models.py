@@ -151,6 +151,9 @@ EXPECTED = [
     Expected("norm-bias-used-twice", _tied_norm_bias, (2, 3), "", "first"),
     Expected("norm-weight-computed", _hidden(lambda m, x: m.last(F.layer_norm(m.first(x), (4,), m.w.exp())),
                                              w=torch.randn(4), last=nn.Linear(4, 2)), (2, 3), "", "first"),
+    Expected("norm-over-two-parts", _hidden(lambda m, x: m.last(m.norm(torch.cat([m.first(x), m.second(x)], -1))),
+                                            second=nn.Linear(3, 2), norm=nn.LayerNorm(6), last=nn.Linear(6, 2)), (2, 3),
+             "", ""),
     Expected("norm-of-a-part", _hidden(lambda m, x: m.last(m.norm(m.first(x).chunk(2, -1)[0])), norm=nn.LayerNorm(2),
                                        last=nn.Linear(2, 2)), (2, 3), "first:1", "first:0 first:1"),
     Expected("grouped-residual-and-sum", lambda: Forward(
