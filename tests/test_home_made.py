@@ -335,3 +335,26 @@ def test_every_listed_mutation_is_preserved(name: str) -> None:
         grown = gg.apply(graph, mutation, seed=3)
         verdict = gg.verify(graph, grown, batch_sizes=(1,))
         assert verdict.preserved, f"{mutation}\n{verdict}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_dtypes(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    graph = gg.trace(model.to(dtype), torch.randn(4, 5).to(dtype))
+    mutations = list(graph.mutations())
+    assert len(mutations) == 4
+    for mutation in mutations:
+        grown = gg.apply(graph, mutation)
+        assert {parameter.dtype for parameter in grown.module.parameters()} == {dtype}
+        assert gg.verify(graph, grown).preserved, mutation
+
+
+def test_channels_last() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(1))
+    model = nn.Sequential(model, nn.Linear(64, 2)).to(memory_format=torch.channels_last)
+    graph = gg.trace(model, torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last))
+    for mutation in graph.mutations():
+        grown = gg.apply(graph, mutation)
+        assert gg.verify(graph, grown).preserved, mutation
+        convolutions = [p for p in grown.module.parameters() if p.dim() == 4]
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions), mutation

@@ -65,7 +65,8 @@ class TensorGrowth:
                     _share(new, growth, occurrence, generator)
                 elif fill is not Fill.COPY:
                     self._fill(new, growth, occurrence, fill, shape, generator)
-        return new * self.scale if self.scale != 1.0 else new
+        new = new * self.scale if self.scale != 1.0 else new
+        return _laid_out_like(new, old)
 
     def _fill(
         self,
@@ -138,6 +139,15 @@ class TensorGrowth:
         shape = [1] * new.dim()
         shape[growth.axis] = -1
         return new * factors.reshape(shape).to(new.device, new.dtype)
+
+
+def _laid_out_like(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """The tensor in the memory format of its predecessor."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    layout = formats.get(old.dim())
+    if layout is None or old.is_contiguous() or not old.is_contiguous(memory_format=layout):
+        return new
+    return new.contiguous(memory_format=layout)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

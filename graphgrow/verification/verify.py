@@ -18,9 +18,9 @@ from graphgrow.rewrite.network import Network, Step
 from graphgrow.verification.compare import Worst, compare_buffers, compare_outputs, run_pair
 from graphgrow.verification.copies import depends_on_mode, double_module, double_network, perturb, refill
 from graphgrow.verification.places import node_places, tensor_places
+from graphgrow.verification.probes import Inputs, Probes
+from graphgrow.verification.sensitivity import degeneracy, weight_that_matters
 from graphgrow.verification.verdict import Check, Verdict, conclude
-
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 SLACK = 32.0  # admitted multiple of the measured re-association noise
 UNIT = 16 * torch.finfo(torch.float64).eps  # admitted besides, relative to the largest output
@@ -74,7 +74,7 @@ def verify(
     for side in (before, after):
         _refuse(side.module if isinstance(side, Network) else side)
     own = None if inputs is None else ((inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs))
-    probes = _Probes(spec, own, seed, batch_sizes)
+    probes = Probes(spec, own, seed, batch_sizes)
     found = _Findings([], [], [])
     with torch.random.fork_rng(devices=[]):
         if isinstance(before, Network) and isinstance(after, Network):
@@ -92,36 +92,11 @@ def _refuse(module: nn.Module) -> None:
             raise NotPreserved(f"`{name}` holds NaN, so that nothing can be compared")
 
 
-@dataclass(frozen=True)
-class _Probes:
-    """The inputs that are compared on."""
-
-    spec: InputSpec
-    own: tuple[Any, ...] | None
-    seed: int
-    batch_sizes: tuple[int, ...]
-
-    def drawn(self, mode: str, dtype: torch.dtype | None) -> list[Inputs]:
-        """Several batch sizes in eval mode, the example's in train mode, and the user's own."""
-        sizes: list[int | None] = [None]
-        if mode == "eval" and self.spec.batch_size is not None:
-            sizes += [size for size in self.batch_sizes if size != self.spec.batch_size]
-        probes = [self.spec.sample(self.seed + i, size, dtype) for i, size in enumerate(sizes)]
-        if self.own is not None:
-            probes.append((pytree.tree_map(lambda leaf: _cast(leaf, dtype), self.own), {}))
-        return probes
-
-
-def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
-    convertible = dtype is not None and isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
-    return leaf.to(dtype) if convertible else leaf
-
-
 # -- parent and child of one ledger ------------------------------------------------------------------------------
 
 
 def _verify_grown(
-    before: Network, after: Network, entries: tuple[Entry, ...], probes: _Probes, found: _Findings
+    before: Network, after: Network, entries: tuple[Entry, ...], probes: Probes, found: _Findings
 ) -> Verdict:
     steps = after.steps[len(before.ledger) :]
     modes = tuple(m for m in ("eval", "train") if m in before.modes and all(m in step.exact_in for step in steps))
@@ -145,7 +120,7 @@ def _verify_grown(
     return conclude(found.checks, modes, found.doubts, found.notes, found.part)
 
 
-def _obstacle(parent: Network, probes: _Probes) -> str:
+def _obstacle(parent: Network, probes: Probes) -> str:
     """Why a model cannot be run in float64, in torch's words: its code names a narrower dtype, say."""
     args, kwargs = probes.drawn("eval", torch.float64)[0]
     try:
@@ -157,7 +132,7 @@ def _obstacle(parent: Network, probes: _Probes) -> str:
 
 
 def _compare_networks(
-    parent: Network, child: Network, steps: tuple[Step, ...], modes: tuple[str, ...], probes: _Probes, found: _Findings
+    parent: Network, child: Network, steps: tuple[Step, ...], modes: tuple[str, ...], probes: Probes, found: _Findings
 ) -> str:
     """All float64 checks; returns why the outputs are degenerate, if they are."""
     places = node_places(steps)
@@ -193,7 +168,7 @@ def _compare_networks(
             found.checks.append(buffers.check(mode, "buffers after the step"))
         found.part = found.part or nodes.first_failure
         if mode == modes[0]:
-            degenerate = _degeneracy(seen)
+            degenerate = degeneracy(seen)
             if not degenerate and outputs.passed:
                 _plant(child, mode, seen[0], noises[0], probes, found)
     return degenerate
@@ -234,7 +209,7 @@ def _compare_refilled(
     entries: tuple[Entry, ...],
     steps: tuple[Step, ...],
     modes: tuple[str, ...],
-    probes: _Probes,
+    probes: Probes,
     found: _Findings,
 ) -> None:
     why = ""
@@ -247,7 +222,7 @@ def _compare_refilled(
 
 
 def _check_is_replay(
-    before: Network, after: Network, entries: tuple[Entry, ...], probes: _Probes, found: _Findings
+    before: Network, after: Network, entries: tuple[Entry, ...], probes: Probes, found: _Findings
 ) -> None:
     """The grown network must be, to the bit, what its ledger makes of the parent in the parent's own dtype."""
     again = replay(before, entries)
@@ -275,7 +250,7 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _verify_modules(
-    before: Network | nn.Module, after: Network | nn.Module, probes: _Probes, found: _Findings
+    before: Network | nn.Module, after: Network | nn.Module, probes: Probes, found: _Findings
 ) -> Verdict:
     """Outputs alone, in eval mode: nothing is known of how the two belong together."""
     sides = [double_module(side.module if isinstance(side, Network) else side).eval() for side in (before, after)]
@@ -288,7 +263,7 @@ def _verify_modules(
             compare_outputs(first, second, noise, worst, SLACK, UNIT)
             seen.append(first)
     found.checks.append(worst.check("eval", "outputs, float64"))
-    degenerate = _degeneracy(seen)
+    degenerate = degeneracy(seen)
     if degenerate:
         found.doubts.append(f"{degenerate}, and without a common ledger nothing else can be tried")
     return conclude(found.checks, ("eval",), found.doubts, found.notes, None)
@@ -306,34 +281,14 @@ def _seeded(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _degeneracy(outputs: list[Any]) -> str:
-    """Why outputs could not show a difference: not finite, vanishing, or the same for every input."""
-    if not any(isinstance(t, torch.Tensor) and t.is_floating_point() for t in pytree.tree_leaves(outputs)):
-        return "no output is of floating point"
-    for leaves in zip(*(pytree.tree_leaves(output) for output in outputs), strict=True):
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
-        if not tensors:
-            continue
-        if not all(bool(torch.isfinite(t).all()) for t in tensors):
-            return "an output is not finite"
-        scale = max(float(t.abs().max()) for t in tensors)
-        if scale < 1e-6:
-            return f"an output vanishes (at most {scale:.1e})"
-        rows = [row for t in tensors for row in (t if t.dim() else t[None])]
-        alike = [row for row in rows if row.shape == rows[0].shape]
-        if len(alike) > 1 and max(float((row - alike[0]).abs().max()) for row in alike) < 1e-6 * scale:
-            return "an output is the same for every input"
-    return ""
-
-
-def _plant(child: Network, mode: str, first: Any, noise: Any, probes: _Probes, found: _Findings) -> None:
+def _plant(child: Network, mode: str, first: Any, noise: Any, probes: Probes, found: _Findings) -> None:
     """Change one weight that matters by one part in 10^6 and see the comparison with the parent's output fail."""
     probe = probes.drawn(mode, torch.float64)[0]
     wrong = _in_mode(double_module(child.module), mode)
-    name, position = _weight_that_matters(wrong, probe, {n for step in child.steps for n in step.touched})
+    name, position = weight_that_matters(wrong, probe, {n for step in child.steps for n in step.touched})
     with torch.no_grad():
         parameter = wrong.get_parameter(name)
-        parameter.view(-1)[position] *= 1 + PLANTED
+        parameter[torch.unravel_index(torch.tensor(position), parameter.shape)] *= 1 + PLANTED
         worst = Worst()
         compare_outputs(first, wrong(*probe[0], **probe[1]), noise, worst, SLACK, UNIT)
     if worst.passed:
@@ -342,31 +297,7 @@ def _plant(child: Network, mode: str, first: Any, noise: Any, probes: _Probes, f
         found.notes.append(f"a mistake of 1e-6 planted in `{name}` was seen: error {worst.error:.1e}")
 
 
-def _weight_that_matters(module: fx.GraphModule, probe: Inputs, touched: set[str]) -> tuple[str, int]:
-    """The parameter and position of the largest |w dL/dw|, among those that growth replaced if there are any."""
-    with torch.enable_grad():
-        parameters = dict(module.named_parameters())
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
-        output = module(*probe[0], **probe[1])
-        leaves = [t for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor) and t.is_floating_point()]
-        generator = torch.Generator().manual_seed(0)
-        draws = [torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for t in leaves]
-        loss = torch.stack([(t * draw).sum() for t, draw in zip(leaves, draws, strict=True)]).sum()
-        gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-            loss, list(parameters.values()), allow_unused=True
-        )
-    best = (-1.0, next(iter(parameters)), 0)
-    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
-        if gradient is None or (touched and name not in touched):
-            continue
-        weight = (parameter.detach() * gradient).abs().flatten()
-        position = int(weight.argmax())
-        best = max(best, (float(weight[position]), name, position))
-    return best[1], best[2]
-
-
-def _check_own_dtype(before: Network, after: Network, reference: Network, probes: _Probes, found: _Findings) -> None:
+def _check_own_dtype(before: Network, after: Network, reference: Network, probes: Probes, found: _Findings) -> None:
     """In the parameters' own dtype: err(child) <= 4 err(parent) + (8 + sqrt(K)) u max|f|, err against float64."""
     dtypes = {p.dtype for p in before.module.parameters() if p.is_floating_point()}
     if dtypes == {torch.float64} or not dtypes:

@@ -54,7 +54,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 def assert_close(new: torch.Tensor, old: torch.Tensor) -> None:
     """Equal within the tolerance, relative to the magnitude; NaN only where there was NaN."""
     assert new.shape == old.shape, f"shape {tuple(new.shape)} where {tuple(old.shape)} was expected"
-    new, old = new.double(), old.double()
+    new, old = new.detach().double(), old.detach().double()
     error = (new - old).abs()
     limit = TOLERANCE * (1 + float(old.abs().nan_to_num(posinf=0.0).max())) if old.numel() else 0.0
     good = (error <= limit) | (new == old) | (new.isnan() & old.isnan())

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 import graphgrow as gg
 from graphgrow.verification.compare import Worst
-from graphgrow.verification.verify import _weight_that_matters
+from graphgrow.verification.sensitivity import weight_that_matters
 
 
 def small_net(**changes: object) -> nn.Sequential:
@@ -47,7 +47,7 @@ def damaged(change: Callable[[fx.GraphModule], object], mutations: list[str]) ->
 
 def nudge_largest(module: fx.GraphModule) -> None:
     example = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    name, position = _weight_that_matters(copy.deepcopy(module).double(), ((example,), {}), set())
+    name, position = weight_that_matters(copy.deepcopy(module).double(), ((example,), {}), set())
     module.get_parameter(name).view(-1)[position] *= 1 + 1e-6
 
 

@@ -1,0 +1,38 @@
+"""The inputs that two networks are compared on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from graphgrow.ir.inputs import InputSpec
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The inputs that are compared on."""
+
+    spec: InputSpec
+    own: tuple[Any, ...] | None
+    seed: int
+    batch_sizes: tuple[int, ...]
+
+    def drawn(self, mode: str, dtype: torch.dtype | None) -> list[Inputs]:
+        """Several batch sizes in eval mode, the example's in train mode, and the user's own."""
+        sizes: list[int | None] = [None]
+        if mode == "eval" and self.spec.batch_size is not None:
+            sizes += [size for size in self.batch_sizes if size != self.spec.batch_size]
+        probes = [self.spec.sample(self.seed + i, size, dtype) for i, size in enumerate(sizes)]
+        if self.own is not None:
+            probes.append((pytree.tree_map(lambda leaf: _cast(leaf, dtype), self.own), {}))
+        return probes
+
+
+def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
+    convertible = dtype is not None and isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+    return leaf.to(dtype) if convertible else leaf
