@@ -350,8 +350,9 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
 
 
 def test_channels_last() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(1))
-    model = nn.Sequential(model, nn.Linear(64, 2)).to(memory_format=torch.channels_last)
+    inner = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(1))
+    model: nn.Module = nn.Sequential(inner, nn.Linear(64, 2))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types this form for tensors alone
     graph = gg.trace(model, torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last))
     for mutation in graph.mutations():
         grown = gg.apply(graph, mutation)

@@ -109,6 +109,26 @@ def test_a_zero_head_behind_a_layer_norm_raises_no_false_alarm() -> None:
         assert verdict.preserved is True, verdict
 
 
+class NearlyClosed(nn.Module):
+    """A residual branch behind a tiny layer scale, as in ConvNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.outer = nn.Linear(5, 6), nn.Linear(6, 8), nn.Linear(8, 6)
+        self.scale = nn.Parameter(torch.full((6,), 1e-11))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return x + self.scale * self.outer(torch.relu(self.inner(x)))
+
+
+def test_a_nearly_closed_branch_is_compared_on_refilled_weights() -> None:
+    graph = gg.trace(NearlyClosed(), torch.randn(4, 5))
+    verdict = gg.verify(graph, gg.apply(graph, "split(inner)"))
+    assert verdict.preserved is True, verdict
+    assert any("does not show at the outputs: compared on refilled weights" in note for note in verdict.notes)
+
+
 def test_a_zero_head_hides_no_wrong_rewrite() -> None:
     """A reading weight off zero shows at its own node, though the output is zero whatever it holds."""
     model = small_net()
