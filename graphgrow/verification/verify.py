@@ -10,7 +10,8 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.errors import NotPreserved
+from graphgrow.capture.trace import capture
+from graphgrow.errors import GraphGrowError, NotPreserved
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.ledger import Entry
@@ -57,7 +58,7 @@ def verify(
     ledger in float64, and the grown network is checked to be what the ledger makes in its own dtype.
 
     Args:
-        before: the parent: a graph, or any module with the same inputs.
+        before: the parent: a graph, the module that was traced, or any other with the same inputs.
         after: the grown graph (or any module).
         inputs: inputs of the user's own to compare on as well: a tensor or a tuple.
         seed: of the random inputs.
@@ -77,6 +78,8 @@ def verify(
     probes = Probes(spec, own, seed, batch_sizes)
     found = _Findings([], [], [])
     with torch.random.fork_rng(devices=[]):
+        if isinstance(after, Network) and not isinstance(before, Network):
+            before = _as_parent(before, after) or before
         if isinstance(before, Network) and isinstance(after, Network):
             entries = after.ledger.after(before.ledger)
             if entries is not None:
@@ -90,6 +93,19 @@ def _refuse(module: nn.Module) -> None:
             raise NotPreserved(f"`{name}` is on the meta device and holds no numbers to compare")
         if parameter.is_floating_point() and bool(torch.isnan(parameter).any()):
             raise NotPreserved(f"`{name}` holds NaN, so that nothing can be compared")
+
+
+def _as_parent(module: nn.Module, after: Network) -> Network | None:
+    """The network of a plain module, if the ledger of `after` makes the same architecture of it; else None."""
+    args, kwargs = after.inputs.sample()
+    try:
+        found = capture(module, args, kwargs)
+        base = Network(found.module, after.inputs, way=found.way, modes=found.modes, notes=found.notes)
+        grown = replay(base, after.ledger)
+    except GraphGrowError:
+        return None
+    mine = [(name, t.shape, t.dtype) for name, t in grown.module.state_dict().items()]
+    return base if mine == [(name, t.shape, t.dtype) for name, t in after.module.state_dict().items()] else None
 
 
 # -- parent and child of one ledger ------------------------------------------------------------------------------

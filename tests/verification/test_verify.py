@@ -98,6 +98,19 @@ def test_a_zero_head_does_not_fool_it() -> None:
     assert gg.verify(model, copy.deepcopy(model), inputs=torch.randn(2, 3, 8, 8)).preserved is None
 
 
+def test_the_users_own_module_can_be_the_parent() -> None:
+    model = small_net()
+    nn.init.zeros_(model.get_parameter("7.weight"))
+    grown = gg.apply(gg.trace(model, torch.randn(2, 3, 8, 8)), ["widen(0, extra=2)", "split(3)"])
+    verdict = gg.verify(model, grown)
+    assert verdict.preserved is True
+    assert verdict.modes == ("eval", "train")
+    with torch.no_grad():
+        model.get_parameter("3.bias")[0] += 0.5
+        grown.module.get_parameter("3.bias")[0] += 1.0  # no longer shared: its group was split
+    assert gg.verify(model, grown).preserved is False
+
+
 def test_a_zero_head_behind_a_layer_norm_raises_no_false_alarm() -> None:
     """The head's fresh columns read units that are zero up to rounding, where the parent's output is exactly zero."""
     model = nn.Sequential(nn.Linear(5, 12), nn.LayerNorm(12), nn.Linear(12, 3))
