@@ -14,43 +14,8 @@ from typing import Any
 from torch import fx
 
 from graphgrow.ir.flow import Flow
-from graphgrow.ir.terms import Axes, Space, Term, leaves
-
-
-class Fresh(Enum):
-    """How the new entries of a parameter start where they are free."""
-
-    HE = "he"  # normal, std sqrt(2 / fan_in) at the new fan (He et al. 2015)
-    ONES = "ones"
-    ZEROS = "zeros"
-    LIKE = "like"  # normal, with the standard deviation of the old entries
-
-
-@dataclass(eq=False)
-class Value:
-    """One tensor of the graph: a node's output, or a parameter or buffer; compared by identity.
-
-    Attributes:
-        axes: one term for each dimension.
-        name: the node's name, or the qualified name of the parameter.
-        parameter: whether it is a parameter or buffer, and so a source whose new entries are chosen.
-        buffer: whether it is a buffer.
-        fresh: how free new entries start (parameters only).
-        fan: the axes whose sizes multiply to the fan-in (parameters only).
-        aliases: all qualified names of the parameter, when it is tied.
-    """
-
-    axes: Axes
-    name: str
-    parameter: bool = False
-    buffer: bool = False
-    fresh: Fresh = Fresh.LIKE
-    fan: tuple[int, ...] = ()
-    aliases: tuple[str, ...] = ()
-
-    def axes_with(self, space: Space) -> list[int]:
-        """The indices of the axes whose terms hold the space."""
-        return [i for i, term in enumerate(self.axes) if any(leaf is space for leaf in leaves(term))]
+from graphgrow.ir.terms import Axes, Term
+from graphgrow.ir.value import Value
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from graphgrow.ir.terms import Axes, Term
-
-if TYPE_CHECKING:
-    from graphgrow.ir.facts import Value
+from graphgrow.ir.value import Value
 
 
 class Fill(Enum):

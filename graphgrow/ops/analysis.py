@@ -12,8 +12,9 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.ir.facts import Derived, Extent, NodeFacts, Pin, Slot, Value, flatten_values
+from graphgrow.ir.facts import Derived, Extent, NodeFacts, Pin, Slot, flatten_values
 from graphgrow.ir.terms import Reason, Space, freeze, leaves
+from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import Rule, rule_of
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Value
 from graphgrow.ir.terms import Axes, Space, normal
+from graphgrow.ir.value import Value
 from graphgrow.layers import ScaledDotProductAttention
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, plain

@@ -13,7 +13,6 @@ from graphgrow.ir.facts import (
     Contraction,
     Derived,
     Extent,
-    Fresh,
     NodeFacts,
     Noise,
     Normalisation,
@@ -22,9 +21,9 @@ from graphgrow.ir.facts import (
     SizeSlot,
     Slot,
     Summation,
-    Value,
 )
 from graphgrow.ir.terms import Axes, Reason, Space, Term, freeze, product, unify
+from graphgrow.ir.value import Fresh, Value
 
 
 class RuleDeclined(Exception):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Value
 from graphgrow.ir.terms import Term
+from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
 

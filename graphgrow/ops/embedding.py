@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Fresh, Value
+from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.call import Call
 from graphgrow.ops.registry import rule
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Value
+from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, meta_shape
 from graphgrow.ops.registry import rule
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Value
 from graphgrow.ir.terms import Concat, Term
+from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
 from graphgrow.ops.registry import rule
 

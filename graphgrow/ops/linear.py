@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Fresh, Value
+from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule

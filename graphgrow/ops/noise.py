@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Value
+from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
 

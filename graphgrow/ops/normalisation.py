@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Fresh, NormKind, Slot, Value
+from graphgrow.ir.facts import NormKind, Slot
 from graphgrow.ir.terms import Term, product
+from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Fresh, Value
 from graphgrow.ir.terms import Concat
+from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule

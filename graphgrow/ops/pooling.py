@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Value
+from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
 from graphgrow.ops.registry import rule
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphgrow.ir.facts import Extent, Value
+from graphgrow.ir.facts import Extent
+from graphgrow.ir.value import Value
 from graphgrow.layers import require_same
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule

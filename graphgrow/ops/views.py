@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Value
 from graphgrow.ir.terms import Axes, Space, Term, product
+from graphgrow.ir.value import Value
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape
 from graphgrow.ops.registry import rule

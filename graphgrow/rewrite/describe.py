@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import fx
 
-from graphgrow.ir.facts import Value
 from graphgrow.ir.terms import Concat, Product, Space, Term, normal
+from graphgrow.ir.value import Value
 from graphgrow.rewrite.network import Network
 
 

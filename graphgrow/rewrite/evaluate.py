@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Value
 from graphgrow.ir.flow import Fill, Flow, State
 from graphgrow.ir.positions import occurrences
 from graphgrow.ir.terms import Axes, Space, leaves
+from graphgrow.ir.value import Value
 
 Key = tuple[Value, int]
 

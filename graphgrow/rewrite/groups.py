@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from graphgrow.errors import MutationError
-from graphgrow.ir.facts import NodeFacts, Value
+from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.terms import Reason, Space, leaves, normal
+from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Analysis
 
 

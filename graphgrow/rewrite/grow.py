@@ -11,11 +11,12 @@ from torch import fx
 
 from graphgrow.errors import Declined, StructureError
 from graphgrow.ir.editor import Editor
-from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, Value, flatten_values
+from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, flatten_values
 from graphgrow.ir.flow import Fill, State
 from graphgrow.ir.meta import MetaRunner, to_meta, values_of
 from graphgrow.ir.positions import axis_map, grown_size
 from graphgrow.ir.terms import Axes, Space, leaves
+from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.network import Network, Step, placeholder_values
 from graphgrow.rewrite.plan import Kind, Plan

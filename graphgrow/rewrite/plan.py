@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from graphgrow.errors import Declined
-from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind, Value
+from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind
 from graphgrow.ir.flow import Clash, Fill, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, leaves, normal
+from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Analysis
 from graphgrow.rewrite.evaluate import Key, evaluate
 from graphgrow.rewrite.request import Requests

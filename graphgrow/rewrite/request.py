@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import NodeFacts, Value
+from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.flow import Fill, Flow
 from graphgrow.ir.positions import occurrences
 from graphgrow.ir.terms import Space
+from graphgrow.ir.value import Value
 from graphgrow.rewrite.evaluate import Key, axis_of, children, holds
 
 Wish = tuple[Value, int, int, Fill]  # value, axis, occurrence, fill

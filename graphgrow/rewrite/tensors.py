@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from graphgrow.errors import Declined
-from graphgrow.ir.facts import Fresh, Value
 from graphgrow.ir.flow import Fill, State
 from graphgrow.ir.positions import AxisMap, Units, axis_map
 from graphgrow.ir.terms import normal
+from graphgrow.ir.value import Fresh, Value
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from torch import fx, nn
 from graphgrow.capture.trace import capture
 from graphgrow.graph import Graph
 from graphgrow.ir.editor import Editor
-from graphgrow.ir.facts import NodeFacts, NormKind, Value, flatten_values
+from graphgrow.ir.facts import NodeFacts, NormKind, flatten_values
 from graphgrow.ir.flow import Clash, Fill, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, leaves, normal
+from graphgrow.ir.value import Value
 from graphgrow.ops.registry import class_name, registered
 from graphgrow.rewrite.evaluate import evaluate
 from graphgrow.rewrite.grow import grow

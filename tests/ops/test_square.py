@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Value
+from graphgrow.ir.value import Value
 from graphgrow.layers import require_same
 from graphgrow.ops import registry
 from graphgrow.ops.call import Call

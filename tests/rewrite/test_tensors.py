@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphgrow.ir.facts import Fresh, Value
 from graphgrow.ir.flow import Fill
 from graphgrow.ir.positions import Units
 from graphgrow.ir.terms import Concat, Product, Space
+from graphgrow.ir.value import Fresh, Value
 from graphgrow.rewrite.tensors import TensorGrowth
 from tests.effort import examples
 
