@@ -55,13 +55,11 @@ class Editor:
 
     Attributes:
         module: the copy under edit.
-        replaced: by first qualified name, the old and the new tensor of all that was replaced.
     """
 
     def __init__(self, parent: fx.GraphModule, share: bool = True) -> None:
         self.module = rebuild(copy.deepcopy(parent.graph), parent, {}, type(parent).__name__)
         self._nodes: dict[str, fx.Node] = {node.name: node for node in self.module.graph.nodes}
-        self.replaced: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for (_, mine), (_, theirs) in zip(self.module.named_modules(), _matching(parent, self.module), strict=True):
             mine.training = theirs.training
         self._own_tensors(buffers_only=share)
@@ -84,8 +82,6 @@ class Editor:
         new: torch.Tensor = tensor
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(tensor, requires_grad=old.requires_grad)
-        original = self.replaced[first][0] if first in self.replaced else old
-        self.replaced[first] = (original, new)
         for name in (first, *others):
             owner, _, field = name.rpartition(".")
             holder = self.module.get_submodule(owner)
