@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.contract import Mutation, Refusal
 from graphgrow.rewrite.describe import explanation, graph_text
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.registry import pass_named, passes
@@ -61,7 +61,14 @@ class Mutations(Sequence[Mutation]):
 
     def __init__(self, graph: Network, kinds: Sequence[type[Mutation]]) -> None:
         self._found: list[Mutation] = []
+        self._refusals: list[Refusal] = []
         self._rest = (mutation for kind in kinds for mutation in kind.sites(graph))
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Where the passes looked and do not apply, and why."""
+        self._reach(None)
+        return tuple(self._refusals)
 
     def __iter__(self) -> Iterator[Mutation]:
         position = 0
@@ -79,8 +86,11 @@ class Mutations(Sequence[Mutation]):
 
     def _reach(self, count: int | None) -> bool:
         while count is None or len(self._found) < count:
-            mutation = next(self._rest, None)
-            if mutation is None:
+            found = next(self._rest, None)
+            if found is None:
                 return False
-            self._found.append(mutation)
+            if isinstance(found, Refusal):
+                self._refusals.append(found)
+            else:
+                self._found.append(found)
         return True

@@ -1,4 +1,4 @@
-"""Modules that capture puts in the place of functions whose behaviour follows train and eval."""
+"""Small live modules that a graph may hold beside those of torch.nn."""
 
 from __future__ import annotations
 
@@ -58,3 +58,44 @@ def require_same(value: Any, captured: Any, name: str) -> None:
             f"the graph was captured with {name}={captured!r} and holds for that alone, not for {value!r:.60}; "
             "capture it again with example inputs that have the new value"
         )
+
+
+class Gate(nn.Module):
+    """A learned factor on a whole tensor, zero at the start: a closed connection whose factor has a gradient.
+
+    Attributes:
+        gate: the factor, a scalar parameter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Gate * input, of the input's shape."""
+        return self.gate * input
+
+
+class Blend(nn.Module):
+    """A trainable passage from one activation to another: (1 - s) old(x) + s new(x), with s = 0 at the start.
+
+    With s = 0 it is the old activation to the bit wherever the new one is finite; with s = 1 the new one.
+
+    Args:
+        old: the present activation.
+        new: the one to come.
+
+    Attributes:
+        s: the share of the new activation, a scalar parameter.
+    """
+
+    def __init__(self, old: nn.Module, new: nn.Module) -> None:
+        super().__init__()
+        self.old = old
+        self.new = new
+        self.s = nn.Parameter(torch.zeros(()))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Of the input's shape."""
+        blended: torch.Tensor = (1 - self.s) * self.old(input) + self.s * self.new(input)
+        return blended

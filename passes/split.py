@@ -11,11 +11,11 @@ import torch
 from graphgrow.errors import MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.positions import Units
-from graphgrow.rewrite.contract import Mutation, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.grow import grow
+from graphgrow.rewrite.growable import growable
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import Kind, Plan, plan_growth
-from graphgrow.rewrite.sites import growable
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Split(Mutation):
     summary: ClassVar[str] = "duplicate units and share out what reads them"
 
     @classmethod
-    def sites(cls, network: Network) -> Iterator[Split]:
+    def sites(cls, network: Network) -> Iterator[Split | Refusal]:
         """Every group whose units can be duplicated, all of them."""
         for group in growable(network, cls._plan):
-            yield cls(group.name)
+            yield group if isinstance(group, Refusal) else cls(group.name)
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Duplicate the units."""

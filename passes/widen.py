@@ -11,11 +11,11 @@ import torch
 from graphgrow.errors import MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.positions import Units
-from graphgrow.rewrite.contract import Mutation, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.grow import grow
+from graphgrow.rewrite.growable import growable
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import Kind, Plan, plan_growth
-from graphgrow.rewrite.sites import growable
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Widen(Mutation):
     summary: ClassVar[str] = "append free units to a channel group"
 
     @classmethod
-    def sites(cls, network: Network) -> Iterator[Widen]:
+    def sites(cls, network: Network) -> Iterator[Widen | Refusal]:
         """Every group that can grow, by half its size."""
         for group in growable(network, cls._plan):
-            yield cls(group.name, max(1, group.size // 2))
+            yield group if isinstance(group, Refusal) else cls(group.name, max(1, group.size // 2))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Append the units."""

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Concat
 from graphgrow.ir.value import Fresh, Value
+from graphgrow.layers import Blend, Gate
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined
-from graphgrow.ops.registry import rule
+from graphgrow.ops.registry import module_rule, rule
 
 
 @rule(
@@ -74,6 +75,28 @@ def prelu(call: Call, input: Value) -> Value:
         call.attribute("num_parameters", weight.axes[0])
         terms.append(call.operand(weight))
     return call.output(input.axes, fl.Pointwise(tuple(terms)))
+
+
+@rule(Gate)
+def gate(call: Call, input: Value) -> Value:
+    """A factor that is the same for all units."""
+    call.weight("gate")
+    return call.output(input.axes, call.same_flow(input))
+
+
+@rule(Blend)
+def blend(call: Call, input: Value) -> Value:
+    """A sum of two activations of one value, each elementwise and without weights for each channel."""
+    module = call.module
+    assert isinstance(module, Blend)
+    call.weight("s")
+    rules = [module_rule(type(part)) for part in (module.old, module.new)]
+    if any(one not in (zero_keeping, bounded, prelu, identity) for one in rules):
+        raise RuleDeclined("a blend of what is not elementwise")
+    slopes = [part.num_parameters for part in (module.old, module.new) if isinstance(part, nn.PReLU)]
+    if any(count > 1 for count in slopes):
+        raise RuleDeclined("a blend with a slope for each channel")
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=bounded not in rules))
 
 
 @rule(

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
+from torch import fx
 from torch.optim import Optimizer
 
 from graphgrow.errors import GraphGrowError, MutationError, Unsupported
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.contract import Mutation
 from graphgrow.rewrite.ledger import Entry
+from graphgrow.rewrite.neighbours import near_parameters, new_parameters
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.optimizer import Migration
 from graphgrow.rewrite.text import parse_mutation
@@ -66,10 +68,12 @@ def _as_list(mutations: Mutations) -> list[Mutation]:
 
 
 def _apply_one(network: N, mutation: Mutation, seed: int, migration: Migration | None, share: bool) -> N:
+    assert network.analysis.facts  # every node has its example value now, and the editor's copy takes them along
     editor = Editor(network.module, share=share)
     if migration is not None and not share:
         for name, parameter in network.module.named_parameters():
             migration.replace(parameter, editor.tensor(name))
+    present = {id(parameter) for parameter in editor.module.parameters()}
     generator = torch.Generator().manual_seed(_stream(seed, len(network.ledger), str(mutation)))
     try:
         step, changes = mutation.rewrite(network, editor, generator)
@@ -77,12 +81,19 @@ def _apply_one(network: N, mutation: Mutation, seed: int, migration: Migration |
         raise type(error)(f"{mutation}: {error}") from error
     if migration is not None:
         migration.follow(changes)
+        _adopt(migration, editor.module, present | {id(change.new) for change in changes})
     return dataclasses.replace(
         network,
         module=editor.finish(),
         ledger=network.ledger.with_entry(Entry(str(mutation), seed)),
         steps=(*network.steps, step),
     )
+
+
+def _adopt(migration: Migration, module: fx.GraphModule, known: set[int]) -> None:
+    """Give new parameters to the optimizer, each in the group of its nearest neighbour."""
+    for parameter, node in new_parameters(module, known):
+        migration.adopt(parameter, (p for p in near_parameters(module, node) if p is not parameter))
 
 
 def _stream(seed: int, position: int, text: str) -> int:

@@ -35,6 +35,22 @@ class TensorChange:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A place where a pass looked and does not apply.
+
+    Attributes:
+        site: the group, module path or node.
+        reason: why not.
+    """
+
+    site: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.site}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Mutation(ABC):
     """One concrete change of architecture: a pass, configured by its fields.
 
@@ -51,8 +67,11 @@ class Mutation(ABC):
 
     @classmethod
     @abstractmethod
-    def sites(cls, network: Network) -> Iterator[Mutation]:
-        """The mutations of this pass that apply to the network, one canonical default for each site."""
+    def sites(cls, network: Network) -> Iterator[Mutation | Refusal]:
+        """The mutations of this pass that apply to the network, one canonical default for each site.
+
+        Places where one might expect the pass to apply, and it does not, come as refusals with the reason.
+        """
 
     @abstractmethod
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:

@@ -12,8 +12,10 @@ from torch import fx
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import propagate
 from graphgrow.ops.analysis import Analysis, analyse
+from graphgrow.rewrite.channels import ChannelAxes
 from graphgrow.rewrite.groups import Group, Groups
 from graphgrow.rewrite.ledger import Ledger
+from graphgrow.rewrite.sites import Sites
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,18 @@ class Step:
         exact_in: the modes in which the mutation is exact.
         touched: qualified names of the parameters and buffers whose tensors were replaced.
         rounded: whether old or mean-filled entries were rounded to the parameters' own dtype.
+        moved: by name of a node that was there before, the node that now carries its value to the readers.
+        created: names of the nodes that the mutation made.
     """
 
-    nodes: Mapping[str, Mapping[int, torch.Tensor]]
-    shared: frozenset[str]
-    tensors: Mapping[str, Mapping[int, torch.Tensor]]
-    exact_in: frozenset[str]
-    touched: tuple[str, ...]
-    rounded: bool
+    nodes: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
+    tensors: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
+    exact_in: frozenset[str] = frozenset({"eval", "train"})
+    touched: tuple[str, ...] = ()
+    rounded: bool = False
+    moved: Mapping[str, str] = field(default_factory=dict)
+    created: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +77,16 @@ class Network:
     def groups(self) -> Groups:
         """The channel groups, those that can grow and those that are frozen."""
         return Groups.of(self.analysis)
+
+    @cached_property
+    def sites(self) -> Sites:
+        """The names by which users call the nodes of the graph."""
+        return Sites(self.module)
+
+    @cached_property
+    def channels(self) -> ChannelAxes:
+        """Which axes of the graph's tensors hold channels."""
+        return ChannelAxes(self.analysis)
 
     def group(self, name: str) -> Group:
         """The channel group of a name, or that a module of that path writes.

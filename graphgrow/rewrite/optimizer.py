@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from graphgrow.errors import OptimizerError
@@ -38,6 +39,7 @@ class Migration:
         self._heirs: dict[int, torch.Tensor] = {}  # by id of the parameter in the optimizer, its newest successor
         self._sources: dict[int, torch.Tensor] = {}  # by id of a successor, the parameter in the optimizer
         self._states: dict[int, dict[str, Any]] = {}
+        self._adopted: dict[int, list[torch.Tensor]] = {}  # by position of a param_group, what joins it
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 self._heirs[id(parameter)] = parameter
@@ -48,8 +50,10 @@ class Migration:
         """Work out the state after one mutation."""
         for change in changes:
             source = self._sources.pop(id(change.old), None)
-            if source is None:
-                continue  # a buffer, or a parameter that this optimizer does not train
+            if source is None:  # new itself, or a buffer, or a parameter that this optimizer does not train
+                for joined in self._adopted.values():
+                    joined[:] = [change.new if tensor is change.old else tensor for tensor in joined]
+                continue
             self._heirs[id(source)] = change.new
             self._sources[id(change.new)] = source
             state = self._states[id(source)]
@@ -59,9 +63,36 @@ class Migration:
         """Let a plain copy take a parameter's place."""
         self.follow([TensorChange(("",), old, new, lambda state, _: state)])
 
+    def adopt(self, tensor: nn.Parameter, neighbours: Iterable[nn.Parameter]) -> None:
+        """Let a new parameter join the group of the first neighbour that the optimizer trains.
+
+        It starts without state, and so with a step count of its own.
+
+        Raises:
+            OptimizerError: if it trains none of them.
+        """
+        for neighbour in neighbours:
+            position = self._group_of(neighbour)
+            if position is not None:
+                self._adopted.setdefault(position, []).append(tensor)
+                return
+        raise OptimizerError(
+            "the optimizer trains no parameter that a new one could stand beside; make it from "
+            "graph.module.parameters()"
+        )
+
+    def _group_of(self, parameter: nn.Parameter) -> int | None:
+        source = self._sources.get(id(parameter))
+        for position, group in enumerate(self._optimizer.param_groups):
+            if any(tensor is parameter for tensor in self._adopted.get(position, ())):
+                return position
+            if source is not None and any(tensor is source for tensor in group["params"]):
+                return position
+        return None
+
     def commit(self) -> None:
         """Write the new parameters and states into the optimizer."""
-        for group in self._optimizer.param_groups:
+        for number, group in enumerate(self._optimizer.param_groups):
             for position, parameter in enumerate(group["params"]):
                 heir = self._heirs[id(parameter)]
                 if heir is parameter:
@@ -71,6 +102,7 @@ class Migration:
                 state = self._states[id(parameter)]
                 if state:
                     self._optimizer.state[heir] = state
+            group["params"].extend(self._adopted.get(number, ()))
 
     def _carried(self, name: str, item: Any, change: TensorChange) -> Any:
         if not isinstance(item, torch.Tensor) or item.dim() == 0:

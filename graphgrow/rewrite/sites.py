@@ -1,22 +1,92 @@
-"""Where a growth can act: the groups for which a plan exists."""
+"""The names by which users call the nodes of a graph: module paths, never counters of fx."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import difflib
 
-from graphgrow.errors import Declined
-from graphgrow.rewrite.groups import Group
-from graphgrow.rewrite.network import Network
-from graphgrow.rewrite.plan import Plan
+from torch import fx
+
+from graphgrow.errors import MutationError
+
+STACK = "nn_module_stack"  # the key under which fx keeps the modules around a node
 
 
-def growable(network: Network, plan: Callable[[Network, str], Plan]) -> Iterator[Group]:
-    """The groups that are not frozen and for which the plan does not decline."""
-    for group in network.groups:
-        if group.frozen is not None:
-            continue
-        try:
-            plan(network, group.name)
-        except Declined:
-            continue
-        yield group
+def scope_of(node: fx.Node) -> str:
+    """The path of the innermost module in whose forward the node stands; empty for the whole model's."""
+    stack = node.meta.get(STACK) or {}
+    path = ""
+    for path, _ in stack.values():  # noqa: B007  # the last one is wanted
+        pass
+    return str(path)
+
+
+class Sites:
+    """Site names of all nodes of a graph.
+
+    A node that calls a module is called by the module's path, its n-th call by `path@n`. Any other operator is called
+    by the module in whose forward it stands and its own name: `layer1.0:add`, the n-th of them `layer1.0:add@n`. The
+    path of a module that holds others is the node whose value leaves it.
+
+    Args:
+        module: the graph.
+    """
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        self._nodes: dict[str, fx.Node] = {}
+        self._names: dict[fx.Node, str] = {}
+        self._leaving: dict[str, list[fx.Node]] = {}
+        counts: dict[str, int] = {}
+        for node in module.graph.nodes:
+            if node.op == "output":
+                continue
+            stem = _stem(node)
+            counts[stem] = counts.get(stem, 0) + 1
+            name = stem if counts[stem] == 1 else f"{stem}@{counts[stem]}"
+            self._nodes[name] = node
+            self._names[node] = name
+            for path in _paths_left(node):
+                self._leaving.setdefault(path, []).append(node)
+
+    def name(self, node: fx.Node) -> str:
+        """The name of a node."""
+        return self._names[node]
+
+    def containers(self, node: fx.Node) -> list[str]:
+        """The paths of modules whose one result the node is, innermost first."""
+        return [path for path in reversed(_paths_left(node)) if self._leaving[path] == [node]]
+
+    def find(self, name: str) -> fx.Node:
+        """The node of a name.
+
+        Raises:
+            MutationError: if there is none, or the module of that path gives out several values.
+        """
+        if name in self._nodes:
+            return self._nodes[name]
+        leaving = self._leaving.get(name, [])
+        if len(leaving) == 1:
+            return leaving[0]
+        if leaving:
+            found = ", ".join(f"`{self._names[node]}`" for node in leaving)
+            raise MutationError(f"several values leave `{name}`: {found}; name one of them")
+        close = difflib.get_close_matches(name, [*self._nodes, *self._leaving], 3)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see graph.mutations() or graph.text()"
+        raise MutationError(f"there is no site `{name}`; {hint}")
+
+
+def _stem(node: fx.Node) -> str:
+    if node.op in ("call_module", "placeholder", "get_attr"):
+        return str(node.target)
+    operator = str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", node.target))
+    return f"{scope_of(node)}:{operator}"
+
+
+def _paths_left(node: fx.Node) -> list[str]:
+    """The modules, outermost first, that the node stands in and one of its readers does not."""
+    mine = [str(path) for path, _ in (node.meta.get(STACK) or {}).values()]
+    if node.op == "call_module":
+        mine = [path for path in mine if path != str(node.target)]
+    if not mine:
+        return []
+    readers = [{str(path) for path, _ in (user.meta.get(STACK) or {}).values()} for user in node.users]
+    return [path for path in dict.fromkeys(mine) if path and any(path not in around for around in readers)]

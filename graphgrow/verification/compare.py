@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.capture.inplace import is_inplace
 from graphgrow.ir.editor import Editor
-from graphgrow.verification.places import Places, project
+from graphgrow.verification.places import Counterparts, Places, project
 from graphgrow.verification.stepper import Stepper, execute
 from graphgrow.verification.verdict import Check
 
@@ -57,8 +57,7 @@ def run_pair(
     before: fx.GraphModule,
     after: fx.GraphModule,
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
-    places: Places,
-    shared: frozenset[str],
+    counterparts: Counterparts,
     worst: Worst,
 ) -> tuple[Any, Any]:
     """Run two graphs side by side, checking each matching node on what really arrives there.
@@ -70,15 +69,16 @@ def run_pair(
         before: the parent, in float64.
         after: the child, in float64, in the same mode.
         inputs: positional and keyword inputs.
-        places: by node, where the parent's units are in the child.
-        shared: nodes whose old positions hold shares, which cannot be compared.
+        counterparts: how the nodes of both belong together.
         worst: takes in the errors.
 
     Returns:
         The outputs of both.
     """
     operators = Editor(before).finish()  # buffers of its own: batch norms are run twice
-    parents = {node.name: node for node in before.graph.nodes}
+    places, shared = counterparts.places, counterparts.shared
+    parents = {node.name: node for node in before.graph.nodes if node.name not in counterparts.created}
+    held: dict[str, Any] = {}  # values that another node carries on, until that node has run
     first, second = Stepper(before, *inputs), Stepper(after, *inputs)
     fed: set[str] = set()
     order = iter(before.graph.nodes)
@@ -89,8 +89,12 @@ def run_pair(
         parent = parents.get(child.name)
         arrived = None
         if parent is not None and parent.op.startswith("call") and child.name not in shared:
-            arrived = _arrivals(parent, first, second, places, shared, fed, is_inplace(parent, before))
+            arrived = _arrivals(parent, first, second, counterparts, fed, is_inplace(parent, before))
         value = second.run(child)
+        if parent is not None and child.name in counterparts.moved:
+            held[child.name] = value.clone() if isinstance(value, torch.Tensor) else value
+        for origin in counterparts.carried_by(child.name) & held.keys():
+            _same_value(held.pop(origin), value, child.name, worst)
         if child.op == "placeholder" or any(used.name in fed for used in child.all_input_nodes):
             fed.add(child.name)
         if parent is not None and arrived is not None and child.name in fed:
@@ -126,8 +130,17 @@ class _Arrivals:
     own: Any  # the parent's output, where the very same bits arrive; else None
 
 
+def _same_value(before: Any, after: Any, where: str, worst: Worst) -> None:
+    """A node that carries another's value on must have it, within the local tolerance of its magnitude."""
+    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor) or before.shape != after.shape:
+        worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), f"{where} (shape)")
+    elif before.is_floating_point() and before.numel():
+        limit = LOCAL_TOLERANCE * before.detach().abs().nan_to_num(posinf=0.0).max()
+        worst.see(*_errors(after, before, limit), where)
+
+
 def _arrivals(
-    node: fx.Node, first: Stepper, second: Stepper, places: Places, shared: frozenset[str], fed: set[str], fresh: bool
+    node: fx.Node, first: Stepper, second: Stepper, counterparts: Counterparts, fed: set[str], fresh: bool
 ) -> _Arrivals | None:
     """The inputs of a node as they arrive in the child, None where they cannot be laid beside the parent's.
 
@@ -140,13 +153,14 @@ def _arrivals(
 
     def argument(used: fx.Node) -> Any:
         nonlocal usable, same, largest
-        arrived = second.values.get(used.name)
-        if used.name not in fed or not isinstance(arrived, torch.Tensor):
-            usable = usable and not (used.name in fed and isinstance(arrived, (tuple, list)))
+        carrier = counterparts.carrier(used.name)
+        arrived = second.values.get(carrier)
+        if carrier not in fed or not isinstance(arrived, torch.Tensor):
+            usable = usable and not (carrier in fed and isinstance(arrived, (tuple, list)))
             own = first.values.get(used.name)
             return own.clone() if fresh and isinstance(own, torch.Tensor) else own
-        usable = usable and used.name not in shared
-        value = project(arrived, places.get(used.name))
+        usable = usable and not {used.name, carrier} & counterparts.shared
+        value = project(arrived, counterparts.places.get(used.name))
         value = value.clone() if fresh else value
         same = same and torch.equal(value, first.values[used.name])
         if arrived.is_floating_point() and arrived.numel():

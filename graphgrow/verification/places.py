@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -30,6 +31,43 @@ def node_places(steps: Sequence[Step]) -> dict[str, dict[int, torch.Tensor]]:
 def tensor_places(steps: Sequence[Step]) -> dict[str, dict[int, torch.Tensor]]:
     """The same for parameters and buffers."""
     return compose([step.tensors for step in steps])
+
+
+@dataclass(frozen=True)
+class Counterparts:
+    """How the nodes of a network and of one grown from it belong together.
+
+    Attributes:
+        places: by node, where the first network's units are in the last.
+        shared: nodes whose old positions hold shares of what they held, which cannot be compared.
+        moved: by node of the first network, the node of the last that carries its value to the readers.
+        created: nodes of the last that the first does not have, whatever their names.
+    """
+
+    places: Places = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
+    moved: Mapping[str, str] = field(default_factory=dict)
+    created: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, steps: Sequence[Step]) -> Counterparts:
+        """What several steps make of them together."""
+        moved: dict[str, str] = {}
+        for step in steps:
+            moved = {name: step.moved.get(carrier, carrier) for name, carrier in moved.items()} | {
+                name: carrier for name, carrier in step.moved.items() if name not in moved
+            }
+        created = frozenset(name for step in steps for name in step.created)
+        shared = frozenset(name for step in steps for name in step.shared)
+        return cls(node_places(steps), shared, moved, created)
+
+    def carrier(self, name: str) -> str:
+        """The node that carries a node's value to its readers: mostly itself."""
+        return self.moved.get(name, name)
+
+    def carried_by(self, name: str) -> set[str]:
+        """The nodes whose value a node carries on, itself excepted."""
+        return {origin for origin, carrier in self.moved.items() if carrier == name != origin}
 
 
 def project(tensor: torch.Tensor, axes: Mapping[int, torch.Tensor] | None) -> torch.Tensor:

@@ -18,7 +18,7 @@ from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.verification.compare import Worst, compare_buffers, compare_outputs, run_pair
 from graphgrow.verification.copies import depends_on_mode, double_module, double_network, perturb, refill
-from graphgrow.verification.places import node_places, tensor_places
+from graphgrow.verification.places import Counterparts, tensor_places
 from graphgrow.verification.probes import Inputs, Probes
 from graphgrow.verification.sensitivity import degeneracy, weight_that_matters
 from graphgrow.verification.verdict import Check, Verdict, conclude
@@ -151,8 +151,7 @@ def _compare_networks(
     parent: Network, child: Network, steps: tuple[Step, ...], modes: tuple[str, ...], probes: Probes, found: _Findings
 ) -> str:
     """All float64 checks; returns why the outputs are degenerate, if they are."""
-    places = node_places(steps)
-    shared = frozenset(name for step in steps for name in step.shared)
+    counterparts = Counterparts.of(steps)
     degenerate = ""
     if modes == ("eval", "train") and not depends_on_mode(parent.module) and not depends_on_mode(child.module):
         modes = ("eval",)
@@ -171,7 +170,7 @@ def _compare_networks(
                 _seeded(probes.seed)
                 noise = noisy(*probe[0], **probe[1])
                 _seeded(probes.seed)
-                first, second = run_pair(reference, trial, probe, places, shared, nodes)
+                first, second = run_pair(reference, trial, probe, counterparts, nodes)
                 noise = _noise_of_both(first, second, noise, trial, probe, mode, probes.seed)
                 compare_outputs(first, second, noise, outputs, SLACK, UNIT)
                 seen.append(first)

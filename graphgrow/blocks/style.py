@@ -1,0 +1,62 @@
+"""Blocks in the manner of what stands around them: the nearest norm and activation of the graph."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+from torch import fx, nn
+
+_ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Hardswish,
+)  # fmt: skip
+_BATCH_NORMS: dict[int, type[nn.Module]] = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class Style:
+    """What the modules around a node are like, nearest in the order of the graph first.
+
+    Args:
+        module: the graph.
+        site: the node.
+    """
+
+    def __init__(self, module: fx.GraphModule, site: fx.Node) -> None:
+        self._module = module
+        self._nodes = list(module.graph.nodes)
+        self._at = self._nodes.index(site)
+
+    def activation(self, default: Callable[[], nn.Module]) -> nn.Module:
+        """A new activation with the class and the options of the nearest one."""
+        for part in self._nearest():
+            if type(part) in _ACTIVATIONS:
+                return _like(part)
+        return default()
+
+    def norm(self, channels: int, dims: int) -> nn.Module:
+        """A new norm of maps (`dims` spatial axes) or features (`dims` 0) like the nearest; Identity if none fits."""
+        for part in self._nearest():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and (dims or isinstance(part, nn.BatchNorm1d)):
+                return _BATCH_NORMS[dims](channels, eps=part.eps, momentum=part.momentum)
+            if isinstance(part, nn.GroupNorm) and dims and channels % part.num_groups == 0:
+                return nn.GroupNorm(part.num_groups, channels, eps=part.eps)
+            if type(part) is nn.LayerNorm and not dims:
+                return nn.LayerNorm(channels, eps=part.eps)
+            if type(part) is nn.RMSNorm and not dims:
+                return nn.RMSNorm(channels, eps=part.eps)
+        return nn.Identity()
+
+    def _nearest(self) -> Iterator[nn.Module]:
+        before, behind = self._nodes[self._at :: -1], self._nodes[self._at + 1 :]
+        for distance in range(max(len(before), len(behind))):
+            for side in (before, behind):
+                if distance < len(side) and side[distance].op == "call_module":
+                    yield self._module.get_submodule(str(side[distance].target))
+
+
+def _like(part: nn.Module) -> nn.Module:
+    """An activation of its own with the options of another, never in place."""
+    twin = copy.deepcopy(part)
+    if hasattr(twin, "inplace"):
+        twin.inplace = False
+    return twin.train()

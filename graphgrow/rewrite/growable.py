@@ -1,0 +1,25 @@
+"""Where a growth can act: the groups for which a plan exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from graphgrow.errors import Declined
+from graphgrow.rewrite.contract import Refusal
+from graphgrow.rewrite.groups import Group
+from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.plan import Plan
+
+
+def growable(network: Network, plan: Callable[[Network, str], Plan]) -> Iterator[Group | Refusal]:
+    """The groups for which the plan does not decline; for the others why."""
+    for group in network.groups:
+        if group.frozen is not None:
+            yield Refusal(group.name, f"frozen: {group.frozen}")
+            continue
+        try:
+            plan(network, group.name)
+        except Declined as declined:
+            yield Refusal(group.name, str(declined))
+            continue
+        yield group

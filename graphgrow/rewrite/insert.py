@@ -1,0 +1,239 @@
+"""Putting blocks into a graph: new nodes and modules, readers redirected, and the check of every shape."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from graphgrow.blocks.block import Block
+from graphgrow.capture.inplace import is_inplace
+from graphgrow.errors import Declined, StructureError
+from graphgrow.ir.editor import Editor
+from graphgrow.ir.meta import MetaRunner, to_meta, values_of
+from graphgrow.rewrite.neighbours import near_parameters
+from graphgrow.rewrite.network import Network, Step, placeholder_values
+from graphgrow.rewrite.sites import STACK
+
+
+class Insertion:
+    """New nodes in an editor's copy of a graph, and the step that tells of them.
+
+    Args:
+        network: the parent.
+        editor: over a copy of the parent's module.
+        site: the name of the site behind which everything is put; new modules take its device and dtype, and stand
+            beside it under its path and the name of the pass.
+        name: of the pass.
+        generator: of the starting weights.
+
+    Attributes:
+        site: the site's node in the copy.
+        path: where new modules go: `layer1.0_deepen` for the site `layer1.0` and the pass `deepen`.
+    """
+
+    def __init__(self, network: Network, editor: Editor, site: str, name: str, generator: torch.Generator) -> None:
+        self.network, self.editor, self._generator = network, editor, generator
+        self.site = editor.node(network.sites.find(site).name)
+        self.path = _fresh_path(editor.module, site, name)
+        around = self.site.meta.get(STACK) or {}
+        self._around = {key: item for key, item in around.items() if not f"{item[0]}.".startswith(f"{site}.")}
+        self._cursor = self.site
+        self._created: dict[fx.Node, None] = {}
+        self._moved: dict[str, str] = {}
+        self._present = {name for name, _ in _tensors(editor.module)}
+
+    # -- what is put in ------------------------------------------------------------------------------------
+
+    def make(self, block: Callable[[], Block]) -> Block:
+        """A block on the device and in the dtype of the site, its weights started from the generator.
+
+        They are drawn on the CPU in float32 and then cast and moved, so that they are equal on every device.
+        """
+        device, dtype = self._place()
+        with torch.device("meta"):
+            made = block()
+        if device.type == "meta":
+            return made.to(dtype)
+        made = made.to_empty(device="cpu")
+        made.start(self._generator)
+        made = made.to(device=device, dtype=dtype)
+        return made.train(self.editor.module.training)
+
+    def inline(self, block: Block, inputs: Sequence[fx.Node], path: str = "") -> fx.Node:
+        """Write a block's operators into the graph, behind the last new node.
+
+        Args:
+            block: its leaf modules become the graph's, under `path`.
+            inputs: nodes of the copy, one for each input of the block's forward.
+            path: where its modules go; by default the path of the insertion.
+
+        Returns:
+            The node of its result.
+        """
+        path = path or self.path
+        self.editor.module.add_submodule(path, block)
+        values: dict[fx.Node, Any] = {}
+        feeding = iter(inputs)
+        for node in _BlockTracer().trace(block).nodes:
+            if node.op == "placeholder":
+                values[node] = next(feeding)
+            elif node.op == "output":
+                result = node.args[0]
+                assert isinstance(result, fx.Node)
+                return values[result]
+            else:
+                target = f"{path}.{node.target}" if node.op in ("call_module", "get_attr") else node.target
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = self.add(node.op, target, args, kwargs, path)
+        raise AssertionError("a block without a result")
+
+    def add(self, op: str, target: Any, args: Any, kwargs: Any = None, path: str = "") -> fx.Node:
+        """One new node behind the last one."""
+        graph = self.editor.module.graph
+        with graph.inserting_after(self._cursor):
+            node = graph.create_node(op, target, tuple(args), dict(kwargs or {}))
+        node.meta[STACK] = {**self._around, path: (path, Block)} if path else dict(self._around)
+        self._cursor = node
+        self._created[node] = None
+        return node
+
+    def behind(self, node: fx.Node) -> None:
+        """Go on behind this node of the copy."""
+        self._cursor = node
+
+    def readable(self, node: fx.Node) -> fx.Node:
+        """A node of the copy that may be read far behind it: where it is overwritten in place, a clone from before."""
+        if not _overwritten(node, self.editor.module):
+            return node
+        cursor, self._cursor = self._cursor, node
+        clone = self.add("call_method", "clone", (node,))
+        if cursor is not node:
+            self._cursor = cursor
+        return clone
+
+    def carry_on(self, old: fx.Node, new: fx.Node) -> None:
+        """Let every reader of a node that is not new itself read another."""
+        for reader in [user for user in old.users if user not in self._created]:
+            reader.replace_input_with(old, new)
+        self._moved[old.name] = new.name
+
+    # -- what came of it -----------------------------------------------------------------------------------
+
+    def step(self, touched: Iterable[str] = (), **fields: Any) -> Step:
+        """The step, after every shape was checked against the parent's.
+
+        Args:
+            touched: parameters and buffers that were replaced besides.
+            fields: more fields of the step.
+
+        Raises:
+            StructureError: if an operator fails, or a value that was there before has another shape.
+        """
+        check_shapes(self.network, self.editor)
+        return Step(
+            moved=dict(self._moved),
+            created=frozenset(node.name for node in self._created),
+            touched=(*(name for name, _ in _tensors(self.editor.module) if name not in self._present), *touched),
+            **fields,
+        )
+
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        tensor = next(near_parameters(self.editor.module, self.site), None)
+        meta = self.site.meta["value"]
+        return (self.network.inputs.device if tensor is None else tensor.device), meta.dtype
+
+
+class _BlockTracer(fx.Tracer):
+    """Leaves are the modules of torch.nn and of graphgrow.layers."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not isinstance(m, (Block, nn.Sequential))
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def check_shapes(network: Network, editor: Editor) -> None:
+    """Run every node of the copy on the meta device; values that were there before must keep their shapes.
+
+    Raises:
+        StructureError: if an operator fails on what it is given, or a shape is another.
+    """
+    before = {node.name: node.meta.get("value") for node in network.analysis.facts}
+    inputs = placeholder_values(editor.module, network.inputs)
+    runner = MetaRunner(editor.module)
+    for node in editor.module.graph.nodes:
+        if node.op == "placeholder":
+            node.meta["value"] = to_meta(inputs[node.name])
+        elif node.op == "output":
+            node.meta["value"] = values_of(node.args[0])
+        else:
+            try:
+                node.meta["value"] = runner.run_node(node)
+            except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+                raise StructureError(f"`{node.name}` ({node.target}) fails behind the insertion: {error}") from error
+        was, now = before.get(node.name), node.meta["value"]
+        if isinstance(was, torch.Tensor) and isinstance(now, torch.Tensor) and was.shape != now.shape:
+            raise StructureError(f"`{node.name}` has shape {tuple(now.shape)} where it had {tuple(was.shape)}")
+
+
+def _fresh_path(module: nn.Module, site: str, name: str) -> str:
+    """A module path beside the site's that is not taken: `layer1.0` -> `layer1.0_deepen`, `layer1.0_deepen2`, ..."""
+    stem = site.replace(":", ".").replace("@", "_").strip(".")
+    word = name.replace("-", "_")
+    for number in itertools.count(1):
+        path = f"{stem}_{word}" + (str(number) if number > 1 else "")
+        owner, _, field = path.rpartition(".")
+        if not _exists(module, owner, field):
+            return path
+    raise AssertionError("numbers end")
+
+
+def _exists(module: nn.Module, owner: str, field: str) -> bool:
+    try:
+        return hasattr(module.get_submodule(owner), field)
+    except AttributeError:  # torch's word for a path that does not exist
+        return False
+
+
+def _overwritten(node: fx.Node, module: nn.Module) -> bool:
+    """Whether an operator behind the node writes into its memory, by itself or through a view of it."""
+    pending, seen = [node], {node}
+    while pending:
+        for user in pending.pop().users:
+            if user in seen:
+                continue
+            seen.add(user)
+            if is_inplace(user, module):
+                return True
+            if user.op in ("call_method", "call_function") and not _computes_anew(user):
+                pending.append(user)
+    return False
+
+
+def _computes_anew(node: fx.Node) -> bool:
+    """Arithmetic, which never returns a view."""
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    return name in ("add", "mul", "sub", "truediv", "cat", "matmul", "linear", "relu", "gelu", "softmax", "clone")
+
+
+def refuse_unbatched(network: Network, node: fx.Node) -> None:
+    """Decline at values that are not computed from the model's inputs.
+
+    Raises:
+        Declined: if no input reaches the node.
+    """
+    pending, seen = [node], {node}
+    while pending:
+        current = pending.pop()
+        if current.op == "placeholder":
+            return
+        following = [n for n in current.all_input_nodes if n not in seen]
+        seen.update(following)
+        pending.extend(following)
+    raise Declined(f"`{network.sites.name(node)}` does not depend on the model's inputs")

@@ -1,0 +1,45 @@
+"""The values of a graph at which blocks and connections are usually put: activations, sums, and results of modules."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+
+import torch
+from torch import fx
+
+from graphgrow.ops import pointwise
+from graphgrow.ops.registry import rule_of
+from graphgrow.rewrite.network import Network
+
+_SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+_ACTIVATION_RULES = {pointwise.zero_keeping, pointwise.bounded, pointwise.prelu, pointwise.blend}
+
+
+def junctions(network: Network) -> Iterator[fx.Node]:
+    """Activations, sums of two tensors, and values that leave a module, in graph order.
+
+    Numbers, tables that no input reaches, and the model's outputs are left out.
+    """
+    fed: set[fx.Node] = set()
+    for node in network.module.graph.nodes:
+        if node.op == "placeholder" or any(used in fed for used in node.all_input_nodes):
+            fed.add(node)
+        value = node.meta.get("value")
+        if not node.op.startswith("call") or node not in fed or not isinstance(value, torch.Tensor):
+            continue
+        if not value.is_floating_point() or value.dim() < 2 or all(user.op == "output" for user in node.users):
+            continue
+        if is_activation(network, node) or is_sum(node) or network.sites.containers(node):
+            yield node
+
+
+def is_activation(network: Network, node: fx.Node) -> bool:
+    """Whether a node applies an elementwise function of one tensor."""
+    part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return len(node.all_input_nodes) == 1 and rule_of(node, part) in _ACTIVATION_RULES
+
+
+def is_sum(node: fx.Node) -> bool:
+    """Whether a node adds two tensors."""
+    return node.op in ("call_function", "call_method") and node.target in _SUMS and len(node.all_input_nodes) == 2

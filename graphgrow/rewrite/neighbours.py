@@ -1,0 +1,40 @@
+"""Which parameters stand near a node of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import fx, nn
+
+
+def near_parameters(module: fx.GraphModule, site: fx.Node) -> Iterator[nn.Parameter]:
+    """The floating-point parameters around a node, nearest first, those in front of it before those behind it."""
+    for direction in ("all_input_nodes", "users"):
+        seen, pending = {site}, [site]
+        while pending:
+            node = pending.pop(0)
+            yield from (p for p in parameters_of(module, node) if p.is_floating_point())
+            following = [n for n in getattr(node, direction) if n not in seen]
+            seen.update(following)
+            pending.extend(following)
+
+
+def parameters_of(module: fx.GraphModule, node: fx.Node) -> list[nn.Parameter]:
+    """The parameters that a node holds itself."""
+    if node.op == "call_module":
+        return list(module.get_submodule(str(node.target)).parameters())
+    if node.op == "get_attr":
+        owner, _, field = str(node.target).rpartition(".")
+        tensor = getattr(module.get_submodule(owner), field, None)
+        return [tensor] if isinstance(tensor, nn.Parameter) else []
+    return []
+
+
+def new_parameters(module: fx.GraphModule, known: set[int]) -> Iterator[tuple[nn.Parameter, fx.Node]]:
+    """The parameters whose id is not known, each with the first node that holds it."""
+    seen = set(known)
+    for node in module.graph.nodes:
+        for parameter in parameters_of(module, node):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter, node

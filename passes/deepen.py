@@ -1,0 +1,193 @@
+"""deepen: put a residual block, or a layer that starts as identity, behind a value."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import fx, nn
+
+from graphgrow.blocks.block import Block
+from graphgrow.blocks.connection import GatedSkip
+from graphgrow.blocks.residual import AttentionBlock, ConvBlock, IdentityLayer, MlpBlock
+from graphgrow.blocks.style import Style
+from graphgrow.errors import Declined, GraphGrowError, MutationError
+from graphgrow.ir.editor import Editor
+from graphgrow.rewrite.channels import Channels, Layout
+from graphgrow.rewrite.closing import close_branches, set_to_zero
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.insert import Insertion
+from graphgrow.rewrite.junctions import junctions
+from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.region import Region, copy_region
+
+KINDS = ("auto", "conv", "mlp", "attention", "copy", "identity")
+
+
+@dataclass(frozen=True)
+class Deepen(Mutation):
+    """Put a block behind the value of a site, which computes the identity at the start.
+
+    - `conv`: x + conv(act(norm(conv(x)))) on maps (N, C, positions...), the second convolution zero.
+    - `mlp`: x + linear(act(linear(norm(x)))) on features (..., C), the second linear map zero.
+    - `attention`: x + output(attention(norm(x))) on tokens (N, L, C), the output projection zero.
+    - `copy`: the module of that path once more, with the values of its weights; the last map of each of its residual
+      branches is zero (Wu et al., "LLaMA Pro", 2024). Where it is not residual (post-norm), it is added behind a gate
+      that starts at zero.
+    - `identity`: a square map that starts as identity, and a PReLU of slope 1 (Net2Net's deepening).
+    - `auto`: conv on maps, mlp on features.
+
+    Norms and activations are those of the nearest modules. Exact in eval and train mode.
+
+    Attributes:
+        site: a module path, or an operator as `module:add`.
+        kind: one of the above.
+        hidden: width inside the block; 0 for as many as there are channels (conv), twice as many (mlp).
+        heads: attention heads; 0 for as many as divide the width with at least 16 units for each, 8 at most.
+    """
+
+    site: str
+    kind: str = "auto"
+    hidden: int = 0
+    heads: int = 0
+    name: ClassVar[str] = "deepen"
+    summary: ClassVar[str] = "put a block behind a value that starts as identity"
+
+    @classmethod
+    def sites(cls, network: Network) -> Iterator[Deepen | Refusal]:
+        """A copy of each module that can be copied; elsewhere a fresh block behind activations and sums."""
+        for node in junctions(network):
+            name = network.sites.name(node)
+            copied = next((path for path in network.sites.containers(node) if _copyable(network, path)), None)
+            if copied is not None:
+                yield cls(copied, "copy")
+                continue
+            try:
+                channels = network.channels.of(node)
+            except Declined as declined:
+                yield Refusal(name, str(declined))
+                continue
+            yield cls(name, _kind_for(channels))
+
+    def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
+        """Insert the block."""
+        if self.kind not in KINDS:
+            raise MutationError(f"kind={self.kind}: there are {', '.join(KINDS)}")
+        if self.hidden < 0 or self.heads < 0:
+            raise MutationError(f"hidden={self.hidden}, heads={self.heads}: a number of units or 0 is wanted")
+        insertion = Insertion(network, editor, self.site, self.name, generator)
+        if self.kind == "copy":
+            _copy(network, insertion, self.site)
+        else:
+            channels = network.channels.of(network.sites.find(self.site))
+            block = insertion.make(self._block(network, channels))
+            insertion.carry_on(insertion.site, insertion.inline(block, [insertion.site]))
+        return insertion.step(), []
+
+    def _block(self, network: Network, channels: Channels) -> Callable[[], Block]:
+        kind = _kind_for(channels) if self.kind == "auto" else self.kind
+        style = Style(network.module, network.sites.find(self.site))
+        maps, count = channels.layout is Layout.MAPS, channels.count
+        if kind == "identity":
+            return lambda: IdentityLayer(count, 3, channels.dims if maps else 0)
+        if (kind == "conv") is not maps:
+            raise Declined(f"kind={kind} does not fit {channels.layout.value} of shape {channels.shape}")
+        if kind == "conv":
+            hidden, act = self.hidden or count, style.activation(nn.ReLU)
+            return lambda: ConvBlock(count, hidden, 3, channels.dims, style.norm(hidden, channels.dims), act)
+        if kind == "mlp":
+            hidden, act = self.hidden or 2 * count, style.activation(nn.GELU)
+            return lambda: MlpBlock(count, hidden, _feature_norm(style, channels), act)
+        if len(channels.shape) != 3:
+            raise Declined(f"attention wants tokens (N, L, C), not a value of shape {channels.shape}")
+        heads = self.heads or next(h for h in range(8, 0, -1) if count % h == 0 and (count // h >= 16 or h == 1))
+        if count % heads:
+            raise MutationError(f"heads={heads} does not divide the width {count} of `{self.site}`")
+        causal = _causal(network)
+        return lambda: AttentionBlock(count, heads, _feature_norm(style, channels), causal)
+
+
+def _kind_for(channels: Channels) -> str:
+    return "conv" if channels.layout is Layout.MAPS else "mlp"
+
+
+def _feature_norm(style: Style, channels: Channels) -> nn.Module:
+    norm = style.norm(channels.count, 0)
+    rows = len(channels.shape) == 2  # a batch norm takes tokens for maps
+    return norm if rows or not isinstance(norm, nn.BatchNorm1d) else nn.Identity()
+
+
+def _causal(network: Network) -> bool:
+    """Whether a new attention must be causal, as all others are.
+
+    Raises:
+        Declined: if the model hides tokens by masks, which a new attention would not know.
+    """
+    seen = set()
+    for node in network.module.graph.nodes:
+        part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        called = getattr(node.target, "__name__", "") == "scaled_dot_product_attention"
+        if not called and type(part).__name__ != "ScaledDotProductAttention":
+            if node.target in (
+                "masked_fill",
+                "masked_fill_",
+                torch.masked_fill,
+                torch.tril,
+                torch.triu,
+                "tril",
+                "triu",
+            ):
+                raise Declined(f"`{node.name}` masks the model's attention; use kind=copy, which keeps its masks")
+            continue
+        if len(node.args) > 3 or node.kwargs.get("attn_mask") is not None:
+            raise Declined(f"`{node.name}` has an attention mask; use kind=copy, which keeps it")
+        seen.add(bool(node.kwargs.get("is_causal") or getattr(part, "is_causal", False)))
+    if len(seen) > 1:
+        raise Declined("some of the model's attentions are causal and some are not; use kind=copy")
+    return seen == {True}
+
+
+def _copyable(network: Network, path: str) -> bool:
+    """Whether a module's result can be fed to it once more, and the module has weights of its own."""
+    try:
+        region = Region.of(network.module.graph, path)
+    except GraphGrowError:
+        return False
+    return bool(region.streams()) and any(node.op == "call_module" for node in region.nodes) and _weighs(network, path)
+
+
+def _weighs(network: Network, path: str) -> bool:
+    return any(name.startswith(f"{path}.") and p.dim() > 1 for name, p in network.module.named_parameters())
+
+
+def _copy(network: Network, insertion: Insertion, path: str) -> None:
+    graph = insertion.editor.module.graph
+    region = Region.of(graph, path)
+    streams = region.streams()
+    if not streams:
+        raise Declined(f"nothing that flows into `{path}` has the shape of what flows out")
+    insertion.behind(region.result)
+    own = _own_modules(graph, path)
+    proofs = {
+        stream: close_branches(insertion.editor.module, region.nodes, stream, region.result, region.result, own)
+        for stream in streams
+    }
+    stream = next((stream for stream, closings in proofs.items() if closings is not None), streams[0])
+    copied, closings = copy_region(insertion, region, stream), proofs[stream]
+    if closings is None:
+        gate = insertion.make(GatedSkip)
+        result = insertion.inline(gate, [copied.result, region.result], f"{insertion.path}_gate")
+    else:
+        result = copied.result
+        for target in closings:
+            set_to_zero(insertion.editor.module, insertion.path + target.removeprefix(path))
+    insertion.carry_on(region.result, result)
+
+
+def _own_modules(graph: fx.Graph, path: str) -> set[str]:
+    """The modules below a path that are called once."""
+    calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    return {target for target, count in calls.items() if count == 1 and target.startswith(f"{path}.")}
