@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from graphgrow.rewrite.contract import Mutation, Refusal
+from graphgrow.rewrite.cost import MutationCost, NodeCost, Outline, node_costs
 from graphgrow.rewrite.describe import explanation, graph_text
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.registry import pass_named, passes
+from graphgrow.rewrite.topology import to_networkx
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +46,42 @@ class Graph(Network):
     def parameter_count(self) -> int:
         """Number of scalar parameters, tied ones once."""
         return sum(parameter.numel() for parameter in self.module.parameters())
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one forward pass of one sample, in eval mode, elementwise ones left out.
+
+        Raises:
+            Unsupported: if the model does not run on one sample without data.
+        """
+        return self._outline.flops
+
+    def node_costs(self) -> dict[str, NodeCost]:
+        """Parameters and FLOPs (of one sample) of each node by its name, in graph order.
+
+        Raises:
+            Unsupported: as `flops`.
+        """
+        return node_costs(self)
+
+    def cost(self, mutations: Mutation | str | Iterable[Mutation | str]) -> MutationCost:
+        """What a mutation would add in parameters and FLOPs (of one sample), or several of them in a row together.
+
+        Nothing is changed: they are carried out on a copy that holds no data.
+
+        Raises:
+            MutationError, Declined: as `gg.apply` does.
+            Unsupported: as `flops`.
+        """
+        return self._outline.cost(mutations)
+
+    def to_networkx(self) -> nx.DiGraph:
+        """The graph as a networkx.DiGraph: nodes by name with op, target, path, shape, parameters and flops."""
+        return to_networkx(self)
+
+    @cached_property
+    def _outline(self) -> Outline:
+        return Outline.of(self)
 
     def text(self) -> str:
         """The graph as text: each node with its axes, groups by name; equal text means equal structure."""

@@ -21,6 +21,7 @@ from graphgrow.rewrite.closing import close_branches, set_to_zero
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.junctions import junctions
+from graphgrow.rewrite.neighbours import parameters_of
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.region import Region, copy_region
 
@@ -156,19 +157,27 @@ def _copyable(network: Network, path: str) -> bool:
         region = Region.of(network.module.graph, path)
     except GraphGrowError:
         return False
-    return bool(region.streams()) and any(node.op == "call_module" for node in region.nodes) and _weighs(network, path)
+    return any(_weighs(network, region, stream) for stream in region.streams())
 
 
-def _weighs(network: Network, path: str) -> bool:
-    return any(name.startswith(f"{path}.") and p.dim() > 1 for name, p in network.module.named_parameters())
+def _weighs(network: Network, region: Region, stream: fx.Node) -> bool:
+    """Whether a stream flows through weights of the region's own."""
+    reached = {stream}
+    for node in region.nodes:
+        if any(used in reached for used in node.all_input_nodes):
+            reached.add(node)
+            held = (node, *(used for used in node.all_input_nodes if used in region.nodes))
+            if any(weight.dim() > 1 for used in held for weight in parameters_of(network.module, used)):
+                return True
+    return False
 
 
 def _copy(network: Network, insertion: Insertion, path: str) -> None:
     graph = insertion.editor.module.graph
     region = Region.of(graph, path)
-    streams = region.streams()
+    streams = [stream for stream in region.streams() if _weighs(network, region, stream)]
     if not streams:
-        raise Declined(f"nothing that flows into `{path}` has the shape of what flows out")
+        raise Declined(f"nothing that flows into `{path}`, through weights of its own, has the shape of what flows out")
     insertion.behind(region.result)
     own = _own_modules(graph, path)
     proofs = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import graphgrow as gg
 from graphgrow.graph import Mutations
+from graphgrow.passes import deepen
 
 
 class Residual(nn.Module):
@@ -67,15 +70,25 @@ def test_the_text_form_of_a_small_graph() -> None:
 def test_mutations_are_found_as_they_are_asked_for(graph: gg.Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     mutations = graph.mutations()
     assert isinstance(mutations, Mutations)
-    assert str(mutations[0]) == "split(stem)"
+    assert str(mutations[0]) == "add-branch(stem, kind=mlp)"
     assert len(mutations._found) == 1
     assert [str(m) for m in mutations] == [
+        "add-branch(stem, kind=mlp)",
+        "add-branch(inner, kind=mlp)",
+        "add-branch(outer, kind=mlp)",
+        "add-branch(head, kind=mlp)",
+        "add-branch(odd, kind=mlp)",
+        "add-skip(:relu, target=:add)",
+        "deepen(:relu, kind=mlp)",
+        "deepen(:add, kind=mlp)",
         "split(stem)",
         "split(inner)",
+        "swap-activation(:relu, to=gelu)",
         "widen(stem, extra=2)",
         "widen(inner, extra=3)",
     ]
-    assert len(mutations) == 4
+    assert len(mutations) == 13
+    assert {refusal.site for refusal in graph.mutations("widen").refusals} == {"head", "odd"}
     assert [str(m) for m in graph.mutations("widen")] == ["widen(stem, extra=2)", "widen(inner, extra=3)"]
     with pytest.raises(gg.MutationError, match="no pass `grow`"):
         graph.mutations("grow")
@@ -90,7 +103,8 @@ def test_new_parameters_are_those_that_were_replaced(graph: gg.Graph) -> None:
 
 
 def test_pass_names_come_from_the_folder() -> None:
-    assert gg.pass_names() == ("split", "widen")
+    files = {path.stem.replace("_", "-") for path in Path(deepen.__file__).parent.glob("[a-z]*.py")}
+    assert set(gg.pass_names()) == files >= {"widen", "split", "deepen", "add-skip", "swap-activation"}
 
 
 def test_a_chain_of_ten_replays_to_the_bit() -> None:

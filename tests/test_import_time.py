@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("onnx", "onnxruntime", "onnxscript", "torchvision", "sklearn", "matplotlib", "rich", "typer")
+HEAVY = ("onnx", "onnxruntime", "onnxscript", "torchvision", "sklearn", "matplotlib", "networkx", "rich", "typer")
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -11,7 +12,11 @@ from torch.nn import functional as F
 from graphgrow.blocks.block import Block, conv
 from graphgrow.layers import Gate
 
-_POOLS: dict[int, type[nn.Module]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+_TO_SIZE: dict[int, Callable[[torch.Tensor, Any], torch.Tensor]] = {
+    1: F.adaptive_avg_pool1d,
+    2: F.adaptive_avg_pool2d,
+    3: F.adaptive_avg_pool3d,
+}
 
 
 class GatedSkip(Block):
@@ -28,33 +33,30 @@ class GatedSkip(Block):
 
 
 class ProjectedMaps(Block):
-    """target + projection(source) on maps: pooled or interpolated to the target's resolution, 1x1, zero at the start.
+    """target + projection(source) on maps: brought to the target's resolution, 1x1, zero at the start.
 
-    No gate stands beside the projection: zero times zero would never learn.
+    No gate stands beside the projection: zero times zero would never learn. The resolution is read off the target,
+    so that inputs of other sizes go through as before: (33, 33) halves to (17, 17) or to (16, 16), as the target does.
 
     Args:
         channels: of the source.
         target_channels: of the target.
         dims: number of spatial axes.
-        pool: window and stride by which the source is pooled, one for each axis; None where it is not.
-        resize: whether the source is interpolated (nearest) to the target's resolution.
+        resize: None where the resolutions are equal, "pool" for averages, "nearest" for interpolation.
     """
 
     closed: ClassVar[tuple[str, ...]] = ("projection",)
 
-    def __init__(
-        self, channels: int, target_channels: int, dims: int, pool: tuple[int, ...] | None, resize: bool
-    ) -> None:
+    def __init__(self, channels: int, target_channels: int, dims: int, resize: str | None) -> None:
         super().__init__()
-        self.pool = nn.Identity() if pool is None else _POOLS[dims](pool)
-        self.pooled, self.resize = pool is not None, resize
+        self.dims, self.resize = dims, resize
         self.projection = conv(dims, channels, target_channels, 1, bias=False)
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(N, C, positions...) and (N, D, positions...) -> the target's shape."""
-        if self.pooled:
-            source = self.pool(source)
-        if self.resize:
+        if self.resize == "pool":
+            source = _TO_SIZE[self.dims](source, target.shape[2:])
+        if self.resize == "nearest":
             source = F.interpolate(source, size=target.shape[2:])
         result: torch.Tensor = target + self.projection(source)
         return result

@@ -58,5 +58,5 @@ def _like(part: nn.Module) -> nn.Module:
     """An activation of its own with the options of another, never in place."""
     twin = copy.deepcopy(part)
     if hasattr(twin, "inplace"):
-        twin.inplace = False
+        twin.__dict__["inplace"] = False
     return twin.train()

@@ -16,10 +16,10 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights and samples.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Grow a small network on real data, stage by stage; a minute or two.
+    """Grow a small network on real data, stage by stage; two minutes or three.
 
-    Trains on scikit-learn's digits to a plateau, widens and splits, verifies each stage, trains on, exports to ONNX,
-    and benchmarks; ends with a table and a figure.
+    Trains on scikit-learn's digits to a plateau; then splits, widens, adds a skip, deepens and swaps activations,
+    verifies each stage, trains on, exports to ONNX and benchmarks; ends with a table and a figure.
 
     For example:
     $ graphgrow demo --out runs/demo

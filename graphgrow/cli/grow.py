@@ -15,11 +15,17 @@ from graphgrow.errors import NotPreserved
 
 def grow(
     model: ModelArgument,
-    mutations: Annotated[
-        list[str],
-        typer.Argument(metavar="MUTATION...", show_default=False, help='As "widen(stem, extra=8)"; several in order.'),
-    ],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the grown model goes.")],
+    mutations: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MUTATION]...", show_default=False, help='As "widen(stem, extra=8)"; several in order.'
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", metavar="FILE", help="Mutations from a file, one a line; # begins a comment."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the fresh weights.")] = 0,
     shape: InputOption = None,
     base: BaseOption = None,
@@ -28,16 +34,27 @@ def grow(
     """Apply mutations to a model, verify that its function is preserved, and save it.
 
     All of them or none; nothing is written unless the verdict is a plain yes. A saved folder can be grown again.
+    Those of a recipe come before those of the command line.
 
     For example:
     $ graphgrow grow graphgrow:resnet "widen(stem, extra=8)" "split(stages.0.0.conv1)" --out runs/wide
+    $ graphgrow grow graphgrow:resnet --recipe wider.txt --out runs/wide
     """
     from graphgrow.rewrite.apply import apply
+    from graphgrow.rewrite.ledger import Entry
+    from graphgrow.rewrite.recipe import read_recipe
+    from graphgrow.rewrite.text import parse_mutation
     from graphgrow.store.folder import save
     from graphgrow.verification.verify import verify
 
+    entries = [] if recipe is None else list(read_recipe(recipe, seed))
+    entries += [Entry(str(parse_mutation(text)), seed) for text in mutations or ()]
+    if not entries:
+        raise typer.BadParameter("give at least one mutation, or a --recipe")
     graph = open_model(model, shape, base)
-    grown = apply(graph, mutations, seed=seed)
+    grown = graph
+    for entry in entries:
+        grown = apply(grown, entry.mutation, seed=entry.seed)
     verdict = verify(graph, grown, seed=seed)
     if verdict.preserved is not True:
         raise NotPreserved(f"{verdict}\nnothing was saved; leave out the mutation at fault, or report it as a defect")
@@ -47,8 +64,8 @@ def grow(
             {
                 "model": model,
                 "folder": str(out),
-                "mutations": [str(entry.mutation) for entry in grown.ledger.entries[len(graph.ledger) :]],
-                "seed": seed,
+                "mutations": [entry.mutation for entry in entries],
+                "seeds": [entry.seed for entry in entries],
                 "parameters_before": graph.parameter_count,
                 "parameters_after": grown.parameter_count,
                 "preserved": verdict.preserved,
@@ -57,8 +74,8 @@ def grow(
             }
         )
         return
-    for mutation in mutations:
-        show(f"[cyan]{escape(mutation)}[/]")
+    for entry in entries:
+        show(f"[cyan]{escape(entry.mutation)}[/]")
     show(f"{graph.parameter_count:,} -> [bold]{grown.parameter_count:,}[/] parameters")
     show_text(str(verdict))
     own = None if grown.base else base or model  # a base without a name has to be given again

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,11 +11,13 @@ from rich.markup import escape
 
 from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, again, open_model
 from graphgrow.cli.screen import console, show, show_json, show_text
+from graphgrow.errors import Unsupported
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from graphgrow.graph import Graph
+    from graphgrow.rewrite.contract import Mutation
     from graphgrow.rewrite.groups import Group
 
 
@@ -48,29 +51,43 @@ def mutations(
     ] = None,
     shape: InputOption = None,
     base: BaseOption = None,
+    cost: Annotated[bool, typer.Option("--cost", help="Show what each adds in parameters and FLOPs.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the mutations that apply to a model, one a line, ready for `graphgrow grow`.
 
     For example:
     $ graphgrow mutations graphgrow:vit --pass widen
+    $ graphgrow mutations graphgrow:vit --cost
     """
-    found = [str(mutation) for mutation in open_model(model, shape, base).mutations(pass_name)]
+    graph = open_model(model, shape, base)
+    found = graph.mutations(pass_name)
     if as_json:
-        show_json({"model": model, "mutations": found})
-        return
-    for line in found:
-        show_text(line)
+        costs = {"costs": [asdict(graph.cost(mutation)) for mutation in found]} if cost else {}
+        show_json({"model": model, "mutations": [str(mutation) for mutation in found], **costs})
+    elif cost:
+        _price_list(graph, found)
+    else:
+        for mutation in found:
+            show_text(str(mutation))
+
+
+def _price_list(graph: Graph, found: Iterable[Mutation]) -> None:
+    """A line each as soon as it is known, the mutation at the end, where it is not cut and is easily copied."""
+    millions = graph.flops >= 1_000_000
+    show(f"[dim]{'parameters':>14}  {'MFLOPs' if millions else 'FLOPs':>12}  mutation[/]")
+    for mutation in found:
+        cost = graph.cost(mutation)
+        flops = f"{cost.flops / 1e6:+,.3f}" if millions else f"{cost.flops:+,}"
+        show_text(f"{cost.parameters:>+14,}  {flops:>12}  {mutation}")
 
 
 def _facts(graph: Graph, model: str) -> dict[str, object]:
-    from graphgrow.stage.cost import count_flops
-
     return {
         "model": model,
         "class": type(graph.module).__name__,
         "parameters": graph.parameter_count,
-        "flops": count_flops(graph),
+        "flops": _flops(graph)[0],
         "inputs": [{"shape": list(spec.shape), "dtype": str(spec.dtype)[6:]} for spec in graph.inputs.tensors],
         "captured_with": graph.way,
         "modes": sorted(graph.modes),
@@ -91,16 +108,16 @@ def _facts(graph: Graph, model: str) -> dict[str, object]:
 
 def _explain(graph: Graph, model: str) -> None:
     """The graph for a person: a summary, what can grow, what cannot, and what else there is to know."""
-    from graphgrow.stage.cost import count_flops
+    from graphgrow.rewrite.cost import flops_text
 
+    flops, reasons = _flops(graph)
+    counted = "FLOPs unknown" if flops is None else f"{flops_text(flops)} for one sample"
     shapes = ", ".join("x".join(map(str, spec.shape)) for spec in graph.inputs.tensors)
     modes = " and ".join(sorted(graph.modes))
-    millions = count_flops(graph) / 1e6
     show(
-        f"[bold]{escape(model)}[/]: {type(graph.module).__name__}, {graph.parameter_count:,} parameters, "
-        f"{millions:,.{1 if millions >= 10 else 3}f} MFLOPs for one sample",
+        f"[bold]{escape(model)}[/]: {type(graph.module).__name__}, {graph.parameter_count:,} parameters, {counted}",
         f"  captured with {graph.way} on {shapes}, valid in {modes} mode, {len(graph.ledger)} mutations applied",
-        *(f"  [yellow]note[/] {escape(note)}" for note in graph.notes),
+        *(f"  [yellow]note[/] {escape(note)}" for note in (*graph.notes, *reasons)),
     )
     growing = [group for group in graph.groups if group.frozen is None]
     frozen = [group for group in graph.groups if group.frozen is not None]
@@ -114,6 +131,14 @@ def _explain(graph: Graph, model: str) -> None:
         show("\n[bold]operators that froze what they touch[/]")
         for text, nodes in _by_text(graph).items():
             show(f"  {escape(text)}: {_some(nodes)}")
+
+
+def _flops(graph: Graph) -> tuple[int | None, tuple[str, ...]]:
+    """The FLOPs; None, with the reason, where they cannot be counted."""
+    try:
+        return graph.flops, ()
+    except Unsupported as error:
+        return None, (str(error),)
 
 
 def _table(titles: tuple[str, ...], rows: Sequence[tuple[Group, *tuple[str, ...]]]) -> Table:

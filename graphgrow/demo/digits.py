@@ -16,18 +16,18 @@ from rich.console import Console
 
 from graphgrow.demo.data import Digits, load_digits
 from graphgrow.demo.narration import Narration
-from graphgrow.demo.training import Settings, score, train_to_plateau
+from graphgrow.demo.training import Settings, pass_over, score, train_to_plateau
 from graphgrow.graph import Graph
 from graphgrow.models import ResNet
-from graphgrow.passes.split import Split
-from graphgrow.passes.widen import Widen
+from graphgrow.passes.deepen import Deepen
 from graphgrow.records import StageRecord
 from graphgrow.report import figure
+from graphgrow.rewrite.contract import Mutation
 from graphgrow.stage import run_stage
 from graphgrow.store.folder import save
 from graphgrow.store.tracing import trace
 
-STAGES = ("widen", "split", "widen", "split", "widen")
+STAGES = ("split", "widen", "add-skip", "deepen", "swap-activation", "settle-activation")
 LEARNING_RATE = 3e-3
 
 
@@ -36,11 +36,20 @@ def build_model() -> ResNet:
     return ResNet(channels=1, widths=(3, 4), blocks=(1, 1))
 
 
-def choose(graph: Graph, kind: str) -> Sequence[Widen | Split]:
-    """What to do next, out of `graph.mutations()`: widen the two narrowest groups, or split the narrowest."""
-    offered = [mutation for mutation in graph.mutations(kind) if isinstance(mutation, (Widen, Split))]
-    offered.sort(key=lambda mutation: graph.group(mutation.group).size)
-    return offered[: 2 if kind == "widen" else 1]
+def choose(graph: Graph, kind: str) -> Sequence[Mutation]:
+    """What to do next, out of `graph.mutations(kind)`, by a fixed rule.
+
+    The narrowest group is split, all are widened, the connection nearest to the output is added, the largest block
+    that can be copied is, and a fresh one is put in front of the output; all activations are swapped and settled.
+    """
+    offered = list(graph.mutations(kind))
+    if kind == "split":
+        return sorted(offered, key=lambda mutation: graph.group(mutation.site_name).size)[:1]
+    if kind == "deepen":
+        copies = [mutation for mutation in offered if isinstance(mutation, Deepen) and mutation.kind == "copy"]
+        largest = max(copies, key=lambda mutation: graph.cost(mutation).parameters)
+        return [largest, next(mutation for mutation in reversed(offered) if mutation not in copies)]
+    return offered[-1:] if kind == "add-skip" else offered
 
 
 def run_demo(
@@ -117,7 +126,7 @@ class _Run:
         return cls(data, graph, optimizer, torch.Generator().manual_seed(seed), settings, seed, tell)
 
     def stage(self, folder: Path, kind: str, repeats: int) -> StageRecord:
-        mutations = [] if kind == "base" else choose(self.graph, kind)
+        mutations: Sequence[Mutation] = [] if kind == "base" else choose(self.graph, kind)
         self.tell.stage(self.index, kind, mutations)
         self.graph, record = run_stage(
             self.graph,
@@ -127,7 +136,7 @@ class _Run:
             name=kind,
             seed=self.seed,
             optimizer=self.optimizer,
-            train=self._train,
+            train=None if kind == "settle-activation" else self._train,  # a clean-up has nothing to learn
             evaluate=lambda graph: score(graph.module, self.data.test).accuracy,
             repeats=repeats,
         )
@@ -136,6 +145,8 @@ class _Run:
         return record
 
     def _train(self, graph: Graph) -> None:
+        arriving = pass_over(graph.module, self.optimizer, self.data, self.settings, self.generator)
+        self.epochs += arriving
         with self.tell.training(self.settings.max_epochs + self.settings.settling) as watch:
             epochs = train_to_plateau(graph.module, self.optimizer, self.data, self.settings, self.generator, watch)
         self.epochs += epochs if self.index else 0

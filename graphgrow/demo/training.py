@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from graphgrow.demo.data import Digits, Part
+from graphgrow.layers import Blend
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,25 @@ def train_to_plateau(
     _set_rates(optimizer, rates)
     model.eval()
     return epoch
+
+
+def pass_over(
+    model: nn.Module, optimizer: Optimizer, data: Digits, settings: Settings, generator: torch.Generator
+) -> int:
+    """Train while every blend of two activations is moved from the old one to the new one, in equal steps.
+
+    At the end the new one has all the share, and keeps it: the shares are no longer trained.
+
+    Returns:
+        How many epochs were run: none where there is no blend on its way.
+    """
+    blends = [part for part in model.modules() if isinstance(part, Blend) and part.s.requires_grad]
+    for epoch in range(settings.settling if blends else 0):
+        with torch.no_grad():
+            for blend in blends:
+                blend.s.requires_grad_(False).fill_((epoch + 1) / settings.settling)
+        _one_epoch(model, optimizer, data.training, settings.batch_size, generator)
+    return settings.settling if blends else 0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ at once. A term is a space, a product of terms (slowest first) or a concatenatio
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 
@@ -38,26 +38,39 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Row-major product of axes, slowest first: what flatten, view and grouped convolutions make."""
+    """Row-major product of axes, slowest first: what flatten, view and grouped convolutions make.
+
+    Attributes:
+        factors: the axes; products among them are replaced by their own factors.
+        size: number of positions.
+    """
 
     factors: tuple[Term, ...]
+    size: int = field(init=False, compare=False)
 
-    @property
-    def size(self) -> int:
-        """Number of positions."""
-        return prod(factor.size for factor in self.factors)
+    def __post_init__(self) -> None:
+        # flat, so that a term which grows along a whole network gets no deeper than it is long
+        flat = tuple(f for item in self.factors for f in (item.factors if isinstance(item, Product) else (item,)))
+        object.__setattr__(self, "factors", flat)
+        object.__setattr__(self, "size", prod(factor.size for factor in flat))
 
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """Concatenation of axes: what cat, chunk and split make."""
+    """Concatenation of axes: what cat, chunk and split make.
+
+    Attributes:
+        parts: the axes; concatenations among them are replaced by their own parts.
+        size: number of positions.
+    """
 
     parts: tuple[Term, ...]
+    size: int = field(init=False, compare=False)
 
-    @property
-    def size(self) -> int:
-        """Number of positions."""
-        return sum(part.size for part in self.parts)
+    def __post_init__(self) -> None:
+        flat = tuple(p for item in self.parts for p in (item.parts if isinstance(item, Concat) else (item,)))
+        object.__setattr__(self, "parts", flat)
+        object.__setattr__(self, "size", sum(part.size for part in flat))
 
 
 Term = Space | Product | Concat
@@ -94,28 +107,37 @@ def normal(term: Term) -> Term:
     if isinstance(term, Space):
         found = find(term)
         return found if isinstance(found, Space) else normal(found)
-    if isinstance(term, Product):
-        factors: list[Term] = []
-        for factor in map(normal, term.factors):
-            factors.extend(factor.factors if isinstance(factor, Product) else (factor,))
-        return product(factors)
-    parts: list[Term] = []
-    for part in map(normal, term.parts):
-        parts.extend(part.parts if isinstance(part, Concat) else (part,))
-    return concat(parts)
+    kind = type(term)
+    items: list[Term] = []
+    pending: list[Term] = [term]
+    while pending:  # no recursion but where products and concatenations take turns: bindings may form long chains
+        item = pending.pop()
+        item = find(item) if isinstance(item, Space) else item
+        if isinstance(item, Space):
+            items.append(item)
+        elif isinstance(item, kind):
+            pending.extend(reversed(children(item)))
+        else:
+            inner = normal(item)
+            items.extend(children(inner) if isinstance(inner, kind) else (inner,))
+    return product(items) if kind is Product else concat(items)
+
+
+def children(term: Product | Concat) -> Axes:
+    """The factors of a product, the parts of a concatenation."""
+    return term.factors if isinstance(term, Product) else term.parts
 
 
 def leaves(term: Term) -> Iterator[Space]:
     """The spaces of a term in order; one that occurs twice comes twice."""
-    if isinstance(term, Space):
-        found = find(term)
-        if isinstance(found, Space):
-            yield found
+    pending: list[Term] = [term]
+    while pending:
+        item = pending.pop()
+        item = find(item) if isinstance(item, Space) else item
+        if isinstance(item, Space):
+            yield item
         else:
-            yield from leaves(found)
-        return
-    for child in term.factors if isinstance(term, Product) else term.parts:
-        yield from leaves(child)
+            pending.extend(reversed(children(item)))
 
 
 def freeze(terms: Iterable[Term], reason: Reason) -> None:

@@ -38,7 +38,7 @@ def _row(record: StageRecord) -> dict[str, str]:
     """The cells of one stage, by column; what was not measured is missing."""
     row = {
         "stage": f"{record.index} {record.name}",
-        "mutations": "\n".join(record.mutations),
+        "mutations": _some(record.mutations),
         "params": f"{record.parameters:,}",
         "MFLOPs": _megas(record.flops),
         "verified": {True: "yes", False: "NO", None: "undetermined"}[record.preserved] if record.mutations else "",
@@ -53,6 +53,13 @@ def _row(record: StageRecord) -> dict[str, str]:
     if record.export is not None:
         row["ONNX"] = f"{record.export.bytes / 1e3:,.0f} kB"
     return row
+
+
+def _some(mutations: Sequence[str], most: int = 3) -> str:
+    """The first few, a line each, and how many more there are."""
+    if len(mutations) <= most:
+        return "\n".join(mutations)
+    return "\n".join([*mutations[: most - 1], f"and {len(mutations) - most + 1} more"])
 
 
 def _megas(flops: int) -> str:

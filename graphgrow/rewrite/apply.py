@@ -49,16 +49,19 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
     migration = None if optimizer is None else Migration(optimizer)
     current = network
     for number, mutation in enumerate(chosen):
-        current = _apply_one(current, mutation, seed, migration, share or number > 0)
+        current = _apply_one(current, mutation, seed, migration, share or number > 0, admit=True)
     if migration is not None:
         migration.commit()
     return current
 
 
 def replay(network: N, entries: Iterable[Entry], share: bool = True) -> N:
-    """Apply the entries of a ledger with the seeds they were first applied with."""
+    """Apply the entries of a ledger with the seeds they were first applied with.
+
+    The structure is rebuilt whatever the numbers are: they may have been trained between the entries.
+    """
     for number, entry in enumerate(entries):
-        network = _apply_one(network, parse_mutation(entry.mutation), entry.seed, None, share or number > 0)
+        network = _apply_one(network, parse_mutation(entry.mutation), entry.seed, None, share or number > 0, False)
     return network
 
 
@@ -67,21 +70,26 @@ def _as_list(mutations: Mutations) -> list[Mutation]:
     return [parse_mutation(item) if isinstance(item, str) else item for item in items]
 
 
-def _apply_one(network: N, mutation: Mutation, seed: int, migration: Migration | None, share: bool) -> N:
+def _apply_one(network: N, mutation: Mutation, seed: int, migration: Migration | None, share: bool, admit: bool) -> N:
     assert network.analysis.facts  # every node has its example value now, and the editor's copy takes them along
     editor = Editor(network.module, share=share)
     if migration is not None and not share:
         for name, parameter in network.module.named_parameters():
             migration.replace(parameter, editor.tensor(name))
-    present = {id(parameter) for parameter in editor.module.parameters()}
+    present = {id(parameter): parameter for parameter in editor.module.parameters()}
     generator = torch.Generator().manual_seed(_stream(seed, len(network.ledger), str(mutation)))
     try:
+        if admit:
+            mutation.admit(network)
         step, changes = mutation.rewrite(network, editor, generator)
     except GraphGrowError as error:
         raise type(error)(f"{mutation}: {error}") from error
     if migration is not None:
         migration.follow(changes)
-        _adopt(migration, editor.module, present | {id(change.new) for change in changes})
+        _adopt(migration, editor.module, present.keys() | {id(change.new) for change in changes})
+        replaced = {id(change.old) for change in changes} | {id(p) for p in editor.module.parameters()}
+        for parameter in [p for p in present.values() if id(p) not in replaced]:
+            migration.retire(parameter)
     return dataclasses.replace(
         network,
         module=editor.finish(),

@@ -117,7 +117,7 @@ def _same_shape(node: fx.Node, operands: Sequence[Known]) -> bool:
     """Whether the operand that is not zero has the shape of the sum: broadcasting would change it."""
     kept = node.args[1 - list(operands).index(Known.ZERO)]
     assert isinstance(kept, fx.Node)
-    return kept.meta["value"].shape == node.meta["value"].shape
+    return bool(kept.meta["value"].shape == node.meta["value"].shape)
 
 
 def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:

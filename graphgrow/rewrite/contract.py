@@ -82,6 +82,18 @@ class Mutation(ABC):
             MutationError: if an option makes no sense.
         """
 
+    def admit(self, network: Network) -> None:  # noqa: B027  # most passes depend on the structure alone
+        """Check what must hold of the network's numbers; replay does not ask, since it rebuilds the structure alone.
+
+        Raises:
+            Declined: if the mutation would not be exact with these numbers.
+        """
+
+    @property
+    def site_name(self) -> str:
+        """Where it acts: the value of its first field."""
+        return str(getattr(self, dataclasses.fields(self)[0].name))
+
     def __str__(self) -> str:
         first, *others = dataclasses.fields(self)
         options = [

@@ -38,7 +38,7 @@ class Insertion:
     def __init__(self, network: Network, editor: Editor, site: str, name: str, generator: torch.Generator) -> None:
         self.network, self.editor, self._generator = network, editor, generator
         self.site = editor.node(network.sites.find(site).name)
-        self.path = _fresh_path(editor.module, site, name)
+        self.path = fresh_path(editor.module, site, name)
         around = self.site.meta.get(STACK) or {}
         self._around = {key: item for key, item in around.items() if not f"{item[0]}.".startswith(f"{site}.")}
         self._cursor = self.site
@@ -82,9 +82,8 @@ class Insertion:
             if node.op == "placeholder":
                 values[node] = next(feeding)
             elif node.op == "output":
-                result = node.args[0]
-                assert isinstance(result, fx.Node)
-                return values[result]
+                result: fx.Node = values[node.args[0]]
+                return result
             else:
                 target = f"{path}.{node.target}" if node.op in ("call_module", "get_attr") else node.target
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
@@ -182,7 +181,7 @@ def check_shapes(network: Network, editor: Editor) -> None:
             raise StructureError(f"`{node.name}` has shape {tuple(now.shape)} where it had {tuple(was.shape)}")
 
 
-def _fresh_path(module: nn.Module, site: str, name: str) -> str:
+def fresh_path(module: nn.Module, site: str, name: str) -> str:
     """A module path beside the site's that is not taken: `layer1.0` -> `layer1.0_deepen`, `layer1.0_deepen2`, ..."""
     stem = site.replace(":", ".").replace("@", "_").strip(".")
     word = name.replace("-", "_")

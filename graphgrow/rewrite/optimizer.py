@@ -39,6 +39,7 @@ class Migration:
         self._heirs: dict[int, torch.Tensor] = {}  # by id of the parameter in the optimizer, its newest successor
         self._sources: dict[int, torch.Tensor] = {}  # by id of a successor, the parameter in the optimizer
         self._states: dict[int, dict[str, Any]] = {}
+        self._retired: set[int] = set()  # ids of parameters that have no successor
         self._adopted: dict[int, list[torch.Tensor]] = {}  # by position of a param_group, what joins it
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -81,6 +82,14 @@ class Migration:
             "graph.module.parameters()"
         )
 
+    def retire(self, tensor: nn.Parameter) -> None:
+        """Let go of a parameter that the network no longer has."""
+        for joined in self._adopted.values():
+            joined[:] = [other for other in joined if other is not tensor]
+        source = self._sources.pop(id(tensor), None)
+        if source is not None:
+            self._retired.add(id(tensor))
+
     def _group_of(self, parameter: nn.Parameter) -> int | None:
         source = self._sources.get(id(parameter))
         for position, group in enumerate(self._optimizer.param_groups):
@@ -102,6 +111,10 @@ class Migration:
                 state = self._states[id(parameter)]
                 if state:
                     self._optimizer.state[heir] = state
+            gone = [parameter for parameter in group["params"] if id(parameter) in self._retired]
+            for parameter in gone:
+                self._optimizer.state.pop(parameter, None)
+            group["params"][:] = [parameter for parameter in group["params"] if id(parameter) not in self._retired]
             group["params"].extend(self._adopted.get(number, ()))
 
     def _carried(self, name: str, item: Any, change: TensorChange) -> Any:

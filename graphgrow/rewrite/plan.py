@@ -2,12 +2,13 @@
 
 Parameters are the sources: the fill of their new entries is chosen, everything else follows by the flows. The
 planner starts with free rows (or copies), finds the first requirement that is not met, asks the flow backwards
-which sources must change, and evaluates again. Only an evaluation in which every requirement holds is accepted,
-so an error of the search can lose a growth but never an exactness.
+which sources must change, and evaluates again from the first of them on. Only an evaluation in which every
+requirement holds is accepted, so an error of the search can lose a growth but never an exactness.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -15,10 +16,10 @@ from graphgrow.errors import Declined
 from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind
 from graphgrow.ir.flow import Clash, Fill, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
-from graphgrow.ir.terms import Product, Space, Term, leaves, normal
+from graphgrow.ir.terms import Product, Space, Term, children, normal
 from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Analysis
-from graphgrow.rewrite.evaluate import Key, evaluate
+from graphgrow.rewrite.evaluate import Key, evaluate, holds
 from graphgrow.rewrite.request import Requests
 
 
@@ -70,16 +71,102 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind) -> Plan:
     touching = analysis.touching(space)
     for facts in touching:
         _check_shape(facts, space)
-    requests = Requests(touching, space)
+    search = _Search(Plan(units, kind), touching)
+    start = 0
     for _ in range(4 * len(touching) + 4):
-        plan = Plan(units, kind)
         try:
-            _evaluate(analysis, plan, touching, requests)
-            return plan
+            search.evaluate(start)
+            return search.plan
         except _Unmet as unmet:
-            if not any(requests.ask(*remedy) for remedy in unmet.remedies):
-                raise Declined(f"{unmet.text} (at `{unmet.facts.module_path or unmet.facts.node.name}`)") from None
+            start = search.mend(unmet)
     raise Declined("no fill states were found that satisfy every operator")
+
+
+class _Search:
+    """The plan under search. Each round evaluates only what follows the parameters that the last request changed."""
+
+    def __init__(self, plan: Plan, touching: list[NodeFacts]) -> None:
+        self.plan = plan
+        self._touching = touching
+        self._requests = Requests(touching, plan.units.space)
+        self._start = Fill.FREE if plan.kind is Kind.APPEND else Fill.COPY
+        self._settled: set[Key] = set()  # reading axes whose fills were derived by the last evaluation
+        self._first_use: dict[Value, int] = {}
+        lifted = _lifted_axes(touching, plan.units.space)
+        for number, facts in enumerate(touching):
+            for value in facts.values():
+                if value.parameter and value not in self._first_use:
+                    self._first_use[value] = number
+                    self._add_source(value, lifted)
+
+    def _add_source(self, value: Value, lifted: set[Key]) -> None:
+        for axis in value.axes_with(self.plan.units.space):
+            if (value, axis) in lifted:
+                self._choose((value, axis), {})
+            else:
+                self.plan.readers.add((value, axis))
+
+    def _choose(self, key: Key, wanted: Mapping[int, Fill]) -> None:
+        """Set the fills of a source: those wanted, else what all sources start with."""
+        count = occurrences(key[0].axes[key[1]], self.plan.units.space)
+        self.plan.fills[key] = tuple(wanted.get(i, self._start) for i in range(count))
+
+    def evaluate(self, start: int) -> None:
+        """Evaluate the nodes from a position on, and check that every requirement holds.
+
+        Raises:
+            _Unmet: at the first one that does not.
+        """
+        for number in range(start, len(self._touching)):
+            self._carry(self._touching[number])
+            _require(self._touching[number], self.plan)
+        self.plan.rescaled = _rescaled(self._touching, self.plan)
+        _check_rescaled(self._touching, self.plan)
+        settled = _settled_readers(self._touching, self.plan)
+        self._settled = set(settled)
+        self.plan.fills.update(settled)
+        for facts in self._touching:
+            for contraction in facts.contractions:
+                _check_contraction(facts, contraction, self.plan)
+        if any(_changes_noise(facts, self.plan) for facts in self._touching):
+            self.plan.exact_in -= {"train"}
+
+    def _carry(self, facts: NodeFacts) -> None:
+        """The fills of a node's outputs, from those of its operands."""
+        space = self.plan.units.space
+        for output, flow in facts.flows:
+            for axis in output.axes_with(space):
+                count = occurrences(output.axes[axis], space)
+                try:
+                    self.plan.fills[(output, axis)] = evaluate(flow, space, self.plan.fills, count)
+                except Clash as clash:
+                    raise _Unmet(facts, str(clash), []) from None
+
+    def mend(self, unmet: _Unmet) -> int:
+        """Change the sources so that a requirement may hold; from where on to evaluate again.
+
+        Raises:
+            Declined: if no change can bring that about.
+        """
+        changed = next(filter(None, (self._requests.ask(*remedy) for remedy in unmet.remedies)), None)
+        if changed is None:
+            raise _declined(unmet) from None
+        for key in self._settled:
+            del self.plan.fills[key]
+        self._settled = set()
+        changed = sorted(changed, key=lambda key: self._first_use[key[0]])
+        for key in changed:
+            self.plan.readers.discard(key)
+            self._choose(key, self._requests.asked[key])
+            value, axis = key
+            if Fill.MEAN in self.plan.fills[key] and normal(value.axes[axis]) is not self.plan.units.space:
+                facts = self._touching[self._first_use[value]]
+                raise _declined(_Unmet(facts, "new units at the mean along a part of an axis", [])) from None
+        return self._first_use[changed[0][0]]
+
+
+def _declined(unmet: _Unmet) -> Declined:
+    return Declined(f"{unmet.text} (at `{unmet.facts.module_path or unmet.facts.node.name}`)")
 
 
 def _check_shape(facts: NodeFacts, space: Space) -> None:
@@ -97,44 +184,10 @@ def _squared(term: Term, space: Space) -> bool:
     term = normal(term)
     if isinstance(term, Space):
         return False
-    children = term.factors if isinstance(term, Product) else term.parts
-    holding = [child for child in children if occurrences(child, space)]
+    holding = [child for child in children(term) if occurrences(child, space)]
     if isinstance(term, Product) and len(holding) > 1:
         return True
     return any(_squared(child, space) for child in holding)
-
-
-def _evaluate(analysis: Analysis, plan: Plan, touching: list[NodeFacts], requests: Requests) -> None:
-    space, start = plan.units.space, Fill.FREE if plan.kind is Kind.APPEND else Fill.COPY
-    lifted = _lifted_axes(touching, space)
-    for facts in touching:
-        for value in facts.values():
-            if not value.parameter:
-                continue
-            for axis in value.axes_with(space):
-                key = (value, axis)
-                if key in lifted or key in requests.asked:
-                    wanted = requests.asked.get(key, {})
-                    count = occurrences(value.axes[axis], space)
-                    plan.fills[key] = tuple(wanted.get(i, start) for i in range(count))
-                    if Fill.MEAN in plan.fills[key] and normal(value.axes[axis]) is not space:
-                        raise _Unmet(facts, "new units at the mean along a part of an axis", [])
-                else:
-                    plan.readers.add(key)
-    for facts in touching:
-        for output, flow in facts.flows:
-            for axis in output.axes_with(space):
-                count = occurrences(output.axes[axis], space)
-                try:
-                    plan.fills[(output, axis)] = evaluate(flow, space, plan.fills, count)
-                except Clash as clash:
-                    raise _Unmet(facts, str(clash), []) from None
-        _require(facts, plan)
-    _check_rescaled(touching, plan)
-    _settle_readers(touching, plan)
-    for facts in touching:
-        for contraction in facts.contractions:
-            _check_contraction(facts, contraction, plan)
 
 
 def _lifted_axes(touching: list[NodeFacts], space: Space) -> set[Key]:
@@ -158,7 +211,7 @@ def _lifted_axes(touching: list[NodeFacts], space: Space) -> set[Key]:
 
 
 def _require(facts: NodeFacts, plan: Plan) -> None:
-    """Sums, normalisations and noise at one node."""
+    """Sums and normalisations at one node."""
     space, append = plan.units.space, plan.kind is Kind.APPEND
     for summation in facts.summations:
         key = (summation.value, summation.axis)
@@ -167,17 +220,24 @@ def _require(facts: NodeFacts, plan: Plan) -> None:
             if fill is not wanted:
                 raise _Unmet(facts, f"summed over with {fill.value} units", [(*key, i, wanted)])
     for norm in facts.normalisations:
-        if any(leaf is space for term in norm.term for leaf in leaves(term)):
+        if holds(norm.term, space):
             _require_normalisation(facts, norm, plan)
-    for noise in facts.noises:
-        for axis in noise.value.axes_with(space):
-            if {Fill.MEAN, Fill.COPY, Fill.SHARE} & set(_fill(plan, (noise.value, axis), space)):
-                plan.exact_in -= {"train"}
+
+
+def _changes_noise(facts: NodeFacts, plan: Plan) -> bool:
+    """Whether elements that depend on each other are dropped one by one, so that train mode is another."""
+    space = plan.units.space
+    dependent = {Fill.MEAN, Fill.COPY, Fill.SHARE}
+    return any(
+        dependent & set(_fill(plan, (noise.value, axis), space))
+        for noise in facts.noises
+        for axis in noise.value.axes_with(space)
+    )
 
 
 def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) -> None:
     space = plan.units.space
-    axis = next(i for i in norm.axes if any(leaf is space for leaf in leaves(norm.value.axes[i])))
+    axis = next(i for i in norm.axes if holds((norm.value.axes[i],), space))
     state = _fill(plan, (norm.value, axis), space)
     if plan.kind is Kind.REPLICATE:
         if not all(axis_map(term, plan.units).uniform for term in norm.term):
@@ -203,22 +263,28 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
                 raise _Unmet(
                     facts, f"{norm.kind.value} with a bias that is {fill.value}", [(norm.bias, 0, i, Fill.ZERO)]
                 )
-    plan.rescaled.append(norm)
 
 
 def _fills_of(plan: Plan, value: Value, space: Space) -> set[Fill]:
     return {fill for axis in value.axes_with(space) for fill in _fill(plan, (value, axis), space)}
 
 
+def _rescaled(touching: list[NodeFacts], plan: Plan) -> list[Normalisation]:
+    """The normalisations over appended units, whose scale and eps must change."""
+    if plan.kind is Kind.REPLICATE:
+        return []
+    return [norm for facts in touching for norm in facts.normalisations if holds(norm.term, plan.units.space)]
+
+
 def _check_rescaled(touching: list[NodeFacts], plan: Plan) -> None:
     """The weight of a norm whose scale changes is a parameter that nothing else uses."""
-    for norm in plan.rescaled:
-        if norm.weight is None:
-            continue
-        for facts in touching:
-            rescaled = any(other.weight is norm.weight and other in plan.rescaled for other in facts.normalisations)
-            if not norm.weight.parameter or (norm.weight in facts.operands and not rescaled):
-                raise _Unmet(facts, f"the weight of a {norm.kind.value} that must be rescaled is used here too", [])
+    kinds = {norm.weight: norm.kind for norm in plan.rescaled}
+    for facts in touching:
+        own = {norm.weight for norm in facts.normalisations if norm.weight and holds(norm.term, plan.units.space)}
+        for value in (*facts.operands, *own):
+            if value in kinds and not (value.parameter and value in own):
+                text = f"the weight of a {kinds[value].value} that must be rescaled is used here too"
+                raise _Unmet(facts, text, [])
 
 
 def _fill(plan: Plan, key: Key, space: Space) -> State:
@@ -226,7 +292,7 @@ def _fill(plan: Plan, key: Key, space: Space) -> State:
     return plan.fills.get(key, (Fill.EVEN,) * count)
 
 
-def _settle_readers(touching: list[NodeFacts], plan: Plan) -> None:
+def _settled_readers(touching: list[NodeFacts], plan: Plan) -> dict[Key, State]:
     """Reading weights: zero where what is read is not, fresh where it is zero (else nothing would ever learn)."""
     opened: dict[Key, State] = {}
     for facts in touching:
@@ -242,7 +308,7 @@ def _settle_readers(touching: list[NodeFacts], plan: Plan) -> None:
                     state = tuple(Fill.FREE if fill is Fill.ZERO else Fill.ZERO for fill in seen)
                 before = opened.get(mine, state)
                 opened[mine] = tuple(a if a is b else Fill.ZERO for a, b in zip(before, state, strict=True))
-    plan.fills.update(opened)
+    return opened
 
 
 def _seen(plan: Plan, mine: Key, other: Key, c: Contraction) -> State:
@@ -258,7 +324,7 @@ def _seen(plan: Plan, mine: Key, other: Key, c: Contraction) -> State:
 
 def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan) -> None:
     space = plan.units.space
-    if not any(leaf is space for leaf in leaves(c.term)):
+    if not holds((c.term,), space):
         return
     left, right = (c.left, c.left_axis), (c.right, c.right_axis)
     pairs = zip(_fill(plan, left, space), _fill(plan, right, space), strict=True)

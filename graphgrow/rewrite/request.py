@@ -24,33 +24,41 @@ class Requests:
         self._space = space
         self._flows = {output: flow for facts in touching for output, flow in facts.flows}
         self.asked: dict[Key, dict[int, Fill]] = {}
+        self._granted: set[Wish] = set()
 
-    def ask(self, value: Value, axis: int, occurrence: int, fill: Fill) -> bool:
-        """Ask a tensor to take a fill; False, and nothing changed, where no parameters can bring that about."""
+    def ask(self, value: Value, axis: int, occurrence: int, fill: Fill) -> set[Key]:
+        """Ask a tensor to take a fill.
+
+        Returns:
+            The axes of parameters that now take another fill; none where no parameters can bring the wish about, or
+            where they were asked already.
+        """
         gathered: dict[Key, dict[int, Fill]] = {}
         pending: list[Wish] = [(value, axis, occurrence, fill)]
         seen: set[Wish] = set()
         while pending:
             wish = pending.pop()
-            if wish in seen:
+            if wish in seen or wish in self._granted:  # what was granted leads to what is asked for already
                 continue
             seen.add(wish)
             value, axis, occurrence, fill = wish
             if value.parameter:
                 if not self._agrees(gathered, wish):
-                    return False
+                    return set()
                 gathered.setdefault((value, axis), {})[occurrence] = fill
                 continue
             flow = self._flows.get(value)
             wishes = None if flow is None else self._wishes(flow, occurrence, fill)
             if wishes is None:
-                return False
+                return set()
             pending.extend(self._unfolded(flow, value, axis, wishes))
-        changed = False
+        self._granted |= seen
+        changed: set[Key] = set()
         for key, wanted in gathered.items():
-            for index, fill in wanted.items():
-                changed |= self.asked.setdefault(key, {}).get(index) is not fill
-                self.asked[key][index] = fill
+            present = self.asked.setdefault(key, {})
+            if any(present.get(index) is not fill for index, fill in wanted.items()):
+                changed.add(key)
+            present.update(wanted)
         return changed
 
     def _unfolded(self, flow: Flow | None, value: Value, axis: int, wishes: list[Wish]) -> list[Wish]:

@@ -35,6 +35,7 @@ class Sites:
         self._nodes: dict[str, fx.Node] = {}
         self._names: dict[fx.Node, str] = {}
         self._leaving: dict[str, list[fx.Node]] = {}
+        self._positions = {node: number for number, node in enumerate(module.graph.nodes)}
         counts: dict[str, int] = {}
         for node in module.graph.nodes:
             if node.op == "output":
@@ -50,6 +51,10 @@ class Sites:
     def name(self, node: fx.Node) -> str:
         """The name of a node."""
         return self._names[node]
+
+    def position(self, node: fx.Node) -> int:
+        """Where a node stands in the order of the graph, from 0."""
+        return self._positions[node]
 
     def containers(self, node: fx.Node) -> list[str]:
         """The paths of modules whose one result the node is, innermost first."""

@@ -12,6 +12,7 @@ from graphgrow.ir.flow import Fill, State
 from graphgrow.ir.positions import AxisMap, Units, axis_map
 from graphgrow.ir.terms import normal
 from graphgrow.ir.value import Fresh, Value
+from graphgrow.rewrite.runs import assign, deviation_of, draw_normal, runs, spread
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class AxisGrowth:
     def added(self, occurrence: int) -> torch.Tensor:
         """The new positions of one occurrence."""
         return torch.nonzero(self.map.added & (self.map.occurrence == occurrence)).flatten()
+
+    def spread(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor with each position of the axis at its new places; appended positions are left unset."""
+        replicated = Fill.COPY in self.fills or Fill.SHARE in self.fills
+        placed = torch.ones_like(self.map.added) if replicated else ~self.map.added
+        return spread(tensor, self.axis, self.map.source, placed)
 
 
 @dataclass
@@ -59,53 +66,61 @@ class TensorGrowth:
         for growth in self.axes:
             shape[growth.axis] = len(growth.map.source)
         for growth in self.axes:
-            new = new.index_select(growth.axis, growth.map.source.to(new.device))
+            before, new = new, growth.spread(new)
             for occurrence, fill in enumerate(growth.fills):
                 if fill is Fill.SHARE:
                     _share(new, growth, occurrence, generator)
                 elif fill is not Fill.COPY:
-                    self._fill(new, growth, occurrence, fill, shape, generator)
+                    self._fill(new, before, growth, occurrence, shape, generator)
         new = new * self.scale if self.scale != 1.0 else new
         return _laid_out_like(new, old)
 
     def _fill(
         self,
         new: torch.Tensor,
+        before: torch.Tensor,
         growth: AxisGrowth,
         occurrence: int,
-        fill: Fill,
         shape: list[int],
         generator: torch.Generator,
     ) -> None:
-        where = growth.added(occurrence)
-        target = list(new.shape)
-        target[growth.axis] = len(where)
+        """Set the appended units of one occurrence; `before` is the tensor without them, `shape` the final one."""
+        where, fill = growth.added(occurrence), growth.fills[occurrence]
         if fill is Fill.FREE:
-            values = self._fresh(new, growth, target, shape, generator)
+            self._freshen(new, before, growth.axis, where, shape, generator)
         elif fill is Fill.MEAN:
-            kept = new.index_select(growth.axis, growth.map.kept.to(new.device))
-            values = kept.mean(growth.axis, keepdim=True, dtype=_wide(new.dtype)).to(new.dtype).expand(target)
+            assign(new, growth.axis, where, before.mean(growth.axis, keepdim=True, dtype=_wide(new.dtype)))
         else:
-            values = new.new_zeros(target)
-        new.index_copy_(growth.axis, where.to(new.device), values.to(new.device, new.dtype).contiguous())
+            assign(new, growth.axis, where, 0)
 
-    def _fresh(
-        self, new: torch.Tensor, growth: AxisGrowth, target: list[int], shape: list[int], generator: torch.Generator
-    ) -> torch.Tensor:
+    def _freshen(
+        self,
+        new: torch.Tensor,
+        before: torch.Tensor,
+        axis: int,
+        where: torch.Tensor,
+        shape: list[int],
+        generator: torch.Generator,
+    ) -> None:
         start = self.value.fresh
-        if start is Fresh.ONES:
-            return torch.ones(target)
-        if start is Fresh.ZEROS:
-            return torch.zeros(target)
-        if new.is_meta:
-            return new.new_empty(target)
+        if start in (Fresh.ONES, Fresh.ZEROS):
+            assign(new, axis, where, 1 if start is Fresh.ONES else 0)
+        if start in (Fresh.ONES, Fresh.ZEROS) or new.is_meta:
+            return
         if start is Fresh.HE:
             fan = math.prod(shape[axis] for axis in self.value.fan)
             deviation = math.sqrt(2.0 / max(fan, 1))
         else:
-            kept = new.index_select(growth.axis, growth.map.kept.to(new.device))
-            deviation = float(kept.to(torch.float64).std(correction=0))
-        return torch.randn(target, generator=generator) * deviation
+            deviation = deviation_of(before)
+        found = runs(where, where)
+        if found is not None and len(found) == 1:
+            draw_normal(new.narrow(axis, found[0].target, found[0].length), deviation, generator)
+            return
+        target = list(new.shape)
+        target[axis] = len(where)
+        values = torch.empty(target, dtype=torch.float32)
+        draw_normal(values, deviation, generator)
+        assign(new, axis, where, values)
 
     def carry(self, state: torch.Tensor, order: int) -> torch.Tensor:
         """Optimizer state of the same shape as the parameter, grown with it.
@@ -117,17 +132,13 @@ class TensorGrowth:
         """
         new = state.detach()
         for growth in self.axes:
-            new = new.index_select(growth.axis, growth.map.source.to(new.device))
+            before, new = new, growth.spread(new)
             for occurrence, fill in enumerate(growth.fills):
                 if fill is Fill.COPY:
                     new = self._scaled_by_shares(new, growth, occurrence, order)
                 elif fill is not Fill.SHARE:
-                    where = growth.added(occurrence).to(new.device)
-                    target = list(new.shape)
-                    target[growth.axis] = len(where)
-                    kept = new.index_select(growth.axis, growth.map.kept.to(new.device))
-                    mean = kept.mean(growth.axis, keepdim=True).expand(target)
-                    new.index_copy_(growth.axis, where, mean.contiguous() if order == 2 else new.new_zeros(target))
+                    entries = before.mean(growth.axis, keepdim=True) if order == 2 else 0.0
+                    assign(new, growth.axis, growth.added(occurrence), entries)
         return new / self.scale**order if self.scale != 1.0 else new
 
     def _scaled_by_shares(self, new: torch.Tensor, growth: AxisGrowth, occurrence: int, order: int) -> torch.Tensor:
@@ -165,7 +176,7 @@ def _share(new: torch.Tensor, growth: AxisGrowth, occurrence: int, generator: to
     for where in _copies_by_rank(growth, occurrence):
         first = kept[source[where]].to(new.device)
         whole = new.index_select(growth.axis, first)
-        draw = torch.rand(whole.shape, generator=generator) * 0.5 + 0.5
+        draw = torch.rand(whole.shape, generator=generator, dtype=torch.float32) * 0.5 + 0.5
         part = whole * draw.to(whole.device, whole.dtype)
         new.index_copy_(growth.axis, first, part)
         new.index_copy_(growth.axis, where.to(new.device), whole - part)

@@ -21,7 +21,7 @@ from graphgrow.graph import Graph
 from graphgrow.records import StageRecord
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation
-from graphgrow.stage.cost import count_flops
+from graphgrow.rewrite.cost import count_flops
 from graphgrow.verification.verify import verify
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

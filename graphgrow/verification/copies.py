@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.ir.editor import Editor
+from graphgrow.layers import Blend
 from graphgrow.rewrite.network import Network
 
 _NOISY_FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout)
@@ -105,6 +106,8 @@ def _lively(part: nn.Module, name: str, tensor: torch.Tensor, generator: torch.G
     noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
     if name == "running_var" or (name == "weight" and isinstance(part, _NORMS)):
         return 0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+    if isinstance(part, Blend):
+        return tensor.double()  # a share of 0 or 1 is a state that later mutations rest on
     if isinstance(tensor, nn.Parameter) and tensor.dim() >= 2:
         return noise * math.sqrt(2.0 / max(tensor[0].numel(), 1))
     if isinstance(tensor, nn.Parameter) or name == "running_mean":

@@ -18,6 +18,10 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
 
 
+def fixed_batch() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.Unflatten(0, (2, 1)))
+
+
 def broken() -> nn.Module:
     raise ZeroDivisionError("a defect of the factory")
 

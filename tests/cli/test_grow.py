@@ -57,4 +57,22 @@ def test_what_is_not_preserved_saves_nothing(tmp_path: Path, monkeypatch: pytest
 
 def test_the_folder_and_a_mutation_are_required() -> None:
     assert "--out" in call("grow", MLP, "split(0)", code=2).stderr
-    assert "MUTATION" in call("grow", MLP, "--out", "x", code=2).stderr
+    assert "at least one mutation" in call("grow", MLP, "--out", "x", code=2).stderr
+
+
+def test_a_recipe_is_applied_with_its_own_seeds(tmp_path: Path) -> None:
+    recipe = tmp_path / "wider.txt"
+    recipe.write_text("# first\nwiden(0, extra=2) seed=3\nsplit(0, units=[1])\n", encoding="utf-8")
+    folder = tmp_path / "wide"
+    call("grow", MLP, SHAPE, "split(0)", "--recipe", recipe, "--out", folder, "--seed", 5)
+    ledger = gg.load(folder, model=mlp()).ledger
+    assert [str(entry) for entry in ledger] == [
+        "widen(0, extra=2) seed=3",
+        "split(0, units=[1]) seed=5",
+        "split(0) seed=5",
+    ]
+    recipe.write_text("widen(0)\n", encoding="utf-8")
+    found = call("grow", MLP, SHAPE, "--recipe", recipe, "--out", tmp_path / "x", code=1).stderr
+    assert "line 1 of" in found
+    assert "lacks extra" in found
+    assert not (tmp_path / "x").exists()

@@ -1,4 +1,4 @@
-"""The demo in small: two stages of a few epochs, everything else as it is."""
+"""The demo in small: all stages of a few epochs, everything else as it is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 
 import graphgrow as gg
 from graphgrow.demo.data import load_digits
-from graphgrow.demo.digits import build_model, choose, run_demo
+from graphgrow.demo.digits import STAGES, build_model, choose, run_demo
 from graphgrow.demo.training import Settings, score
 from graphgrow.records import StageRecord
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[StageRecor
     console = Console(file=io.StringIO(), width=100)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     with console.capture() as capture:
-        records = run_demo(folder, console=console, stages=("widen", "split"), settings=QUICK, repeats=3)
+        records = run_demo(folder, console=console, settings=QUICK, repeats=3)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
     return folder, records, capture.get()
@@ -37,17 +37,19 @@ def test_each_stage_grows_is_preserved_and_starts_where_the_one_before_ended(
     run: tuple[Path, list[StageRecord], str],
 ) -> None:
     _, records, _ = run
-    assert [record.name for record in records] == ["base", "widen", "split"]
-    assert [len(record.mutations) for record in records] == [0, 2, 1]
+    assert [record.name for record in records] == ["base", *STAGES]
+    swapped, settled = len(records[5].mutations), len(records[6].mutations)
+    assert [len(record.mutations) for record in records[:5]] == [0, 1, 4, 1, 2]
+    assert swapped == settled > 4
     for parent, child in itertools.pairwise(records):
-        assert child.parameters > parent.parameters
         assert child.preserved is True
+        assert child.parameters > parent.parameters or child.name == "settle-activation"
         assert child.accuracy_before == parent.accuracy_after
 
 
 def test_everything_is_written(run: tuple[Path, list[StageRecord], str]) -> None:
     folder, records, _ = run
-    stems = ["00-base", "01-widen", "02-split"]
+    stems = [f"{number:02d}-{name}" for number, name in enumerate(["base", *STAGES])]
     files = {f"{stem}.{suffix}" for stem in stems for suffix in ("onnx", "json")}
     assert {entry.name for entry in folder.iterdir()} == {
         *files,
@@ -64,19 +66,22 @@ def test_everything_is_written(run: tuple[Path, list[StageRecord], str]) -> None
 def test_the_saved_model_has_the_accuracy_that_was_recorded(run: tuple[Path, list[StageRecord], str]) -> None:
     folder, records, _ = run
     grown = gg.load(folder / "grown", model=build_model())
-    assert len(grown.ledger) == 3
+    assert len(grown.ledger) == sum(len(record.mutations) for record in records)
     assert score(grown.module, load_digits().test).accuracy == records[-1].accuracy_after
 
 
 def test_the_story_is_told(run: tuple[Path, list[StageRecord], str]) -> None:
     folder, records, said = run
-    for words in ("898 for training", "widen(stem, extra=1)", "function preserved", "control", "growth.png"):
+    for words in ("898 for training", "split(stem)", "function preserved", "control", "growth.png"):
         assert words in said
     assert str(folder) in said
     assert f"{records[-1].accuracy_after:.1%}" in said
 
 
-def test_the_narrowest_groups_are_chosen() -> None:
+def test_what_is_chosen() -> None:
     graph = gg.trace(build_model(), torch.randn(2, 1, 8, 8))
     assert [str(mutation) for mutation in choose(graph, "split")] == ["split(stem)"]
-    assert {graph.group(mutation.group).size for mutation in choose(graph, "widen")} == {3}
+    assert len(choose(graph, "widen")) == sum(group.frozen is None for group in graph.groups)
+    copied, fresh = choose(graph, "deepen")
+    assert (str(copied), str(fresh)) == ("deepen(stages.0.0, kind=copy)", "deepen(stages.1.0.relu2, kind=conv)")
+    assert str(choose(graph, "add-skip")[0]).endswith("target=stages.1.0.relu2)")

@@ -7,17 +7,27 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import graphgrow as gg
+from graphgrow.blocks.activations import ACTIVATIONS
 from graphgrow.graph import Graph
+from graphgrow.passes import add_branch, deepen
+from graphgrow.passes.add_branch import AddBranch
+from graphgrow.passes.add_skip import AddSkip
+from graphgrow.passes.deepen import Deepen
+from graphgrow.passes.enlarge_kernel import EnlargeKernel
 from graphgrow.passes.split import Split
+from graphgrow.passes.swap_activation import SwapActivation
 from graphgrow.passes.widen import Widen
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.junctions import junctions
 from tests.effort import examples
 from tests.preserved import assert_preserved, assert_same_bits, assert_untouched, fingerprint
 from tests.properties.models import Model, conv_nets, mlps, models, transformers
 
+MOST = 6  # about as many mutations of one pass are tried on one model
 LARGE = 20_000  # parameters above which a chain goes on in small steps
 
 
@@ -27,7 +37,7 @@ def _check(graph: Graph, mutation: Mutation, seed: int) -> Graph:
     assert gg.parse_mutation(text) == mutation
     child = gg.apply(graph, text, seed=seed)
     assert_preserved(graph, child, seed)
-    assert child.parameter_count > graph.parameter_count
+    assert child.parameter_count != graph.parameter_count
     assert [entry.mutation for entry in child.ledger][-1] == text
     assert_same_bits(replay(graph, child.ledger.entries[len(graph.ledger) :]).module, child.module)
     return child
@@ -41,8 +51,11 @@ def test_every_offered_mutation(strategy: st.SearchStrategy[Model], data: st.Dat
     graph = gg.trace(model, inputs)
     assert not graph.analysis.unknown, graph.explain()
     before = fingerprint(graph.module)
-    for number, mutation in enumerate(graph.mutations()):
-        _check(graph, mutation, seed=number)
+    for pass_name in gg.pass_names():
+        mutations = list(graph.mutations(pass_name))
+        stride = max(1, len(mutations) // MOST)
+        for number, mutation in enumerate(mutations[data.draw(st.integers(0, stride - 1)) :: stride]):
+            _check(graph, mutation, seed=number)
     assert_untouched(graph.module, before)
 
 
@@ -62,6 +75,26 @@ def test_other_options_are_exact_or_decline(data: st.DataObject) -> None:
         for mutation in wanted:
             with contextlib.suppress(gg.Declined):
                 _check(graph, mutation, seed=1)
+
+
+@examples(12)
+@given(data=st.data())
+def test_blocks_of_every_kind_are_exact_or_decline(data: st.DataObject) -> None:
+    """Where the default is another kind, or none at all."""
+    model, inputs = data.draw(models())
+    graph = gg.trace(model, inputs)
+    site, other = (graph.sites.name(data.draw(st.sampled_from(list(junctions(graph))))) for _ in range(2))
+    called = [name for name, part in graph.module.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))]
+    wanted: list[Mutation] = [
+        *(Deepen(site, kind) for kind in deepen.KINDS),
+        *(AddBranch(data.draw(st.sampled_from(called)), kind) for kind in add_branch.KINDS),
+        SwapActivation(site, data.draw(st.sampled_from(sorted(ACTIVATIONS)))),
+        EnlargeKernel(data.draw(st.sampled_from(called)), data.draw(st.integers(2, 7))),
+        AddSkip(site, other),
+    ]
+    for mutation in wanted:
+        with contextlib.suppress(gg.Declined, gg.MutationError):
+            _check(graph, mutation, seed=1)
 
 
 @examples(8)

@@ -63,9 +63,12 @@ def test_names_stay_the_same_when_the_graph_grows() -> None:
     for label in ("residual-norms", "attention", "grouped", "gate", "cat"):
         graph = _named(label)
         names = [group.name for group in graph.groups]
-        for mutation in graph.mutations():
+        for mutation in [*graph.mutations("widen"), *graph.mutations("split")]:
             grown = gg.apply(graph, mutation)
             assert [group.name for group in grown.groups] == names
+        for mutation in graph.mutations("deepen"):
+            grown = gg.apply(graph, mutation)
+            assert set(names) <= {group.name for group in grown.groups}
 
 
 def test_a_module_called_twice_is_one_group() -> None:

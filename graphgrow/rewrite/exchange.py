@@ -1,0 +1,54 @@
+"""Exchanging the operator of one node for a module, the node itself staying where it is."""
+
+from __future__ import annotations
+
+from torch import fx, nn
+
+from graphgrow.ir.editor import Editor, shallow_copy
+from graphgrow.ir.meta import FIXED
+from graphgrow.rewrite.insert import check_shapes, fresh_path
+from graphgrow.rewrite.neighbours import near_parameters
+from graphgrow.rewrite.network import Network, Step
+
+
+def exchange(network: Network, editor: Editor, node: fx.Node, module: nn.Module, site: str, name: str) -> Step:
+    """Let a node of one input call another module.
+
+    The module takes the place of the old one where that is called by this node alone; otherwise it stands beside it.
+
+    Args:
+        network: the parent.
+        editor: over a copy of the parent's module.
+        node: of the parent.
+        module: elementwise; what it holds of the editor's tensors stays theirs, new ones take the site's device and
+            dtype.
+        site: the name of the node.
+        name: of the pass.
+
+    Raises:
+        StructureError: if a shape changes.
+    """
+    near = next(near_parameters(network.module, node), None)
+    device = network.inputs.device if near is None else near.device
+    known = {id(parameter) for parameter in editor.module.parameters()}
+    for parameter in module.parameters():
+        if id(parameter) not in known:
+            parameter.data = parameter.data.to(device=device, dtype=node.meta["value"].dtype)
+    mine = editor.node(node.name)
+    path = str(node.target)
+    calls = [other for other in network.module.graph.nodes if other.op == "call_module" and other.target == node.target]
+    if node.op != "call_module" or len(calls) > 1:
+        path = fresh_path(editor.module, site, name)
+    editor.module.add_submodule(path, shallow_copy(module).train(editor.module.training))
+    mine.op, mine.target, mine.args, mine.kwargs = "call_module", path, node_input(mine), {}
+    mine.meta.pop(FIXED, None)
+    check_shapes(network, editor)
+    present = {name for name, _ in network.module.named_parameters()}
+    touched = tuple(name for name, _ in editor.module.named_parameters() if name not in present)
+    return Step(touched=touched)
+
+
+def node_input(node: fx.Node) -> tuple[fx.Node]:
+    """The one tensor that a node reads."""
+    (source,) = node.all_input_nodes
+    return (source,)
