@@ -185,6 +185,9 @@ def _square(
     if expected.shape != actual.shape:
         worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), f"{node.name} (shape)")
         return
+    if torch.equal(expected, actual):  # the same bits need no bound
+        worst.see(torch.zeros(1), torch.zeros(1), node.name)
+        return
     magnitude = _magnitude(operators, node, expected, arrived.cut)
     reread = _rows(grown, node, arrived.largest)
     if reread is not None:  # the child's own sum may be the longer one: fresh weights on units that are zero

@@ -73,6 +73,11 @@ def depends_on_mode(module: fx.GraphModule) -> bool:
     return False
 
 
+def own_buffers(module: fx.GraphModule) -> fx.GraphModule:
+    """A graph over the same parameters with buffers of its own, which a step in train mode may write."""
+    return Editor(module).finish()
+
+
 def perturb(module: M, seed: int) -> M:
     """A deep copy whose every parameter entry is moved by about one ulp: what re-association noise looks like."""
     twin = copy.deepcopy(module)
@@ -80,8 +85,9 @@ def perturb(module: M, seed: int) -> M:
     with torch.no_grad():
         for tensor in [*twin.parameters(), *twin.buffers()]:
             if tensor.is_floating_point():
-                sign = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.device, tensor.dtype) * 2 - 1
-                tensor.mul_(1 + sign * torch.finfo(tensor.dtype).eps)
+                coin = torch.randint(0, 2, tensor.shape, generator=generator, dtype=torch.int8)
+                factors = torch.tensor([-1.0, 1.0], dtype=tensor.dtype) * torch.finfo(tensor.dtype).eps + 1
+                tensor.mul_(factors[coin.int()].to(tensor.device))
     return twin
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,7 +33,10 @@ def degeneracy(outputs: list[Any]) -> str:
 
 
 def weight_that_matters(module: fx.GraphModule, probe: Inputs, touched: set[str]) -> tuple[str, int]:
-    """The parameter and position of the largest |w dL/dw|, among those that growth replaced if there are any."""
+    """The parameter and position of the largest |w dL/dw|, among those that growth made or replaced if there are any.
+
+    Where those are all zero or have no gradient (a closed block), it is that of the largest |dL/dw| among them.
+    """
     with torch.enable_grad():
         parameters = dict(module.named_parameters())
         for parameter in parameters.values():
@@ -45,11 +49,20 @@ def weight_that_matters(module: fx.GraphModule, probe: Inputs, touched: set[str]
         gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
             loss, list(parameters.values()), allow_unused=True
         )
-    best = (-1.0, next(iter(parameters)), 0)
-    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
-        if gradient is None or (touched and name not in touched):
-            continue
-        weight = (parameter.detach() * gradient).abs().flatten()
-        position = int(weight.argmax())
-        best = max(best, (float(weight[position]), name, position))
-    return best[1], best[2]
+    known = {name: g for name, g in zip(parameters, gradients, strict=True) if g is not None}
+    chosen = {name: g for name, g in known.items() if name in touched} or known
+    best = _largest({name: parameters[name].detach() * g for name, g in chosen.items()})
+    if best is None or best[0] == 0:
+        best = _largest(chosen)
+    return (next(iter(parameters)), 0) if best is None else best[1:]
+
+
+def _largest(values: Mapping[str, torch.Tensor]) -> tuple[float, str, int] | None:
+    """The largest magnitude, the name of its tensor, and its position there."""
+    best: tuple[float, str, int] | None = None
+    for name, value in values.items():
+        magnitude = value.detach().abs().flatten()
+        position = int(magnitude.argmax())
+        found = (float(magnitude[position]), name, position)
+        best = found if best is None else max(best, found)
+    return best

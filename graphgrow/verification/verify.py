@@ -17,7 +17,14 @@ from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.verification.compare import Worst, compare_buffers, compare_outputs, run_pair
-from graphgrow.verification.copies import depends_on_mode, double_module, double_network, perturb, refill
+from graphgrow.verification.copies import (
+    depends_on_mode,
+    double_module,
+    double_network,
+    own_buffers,
+    perturb,
+    refill,
+)
 from graphgrow.verification.places import Counterparts, tensor_places
 from graphgrow.verification.probes import Inputs, Probes
 from graphgrow.verification.sensitivity import degeneracy, weight_that_matters
@@ -156,17 +163,15 @@ def _compare_networks(
     if modes == ("eval", "train") and not depends_on_mode(parent.module) and not depends_on_mode(child.module):
         modes = ("eval",)
         found.notes.append("with noise off no operator here depends on the mode: train mode computes the same")
+    moved = perturb(parent.module, probes.seed)
     for mode in modes:
         nodes, outputs, buffers = Worst(), Worst(), Worst()
-        reference, trial = (_in_mode(net.module, mode) for net in (parent, child))
         seen: list[Any] = []
         noises: list[Any] = []
-        noisy = _in_mode(perturb(reference, probes.seed), mode)
         for probe in probes.drawn(mode, torch.float64):
-            with torch.no_grad():
-                if mode == "train":  # each probe starts from the same buffers
-                    reference, trial = (_in_mode(double_module(net.module), mode) for net in (parent, child))
-                    noisy = _in_mode(perturb(reference, probes.seed), mode)
+            with torch.no_grad():  # each probe starts from the same buffers
+                originals = (parent.module, child.module, moved)
+                reference, trial, noisy = (_in_mode(own_buffers(module), mode) for module in originals)
                 _seeded(probes.seed)
                 noise = noisy(*probe[0], **probe[1])
                 _seeded(probes.seed)
@@ -299,6 +304,8 @@ def _seeded(seed: int) -> None:
 def _plant(child: Network, mode: str, first: Any, noise: Any, probes: Probes, found: _Findings) -> str:
     """Change one weight that matters by one part in 10^6 and see the comparison with the parent's output fail.
 
+    A weight of zero, in a block that is closed, is set to 10^-6 of the largest weight beside it, or of 1.
+
     Returns:
         Why it was not seen, if it was not: gains that are nearly closed hide what lies behind them.
     """
@@ -307,7 +314,9 @@ def _plant(child: Network, mode: str, first: Any, noise: Any, probes: Probes, fo
     name, position = weight_that_matters(wrong, probe, {n for step in child.steps for n in step.touched})
     with torch.no_grad():
         parameter = wrong.get_parameter(name)
-        parameter[torch.unravel_index(torch.tensor(position), parameter.shape)] *= 1 + PLANTED
+        place = torch.unravel_index(torch.tensor(position), parameter.shape)
+        largest = float(parameter.abs().max()) or 1.0
+        parameter[place] = parameter[place] * (1 + PLANTED) if parameter[place] != 0 else PLANTED * largest
         worst = Worst()
         compare_outputs(first, wrong(*probe[0], **probe[1]), noise, worst, SLACK, UNIT)
     if worst.passed:
