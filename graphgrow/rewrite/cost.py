@@ -49,7 +49,8 @@ class MutationCost:
     flops: int
 
     def __str__(self) -> str:
-        return f"{self.parameters:+,} parameters, {flops_text(self.flops, '+')}"
+        noun = "parameter" if abs(self.parameters) == 1 else "parameters"
+        return f"{self.parameters:+,} {noun}, {flops_text(self.flops, '+')}"
 
 
 def count_flops(network: Network, batch_size: int = 1) -> int:

@@ -195,5 +195,6 @@ def test_what_does_not_run_on_one_sample_without_data_is_named(odd: nn.Module, l
 def test_costs_in_words() -> None:
     assert str(MutationCost(1234, 500_000)) == "+1,234 parameters, +0.5 MFLOPs"
     assert str(MutationCost(0, -84)) == "+0 parameters, -84 FLOPs"
+    assert str(MutationCost(-1, 0)) == "-1 parameter, +0 FLOPs"
     texts = {9_999: "9,999 FLOPs", 12_340: "0.0123 MFLOPs", 53_314_816: "53.3 MFLOPs", 35_127_656_448: "35,128 MFLOPs"}
     assert {flops: flops_text(flops) for flops in texts} == texts

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 import graphgrow as gg
 from graphgrow.graph import Graph
+from graphgrow.rewrite import plan as planner
+from graphgrow.rewrite import request
 from tests.preserved import assert_preserved, assert_untouched, fingerprint
-from tests.rewrite.small_models import EXPECTED, Expected
+from tests.rewrite.small_models import EXPECTED, Expected, Forward
 
 
 def _graph(expected: Expected) -> Graph:
@@ -102,3 +108,39 @@ def test_appended_units_get_gradient_at_once() -> None:
     assert not parameters["last.weight"][:, 4:].any()
     grown.module(torch.randn(20, 3, dtype=torch.float64)).square().sum().backward()
     assert bool((parameters["last.weight"].grad[:, 4:] != 0).any())  # type: ignore[index]
+
+
+def _deep_stream(depth: int) -> nn.Module:
+    """Pre-norm residual blocks: each norm asks for what all writers before it put on the stream."""
+
+    def run(m: Forward, x: torch.Tensor) -> torch.Tensor:
+        x = m.first(x)
+        for block in m.blocks:
+            x = x + block(x)
+        return m.last(x)
+
+    blocks = nn.ModuleList(nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4)) for _ in range(depth))
+    return Forward(run, first=nn.Linear(3, 4), blocks=blocks, last=nn.Linear(4, 2))
+
+
+def _noting(call: Callable[..., Any], calls: list[None]) -> Callable[..., Any]:
+    def noted(*args: Any) -> Any:
+        calls.append(None)
+        return call(*args)
+
+    return noted
+
+
+def test_planning_over_many_norms_takes_work_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request for each norm; if each walked or evaluated the whole net again, 8 times the depth were 64 times."""
+    work = {}
+    for depth in (5, 40):
+        graph = gg.trace(_deep_stream(depth), torch.randn(2, 3))
+        assert len(graph.group("first").members) == 1 + 2 * depth
+        calls: list[None] = []
+        with monkeypatch.context() as patch:
+            for module, name in ((planner, "evaluate"), (request, "occurrences")):
+                patch.setattr(module, name, _noting(getattr(module, name), calls))
+            assert len(graph.mutations("widen")) == 1
+        work[depth] = len(calls)
+    assert work[40] < 10 * work[5]

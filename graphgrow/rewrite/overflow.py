@@ -1,0 +1,113 @@
+"""Operators that may answer finite numbers with infinity or NaN.
+
+Zero times infinity is NaN: a connection is closed by a zero only where what flows through it is finite. Linear maps,
+norms and the activations of torch.nn grow at most polynomially and are trusted; an exponential, or a division by what
+may vanish, is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from torch import fx
+
+_UNBOUNDED = {
+    "exp", "exp2", "expm1", "sinh", "cosh", "tan", "special_expm1", "atanh", "acosh", "erfinv", "logit", "lgamma",
+}  # fmt: skip
+_OF_POSITIVE = {"rsqrt", "reciprocal", "log", "log2", "log10"}
+_OF_NONNEGATIVE = {"sqrt", "log1p"}
+_PASSING = {
+    "mean", "sum", "to", "float", "double", "half", "bfloat16", "type_as", "view", "reshape", "unsqueeze", "squeeze",
+    "expand", "expand_as", "transpose", "permute", "contiguous", "clone", "amax", "max", "sqrt",
+}  # fmt: skip
+_NEVER_NEGATIVE = {
+    "square", "abs", "exp", "exp2", "sigmoid", "softplus", "softmax", "relu", "relu6", "hardsigmoid", "var", "std",
+    "norm", "vector_norm",
+}  # fmt: skip
+_DEPTH = 16  # steps back to which a sign is followed
+
+
+def first_overflowing(nodes: Iterable[fx.Node], sources: Collection[fx.Node]) -> fx.Node | None:
+    """The first of some nodes, in graph order, that may turn finite values of the sources into infinity or NaN."""
+    reached = set(sources)
+    for node in nodes:
+        if any(used in reached for used in node.all_input_nodes):
+            reached.add(node)
+            if _may_overflow(node, reached):
+                return node
+    return None
+
+
+def _may_overflow(node: fx.Node, reached: Collection[fx.Node]) -> bool:
+    name, first = _name(node), node.args[0] if node.args else None
+    if name in _UNBOUNDED:
+        return True
+    if name in _OF_POSITIVE:
+        return not _positive(first)
+    if name in _OF_NONNEGATIVE:
+        return not _not_negative(first)
+    if name in ("truediv", "div", "true_divide"):
+        denominator = node.args[1] if len(node.args) > 1 else None
+        return denominator in reached and not _positive(denominator)
+    if name == "pow":
+        return _power_may_overflow(first, node.args[1] if len(node.args) > 1 else None)
+    return False
+
+
+def _power_may_overflow(base: Any, exponent: Any) -> bool:
+    if not isinstance(exponent, (int, float)):
+        return True
+    if exponent < 0:
+        return not _positive(base)
+    return not float(exponent).is_integer() and not _not_negative(base)
+
+
+def _positive(value: Any, depth: int = _DEPTH) -> bool:
+    """Whether a value is bounded away from zero from above, for all inputs."""
+    if isinstance(value, (int, float)):
+        return value > 0
+    if not isinstance(value, fx.Node) or not depth:
+        return False
+    name = _name(value)
+    if name == "add" and len(value.args) == 2:
+        return any(
+            _positive(a, depth - 1) and _not_negative(b, depth - 1) for a, b in (value.args, reversed(value.args))
+        )
+    if name in ("clamp", "clip", "clamp_min"):
+        return _lower_limit(value) > 0
+    return name in _PASSING and bool(value.args) and _positive(value.args[0], depth - 1)
+
+
+def _not_negative(value: Any, depth: int = _DEPTH) -> bool:
+    if isinstance(value, (int, float)):
+        return value >= 0
+    if not isinstance(value, fx.Node) or not depth:
+        return False
+    name = _name(value)
+    if name in _NEVER_NEGATIVE:
+        return True
+    if name == "pow" and len(value.args) == 2:
+        return isinstance(value.args[1], int) and value.args[1] % 2 == 0
+    if name == "add" and len(value.args) == 2:
+        return all(_not_negative(term, depth - 1) for term in value.args)
+    if name == "mul" and len(value.args) == 2:
+        return value.args[0] is value.args[1] or all(_not_negative(factor, depth - 1) for factor in value.args)
+    if name in ("clamp", "clip", "clamp_min"):
+        return _lower_limit(value) >= 0
+    return name in _PASSING and bool(value.args) and _not_negative(value.args[0], depth - 1)
+
+
+def _lower_limit(node: fx.Node) -> float:
+    limit = node.args[1] if len(node.args) > 1 else node.kwargs.get("min")
+    return float(limit) if isinstance(limit, (int, float)) else -math.inf
+
+
+def _name(node: fx.Node) -> str:
+    """The operator's name: `exp` for torch.exp, x.exp() and x.exp_() alike; empty for modules."""
+    if node.op not in ("call_function", "call_method"):
+        return ""
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    name = name.removeprefix("linalg_").strip("_")
+    return {"iadd": "add", "imul": "mul", "itruediv": "truediv", "ipow": "pow"}.get(name, name)
