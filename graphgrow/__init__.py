@@ -31,6 +31,7 @@ from graphgrow.errors import (
 if TYPE_CHECKING:
     from graphgrow.bench.runtime import benchmark as benchmark
     from graphgrow.bench.runtime import compare as compare
+    from graphgrow.export.source import export_source as export_source
     from graphgrow.export.to_onnx import export_onnx as export_onnx
     from graphgrow.graph import Graph as Graph
     from graphgrow.rewrite.apply import apply as apply
@@ -58,6 +59,7 @@ _HOMES = {
     "benchmark": "bench.runtime",
     "compare": "bench.runtime",
     "export_onnx": "export.to_onnx",
+    "export_source": "export.source",
     "load": "store.folder",
     "parse_mutation": "rewrite.text",
     "pass_names": "rewrite.registry",
@@ -89,6 +91,7 @@ __all__ = [
     "benchmark",
     "compare",
     "export_onnx",
+    "export_source",
     "load",
     "parse_mutation",
     "pass_names",

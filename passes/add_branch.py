@@ -133,8 +133,10 @@ class AddBranch(Mutation):
         groups = inputs if kind == "depthwise" else 1
 
         def branch() -> Block:
-            first = conv(dims, inputs, hidden, kernel, groups=groups, **geometry)
-            return ConvBranch(first, norm(hidden, dims), style.activation(nn.ReLU), hidden, outputs, dims)
+            normed = norm(hidden, dims)
+            biased = not isinstance(normed, nn.modules.batchnorm._BatchNorm)  # which would take a bias out again
+            first = conv(dims, inputs, hidden, kernel, groups=groups, bias=biased, **geometry)
+            return ConvBranch(first, normed, style.activation(nn.ReLU), hidden, outputs, dims)
 
         return branch
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
@@ -17,9 +17,6 @@ from graphgrow.rewrite.exchange import exchange
 from graphgrow.rewrite.network import Network, Step
 
 KEEPS = {"new": 1.0, "old": 0.0}  # which activation stays, and the share s at which nothing changes
-
-
-KEPT = ("new", "old")
 
 
 @dataclass(frozen=True)
@@ -54,18 +51,17 @@ class SettleActivation(Mutation):
             else:
                 yield Refusal(name, f"{_seen(share)}; at 0 or 1 one of the two activations can go")
 
+    def admit(self, network: Network) -> None:
+        """Decline while the other activation has a share."""
+        share = _share(_blend(network.module, network.sites.find(self.site)))
+        if self.keep in KEEPS and share not in (None, KEEPS[self.keep]):  # without data the structure is all there is
+            wanted = KEEPS[self.keep]
+            raise Declined(f"{_seen(share)}, and keep={self.keep} is exact at {wanted:g} alone; move it there first")
+
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Put the activation that counts in the blend's place."""
-        share = _share(_blend(editor.module, network.sites.find(self.site)))
-        wanted = 1.0 if self.keep == "new" else 0.0
-        if share is not None and share != wanted:  # without data structure is all there is
-            raise Declined(f"{_seen(share)}, and keep={self.keep} is exact at {wanted:g} alone; move it there first")
-        return self.rebuild(network, editor, generator)
-
-    def rebuild(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
-        """The same whatever s is, to replay a ledger on a base whose weights are not those of then."""
-        if self.keep not in KEPT:
-            raise MutationError(f"keep={self.keep}: there are {' and '.join(KEPT)}")
+        if self.keep not in KEEPS:
+            raise MutationError(f"keep={self.keep}: there are {' and '.join(KEEPS)}")
         node = network.sites.find(self.site)
         blend = _blend(editor.module, node)
         kept = blend.new if self.keep == "new" else blend.old

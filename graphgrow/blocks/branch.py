@@ -1,4 +1,7 @@
-"""Branches beside an operator, whose last linear map starts at zero."""
+"""Branches beside an operator, whose last linear map starts at zero.
+
+That map has no bias: the operator has one where it is of use, and in front of a batch norm none would ever learn.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class ConvBranch(Block):
     ) -> None:
         super().__init__()
         self.first, self.norm, self.activation = first, norm, activation
-        self.last = conv(dims, hidden, outputs, 1)
+        self.last = conv(dims, hidden, outputs, 1, bias=False)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """(N, C, positions...) and (N, D, positions...) -> the shape of y."""
@@ -64,7 +67,7 @@ class PoolBranch(Block):
     ) -> None:
         super().__init__()
         self.pool = _POOLS[dims](window, stride=stride, padding=padding)
-        self.last = conv(dims, inputs, outputs, 1)
+        self.last = conv(dims, inputs, outputs, 1, bias=False)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """(N, C, positions...) and (N, D, positions...) -> the shape of y."""

@@ -2,13 +2,15 @@
 
 The proof is a small abstract interpretation: each value is the block's input itself, exactly zero, or anything else.
 At an addition of the input and something else, the last linear map of that something is set to zero. What comes out
-must be the input itself; otherwise the block is not closed this way.
+must be the input itself; otherwise the block is not closed this way. It holds for finite values: `Region` refuses
+blocks whose operators might overflow.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -17,7 +19,9 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.ops.pointwise import zero_keeping
-from graphgrow.ops.registry import rule_of
+from graphgrow.ops.registry import class_name, rule_of
+from graphgrow.rewrite.memory import memory_roots, written
+from graphgrow.rewrite.neighbours import parameters_of
 
 
 class Known(Enum):
@@ -34,11 +38,20 @@ _VIEWS = (
     "view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous",
     torch.flatten, torch.permute, torch.transpose, torch.reshape, torch.squeeze, torch.unsqueeze,
 )  # fmt: skip
-_MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_NORMS = (
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
+# By exact class: a subclass may do more than its parent. The second linear map is the output of nn.MultiheadAttention.
+_MAPS = (
+    nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
 )  # fmt: skip
+_NORMS = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
+)  # fmt: skip
+_NORM_AND_ACTIVATION = "timm.layers.norm_act.BatchNormAct2d"
 _NOISE = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth", "DropPath")
+# With f'(0) = 0: a map set to zero in front of one would never get a gradient.
+_FLAT_AT_ZERO = (
+    nn.ReLU, nn.ReLU6, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, F.relu, F.relu6, F.relu_, torch.relu, torch.relu_,
+    torch.abs, torch.square, torch.sign, "relu", "relu_", "abs", "square", "sign",
+)  # fmt: skip
 _IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 _IDEMPOTENT_FUNCTIONS: dict[Any, type[nn.Module]] = {
     F.relu: nn.ReLU, torch.relu: nn.ReLU, "relu": nn.ReLU, "relu_": nn.ReLU, torch.relu_: nn.ReLU, F.relu6: nn.ReLU6,
@@ -55,24 +68,57 @@ def close_branches(
 ) -> list[str] | None:
     """The maps and norms that must be zero for a block to pass `stream` on; None where that cannot be shown.
 
+    What is found depends on the structure alone, never on the values of weights.
+
     Args:
         module: the graph.
         nodes: of the block, in graph order.
         stream: the node that flows in.
         result: the node of the block that flows out.
         arriving: what will flow in in the place of `stream`.
-        own: paths of the modules that belong to the block alone and may be set to zero.
+        own: paths of the modules that belong to the block alone; those among them may be set to zero that share no
+            parameter.
     """
+    free = _untied(module, own)
     closed: set[str] = set()
     for _ in range(len(nodes) + 1):
-        known = _interpret(module, nodes, stream, arriving, closed)
-        if known[result] is Known.INPUT:
+        walk = _Walk(module, stream, arriving, lambda node: str(node.target) in closed)
+        walk.through(nodes)
+        if walk.known[result] is Known.INPUT:
             return sorted(closed)
-        found = next((_last_map(module, side, own) for side in _open_sides(nodes, known)), None)
+        found = next((target for side in walk.open_sides for target in _last_map(module, side, free)), None)
         if found is None or found in closed:
             return None
         closed.add(found)
     return None
+
+
+def open_ones(
+    module: fx.GraphModule,
+    nodes: Sequence[fx.Node],
+    stream: fx.Node,
+    result: fx.Node,
+    arriving: fx.Node,
+    closings: Sequence[str],
+) -> list[str]:
+    """Those closings that are still to be set to zero, where others are (or their branch has another zero factor).
+
+    A second zero in a branch, in front of a layer scale of zero say, would leave both without a gradient for ever.
+
+    Args:
+        module: the graph.
+        nodes: as in `close_branches`, and so the others.
+        closings: what that found.
+    """
+    zeros = {node for node in nodes if _is_zero(module, node)}
+    kept = list(closings)
+    for target in closings:
+        rest = set(kept) - {target}
+        walk = _Walk(module, stream, arriving, lambda node, rest=rest: node in zeros or str(node.target) in rest)  # type: ignore[misc]
+        walk.through(nodes)
+        if walk.known[result] is Known.INPUT:
+            kept.remove(target)
+    return kept
 
 
 def set_to_zero(module: nn.Module, path: str) -> None:
@@ -84,55 +130,86 @@ def set_to_zero(module: nn.Module, path: str) -> None:
                 part.get_parameter(name).zero_()
 
 
-def _interpret(
-    module: fx.GraphModule, nodes: Sequence[fx.Node], stream: fx.Node, arriving: fx.Node, closed: Collection[str]
-) -> dict[fx.Node, Known]:
-    known: dict[fx.Node, Known] = {stream: Known.INPUT}
-    for node in nodes:
-        known[node] = _outcome(module, node, known, arriving, closed)
-    return known
+@dataclass
+class _Walk:
+    """One pass of the interpretation through the nodes of a block.
 
+    Attributes:
+        known: what is known of each value.
+        open_sides: what is added to the input, at the additions whose sum is not known to be the input.
+    """
 
-def _outcome(
-    module: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Known], arriving: fx.Node, closed: Collection[str]
-) -> Known:
-    operands = [known.get(used, Known.OTHER) for used in node.args if isinstance(used, fx.Node)]
-    if node.op == "call_module" and str(node.target) in closed:
-        return Known.ZERO
-    if _is(node, _ADDITIONS) and len(operands) == 2 and not node.kwargs:
-        if Known.ZERO in operands:
-            return operands[1 - operands.index(Known.ZERO)] if _same_shape(node, operands) else Known.OTHER
+    module: fx.GraphModule
+    stream: fx.Node
+    arriving: fx.Node
+    closed: Callable[[fx.Node], bool]
+    known: dict[fx.Node, Known] = field(default_factory=dict)
+    open_sides: list[fx.Node] = field(default_factory=list)
+
+    def through(self, nodes: Sequence[fx.Node]) -> None:
+        """Interpret nodes in graph order."""
+        self.known[self.stream] = Known.INPUT
+        roots = memory_roots(nodes, self.module)
+        roots[self.stream] = frozenset({self.stream})
+        for node in nodes:
+            outcome = self._outcome(node)
+            for target in written(node, self.module):
+                over = roots.get(target, frozenset({target}))
+                for value, known in self.known.items():
+                    if known is not outcome and roots.get(value, frozenset({value})) & over:
+                        self.known[value] = Known.OTHER
+            self.known[node] = outcome
+
+    def _of(self, value: Any) -> Known:
+        return self.known.get(value, Known.OTHER) if isinstance(value, fx.Node) else Known.OTHER
+
+    def _outcome(self, node: fx.Node) -> Known:
+        if node.op in ("call_module", "get_attr") and self.closed(node):
+            return Known.ZERO
+        if _is(node, _ADDITIONS):
+            return self._sum(node)
+        if _is(node, _PRODUCTS):
+            return Known.ZERO if Known.ZERO in map(self._of, node.args) else Known.OTHER
+        first = self._of(node.args[0]) if node.args else Known.OTHER
+        if first is Known.ZERO and _keeps_zero(self.module, node):
+            return Known.ZERO
+        if first is Known.INPUT and _keeps_input(self.module, node, self.arriving):
+            return Known.INPUT
         return Known.OTHER
-    if _is(node, _PRODUCTS):
-        return Known.ZERO if Known.ZERO in operands else Known.OTHER
-    first = operands[0] if operands else Known.OTHER
-    if first is Known.ZERO and _keeps_zero(module, node):
-        return Known.ZERO
-    if first is Known.INPUT and _keeps_input(module, node, arriving):
-        return Known.INPUT
-    return Known.OTHER
+
+    def _sum(self, node: fx.Node) -> Known:
+        """A zero leaves the other operand as it is, if that has the shape of the sum: broadcasting would change it."""
+        if len(node.args) != 2 or node.kwargs:
+            return Known.OTHER
+        for zero, kept in (node.args, node.args[::-1]):
+            if self._of(zero) is Known.ZERO and isinstance(kept, fx.Node) and _alike(kept, node):
+                return self._of(kept)
+        for passed, side in (node.args, node.args[::-1]):
+            if self._of(passed) is Known.INPUT and isinstance(side, fx.Node) and self._of(side) is Known.OTHER:
+                self.open_sides.append(side)
+        return Known.OTHER
 
 
-def _same_shape(node: fx.Node, operands: Sequence[Known]) -> bool:
-    """Whether the operand that is not zero has the shape of the sum: broadcasting would change it."""
-    kept = node.args[1 - list(operands).index(Known.ZERO)]
-    assert isinstance(kept, fx.Node)
-    return bool(kept.meta["value"].shape == node.meta["value"].shape)
+def _alike(value: fx.Node, total: fx.Node) -> bool:
+    mine, whole = value.meta["value"], total.meta["value"]
+    return bool(mine.shape == whole.shape and mine.dtype == whole.dtype)
 
 
 def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:
     part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if part is not None and (isinstance(part, nn.Identity) or type(part).__name__ in _NOISE):
+    if part is not None and (type(part) is nn.Identity or type(part).__name__ in _NOISE):
         return True
-    if isinstance(part, _MAPS) and part.bias is None:
+    if type(part) in _MAPS and part._parameters.get("bias") is None:  # type: ignore[union-attr]
         return True
-    return _is(node, _VIEWS) or rule_of(node, part) is zero_keeping
+    if isinstance(part, nn.Hardtanh):
+        return part.min_val <= 0 <= part.max_val
+    return _is(node, _VIEWS) or (node.target is not F.hardtanh and rule_of(node, part) is zero_keeping)
 
 
 def _keeps_input(module: fx.GraphModule, node: fx.Node, arriving: fx.Node) -> bool:
     """Identity, or an idempotent activation of what has just gone through the same one."""
     part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if isinstance(part, nn.Identity):
+    if type(part) is nn.Identity:
         return True
     kind = _idempotent(module, node)
     return kind is not None and kind == _idempotent(module, arriving)
@@ -152,31 +229,53 @@ def _idempotent(module: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | None
     return None if kind is None else (kind,)
 
 
-def _open_sides(nodes: Sequence[fx.Node], known: dict[fx.Node, Known]) -> list[fx.Node]:
-    """At the first addition of the input and something else, that something."""
-    for node in nodes:
-        if _is(node, _ADDITIONS) and len(node.args) == 2:
-            sides = [side for side in node.args if isinstance(side, fx.Node)]
-            states = [known.get(side, Known.OTHER) for side in sides]
-            if sorted(state.name for state in states) == ["INPUT", "OTHER"]:
-                return [sides[states.index(Known.OTHER)]]
-    return []
+def _last_map(module: fx.GraphModule, node: fx.Node, own: Collection[str]) -> list[str]:
+    """The last linear maps or norms in front of a value, behind operators that keep zero and let its gradient through.
+
+    Of a product it is enough to close one factor; that of the first factor comes first.
+    """
+    found, pending = [], [node]
+    while pending:
+        current = pending.pop()
+        if current.op == "call_module" and _can_be_closed(module.get_submodule(str(current.target))):
+            found += [str(current.target)] if str(current.target) in own else []
+            continue
+        if _is(current, _PRODUCTS):
+            pending += [used for used in reversed(current.args) if isinstance(used, fx.Node)]
+        elif _keeps_zero(module, current) and not _is_flat_at_zero(module, current):
+            pending += [used for used in current.args[:1] if isinstance(used, fx.Node)]
+    return found
 
 
-def _last_map(module: fx.GraphModule, node: fx.Node, own: Collection[str]) -> str | None:
-    """The last linear map or norm in front of a value, behind operators that keep zero."""
-    while True:
-        if node.op == "call_module":
-            part = module.get_submodule(str(node.target))
-            affine = isinstance(part, _NORMS) and part._parameters.get("weight") is not None
-            if affine or isinstance(part, _MAPS):
-                return str(node.target) if str(node.target) in own else None
-        if not (_is(node, _PRODUCTS) or _keeps_zero(module, node)):
-            return None
-        sources = [used for used in node.args if isinstance(used, fx.Node) and used.op != "get_attr"]
-        if not sources:
-            return None
-        node = sources[0]
+def _can_be_closed(part: nn.Module) -> bool:
+    """Whether a module puts out zero when its weight and bias are zero."""
+    if class_name(type(part)) == _NORM_AND_ACTIVATION:
+        inner = (part.get_submodule("act"), part.get_submodule("drop"))
+        return part._parameters.get("weight") is not None and all(type(p) is nn.Identity for p in inner)
+    return type(part) in _MAPS or (type(part) in _NORMS and part._parameters.get("weight") is not None)
+
+
+def _is_flat_at_zero(module: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return type(module.get_submodule(str(node.target))) in _FLAT_AT_ZERO
+    return _is(node, _FLAT_AT_ZERO)
+
+
+def _untied(module: fx.GraphModule, paths: Collection[str]) -> set[str]:
+    """The modules among these whose parameters no other node of the graph holds, and that hold none twice."""
+    uses: dict[int, int] = {}
+    for node in module.graph.nodes:
+        for parameter in parameters_of(module, node):
+            uses[id(parameter)] = uses.get(id(parameter), 0) + 1
+    return {path for path in paths if all(uses.get(id(p), 1) == 1 for p in module.get_submodule(path).parameters())}
+
+
+def _is_zero(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node puts out zero with the weights as they are now."""
+    if node.op == "call_module" and not _can_be_closed(module.get_submodule(str(node.target))):
+        return False
+    held = parameters_of(module, node)
+    return bool(held) and not any(p.is_meta or bool(p.any()) for p in held)
 
 
 def _is(node: fx.Node, targets: Collection[Any]) -> bool:

@@ -31,9 +31,11 @@ def exchange(network: Network, editor: Editor, node: fx.Node, module: nn.Module,
     near = next(near_parameters(network.module, node), None)
     device = network.inputs.device if near is None else near.device
     known = {id(parameter) for parameter in editor.module.parameters()}
-    for parameter in module.parameters():
-        if id(parameter) not in known:
-            parameter.data = parameter.data.to(device=device, dtype=node.meta["value"].dtype)
+    for part in module.modules():
+        for key, parameter in part._parameters.items():
+            if parameter is not None and id(parameter) not in known:
+                moved = parameter.detach().to(device=device, dtype=node.meta["value"].dtype)
+                part._parameters[key] = nn.Parameter(moved)
     mine = editor.node(node.name)
     path = str(node.target)
     calls = [other for other in network.module.graph.nodes if other.op == "call_module" and other.target == node.target]

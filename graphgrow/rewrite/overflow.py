@@ -26,7 +26,7 @@ _NEVER_NEGATIVE = {
     "square", "abs", "exp", "exp2", "sigmoid", "softplus", "softmax", "relu", "relu6", "hardsigmoid", "var", "std",
     "norm", "vector_norm",
 }  # fmt: skip
-_DEPTH = 16  # steps back to which a sign is followed
+_DEPTH = 8  # steps back to which a sign is followed
 
 
 def first_overflowing(nodes: Iterable[fx.Node], sources: Collection[fx.Node]) -> fx.Node | None:
@@ -71,9 +71,10 @@ def _positive(value: Any, depth: int = _DEPTH) -> bool:
     if not isinstance(value, fx.Node) or not depth:
         return False
     name = _name(value)
-    if name == "add" and len(value.args) == 2:
+    if name == "add" and len(value.args) == 2 and not value.kwargs:
+        first, second = value.args
         return any(
-            _positive(a, depth - 1) and _not_negative(b, depth - 1) for a, b in (value.args, reversed(value.args))
+            _positive(a, depth - 1) and _not_negative(b, depth - 1) for a, b in ((first, second), (second, first))
         )
     if name in ("clamp", "clip", "clamp_min"):
         return _lower_limit(value) > 0
@@ -90,7 +91,7 @@ def _not_negative(value: Any, depth: int = _DEPTH) -> bool:
         return True
     if name == "pow" and len(value.args) == 2:
         return isinstance(value.args[1], int) and value.args[1] % 2 == 0
-    if name == "add" and len(value.args) == 2:
+    if name == "add" and len(value.args) == 2 and not value.kwargs:
         return all(_not_negative(term, depth - 1) for term in value.args)
     if name == "mul" and len(value.args) == 2:
         return value.args[0] is value.args[1] or all(_not_negative(factor, depth - 1) for factor in value.args)

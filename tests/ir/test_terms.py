@@ -250,3 +250,26 @@ def test_long_chains_of_unions_are_compressed() -> None:
     root = find(spaces[0])
     assert all(find(space) is root for space in spaces)
     assert spaces[0].bound is root
+
+
+def test_a_concatenation_that_grows_along_a_network_stays_flat() -> None:
+    """x = cat([x, new]) three thousand times: no deeper than it is long, and nothing counts it again each time."""
+    spaces = [Space(2) for _ in range(3000)]
+    term: Term = spaces[0]
+    for space in spaces[1:]:
+        term = Concat((term, space))
+    assert term.size == 6000
+    assert list(leaves(term)) == spaces
+    assert normal(term) == Concat(tuple(spaces))
+
+
+def test_an_axis_that_is_cut_part_by_part_is_followed_without_recursion() -> None:
+    """Each cut binds what is left to a part and a rest, two thousand deep."""
+    units = [Space(1) for _ in range(2000)]
+    rest = whole = Space(2000)
+    for unit in units[:-1]:
+        rest.bound = Concat((unit, tail := Space(rest.size - 1)))
+        rest = tail
+    rest.bound = units[-1]
+    assert list(leaves(whole)) == units
+    assert normal(whole) == Concat(tuple(units))
