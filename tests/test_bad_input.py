@@ -89,7 +89,7 @@ def test_what_cannot_be_captured(name: str) -> None:
 
 # mutations -> what the error says
 MUTATIONS: dict[str, tuple[Any, type[gg.GraphGrowError], str]] = {
-    "an unknown pass": ("grow(0)", gg.MutationError, "there are split, widen"),
+    "an unknown pass": ("grow(0)", gg.MutationError, r"there are .*split, .*widen"),
     "no parentheses": ("widen", gg.MutationError, "cannot read 'widen'"),
     "an unknown group": ("widen(conv9, extra=1)", gg.MutationError, "no channel group `conv9`"),
     "a near miss": ("widen(00, extra=1)", gg.MutationError, "did you mean"),
@@ -106,6 +106,37 @@ MUTATIONS: dict[str, tuple[Any, type[gg.GraphGrowError], str]] = {
     "a single copy": ("split(0, copies=1)", gg.MutationError, "at least 2"),
     "units without brackets": ("split(0, units=1)", gg.MutationError, "list in brackets"),
     "an open bracket": ("split(0, units=[1)", gg.MutationError, "bracket"),
+    "an unknown site": ("deepen(9)", gg.MutationError, "there is no site `9`"),
+    "a site that is near": ("deepen(00)", gg.MutationError, "did you mean"),
+    "an unknown kind": ("deepen(2, kind=huge)", gg.MutationError, "there are auto, conv, mlp"),
+    "a kind that does not fit": ("deepen(2, kind=mlp)", gg.Declined, r"does not fit maps of shape \(2, 4, 6, 6\)"),
+    "tokens are wanted": ("deepen(2, kind=attention)", gg.Declined, "does not fit maps"),
+    "nothing to copy": ("deepen(2, kind=copy)", gg.Declined, "through weights of its own"),
+    "a negative width": ("deepen(2, kind=conv, hidden=-1)", gg.MutationError, "hidden=-1"),
+    "a cycle": ("add-skip(2, target=0)", gg.Declined, "a cycle would arise"),
+    "a skip to itself": ("add-skip(2, target=2)", gg.GraphGrowError, "itself"),
+    "maps to features": ("add-skip(2, target=4)", gg.Declined, "cannot be added"),
+    "no target": ("add-skip(2)", gg.MutationError, "lacks target"),
+    "a branch beside a norm": ("add-branch(1)", gg.Declined, "no convolution or linear map"),
+    "a branch of another kind": ("add-branch(0, kind=mlp)", gg.Declined, "does not fit a Conv2d"),
+    "a gate between shapes": ("add-branch(0, kind=identity)", gg.Declined, r"\(2, 3, 8, 8\) and \(2, 4, 6, 6\)"),
+    "a smaller kernel": ("enlarge-kernel(0, to=1)", gg.MutationError, r"has a kernel of \(3, 3\)"),
+    "another parity": ("enlarge-kernel(0, to=4)", gg.Declined, "parity"),
+    "a kernel of a linear map": ("enlarge-kernel(4, to=5)", gg.Declined, "no convolution"),
+    "an unknown activation": ("swap-activation(2, to=blue)", gg.MutationError, "there are relu"),
+    "the same activation": ("swap-activation(2, to=relu)", gg.MutationError, "one already"),
+    "no activation": ("swap-activation(0, to=gelu)", gg.Declined, "no activation"),
+    "nothing to settle": ("settle-activation(2)", gg.Declined, "no blend"),
+    "a blend on its way": (
+        ["swap-activation(2, to=gelu)", "settle-activation(2)"],
+        gg.Declined,
+        "share s of the new activation is 0",
+    ),
+    "two swaps of one": (
+        ["swap-activation(2, to=gelu)", "swap-activation(2, to=silu)"],
+        gg.Declined,
+        "settle-activation first",
+    ),
     "the second of two": (["widen(0, extra=1)", "widen(4, extra=1)"], gg.Declined, "a model output"),
 }
 
