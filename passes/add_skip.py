@@ -32,7 +32,8 @@ class AddSkip(Mutation):
 
     Where shapes agree it is the value itself behind a scalar gate that starts at 0. Otherwise it is a linear map that
     starts at zero, without a gate: 1x1 on maps, pooled to the target's resolution where that falls by whole numbers,
-    else interpolated. What read the target reads the sum. Exact in eval and train mode.
+    else interpolated; resolutions that are equal must stay so for inputs of other sizes. What read the target reads
+    the sum. Exact in eval and train mode.
 
     Attributes:
         source: the site that is read, in front of the target.

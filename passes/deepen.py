@@ -16,8 +16,10 @@ from graphgrow.blocks.residual import AttentionBlock, ConvBlock, IdentityLayer, 
 from graphgrow.blocks.style import Style
 from graphgrow.errors import Declined, GraphGrowError, MutationError
 from graphgrow.ir.editor import Editor
+from graphgrow.ir.terms import leaves
+from graphgrow.ir.value import Value
 from graphgrow.rewrite.channels import Channels, Layout
-from graphgrow.rewrite.closing import close_branches, set_to_zero
+from graphgrow.rewrite.closing import close_branches, open_ones, set_to_zero
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.junctions import junctions
@@ -79,6 +81,8 @@ class Deepen(Mutation):
             raise MutationError(f"kind={self.kind}: there are {', '.join(KINDS)}")
         if self.hidden < 0 or self.heads < 0:
             raise MutationError(f"hidden={self.hidden}, heads={self.heads}: a number of units or 0 is wanted")
+        if (self.hidden and self.kind not in ("auto", "conv", "mlp")) or (self.heads and self.kind != "attention"):
+            raise MutationError(f"{self}: `hidden` is for conv and mlp, `heads` for kind=attention")
         insertion = Insertion(network, editor, self.site, self.name, generator)
         if self.kind == "copy":
             _copy(network, insertion, self.site)
@@ -107,6 +111,7 @@ class Deepen(Mutation):
         heads = self.heads or next(h for h in range(8, 0, -1) if count % h == 0 and (count // h >= 16 or h == 1))
         if count % heads:
             raise MutationError(f"heads={heads} does not divide the width {count} of `{self.site}`")
+        _refuse_sequence_first(network, network.sites.find(self.site))
         causal = _causal(network)
         return lambda: AttentionBlock(count, heads, _feature_norm(style, channels), causal)
 
@@ -130,8 +135,7 @@ def _causal(network: Network) -> bool:
     seen = set()
     for node in network.module.graph.nodes:
         part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        called = getattr(node.target, "__name__", "") == "scaled_dot_product_attention"
-        if not called and type(part).__name__ != "ScaledDotProductAttention":
+        if not _attends(network, node):
             if node.target in (
                 "masked_fill",
                 "masked_fill_",
@@ -143,12 +147,30 @@ def _causal(network: Network) -> bool:
             ):
                 raise Declined(f"`{node.name}` masks the model's attention; use kind=copy, which keeps its masks")
             continue
-        if len(node.args) > 3 or node.kwargs.get("attn_mask") is not None:
+        if (node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")) is not None:
             raise Declined(f"`{node.name}` has an attention mask; use kind=copy, which keeps it")
-        seen.add(bool(node.kwargs.get("is_causal") or getattr(part, "is_causal", False)))
+        given = node.args[5] if len(node.args) > 5 else node.kwargs.get("is_causal")
+        seen.add(bool(given or getattr(part, "is_causal", False)))
     if len(seen) > 1:
         raise Declined("some of the model's attentions are causal and some are not; use kind=copy")
     return seen == {True}
+
+
+def _attends(network: Network, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return type(network.module.get_submodule(str(node.target))).__name__ == "ScaledDotProductAttention"
+    return getattr(node.target, "__name__", "") == "scaled_dot_product_attention"
+
+
+def _refuse_sequence_first(network: Network, site: fx.Node) -> None:
+    """Decline where the model's own attention takes the site's first axis for the sequence, not for the batch."""
+    facts = network.analysis.facts
+    first = facts[site].output.axes[0]
+    for node in network.module.graph.nodes:
+        if _attends(network, node) and isinstance(node.args[0], fx.Node):
+            query = facts[node.args[0]].output
+            if isinstance(query, Value) and [*leaves(query.axes[-2])] == [*leaves(first)] != []:
+                raise Declined("attention wants tokens (N, L, C), and here the first axis is the sequence")
 
 
 def _copyable(network: Network, path: str) -> bool:
@@ -191,7 +213,7 @@ def _copy(network: Network, insertion: Insertion, path: str) -> None:
         result = insertion.inline(gate, [copied.result, region.result], f"{insertion.path}_gate")
     else:
         result = copied.result
-        for target in closings:
+        for target in open_ones(insertion.editor.module, region.nodes, stream, region.result, region.result, closings):
             set_to_zero(insertion.editor.module, insertion.path + target.removeprefix(path))
     insertion.carry_on(region.result, result)
 

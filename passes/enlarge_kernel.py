@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import check_shapes
 from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.tensors import laid_out_like
 
 _CLASSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -59,7 +60,7 @@ class EnlargeKernel(Mutation):
         module: Any = editor.module.get_submodule(path)  # all six classes have the same fields
         rings = tuple((new - old) // 2 for old, new in zip(module.kernel_size, sizes, strict=True))
         old = module.weight
-        editor.set_tensor(_names(editor.module, old), _ringed(old.detach(), rings))
+        editor.set_tensor(_names(editor.module, old), laid_out_like(_ringed(old.detach(), rings), old))
         padding: Any = module.padding
         if padding == "valid":
             padding = (0,) * len(rings)
@@ -116,13 +117,13 @@ def _ringed(tensor: torch.Tensor, rings: tuple[int, ...], value: float = 0.0) ->
     return F.pad(tensor, [side for ring in reversed(rings) for side in (ring, ring)], value=value)
 
 
-def _both_sides(module: Any, rings: tuple[int, ...]) -> list[int]:
+def _both_sides(module: Any, rings: tuple[int, ...]) -> Sequence[int]:
     """Torch's private copy of the padding, for the modes that pad with other values than zeros."""
     if module.padding == "same":
         before = module._reversed_padding_repeated_twice
         extra = [d * r for d, r in zip(module.dilation, rings, strict=True) for _ in (0, 1)]
         return [a + b for a, b in zip(before, reversed(extra), strict=True)]
-    return [p for p in reversed(module.padding) for _ in (0, 1)]
+    return tuple(p for p in reversed(module.padding) for _ in (0, 1))
 
 
 def _carry(state: torch.Tensor, order: int, rings: tuple[int, ...]) -> torch.Tensor:

@@ -342,7 +342,7 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
     model = nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
     graph = gg.trace(model.to(dtype), torch.randn(4, 5).to(dtype))
     mutations = list(graph.mutations())
-    assert len(mutations) == 4
+    assert {type(mutation).name for mutation in mutations} >= {"widen", "split", "deepen", "add-branch"}
     for mutation in mutations:
         grown = gg.apply(graph, mutation)
         assert {parameter.dtype for parameter in grown.module.parameters()} == {dtype}

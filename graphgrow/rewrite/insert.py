@@ -10,13 +10,14 @@ import torch
 from torch import fx, nn
 
 from graphgrow.blocks.block import Block
-from graphgrow.capture.inplace import is_inplace
-from graphgrow.errors import Declined, StructureError
+from graphgrow.errors import StructureError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.meta import MetaRunner, to_meta, values_of
+from graphgrow.rewrite.memory import overwritten
 from graphgrow.rewrite.neighbours import near_parameters
 from graphgrow.rewrite.network import Network, Step, placeholder_values
 from graphgrow.rewrite.sites import STACK
+from graphgrow.rewrite.tensors import laid_out_like
 
 
 class Insertion:
@@ -39,8 +40,8 @@ class Insertion:
         self.network, self.editor, self._generator = network, editor, generator
         self.site = editor.node(network.sites.find(site).name)
         self.path = fresh_path(editor.module, site, name)
-        around = self.site.meta.get(STACK) or {}
-        self._around = {key: item for key, item in around.items() if not f"{item[0]}.".startswith(f"{site}.")}
+        around, path = self.site.meta.get(STACK) or {}, site.partition("@")[0]
+        self._around = {key: item for key, item in around.items() if not f"{item[0]}.".startswith(f"{path}.")}
         self._cursor = self.site
         self._created: dict[fx.Node, None] = {}
         self._moved: dict[str, str] = {}
@@ -61,6 +62,10 @@ class Insertion:
         made = made.to_empty(device="cpu")
         made.start(self._generator)
         made = made.to(device=device, dtype=dtype)
+        near = [p for p in near_parameters(self.editor.module, self.site) if p.dim() in (4, 5)][:1]
+        for tensor in made.parameters():
+            if near and tensor.dim() == near[0].dim():  # channels_last, where that is how the neighbour lies
+                tensor.data = laid_out_like(tensor.detach(), near[0])
         return made.train(self.editor.module.training)
 
     def inline(self, block: Block, inputs: Sequence[fx.Node], path: str = "") -> fx.Node:
@@ -91,8 +96,10 @@ class Insertion:
         raise AssertionError("a block without a result")
 
     def add(self, op: str, target: Any, args: Any, kwargs: Any = None, path: str = "") -> fx.Node:
-        """One new node behind the last one."""
+        """One new node behind the last one; behind all inputs of the model, where that is one of them."""
         graph = self.editor.module.graph
+        while self._cursor.op == "placeholder" and self._cursor.next.op == "placeholder":
+            self._cursor = self._cursor.next
         with graph.inserting_after(self._cursor):
             node = graph.create_node(op, target, tuple(args), dict(kwargs or {}))
         node.meta[STACK] = {**self._around, path: (path, Block)} if path else dict(self._around)
@@ -106,7 +113,7 @@ class Insertion:
 
     def readable(self, node: fx.Node) -> fx.Node:
         """A node of the copy that may be read far behind it: where it is overwritten in place, a clone from before."""
-        if not _overwritten(node, self.editor.module):
+        if not overwritten(node, self.editor.module):
             return node
         cursor, self._cursor = self._cursor, node
         clone = self.add("call_method", "clone", (node,))
@@ -158,7 +165,7 @@ def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 def check_shapes(network: Network, editor: Editor) -> None:
-    """Run every node of the copy on the meta device; values that were there before must keep their shapes.
+    """Run every node of the copy on the meta device; values that were there before must keep shape and dtype.
 
     Raises:
         StructureError: if an operator fails on what it is given, or a shape is another.
@@ -177,8 +184,11 @@ def check_shapes(network: Network, editor: Editor) -> None:
             except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
                 raise StructureError(f"`{node.name}` ({node.target}) fails behind the insertion: {error}") from error
         was, now = before.get(node.name), node.meta["value"]
-        if isinstance(was, torch.Tensor) and isinstance(now, torch.Tensor) and was.shape != now.shape:
-            raise StructureError(f"`{node.name}` has shape {tuple(now.shape)} where it had {tuple(was.shape)}")
+        if not isinstance(was, torch.Tensor) or not isinstance(now, torch.Tensor):
+            continue
+        if (was.shape, was.dtype) != (now.shape, now.dtype):
+            found, wanted = (f"shape {tuple(t.shape)} and {t.dtype}" for t in (now, was))
+            raise StructureError(f"`{node.name}` has {found} where it had {wanted}")
 
 
 def fresh_path(module: nn.Module, site: str, name: str) -> str:
@@ -198,41 +208,3 @@ def _exists(module: nn.Module, owner: str, field: str) -> bool:
         return hasattr(module.get_submodule(owner), field)
     except AttributeError:  # torch's word for a path that does not exist
         return False
-
-
-def _overwritten(node: fx.Node, module: nn.Module) -> bool:
-    """Whether an operator behind the node writes into its memory, by itself or through a view of it."""
-    pending, seen = [node], {node}
-    while pending:
-        for user in pending.pop().users:
-            if user in seen:
-                continue
-            seen.add(user)
-            if is_inplace(user, module):
-                return True
-            if user.op in ("call_method", "call_function") and not _computes_anew(user):
-                pending.append(user)
-    return False
-
-
-def _computes_anew(node: fx.Node) -> bool:
-    """Arithmetic, which never returns a view."""
-    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
-    return name in ("add", "mul", "sub", "truediv", "cat", "matmul", "linear", "relu", "gelu", "softmax", "clone")
-
-
-def refuse_unbatched(network: Network, node: fx.Node) -> None:
-    """Decline at values that are not computed from the model's inputs.
-
-    Raises:
-        Declined: if no input reaches the node.
-    """
-    pending, seen = [node], {node}
-    while pending:
-        current = pending.pop()
-        if current.op == "placeholder":
-            return
-        following = [n for n in current.all_input_nodes if n not in seen]
-        seen.update(following)
-        pending.extend(following)
-    raise Declined(f"`{network.sites.name(node)}` does not depend on the model's inputs")

@@ -73,7 +73,7 @@ class TensorGrowth:
                 elif fill is not Fill.COPY:
                     self._fill(new, before, growth, occurrence, shape, generator)
         new = new * self.scale if self.scale != 1.0 else new
-        return _laid_out_like(new, old)
+        return laid_out_like(new, old)
 
     def _fill(
         self,
@@ -152,7 +152,7 @@ class TensorGrowth:
         return new * factors.reshape(shape).to(new.device, new.dtype)
 
 
-def _laid_out_like(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+def laid_out_like(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     """The tensor in the memory format of its predecessor."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     layout = formats.get(old.dim())

@@ -1,0 +1,38 @@
+"""The tables go between the marks, and the words around them stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools.bench.page import filled, section
+from tools.bench.results import Results, Rows
+
+PAGE = "# Speed\n\nWords.\n\n<!-- a -->\nold\n<!-- end of a -->\n\nMore.\n\n<!-- b -->\n<!-- end of b -->\nEnd.\n"
+
+
+def test_each_section_is_put_between_its_marks() -> None:
+    once = filled(PAGE, {"a": "| x\\1 |", "b": "new"})
+    assert once == (
+        "# Speed\n\nWords.\n\n<!-- a -->\n\n| x\\1 |\n\n<!-- end of a -->\n\nMore.\n\n"
+        "<!-- b -->\n\nnew\n\n<!-- end of b -->\nEnd.\n"
+    )
+    assert filled(once, {"a": "| x\\1 |"}) == once
+
+
+def test_a_section_without_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="no `<!-- c -->`"):
+        filled(PAGE, {"c": "text"})
+
+
+def test_a_section_names_every_command_and_each_circumstance_once() -> None:
+    versions = {"torch": "2", "torchvision": "3", "onnxruntime": "4", "python": "5", "source": "abc"}
+    machine = {"cores": 2, "processor": "P", "memory_gib": 1.5, "threads": 1, "system": "S"}
+    runs = [{"command": f"python {name}", "versions": versions, "machine": machine} for name in ("one", "two")]
+
+    def show(rows: Rows) -> str:
+        return f"{len(rows)} rows"
+
+    assert section(Results(runs, [{"run": 0}, {"run": 1}]), show) == (
+        "2 rows\n\n    python one\n    python two\n\nMeasured with torch 2, torchvision 3, onnxruntime 4, python 5, "
+        "sources abc, on 2 cores of P, 1.5 GiB, 1 thread of torch, S."
+    )

@@ -1,0 +1,33 @@
+"""The digest of the sources changes with what is in them, and with nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tools.sweep.versions import source_digest, versions_for
+
+
+def test_the_digest_follows_names_and_contents(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    (first / "inner").mkdir(parents=True)
+    second.mkdir()
+    (first / "inner" / "x.py").write_text("1")
+    before = source_digest([first, second])
+    assert len(before) == 12
+    (first / "notes.txt").write_text("not a source")
+    assert source_digest([first, second]) == before
+    (first / "inner" / "x.py").write_text("2")
+    changed = source_digest([first, second])
+    assert changed != before
+    (first / "inner" / "x.py").rename(first / "x.py")
+    moved = source_digest([first, second])
+    assert moved not in (before, changed)
+    (first / "x.py").rename(second / "x.py")
+    assert source_digest([first, second]) not in (before, changed, moved)
+
+
+def test_each_model_states_what_it_depends_on() -> None:
+    own, foreign, factory = (versions_for(name) for name in ("graphgrow:mlp", "torchvision:resnet18", "a.b:c"))
+    assert set(own) == set(factory) == {"torch", "source"}
+    assert set(foreign) == {"torch", "source", "torchvision"}
+    assert own["source"] != factory["source"] == foreign["source"]  # the reference models' sources

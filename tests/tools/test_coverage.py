@@ -1,0 +1,38 @@
+"""The command: rows for whatever is named, and nothing done twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "coverage.py"
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_second_call_does_what_is_missing(tmp_path: Path) -> None:
+    plain = ("graphgrow:nothing", "--out", "out/c.md")
+    first = run(tmp_path, *plain)
+    assert first.returncode == 0, first.stderr
+    assert "1 of 1 models to do" in first.stdout
+    data = json.loads((tmp_path / "out" / "c.json").read_text(encoding="utf-8"))
+    assert [row["model"] for row in data["rows"]] == ["graphgrow:nothing"]
+    assert "not captured: ModelError: there is no graphgrow:nothing" in (tmp_path / "out" / "c.md").read_text("utf-8")
+    assert "0 of 1 models to do" in run(tmp_path, *plain, "--keep-stale").stdout
+    assert "1 of 1 models to do" in run(tmp_path, *plain, "--keep-stale", "--no-resume").stdout
+
+
+def test_mistakes_on_the_command_line_end_it(tmp_path: Path) -> None:
+    nothing = run(tmp_path, "--out", "c.md")
+    assert nothing.returncode
+    assert "name models, or --families" in nothing.stderr
+    size = run(tmp_path, "graphgrow:mlp", "--input-size", "large", "--out", "c.md")
+    assert size.returncode
+    assert "'large' is neither small nor own" in size.stderr
+    assert not (tmp_path / "c.md").exists()

@@ -1,0 +1,85 @@
+"""Every pass on its own: what it offers, what it declines, and whether what it does preserves the function."""
+
+from __future__ import annotations
+
+import gc
+import random
+import re
+import tempfile
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import graphgrow as gg
+from tools.sweep.journal import Journal
+from tools.sweep.options import Options
+from tools.sweep.outcome import DEFECTS, Outcome, attempt, compared, one_line, raised
+from tools.sweep.subject import Subject
+
+_QUOTED = re.compile(r"`[^`]*`")
+_SHAPE = re.compile(r"[(\[]\d+(, ?\d+)*,?[)\]]")
+_LARGE = re.compile(r"(?<![\w.])\d{2,}(?![\w.])")
+
+
+def try_passes(subject: Subject, options: Options, journal: Journal) -> None:
+    """List every pass of the registry, try its mutations or a sample of them, export some of those."""
+    tried: list[gg.Mutation] = []
+    for pass_name in gg.pass_names():
+        for mutation in _sampled(subject, pass_name, options, journal):
+            journal.begin(str(mutation))
+            outcome = attempt(partial(_tried, subject.graph, mutation, options))
+            journal.end("mutation", of=pass_name, **vars(outcome))
+            tried.append(mutation)
+            gc.collect()  # graph modules hold circles
+    chance = random.Random(f"{options.seed}:onnx")
+    for mutation in chance.sample(tried, min(options.onnx, len(tried))):
+        journal.begin(f"ONNX of {mutation}")
+        outcome = attempt(partial(_exported, subject.graph, mutation, options))
+        journal.end("onnx", **vars(outcome))
+
+
+def _sampled(subject: Subject, pass_name: str, options: Options, journal: Journal) -> list[gg.Mutation]:
+    """The mutations of one pass that are tried, in the order of the sites."""
+    journal.begin(f"sites of {pass_name}")
+    try:
+        offered = subject.graph.mutations(pass_name)
+        mutations, refusals = list(offered), offered.refusals
+    except DEFECTS as error:
+        journal.end("pass", of=pass_name, offered=0, refusals={}, **vars(raised(error)))
+        return []
+    counts = Counter(general(refusal.reason, refusal.site) for refusal in refusals)
+    journal.end("pass", of=pass_name, offered=len(mutations), refusals=dict(counts))
+    if not options.sites or len(mutations) <= options.sites:
+        return mutations
+    # A chance of its own for each pass: a new pass does not change what is drawn of the others.
+    places = random.Random(f"{options.seed}:{pass_name}").sample(range(len(mutations)), options.sites)
+    return [mutations[place] for place in sorted(places)]
+
+
+def general(reason: str, site: str) -> str:
+    """A reason without names, shapes and large numbers, so that equal reasons are counted together."""
+    text = _QUOTED.sub("`…`", reason.replace(f"`{site}`", "`…`"))
+    text = re.sub(rf"(?<![\w.]){re.escape(site)}(?![\w.:])", "`…`", text) if site else text
+    return one_line(_LARGE.sub("N", _SHAPE.sub("(…)", text)).replace(" (at `…`)", ""))
+
+
+def _tried(graph: gg.Graph, mutation: gg.Mutation, options: Options) -> Outcome:
+    return compared(graph, gg.apply(graph, mutation, seed=options.seed), options.batch_sizes, options.seed)
+
+
+def _exported(graph: gg.Graph, mutation: gg.Mutation, options: Options) -> Outcome:
+    return exported(graph, gg.apply(graph, mutation, seed=options.seed))
+
+
+def exported(base: gg.Graph, grown: gg.Graph) -> Outcome:
+    """Whether onnxruntime computes what torch does; where the export fails, whether the base's fails as well."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            record = gg.export_onnx(grown, Path(folder) / "grown.onnx")
+        except gg.ExportError as error:
+            try:
+                gg.export_onnx(base, Path(folder) / "base.onnx")
+            except gg.ExportError as own:
+                return Outcome("refused", f"the base model as well: {one_line(str(own))}")
+            return Outcome("wrong", one_line(str(error)))
+    return Outcome("parity", "", record.max_error / record.bound if record.bound else 0.0)

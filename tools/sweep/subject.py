@@ -1,0 +1,124 @@
+"""The model of a row: built, captured at a small size, and described."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.store.names import KNOWN_SOURCES, build
+from tools.sweep.options import Options
+
+SMALLEST, STEP = 64, 32
+Inputs = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A captured model.
+
+    Attributes:
+        name: as on the command line.
+        model: what was captured.
+        args: what it was captured with.
+        graph: the capture.
+    """
+
+    name: str
+    model: nn.Module
+    args: Inputs
+    graph: gg.Graph
+
+    @property
+    def known(self) -> bool:
+        """Whether `gg.load` can build it by name."""
+        return self.name.partition(":")[0] in KNOWN_SOURCES
+
+
+def prepare(name: str, options: Options) -> Subject:
+    """Build a model and capture it, at the smallest size that can be captured if that is asked for.
+
+    Raises:
+        ModelError: if there is no such model.
+        CaptureError: if no size can be captured; the error of the last one, the model's own.
+    """
+    torch.manual_seed(options.seed)
+    model, example = build(name)
+    model = model.to(options.device)
+    refusal: gg.CaptureError | None = None
+    for args in candidates(name, example, options):
+        on_device = tuple(arg.to(options.device) for arg in args)
+        try:
+            graph = gg.trace(model, on_device)
+        except gg.CaptureError as error:
+            refusal = error
+            continue
+        subject = Subject(name, model, on_device, graph)
+        return dataclasses.replace(subject, graph=dataclasses.replace(graph, base=name)) if subject.known else subject
+    assert refusal is not None
+    raise refusal
+
+
+def candidates(name: str, example: Inputs | None, options: Options) -> Iterator[Inputs]:
+    """The inputs to try to capture with, first to last.
+
+    Raises:
+        CaptureError: if the model has no example of its own and none was given.
+    """
+    generator = torch.Generator().manual_seed(options.seed)
+    if options.input:
+        yield (torch.randn(options.input, generator=generator),)
+        return
+    if example is None:
+        raise gg.CaptureError(f"{name} has no example inputs of its own; give --input with their shape")
+    if not _is_image(example):
+        yield tuple(arg[torch.arange(options.batch) % len(arg)] for arg in example)
+        return
+    *_, own = example[0].shape
+    for size in image_sizes(own, options.input_size):
+        shape = (options.batch, *example[0].shape[1:-2], size, size)
+        yield (torch.randn(shape, generator=generator),)
+
+
+def image_sizes(own: int, wanted: str) -> list[int]:
+    """Edge lengths to try, ascending: multiples of 32 from 64 up, and the model's own last.
+
+    Args:
+        own: the model's own.
+        wanted: "small", "own" or a number.
+    """
+    if wanted == "small":
+        return [*range(SMALLEST, own, STEP), own]
+    return [own if wanted == "own" else int(wanted)]
+
+
+def _is_image(example: Inputs) -> bool:
+    """One tensor of floats, square in its last two axes: images, or videos."""
+    first = example[0]
+    return len(example) == 1 and first.is_floating_point() and first.dim() >= 4 and first.shape[-1] == first.shape[-2]
+
+
+def describe(subject: Subject) -> dict[str, Any]:
+    """How it was captured, how large it is, what can grow, and why the rest cannot."""
+    graph = subject.graph
+    free = {group.space for group in graph.groups if group.frozen is None}
+    values = {value for value in graph.analysis.parameters.values() if not value.buffer}
+    sizes = {value: math.prod(term.size for term in value.axes) for value in values}
+    growing = sum(size for value, size in sizes.items() if any(value.axes_with(space) for space in free))
+    return {
+        "input": " and ".join("x".join(map(str, arg.shape)) for arg in subject.args),
+        "way": graph.way,
+        "modes": " and ".join(sorted(graph.modes)),
+        "nodes": len(graph.module.graph.nodes),
+        "parameters": graph.parameter_count,
+        "growable": growing / max(graph.parameter_count, 1),
+        "frozen": dict(Counter(group.frozen.text for group in graph.groups if group.frozen)),
+        "unknown": dict(Counter(graph.analysis.unknown.values())),
+    }

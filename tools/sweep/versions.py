@@ -1,0 +1,39 @@
+"""What a row was made with, so that rows from older sources are seen."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+
+
+def versions_for(model: str) -> dict[str, str]:
+    """Versions of torch and (for its models) torchvision, and a digest of graphgrow's sources.
+
+    The reference models' sources count for `graphgrow:` models alone.
+    """
+    source = model.partition(":")[0]
+    packages = ["graphgrow", "graphgrow.passes", *(["graphgrow.models"] if source == "graphgrow" else [])]
+    found = {"torch": version("torch"), "source": source_digest([_folder(package) for package in packages])}
+    if source == "torchvision":
+        found["torchvision"] = version("torchvision")
+    return found
+
+
+def source_digest(folders: list[Path]) -> str:
+    """12 hexadecimal digits over the names and the contents of all Python files below some folders."""
+    digest = hashlib.sha256()
+    for number, folder in enumerate(folders):
+        for path in sorted(folder.rglob("*.py")):
+            data = path.read_bytes()
+            digest.update(f"{number}/{path.relative_to(folder).as_posix()}:{len(data)}\n".encode())
+            digest.update(data)
+    return digest.hexdigest()[:12]
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
