@@ -31,7 +31,11 @@ from graphgrow.errors import (
 if TYPE_CHECKING:
     from graphgrow.bench.runtime import benchmark as benchmark
     from graphgrow.bench.runtime import compare as compare
-    from graphgrow.export.source import export_source as export_source
+    from graphgrow.bulk.grow_to import Grown as Grown
+    from graphgrow.bulk.grow_to import grow_to as grow_to
+    from graphgrow.bulk.scale import ScalePlan as ScalePlan
+    from graphgrow.bulk.scale import plan_scale as plan_scale
+    from graphgrow.bulk.scale import scale as scale
     from graphgrow.export.to_onnx import export_onnx as export_onnx
     from graphgrow.graph import Graph as Graph
     from graphgrow.rewrite.apply import apply as apply
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from graphgrow.rewrite.ledger import Ledger as Ledger
     from graphgrow.rewrite.registry import pass_names as pass_names
     from graphgrow.rewrite.text import parse_mutation as parse_mutation
+    from graphgrow.source.write import export_source as export_source
     from graphgrow.stage.run import run_stage as run_stage
     from graphgrow.store.folder import load as load
     from graphgrow.store.folder import save as save
@@ -52,20 +57,25 @@ __version__ = "0.1.0"
 # Loaded when first asked for, so that `import graphgrow` stays quick.
 _HOMES = {
     "Graph": "graph",
+    "Grown": "bulk.grow_to",
     "Ledger": "rewrite.ledger",
     "Mutation": "rewrite.contract",
+    "ScalePlan": "bulk.scale",
     "Verdict": "verification.verdict",
     "apply": "rewrite.apply",
     "benchmark": "bench.runtime",
     "compare": "bench.runtime",
     "export_onnx": "export.to_onnx",
-    "export_source": "export.source",
+    "grow_to": "bulk.grow_to",
+    "export_source": "source.write",
     "load": "store.folder",
     "parse_mutation": "rewrite.text",
     "pass_names": "rewrite.registry",
+    "plan_scale": "bulk.scale",
     "replay": "store.tracing",
     "run_stage": "stage.run",
     "save": "store.folder",
+    "scale": "bulk.scale",
     "trace": "store.tracing",
     "verify": "verification.verify",
 }
@@ -77,6 +87,7 @@ __all__ = [
     "ExportError",
     "Graph",
     "GraphGrowError",
+    "Grown",
     "Ledger",
     "LedgerError",
     "ModelError",
@@ -84,6 +95,7 @@ __all__ = [
     "MutationError",
     "NotPreserved",
     "OptimizerError",
+    "ScalePlan",
     "StructureError",
     "Unsupported",
     "Verdict",
@@ -92,12 +104,15 @@ __all__ = [
     "compare",
     "export_onnx",
     "export_source",
+    "grow_to",
     "load",
     "parse_mutation",
     "pass_names",
+    "plan_scale",
     "replay",
     "run_stage",
     "save",
+    "scale",
     "trace",
     "verify",
 ]

@@ -86,7 +86,13 @@ def capture(
         why = f": {failures[other]}" if other in failures else ""
         notes.append(f"in {other} mode this model has another graph{why}; this one holds for {present} mode alone")
     kept = "train" if alive else present
-    module = _assemble(model, graphs[kept], tracers[kept], graphs["eval"] if alive else None)
+    try:
+        module = _assemble(model, graphs[kept], tracers[kept], graphs["eval"] if alive else None)
+    except SyntaxError as error:
+        raise CaptureError(
+            f"{type(model).__name__} cannot be written as code ({error.msg}: {(error.text or '').strip()}); "
+            "rename submodules that are called by a keyword of Python"
+        ) from error
     _copy_modes(model, module)
     return Capture(module, inputs, "fx", modes, tuple(notes))
 

@@ -46,6 +46,10 @@ def rebuild(graph: fx.Graph, source: nn.Module, constants: dict[str, Any], name:
             owner, _, field = target.rpartition(".")
             attributes[target] = getattr(source.get_submodule(owner), field)
     module = fx.GraphModule(attributes, graph, name)
+    for target in [str(node.target) for node in graph.nodes if node.op == "get_attr"]:
+        owner, _, field = target.rpartition(".")
+        if target not in constants and field in source.get_submodule(owner)._non_persistent_buffers_set:
+            module.get_submodule(owner)._non_persistent_buffers_set.add(field)
     module.train(source.training)
     return module
 
@@ -92,17 +96,7 @@ class Editor:
         """What stands in a slot; None where an argument was left out."""
         if slot.on_module:
             return getattr(self.module.get_submodule(str(node.target)), slot.path[0])
-        value: Any = node.args if slot.path[0] == "args" else node.kwargs
-        for key in slot.path[1:]:
-            if isinstance(value, fx.Node):
-                return value
-            if isinstance(value, slice):
-                value = getattr(value, key)
-            elif isinstance(value, dict):
-                value = value.get(key)
-            else:
-                value = value[key]
-        return value
+        return argument_at(node, slot.path)
 
     def set(self, node: fx.Node, slot: Slot, value: Any) -> None:
         """Put a value into a slot."""
@@ -135,6 +129,21 @@ class Editor:
                         copies[id(tensor)] = new
                         copies[id(new)] = new
                     store[name] = copies[id(tensor)]
+
+
+def argument_at(node: fx.Node, path: tuple[Any, ...]) -> Any:
+    """The argument of a node at a path; a node that computes a container of it whole, if one stands on the way."""
+    value: Any = node.args if path[0] == "args" else node.kwargs
+    for key in path[1:]:
+        if isinstance(value, fx.Node):
+            return value
+        if isinstance(value, slice):
+            value = getattr(value, key)
+        elif isinstance(value, dict):
+            value = value.get(key)
+        else:
+            value = value[key]
+    return value
 
 
 def _matching(parent: nn.Module, child: nn.Module) -> Iterable[tuple[str, nn.Module]]:

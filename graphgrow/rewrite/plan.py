@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from torch import fx
+
 from graphgrow.errors import Declined
-from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind
+from graphgrow.ir.editor import argument_at
+from graphgrow.ir.facts import Contraction, Extent, NodeFacts, Normalisation, NormKind
 from graphgrow.ir.flow import Clash, Fill, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, children, normal
@@ -71,6 +74,7 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind) -> Plan:
     touching = analysis.touching(space)
     for facts in touching:
         _check_shape(facts, space)
+        _check_sizes(analysis, facts, space)
     search = _Search(Plan(units, kind), touching)
     start = 0
     for _ in range(4 * len(touching) + 4):
@@ -178,6 +182,22 @@ def _check_shape(facts: NodeFacts, space: Space) -> None:
             raise Declined(f"a tensor has this axis twice (at `{site}`)")
         if any(_squared(value.axes[axis], space) for axis in axes):
             raise Declined(f"an axis is a product of this axis with itself (at `{site}`)")
+
+
+def _check_sizes(analysis: Analysis, facts: NodeFacts, space: Space) -> None:
+    """Sizes that another node computes as a whole: each must follow the axis by itself, for it cannot be restated."""
+    for size in facts.sizes:
+        if size.slot.on_module or not any(occurrences(term, space) for term in size.terms):
+            continue
+        source = argument_at(facts.node, size.slot.path)
+        known = analysis.facts[source].output if isinstance(source, fx.Node) else None
+        if not isinstance(known, tuple):
+            continue
+        part = known[size.slot.path[-1]]
+        follows = isinstance(part, Extent) and [normal(t) for t in part.terms] == [normal(t) for t in size.terms]
+        if not follows:
+            site = facts.module_path or facts.node.name
+            raise Declined(f"the sizes of `{site}` are computed as a whole by `{source}` and cannot follow")
 
 
 def _squared(term: Term, space: Space) -> bool:

@@ -213,7 +213,7 @@ def test_a_leaf_is_kept_and_freezes_what_it_touches() -> None:
         group = graph.group("first")
         assert group.frozen is not None
         assert group.frozen.node == "odd"
-        assert list(graph.mutations()) == []
+        assert [*graph.mutations("widen"), *graph.mutations("split")] == []
 
 
 class Options(nn.Module):
@@ -242,3 +242,36 @@ def test_numbers_stay_free_and_options_are_fixed() -> None:
         graph.module(x, mask=torch.ones(4))
     flipped = gg.trace(model, (x,), {"flip": True, "mask": torch.ones(4)})
     assert torch.equal(flipped.module(x, 1.0, x[0], True), model(x, 1.0, x[0], True))
+
+
+def test_a_submodule_called_by_a_keyword_is_refused() -> None:
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleDict({"in": nn.Linear(3, 4)})
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.parts["in"](x)
+            return result
+
+    with pytest.raises(gg.CaptureError, match="rename submodules"):
+        gg.trace(Keyword(), torch.randn(2, 3))
+
+
+def test_buffers_stay_persistent_or_not() -> None:
+    class Tables(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 4)
+            self.register_buffer("kept", torch.randn(4))
+            self.register_buffer("made", torch.randn(4), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.linear(x) + self.kept * self.made
+            return result
+
+    model = Tables()
+    graph = gg.trace(model, torch.randn(2, 3))
+    grown = gg.apply(graph, "deepen(linear, kind=mlp)")
+    assert set(graph.module.state_dict()) == set(model.state_dict())
+    assert {name for name in grown.module.state_dict() if "deepen" not in name} == set(model.state_dict())

@@ -144,3 +144,16 @@ def test_planning_over_many_norms_takes_work_in_proportion(monkeypatch: pytest.M
             assert len(graph.mutations("widen")) == 1
         work[depth] = len(calls)
     assert work[40] < 10 * work[5]
+
+
+def test_sizes_computed_as_a_whole_are_seen_before_growing() -> None:
+    """`x.shape[:-1] + (4, 2)` restates a size that no editing of literals reaches: it is not offered."""
+
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        h = m.first(x)
+        return m.last(h.reshape(h.shape[:-1] + (4, 2)).flatten(-2))
+
+    graph = gg.trace(Forward(forward, first=nn.Linear(3, 8), last=nn.Linear(8, 2)), torch.randn(2, 3))
+    mutations = graph.mutations("widen")
+    assert list(mutations) == []
+    assert any("computed as a whole by `add`" in refusal.reason for refusal in mutations.refusals)

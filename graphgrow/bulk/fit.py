@@ -1,0 +1,182 @@
+"""How the tensors and settings of a grown graph go into a model of another class's own code."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from graphgrow.bulk.demands import listed
+from graphgrow.bulk.lineage import renamed
+from graphgrow.errors import Unsupported
+from graphgrow.ir.facts import Normalisation
+from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.sites import scope_of
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What goes where.
+
+    Attributes:
+        names: by name of each parameter and buffer of the model that is loaded, that of the grown graph's.
+        settings: by path of an attribute (`norm.eps`), the value that it must have.
+        untouched: the model's tensors that its forward does not use, and that the graph does not have.
+    """
+
+    names: Mapping[str, str]
+    settings: Mapping[str, float]
+    untouched: tuple[str, ...]
+
+    @classmethod
+    def of(cls, grown: Network, target: Network, model: nn.Module, paths: Mapping[str, str]) -> Fit:
+        """Match every tensor of the model with one of the grown graph, by name, shape and dtype.
+
+        Args:
+            grown: the graph with the model's shapes.
+            target: the model, captured.
+            model: the model.
+            paths: by path of a block of the model, the path of the grown graph's block in its place.
+
+        Raises:
+            Unsupported: names the first tensors that do not match, and why.
+        """
+        mine, used = _all_tensors(grown.module), _all_tensors(target.module)
+        stored = set(model.state_dict())
+        names: dict[str, str] = {}
+        untouched: list[str] = []
+        faults: list[str] = []
+        for name, tensor in _all_tensors(model).items():
+            key = renamed(name, paths)
+            if key in mine and (name in stored or tensor.is_meta):
+                names[name] = key
+                fault = _difference(name, tensor, mine[key])
+                faults += [] if fault is None else [fault]
+            elif tensor.is_meta:
+                faults.append(f"`{name}` has no values: it is on the meta device and the graph does not have it")
+            elif name in used and name in stored:
+                faults.append(f"`{name}` {tuple(tensor.shape)} of the target is not in the graph")
+            elif name in stored:
+                untouched.append(name)
+        taken = {id(mine[key]) for key in names.values()}
+        for key, parameter in grown.module.named_parameters():
+            if id(parameter) not in taken:
+                faults.append(f"`{key}` {tuple(parameter.shape)} of the graph is not in the target")
+        faults += _torn(model, names, mine)
+        if faults:
+            raise Unsupported(f"the target does not fit: {listed(faults)}. It must be a larger model of the same class")
+        return cls(names, _settings(grown, target, model, paths), tuple(untouched))
+
+    def load(self, grown: Network, model: nn.Module) -> None:
+        """Write tensors and settings into the model, in place; tensors on the meta device get memory first."""
+        _materialise(model, grown.inputs.device)
+        sources, targets = _all_tensors(grown.module), _all_tensors(model)
+        with torch.no_grad():
+            for name, key in self.names.items():
+                targets[name].copy_(sources[key])
+        for place, value in self.settings.items():
+            path, _, attribute = place.rpartition(".")
+            setattr(model.get_submodule(path), attribute, value)
+
+    def hand_over(self, optimizer: Optimizer, grown: Network, model: nn.Module) -> None:
+        """Let an optimizer over the grown graph's parameters train the model's instead, its state unchanged."""
+        sources, targets = _all_tensors(grown.module), _all_tensors(model)
+        heirs: dict[int, dict[int, torch.Tensor]] = {}
+        for name, key in self.names.items():
+            heirs.setdefault(id(sources[key]), {})[id(targets[name])] = targets[name]
+        for group in optimizer.param_groups:
+            group["params"] = [heir for p in group["params"] for heir in heirs.get(id(p), {id(p): p}).values()]
+        for parameter in [p for p in optimizer.state if id(p) in heirs]:
+            state = optimizer.state.pop(parameter)
+            for heir in heirs[id(parameter)].values():
+                optimizer.state[heir] = {key: _moved(value, heir) for key, value in state.items()}
+
+
+def _all_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
+
+
+def _difference(name: str, wanted: torch.Tensor, present: torch.Tensor) -> str | None:
+    if wanted.shape != present.shape:
+        return f"`{name}` has shape {tuple(wanted.shape)} in the target and {tuple(present.shape)} in the grown graph"
+    if wanted.dtype != present.dtype:
+        return f"`{name}` is {wanted.dtype} in the target and {present.dtype} in the graph; convert one of them first"
+    return None
+
+
+def _torn(model: nn.Module, names: Mapping[str, str], mine: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    """Tensors that the model ties and the graph holds apart."""
+    first: dict[int, str] = {}
+    for name, tensor in _all_tensors(model).items():
+        other = first.setdefault(id(tensor), name)
+        if name not in names or other not in names:
+            continue
+        left, right = mine[names[other]], mine[names[name]]
+        if left is not right and not torch.equal(left, right):
+            yield f"the target ties `{other}` and `{name}`, which the graph holds apart"
+
+
+def _settings(grown: Network, target: Network, model: nn.Module, paths: Mapping[str, str]) -> dict[str, float]:
+    """The eps of every norm of the model that is another in the grown graph."""
+    found: dict[str, float] = {}
+    theirs = dict(grown.module.named_modules(remove_duplicate=False))
+    for path, module in model.named_modules(remove_duplicate=False):
+        mine = theirs.get(renamed(path, paths))
+        if type(mine) is type(module) and hasattr(module, "eps") and mine.eps != module.eps:  # type: ignore[union-attr]
+            found[f"{path}.eps"] = mine.eps  # type: ignore[union-attr]  # torch types it as a tensor
+    for mine, wanted in zip(_functional_norms(grown), _functional_norms(target), strict=False):
+        if mine[1].eps_value != wanted[1].eps_value:
+            found[_attribute(model, wanted[0], wanted[1].eps_value)] = mine[1].eps_value
+    return found
+
+
+def _functional_norms(network: Network) -> Iterator[tuple[str, Normalisation]]:
+    """The norms that are called as functions, with the path of the module in whose forward that is."""
+    for facts in network.analysis.facts.values():
+        for norm in facts.normalisations:
+            if norm.eps is not None and not norm.eps.on_module:
+                yield scope_of(facts.node), norm
+
+
+def _attribute(model: nn.Module, path: str, value: float) -> str:
+    """Where a module keeps the eps that it hands to a functional norm.
+
+    Raises:
+        Unsupported: if not exactly one of its attributes has that value.
+    """
+    module = model.get_submodule(path)
+    found = [name for name, item in vars(module).items() if isinstance(item, float) and item == value]
+    if len(found) != 1:
+        raise Unsupported(
+            f"the eps {value:g} of the norm in `{path}` must change, but {len(found)} attributes of it have that "
+            "value; keep it in one attribute of the module, as self.eps"
+        )
+    return f"{path}.{found[0]}"
+
+
+def _materialise(model: nn.Module, device: torch.device) -> None:
+    """Give memory to what is on the meta device; what is tied stays tied."""
+    twins: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        stores: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for store in stores:
+            for name, tensor in store.items():
+                if tensor is None or not tensor.is_meta:
+                    continue
+                if id(tensor) not in twins:
+                    new = torch.empty_like(tensor, device=device)
+                    parameter = isinstance(tensor, nn.Parameter)
+                    twins[id(tensor)] = nn.Parameter(new, requires_grad=tensor.requires_grad) if parameter else new
+                store[name] = twins[id(tensor)]
+
+
+def _moved(state: Any, parameter: torch.Tensor) -> Any:
+    """A copy of one entry of optimizer state, beside the parameter where it has its shape."""
+    if not isinstance(state, torch.Tensor):
+        return copy.copy(state)
+    return state.to(parameter.device, copy=True) if state.shape == parameter.shape else state.clone()

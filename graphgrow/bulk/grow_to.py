@@ -1,0 +1,239 @@
+"""gg.grow_to: grow a model into the shapes of a larger sibling, and load the result into that."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils import _pytree as pytree
+
+from graphgrow.bulk.demands import Demand, demands
+from graphgrow.bulk.fit import Fit
+from graphgrow.bulk.lineage import Lineage
+from graphgrow.capture.trace import capture
+from graphgrow.errors import Declined, NotPreserved, Unsupported
+from graphgrow.graph import Graph
+from graphgrow.rewrite.apply import apply
+from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.text import parse_mutation
+from graphgrow.verification.copies import double_module, double_network, refill
+
+TOLERANCE = 1e-10
+"""Admitted error relative to the largest output, in float64."""
+
+SLACK = 32.0
+"""Admitted multiple of the rounding noise of the growth itself, where a model computes parts in a narrower type."""
+
+NOISE = 1e-5
+"""What may count as rounding noise at most, relative to the largest output."""
+
+FLOOR = 1e-3
+"""The largest output counts as at least this, as behind a head of zeros; the lively weights are for such models."""
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A model grown into a larger sibling; prints what was done.
+
+    Attributes:
+        graph: the grown graph; it shares no tensor with `model`.
+        model: the target, which now computes what the graph computes.
+        mutations: that were applied, in order.
+        settings: attributes of the model that were changed (`norm.eps`): no state_dict holds them, so that whoever
+            builds the model anew must set them again.
+        untouched: names of the model's tensors that its forward does not use; they are as they were.
+        max_error: the largest error of the model's outputs in float64, relative to the largest of them.
+    """
+
+    graph: Graph
+    model: nn.Module
+    mutations: tuple[Mutation, ...]
+    settings: Mapping[str, float]
+    untouched: tuple[str, ...]
+    max_error: float
+
+    def __str__(self) -> str:
+        head = (
+            f"grown to {type(self.model).__name__} with {self.graph.parameter_count:,} parameters by "
+            f"{len(self.mutations)} mutations; largest error {self.max_error:.1e} of the largest output"
+        )
+        lines = [head, *(f"  {mutation}" for mutation in self.mutations)]
+        alike: dict[tuple[str, float], list[str]] = {}
+        for place, value in self.settings.items():
+            alike.setdefault((place.rpartition(".")[2], value), []).append(place.rpartition(".")[0])
+        for (attribute, value), paths in alike.items():
+            lines += [f"set, since no state_dict holds it: {attribute} = {value:.6g} of {', '.join(paths)}"]
+        if self.untouched:
+            lines += [f"left as they were, since nothing uses them: {', '.join(self.untouched)}"]
+        return "\n".join(lines)
+
+
+def grow_to(
+    graph: Graph,
+    target_model: nn.Module,
+    seed: int = 0,
+    optimizer: Optimizer | None = None,
+    leaves: Sequence[type[nn.Module] | str] = (),
+) -> Grown:
+    """Grow a model into the shapes of a larger one of the same class, and load the result into that.
+
+    Training then goes on in code of one's own, with the larger model and its state_dict. The target is captured with
+    the graph's example inputs; what is wider in it is widened (heads and head widths by the target's own numbers), and
+    blocks of which it has more are copies that start as identity, spread evenly (Wu et al., "LLaMA Pro", 2024). The
+    growth is carried out in float64 first, on the graph's weights and on lively random ones, and the target's own
+    code is compared with the graph; nothing is changed before that has passed.
+
+    The larger model's own constants must be those of the smaller one, or attributes called eps: a norm's eps follows
+    (it is set on the target's modules), attention's default scale does not. So give the target more heads of the same
+    width, not wider ones.
+
+    Args:
+        graph: the small model; it is not changed.
+        target_model: the larger one, of any values; loaded in place. On the meta device it gets memory first, on the
+            device of the graph's inputs.
+        seed: of the fresh weights.
+        optimizer: SGD, Adam or AdamW over the parameters of the graph; carried over in place, to the parameters of
+            `target_model`.
+        leaves: as they were given to `gg.trace` for the small model.
+
+    Returns:
+        The grown graph, the target model, and what was done.
+
+    Raises:
+        Unsupported: if the shapes cannot be reached; names the first parameters that do not fit, and why.
+        NotPreserved: if the target's own code computes something else, with the measured error.
+        CaptureError: if the target cannot be captured as the graph was.
+        OptimizerError: as `gg.apply`.
+    """
+    _refuse_empty(graph, target_model)
+    growth = _Growth.of(graph, target_model, seed, leaves)
+    max_error = growth.measured()
+    grown = growth.carried_out(graph, optimizer)
+    fit = growth.fit(grown, target_model)
+    fit.load(grown, target_model)
+    if optimizer is not None:
+        fit.hand_over(optimizer, grown, target_model)
+    return Grown(grown, target_model, growth.mutations, fit.settings, fit.untouched, max_error)
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """The way from a graph to its target: found once, carried out on several copies."""
+
+    graph: Graph
+    model: nn.Module
+    target: Network
+    lineage: Lineage
+    wider: tuple[Demand, ...]
+    mutations: tuple[Mutation, ...]
+    seed: int
+
+    @classmethod
+    def of(cls, graph: Graph, model: nn.Module, seed: int, leaves: Sequence[type[nn.Module] | str]) -> _Growth:
+        """Find the mutations; raises as `grow_to`."""
+        device = next(model.parameters()).device
+        args, kwargs = graph.inputs.sample(seed, device=device)
+        found = capture(model, args, kwargs, leaves)
+        target = Network(found.module, found.inputs)
+        lineage = Lineage.of(graph, target, model.state_dict())
+        wider = demands(graph, target, lineage.origins)
+        texts = [f"widen({demand.group}, extra={demand.extra})" for demand in wider]
+        # widths first: copies made after that have the grown shapes
+        texts += [f"deepen({site}, kind=copy)" for site in lineage.sites]
+        return cls(graph, model, target, lineage, tuple(wider), tuple(map(parse_mutation, texts)), seed)
+
+    def carried_out(self, graph: Graph, optimizer: Optimizer | None = None) -> Graph:
+        try:
+            return apply(graph, self.mutations, seed=self.seed, optimizer=optimizer)
+        except Declined as declined:
+            asking = next((w.name for w in self.wider if f"widen({w.group}," in str(declined)), None)
+            text = "" if asking is None else f"`{asking}` of the target asks for what this graph cannot do: "
+            raise Unsupported(f"{text}{declined}") from declined
+
+    def fit(self, grown: Graph, model: nn.Module) -> Fit:
+        return Fit.of(grown, self.target, model, self.lineage.paths(grown, self.target))
+
+    def measured(self) -> float:
+        """The target's own code against the graph, in float64, on the graph's weights and on lively ones.
+
+        Weights that hide everything behind a head of zeros would pass any test; the lively ones do not.
+
+        Raises:
+            NotPreserved: if the outputs differ by more than rounding.
+        """
+        own = double_network(self.graph)
+        return max(self._error(own), self._error(refill(own, self.seed)))
+
+    def _error(self, small: Graph) -> float:
+        grown = self.carried_out(small)
+        model = _placed(double_module(self.model), small.inputs.device)
+        self.fit(grown, model).load(grown, model)
+        args, kwargs = small.inputs.sample(self.seed)
+        before, exact, after = (_outputs(module, args, kwargs) for module in (small.module, grown.module, model))
+        scale = max(FLOOR, _largest(before))
+        if not math.isfinite(scale):
+            raise NotPreserved("the outputs are not finite, so that nothing can be compared; restore the weights first")
+        noise, error = _gap(before, exact), _gap(before, after)
+        if noise > NOISE * scale:
+            raise NotPreserved(f"the growth itself changes the outputs by {noise:.2g}, where they reach {scale:.2g}")
+        bound = max(TOLERANCE * scale, SLACK * noise)
+        if not error <= bound:
+            raise NotPreserved(
+                f"{type(self.model).__name__} with the grown weights differs from the graph by {error:.2g}, where the "
+                f"outputs reach {scale:.2g} and {bound:.2g} is allowed: {self._suspicion()}"
+            )
+        return error / scale
+
+    def _suspicion(self) -> str:
+        stretched = next((demand for demand in self.wider if demand.label == "head_width"), None)
+        if stretched is None:
+            return "its own code depends on a size, or on a constant that is another than in the small model"
+        return (
+            f"`{stretched.group}` grows, and attention scales by its width; give the target more heads of the same "
+            "width instead"
+        )
+
+
+def _refuse_empty(graph: Graph, model: nn.Module) -> None:
+    """What is no pair of a graph with weights and a model with parameters of the same dtypes."""
+    if not isinstance(model, nn.Module):
+        raise Unsupported(f"the target is {type(model).__name__}; grow_to wants an nn.Module")
+    if next(model.parameters(), None) is None:
+        raise Unsupported(f"the target {type(model).__name__} has no parameters; build it first")
+    if any(parameter.is_meta for parameter in graph.module.parameters()):
+        raise Unsupported("the graph is on the meta device and has no weights to keep; trace a model that has")
+    mine, theirs = ({p.dtype for p in module.parameters() if p.is_floating_point()} for module in (graph.module, model))
+    if mine != theirs:
+        left, right = (", ".join(sorted(str(dtype) for dtype in dtypes)) for dtypes in (theirs, mine))
+        raise Unsupported(f"the target's parameters are {left} and the graph's {right}; convert one of them first")
+
+
+def _placed(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module on that device; one without data stays as it is, and gets memory there when it is loaded."""
+    return module if any(parameter.is_meta for parameter in module.parameters()) else module.to(device)
+
+
+def _outputs(module: nn.Module, args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """The floating-point outputs in eval mode."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        result = module.eval()(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+    leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    return [leaf for leaf in leaves if leaf.is_floating_point()]
+
+
+def _largest(outputs: Sequence[torch.Tensor]) -> float:
+    return max((float(output.abs().max()) for output in outputs), default=0.0)
+
+
+def _gap(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> float:
+    """The largest difference; infinite where number or shapes of the outputs are others."""
+    if [output.shape for output in before] != [output.shape for output in after]:
+        return math.inf
+    return _largest([a - b for a, b in zip(after, before, strict=True)])

@@ -1,0 +1,131 @@
+"""Which block of a graph each block of a larger sibling descends from, where the sibling has more of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from graphgrow.bulk.stages import Modules, Stage, ancestors, numbered
+from graphgrow.errors import Unsupported
+from graphgrow.rewrite.network import Network
+
+Family = tuple[str, str]  # a parent's path, and what stands before the number in the names of its children
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The copies that give a graph as many blocks as its target has.
+
+    Attributes:
+        families: the sequences of blocks that are longer in the target, or named otherwise.
+        sites: the graph's blocks to copy, one path for each copy.
+        origins: by path of a block of the target, the path of the graph's block that it descends from.
+    """
+
+    families: tuple[Family, ...]
+    sites: tuple[str, ...]
+    origins: Mapping[str, str]
+
+    @classmethod
+    def of(cls, graph: Network, target: Network, names: Iterable[str]) -> Lineage:
+        """Compare the paths of both.
+
+        The blocks of one family are taken in runs whose results have one shape (a resolution, a width); the k-th run
+        of the graph becomes the k-th one of the target.
+
+        Args:
+            graph: to be grown.
+            target: the larger sibling, captured.
+            names: of the target's tensors.
+
+        Raises:
+            Unsupported: if the runs cannot be told from each other, or a run has no block that can be copied.
+        """
+        ours, wanted = list(graph.module.state_dict()), list(names)
+        gone = next(iter(_families(wanted, ours)), None)
+        families = tuple(_families(ours, wanted))
+        if gone is not None and gone not in families:
+            raise Unsupported(f"the target has fewer blocks `{_pattern(gone)}` than the graph; nothing can shrink")
+        if not families:
+            return cls((), (), {})
+        mine, theirs = Modules(graph), Modules(target)
+        sites: list[str] = []
+        origins: dict[str, str] = {}
+        for family in families:
+            left, right = mine.family(*family), theirs.family(*family)
+            if not left:
+                raise Unsupported(
+                    f"the target has more modules `{_pattern(family)}`, which are layers and no blocks that hold "
+                    "layers, so that no copy of one starts as identity"
+                )
+            if len(left) != len(right):
+                raise Unsupported(
+                    f"the blocks `{_pattern(family)}` come in {len(right)} runs of one shape in the target and in "
+                    f"{len(left)} here; the target must have the same sequence of shapes, each as long or longer"
+                )
+            for own, larger in zip(left, right, strict=True):
+                copied = _copied(own, larger)
+                counts = Counter(copied)
+                sites += copied
+                line = [member.path for member in own.members for _ in range(1 + counts[member.path])]
+                origins.update(zip((member.path for member in larger.members), line, strict=True))
+        return cls(families, tuple(sites), origins)
+
+    def paths(self, grown: Network, target: Network) -> dict[str, str]:
+        """By path of a block of the target, the path of the grown graph's block in the same place.
+
+        Args:
+            grown: the graph after the copies were made.
+            target: as for `of`.
+        """
+        if not self.families:
+            return {}
+        mine, theirs = Modules(grown), Modules(target)
+        return {
+            place: path
+            for family in self.families
+            for place, path in zip(_paths(theirs.family(*family)), _paths(mine.family(*family)), strict=True)
+        }
+
+
+def renamed(name: str, paths: Mapping[str, str]) -> str:
+    """A module path or tensor name with the path of the block that it lies in replaced."""
+    around = next((path for path in reversed(list(ancestors(name))) if path in paths), None)
+    return name if around is None else paths[around] + name.removeprefix(around)
+
+
+def _families(ours: Iterable[str], theirs: Iterable[str]) -> Iterable[Family]:
+    """The families of which the target has a member that the graph does not have."""
+    present = {path for name in ours for path in ancestors(name.rpartition(".")[0])}
+    known = {numbered(path) for path in present}
+    found: dict[Family, None] = {}
+    for name in theirs:
+        missing = next((path for path in ancestors(name.rpartition(".")[0]) if path not in present), None)
+        family = None if missing is None else numbered(missing)
+        if family is not None and family in known:
+            found[family] = None
+    return found
+
+
+def _copied(own: Stage, wanted: Stage) -> list[str]:
+    """The sites of the copies that make a stage as long as the target's."""
+    copies = len(wanted) - len(own)
+    if copies < 0:
+        raise Unsupported(f"`{own.name}` has {len(own)} blocks and the target {len(wanted)}; nothing can shrink")
+    if copies and not own.residual:
+        reason = own.members[-1].reason or "its copy would need a gate, which the target does not have"
+        raise Unsupported(
+            f"`{own.name}` has {len(own)} blocks and the target {len(wanted)}, but none can be copied: {reason}; "
+            "start from a model with a residual block there"
+        )
+    return own.spread(copies)
+
+
+def _paths(stages: Iterable[Stage]) -> list[str]:
+    return [member.path for stage in stages for member in stage.members]
+
+
+def _pattern(family: Family) -> str:
+    parent, prefix = family
+    return f"{parent}.{prefix}N" if parent else f"{prefix}N"

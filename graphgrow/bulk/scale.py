@@ -1,0 +1,265 @@
+"""gg.scale: every width and every depth of a model times a factor, as ordinary mutations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch.optim import Optimizer
+
+from graphgrow.bulk.stages import Modules
+from graphgrow.errors import Declined, MutationError, Unsupported
+from graphgrow.graph import Graph
+from graphgrow.ir.editor import Editor
+from graphgrow.ir.terms import Product, Space, Term, children, leaves, normal
+from graphgrow.rewrite.apply import apply
+from graphgrow.rewrite.contract import Mutation, Refusal
+from graphgrow.rewrite.groups import Group
+from graphgrow.rewrite.text import parse_mutation
+
+MULTIPLE = 8
+"""Widths are rounded up to a multiple of this, those of at least twice as many units."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One width or one stage that grows.
+
+    Attributes:
+        name: of the channel group, or of the stage (`layer1.0 to layer1.1`).
+        before: units or blocks before.
+        after: units or blocks after.
+        unit: "units" or "blocks".
+    """
+
+    name: str
+    before: int
+    after: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class ScalePlan:
+    """What `scale` would do; prints as a table of what grows, and what does not and why.
+
+    Attributes:
+        growths: what grows, widths first.
+        mutations: that bring it about, in order: `gg.apply(graph, plan.mutations)`.
+        refusals: what does not grow, and why.
+        parameters: number of scalar parameters before and after.
+    """
+
+    growths: tuple[Growth, ...]
+    mutations: tuple[Mutation, ...]
+    refusals: tuple[Refusal, ...]
+    parameters: tuple[int, int]
+
+    def __str__(self) -> str:
+        widths = sum(growth.unit == "units" for growth in self.growths)
+        before, after = self.parameters
+        head = (
+            f"{widths} widths and {len(self.growths) - widths} depths grow, "
+            f"from {before:,} to {after:,} parameters ({len(self.mutations)} mutations):"
+        )
+        wide = max((len(line.name) for line in self.growths), default=0)
+        lines = [f"  {g.name:<{wide}} {g.before:>6} -> {g.after} {g.unit}" for g in self.growths]
+        if not self.refusals:
+            return "\n".join([head, *lines])
+        wide = max(len(refusal.site) for refusal in self.refusals)
+        reasons = [f"  {refusal.site:<{wide}}  {refusal.reason}" for refusal in self.refusals]
+        return "\n".join([head, *lines, "", f"{len(self.refusals)} do not:", *reasons])
+
+
+def scale(
+    graph: Graph,
+    width: float = 1.0,
+    depth: float = 1.0,
+    multiple: int | None = None,
+    seed: int = 0,
+    optimizer: Optimizer | None = None,
+    share: bool = True,
+) -> Graph:
+    """Grow every width of a model by one factor and every depth by another; the function is preserved.
+
+    Each channel group of n units gets round(n * width), rounded up to a multiple, by `widen`. Of the factors of one
+    axis a single one grows, else the axis would by width^2: of attention the heads and not their width (with rotary
+    embeddings and attention's default scale the width cannot), of grouped convolutions and group norms the groups.
+    Each stage of n blocks (`layer1.0`, `layer1.1`, ...) gets round(n * depth), by copies that stand evenly spread
+    behind the blocks that can be copied and start as identity (Wu et al., "LLaMA Pro", 2024).
+
+    Widths grow first, so that the copies have the grown shapes already: otherwise each copy would bring groups of its
+    own to widen. What cannot grow stays as it is; `plan_scale` tells beforehand what does not, and why.
+
+    Args:
+        graph: the parent, which is not changed.
+        width: factor on the widths, at least 1.
+        depth: factor on the depths, at least 1.
+        multiple: what the widths are rounded up to, factors of an axis (heads, groups) aside; by default 8 for groups
+            of at least 16 units, and 1 for smaller ones.
+        seed: of the fresh weights.
+        optimizer: SGD, Adam or AdamW over the parent's parameters, carried over in place.
+        share: as for `gg.apply`.
+
+    Returns:
+        The grown graph, whose ledger holds the mutations one by one.
+
+    Raises:
+        MutationError: if a factor is below 1, or the multiple is.
+        Unsupported: if nothing at all can grow, with the reasons.
+        OptimizerError: as `gg.apply`.
+    """
+    plan = plan_scale(graph, width, depth, multiple)
+    if not plan.mutations and (width > 1 or depth > 1):
+        raise Unsupported(f"nothing grows with width={width:g} and depth={depth:g}. {plan}")
+    return apply(graph, plan.mutations, seed=seed, optimizer=optimizer, share=share)
+
+
+def plan_scale(graph: Graph, width: float = 1.0, depth: float = 1.0, multiple: int | None = None) -> ScalePlan:
+    """What `scale` would do, and what would not grow and why; nothing is changed and no data is moved.
+
+    Args:
+        graph: the parent.
+        width: as for `scale`.
+        depth: as for `scale`.
+        multiple: as for `scale`.
+
+    Raises:
+        MutationError: as `scale`.
+    """
+    for name, factor in (("width", width), ("depth", depth)):
+        if not math.isfinite(factor) or factor < 1:
+            raise MutationError(f"{name}={factor:g}: a factor of at least 1 is wanted; models do not shrink")
+    if multiple is not None and multiple < 1:
+        raise MutationError(f"multiple={multiple}: a whole number of at least 1 is wanted")
+    trial = _Trial(graph)
+    if width > 1:
+        trial.widen(width, multiple)
+    if depth > 1:
+        trial.deepen(depth)
+    return trial.plan()
+
+
+class _Trial:
+    """The mutations tried out one after the other, on a copy of the graph that holds no data."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = _without_data(graph)
+        self._parameters = graph.parameter_count
+        self._growths: list[Growth] = []
+        self._mutations: list[Mutation] = []
+        self._refusals: list[Refusal] = []
+
+    def plan(self) -> ScalePlan:
+        parameters = (self._parameters, self._graph.parameter_count)
+        return ScalePlan(tuple(self._growths), tuple(self._mutations), tuple(self._refusals), parameters)
+
+    def widen(self, factor: float, multiple: int | None) -> None:
+        axes = _Axes(self._graph)
+        grown: dict[Space, str] = {}
+        # heads before head widths, of which they are the better choice
+        for group in sorted(self._graph.groups, key=lambda group: group.space.label != "heads"):
+            wanted = _rounded(group.size * factor, axes.multiple(group, multiple))
+            other = next((grown[space] for space in axes.beside.get(group.space, ()) if space in grown), None)
+            if group.frozen is not None:
+                self._refuse(group.name, f"frozen: {group.frozen}")
+            elif other is not None:
+                self._refuse(group.name, f"a factor of an axis of which `{other}` grows")
+            elif wanted <= group.size:
+                self._refuse(group.name, f"{group.size} units times {factor:g} round to {group.size}")
+            elif self._try(group.name, [f"widen({group.name}, extra={wanted - group.size})"]):
+                grown[group.space] = group.name
+                self._growths.append(Growth(group.name, group.size, wanted, "units"))
+
+    def deepen(self, factor: float) -> None:
+        stages = Modules(self._graph).stages()
+        if not stages:
+            self._refuse(
+                "depth", "no sequence of blocks was found: modules `blocks.0`, `blocks.1`, ... that hold others"
+            )
+        for stage in stages:
+            wanted = _rounded(len(stage) * factor, 1)
+            if wanted == len(stage):
+                self._refuse(stage.name, f"{len(stage)} blocks times {factor:g} round to {wanted}")
+                continue
+            try:
+                sites = stage.spread(wanted - len(stage))
+            except Declined as declined:
+                self._refuse(stage.name, str(declined))
+                continue
+            if self._try(stage.name, [f"deepen({site}, kind=copy)" for site in sites]):
+                self._growths.append(Growth(stage.name, len(stage), wanted, "blocks"))
+
+    def _try(self, name: str, texts: Iterable[str]) -> bool:
+        mutations = [parse_mutation(text) for text in texts]
+        try:
+            self._graph = apply(self._graph, mutations)
+        except Declined as declined:
+            # apply puts the mutation's text in front, which the refusal's site says already
+            self._refuse(name, str(declined).removeprefix(f"{mutations[0]}: "))
+            return False
+        self._mutations += mutations
+        return True
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self._refusals.append(Refusal(name, reason))
+
+
+class _Axes:
+    """Where the spaces of a graph stand in the axes of its parameters.
+
+    Attributes:
+        beside: by space, those that are factors of one product with it.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.beside: dict[Space, set[Space]] = {}
+        self._whole: set[Space] = set()
+        for value in graph.analysis.parameters.values():
+            for term in value.axes:
+                self._visit(normal(term), True)
+
+    def multiple(self, group: Group, asked: int | None) -> int:
+        """What a group's size is rounded up to: 1 for what is only ever a factor of an axis."""
+        if group.space not in self._whole:
+            return 1
+        return asked or (MULTIPLE if group.size >= 2 * MULTIPLE else 1)
+
+    def _visit(self, term: Term, whole: bool) -> None:
+        if isinstance(term, Space):
+            self._whole |= {term} if whole else set()
+            return
+        inner = whole and not isinstance(term, Product)
+        for child in children(term):
+            self._visit(child, inner)
+        if isinstance(term, Product):
+            for left, right in combinations(term.factors, 2):
+                for a in leaves(left):
+                    for b in leaves(right):
+                        self.beside.setdefault(a, set()).add(b)
+                        self.beside.setdefault(b, set()).add(a)
+
+
+def _rounded(size: float, multiple: int) -> int:
+    """To the nearest whole number, halves up, and from there up to a multiple."""
+    return -(-math.floor(size + 0.5) // multiple) * multiple
+
+
+def _without_data(graph: Graph) -> Graph:
+    """A copy of a graph whose tensors are on the meta device; what is tied stays tied."""
+    editor = Editor(graph.module)
+    names: dict[int, list[str]] = {}
+    for name, tensor in _tensors(editor):
+        names.setdefault(id(tensor), []).append(name)
+    for aliases in names.values():
+        editor.set_tensor(aliases, editor.tensor(aliases[0]).detach().to("meta"))
+    inputs = dataclasses.replace(graph.inputs, device=torch.device("meta"))
+    return dataclasses.replace(graph, module=editor.finish(), inputs=inputs)
+
+
+def _tensors(editor: Editor) -> Iterable[tuple[str, torch.Tensor]]:
+    module = editor.module
+    return [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]

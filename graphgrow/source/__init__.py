@@ -1,0 +1,1 @@
+"""Grown models as plain Python and safetensors, usable without graphgrow."""
