@@ -94,7 +94,9 @@ def run_pair(
         if parent is not None and child.name in counterparts.moved:
             held[child.name] = value.clone() if isinstance(value, torch.Tensor) else value
         for origin in counterparts.carried_by(child.name) & held.keys():
-            _same_value(held.pop(origin), value, child.name, worst)
+            own = held.pop(origin)
+            if not {origin, child.name} & shared:
+                _same_value(own, value, places.get(origin), child.name, worst)
         if child.op == "placeholder" or any(used.name in fed for used in child.all_input_nodes):
             fed.add(child.name)
         if parent is not None and arrived is not None and child.name in fed:
@@ -130,11 +132,15 @@ class _Arrivals:
     own: Any  # the parent's output, where the very same bits arrive; else None
 
 
-def _same_value(before: Any, after: Any, where: str, worst: Worst) -> None:
-    """A node that carries another's value on must have it, within the local tolerance of its magnitude."""
+def _same_value(before: Any, after: Any, kept: Mapping[int, torch.Tensor] | None, where: str, worst: Worst) -> None:
+    """A node that carries another's value on must have it on the old units, within the local tolerance of its magnitude.
+
+    The new units of a branch that was closed may write something of their own.
+    """
     if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor) or before.shape != after.shape:
         worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), f"{where} (shape)")
     elif before.is_floating_point() and before.numel():
+        before, after = project(before, kept), project(after, kept)
         limit = LOCAL_TOLERANCE * before.detach().abs().nan_to_num(posinf=0.0).max()
         worst.see(*_errors(after, before, limit), where)
 

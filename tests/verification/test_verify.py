@@ -232,3 +232,13 @@ def test_a_ledger_that_is_not_the_parents_is_compared_by_outputs() -> None:
     assert any("no common ledger" in note for note in verdict.notes)
     relabelled = dataclasses.replace(second, base="graphgrow:resnet")
     assert gg.verify(graph, relabelled).preserved is True
+
+
+def test_new_units_of_a_branch_may_write_where_its_old_ones_are_closed() -> None:
+    """The sum that carries a value on differs from it on units that were appended behind the branch."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    graph = gg.trace(model, torch.randn(5, 3, dtype=torch.float64))
+    grown = gg.apply(graph, ["add-branch(0, kind=mlp)", "widen(0, extra=2)", "split(0, units=[1])"], seed=3)
+    verdict = gg.verify(graph, grown)
+    assert verdict.preserved, verdict
