@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -114,8 +115,15 @@ def rms_norm(
     """Root mean square over the last axes; without an eps, torch takes that of the dtype."""
     rank = len(normalized_shape)
     call.literal(call.argument_path(1, "normalized_shape"), *input.axes[-rank:], as_tuple=True)
-    slot = None if eps is None else Slot(call.argument_path(3, "eps"), False)
-    return _normalise_last(call, NormKind.RMS, input, rank, weight, None, slot, eps or 0.0)
+    slot = Slot(call.argument_path(3, "eps"), False)
+    return _normalise_last(call, NormKind.RMS, input, rank, weight, None, slot, _eps(call, eps))
+
+
+def _eps(call: Call, eps: float | None) -> float:
+    """The eps of an RMS norm; left out, it is that of the type in which torch computes: at least float32."""
+    if eps is not None:
+        return eps
+    return torch.finfo(torch.float64 if call.meta.dtype == torch.float64 else torch.float32).eps
 
 
 @rule(nn.LayerNorm, nn.RMSNorm)
@@ -126,9 +134,8 @@ def last_norm_module(call: Call, input: Value) -> Value:
     rank = len(module.normalized_shape)
     call.attribute("normalized_shape", *input.axes[-rank:], as_tuple=True)
     kind = NormKind.LAYER if isinstance(module, nn.LayerNorm) else NormKind.RMS
-    slot = None if module.eps is None else Slot(("eps",), True)
     weight, bias = call.parameter("weight", Fresh.ONES), call.parameter("bias", Fresh.ZEROS)
-    return _normalise_last(call, kind, input, rank, weight, bias, slot, module.eps or 0.0)
+    return _normalise_last(call, kind, input, rank, weight, bias, Slot(("eps",), True), _eps(call, module.eps))
 
 
 @rule(F.group_norm)

@@ -57,14 +57,19 @@ def _grow_tensors(network: Network, editor: Editor, plan: Plan, generator: torch
         for value in facts.values():
             for axis in value.axes_with(plan.units.space) if value.parameter else ():
                 fills.setdefault(value, {})[axis] = plan.fills[(value, axis)]
-    readers = {value: {axis for v, axis in plan.readers if v is value} for value in fills}
-    growths = {value: TensorGrowth.of(value, plan.units, by_axis, readers[value]) for value, by_axis in fills.items()}
+    readers: dict[Value, set[int]] = {}
+    for value, axis in plan.readers:
+        readers.setdefault(value, set()).add(axis)
+    growths = {
+        value: TensorGrowth.of(value, plan.units, by_axis, readers.get(value, set())) for value, by_axis in fills.items()
+    }
     ratio = plan.units.old_size / plan.units.new_size
     scaled = {norm.weight for norm in plan.rescaled if norm.weight is not None}
     for weight in scaled:
         growths[weight].scale = math.sqrt(ratio)
+    rescaled = set(map(id, plan.rescaled))
     for facts in network.analysis.touching(plan.units.space):
-        _rescale_eps(editor, facts, plan, ratio)
+        _rescale_eps(editor, facts, rescaled, ratio)
     changes = []
     for value, growth in growths.items():
         old = editor.tensor(value.name)
@@ -76,10 +81,10 @@ def _grow_tensors(network: Network, editor: Editor, plan: Plan, generator: torch
     return changes
 
 
-def _rescale_eps(editor: Editor, facts: NodeFacts, plan: Plan, ratio: float) -> None:
+def _rescale_eps(editor: Editor, facts: NodeFacts, rescaled: set[int], ratio: float) -> None:
     """Set eps to eps * n / (n + k), once for each place where it stands."""
     for norm in facts.normalisations:
-        if norm not in plan.rescaled or norm.eps is None:
+        if id(norm) not in rescaled or norm.eps is None:
             continue
         editor.set(editor.node(facts.node.name), norm.eps, norm.eps_value * ratio)
 
@@ -167,6 +172,9 @@ def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Ma
         wanted, present = _predicted(size, sizes), editor.get(node, size.slot)
         if isinstance(present, fx.Node):  # it may have been read off another axis of equal size, which has grown
             _restate_computed(editor, node, size, present, wanted)
+        elif size.as_tuple and any(isinstance(item, fx.Node) for item in present):
+            if tuple(values_of(present)) != wanted:
+                editor.set(node, size.slot, wanted)
         elif not _changes(size.terms, sizes):
             continue
         elif size.as_tuple or present != -1:

@@ -129,9 +129,10 @@ class _Search:
         settled = _settled_readers(self._touching, self.plan)
         self._settled = set(settled)
         self.plan.fills.update(settled)
-        for facts in self._touching:
-            for contraction in facts.contractions:
-                _check_contraction(facts, contraction, self.plan)
+        contractions = [(facts, contraction) for facts in self._touching for contraction in facts.contractions]
+        read_afresh = any(_reads_afresh(contraction, self.plan) for _, contraction in contractions)
+        for facts, contraction in contractions:
+            _check_contraction(facts, contraction, self.plan, read_afresh)
         if any(_changes_noise(facts, self.plan) for facts in self._touching):
             self.plan.exact_in -= {"train"}
 
@@ -158,15 +159,15 @@ class _Search:
         for key in self._settled:
             del self.plan.fills[key]
         self._settled = set()
-        changed = sorted(changed, key=lambda key: self._first_use[key[0]])
-        for key in changed:
+        keys = sorted(changed, key=lambda key: self._first_use[key[0]])
+        for key in keys:
             self.plan.readers.discard(key)
             self._choose(key, self._requests.asked[key])
             value, axis = key
             if Fill.MEAN in self.plan.fills[key] and normal(value.axes[axis]) is not self.plan.units.space:
                 facts = self._touching[self._first_use[value]]
                 raise _declined(_Unmet(facts, "new units at the mean along a part of an axis", [])) from None
-        return self._first_use[changed[0][0]]
+        return self._first_use[keys[0][0]]
 
 
 def _declined(unmet: _Unmet) -> Declined:
@@ -342,7 +343,16 @@ def _seen(plan: Plan, mine: Key, other: Key, c: Contraction) -> State:
     return (written if mine == (c.right, c.right_axis) else opposite,) * count
 
 
-def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan) -> None:
+def _reads_afresh(c: Contraction, plan: Plan) -> bool:
+    """Whether fresh weights read new units that are zero, so that what writes those has a gradient."""
+    if not holds((c.term,), plan.units.space):
+        return False
+    sides = ((c.left, c.left_axis), (c.right, c.right_axis))
+    pairs = zip(*(_fill(plan, key, plan.units.space) for key in sides), strict=True)
+    return any(set(pair) == {Fill.ZERO, Fill.FREE} for pair in pairs) and any(key in plan.readers for key in sides)
+
+
+def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh: bool) -> None:
     space = plan.units.space
     if not holds((c.term,), space):
         return
@@ -350,7 +360,8 @@ def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan) -> None:
     pairs = zip(_fill(plan, left, space), _fill(plan, right, space), strict=True)
     for i, pair in enumerate(pairs):
         if plan.kind is Kind.APPEND:
-            if pair == (Fill.ZERO, Fill.ZERO):
+            tied = any(value.parameter and (value, axis) not in plan.readers for value, axis in (left, right))
+            if pair == (Fill.ZERO, Fill.ZERO) and not (tied and read_afresh):  # a tied table learns where it writes
                 raise _Unmet(facts, "both sides of a product would be zero, and never learn", [])
             if Fill.ZERO not in pair:
                 remedies = [(*key, i, Fill.ZERO) for key in (right, left)]

@@ -6,6 +6,7 @@ than the arithmetic on it. Old units keep their places at the front, so that a f
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -117,6 +118,7 @@ def deviation_of(tensor: torch.Tensor) -> float:
     """The standard deviation over all entries, in float64 without a copy of the whole in it."""
     flat = tensor.reshape(-1)
     count = max(len(flat), 1)
-    pieces = flat.split(PIECE)
+    pieces = [flat[start : start + PIECE] for start in range(0, len(flat), PIECE)]
     mean = sum(float(piece.sum(dtype=torch.float64)) for piece in pieces) / count
-    return (sum(float((piece.to(torch.float64) - mean).square_().sum()) for piece in pieces) / count) ** 0.5
+    squares = sum(float((piece.to(torch.float64) - mean).square_().sum()) for piece in pieces)
+    return math.sqrt(squares / count)

@@ -144,7 +144,7 @@ CASES = [
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 2),
          {"x.0": FINITE, "x.1": FINITE, "x.2": "copy>copy", "x.3": "copy>copy"}, "two-axes"),
     Case((nn.RMSNorm,), _last(nn.RMSNorm, 1, eps=1e-2), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS}),
-    Case((nn.RMSNorm,), _last(nn.RMSNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": "copy>copy"}, "default-eps"),
+    Case((nn.RMSNorm,), _last(nn.RMSNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS}, "default-eps"),
     *(Case((F.layer_norm,), _last_function(F.layer_norm, named), {"x.0": FINITE, "x.1": OVER_LAYER}, label)
       for named, label in ((False, ""), (True, "by-name"))),
     Case((F.rms_norm,), _last_function(F.rms_norm, False), {"x.0": FINITE, "x.1": OVER_RMS}),

@@ -157,3 +157,55 @@ def test_sizes_computed_as_a_whole_are_seen_before_growing() -> None:
     mutations = graph.mutations("widen")
     assert list(mutations) == []
     assert any("computed as a whole by `add`" in refusal.reason for refusal in mutations.refusals)
+
+
+class TiedStream(nn.Module):
+    """A residual stream over RMS norms, whose table is also the head."""
+
+    def __init__(self, eps: float | None) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 4)
+        self.norm1, self.norm2 = (nn.RMSNorm(4, eps=eps) for _ in range(2))
+        self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 4)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        stream = self.table(tokens)
+        stream = stream + self.down(torch.relu(self.up(self.norm1(stream))))
+        result: torch.Tensor = self.head(self.norm2(stream))
+        return result
+
+
+@pytest.mark.parametrize("eps", [1e-3, None])
+def test_a_tied_head_behind_an_rms_norm_widens_and_learns(eps: float | None) -> None:
+    """New columns of the table are zero on both sides of the head's product, and learn through the fresh readers."""
+    torch.manual_seed(0)
+    tokens = torch.randint(7, (3, 5))
+    graph = gg.trace(TiedStream(eps).double(), tokens)
+    grown = gg.apply(graph, "widen(norm1, extra=2)")
+    assert_preserved(graph, grown)
+    optimizer = torch.optim.SGD(grown.module.parameters(), lr=1e-2)
+    grown.module(tokens).square().mean().backward()
+    table = grown.module.get_parameter("table.weight")
+    assert table.grad is not None
+    assert bool((table.grad[:, 4:] != 0).any())
+    optimizer.step()
+    optimizer.zero_grad()
+    grown.module(tokens).square().mean().backward()
+    for name, parameter in grown.module.named_parameters():
+        assert parameter.grad is not None
+        assert bool((parameter.grad != 0).any()), name
+
+
+def test_a_size_read_off_another_axis_of_equal_size_becomes_a_number() -> None:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.first(x)
+        return m.last(torch.nn.functional.layer_norm(m.middle(y), (y.shape[-1],), m.gain))
+
+    model = Forward(
+        forward, first=nn.Linear(3, 4), middle=nn.Linear(4, 4), last=nn.Linear(4, 2), gain=nn.Parameter(torch.ones(4))
+    )  # fmt: skip
+    graph = gg.trace(model.double(), torch.randn(5, 3, dtype=torch.float64))
+    for mutation in ("widen(first, extra=2)", "widen(middle, extra=3)"):
+        assert_preserved(graph, gg.apply(graph, mutation))
