@@ -25,14 +25,17 @@ def test_a_section_without_marks_is_refused() -> None:
 
 
 def test_a_section_names_every_command_and_each_circumstance_once() -> None:
-    versions = {"torch": "2", "torchvision": "3", "onnxruntime": "4", "python": "5", "source": "abc"}
     machine = {"cores": 2, "processor": "P", "memory_gib": 1.5, "threads": 1, "system": "S"}
-    runs = [{"command": f"python {name}", "versions": versions, "machine": machine} for name in ("one", "two")]
+    versions = {"torch": "2", "torchvision": "3", "onnxruntime": "4", "python": "5"}
+    runs = [
+        {"command": f"python {name}", "versions": {**versions, "source": source}, "machine": machine}
+        for name, source in (("one", "abc"), ("two", "def"), ("three", "abc"))
+    ]
 
     def show(rows: Rows) -> str:
         return f"{len(rows)} rows"
 
     assert section(Results(runs, [{"run": 0}, {"run": 1}]), show) == (
-        "2 rows\n\n    python one\n    python two\n\nMeasured with torch 2, torchvision 3, onnxruntime 4, python 5, "
-        "sources abc, on 2 cores of P, 1.5 GiB, 1 thread of torch, S."
+        "2 rows\n\n    python one\n    python two\n    python three\n\nMeasured with torch 2, torchvision 3, "
+        "onnxruntime 4, python 5, on 2 cores of P, 1.5 GiB, 1 thread of torch, S; sources abc, def."
     )

@@ -1,0 +1,80 @@
+"""Put the tables of the benchmarks into docs/speed.md, from the JSON files beside it.
+
+    python tools/bench/page.py docs/speed.md
+
+The page's words are written by hand. Between `<!-- NAME -->` and `<!-- end of NAME -->` stands what is in
+docs/speed/NAME.json: the table, and the commands, versions and machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tools.bench import analysis, large, linearity, mutation, onnx_speed
+from tools.bench.results import Results, Rows
+
+SHOW: dict[str, Callable[[Rows], str]] = {
+    "analysis": analysis.show,
+    "linearity": linearity.show,
+    "mutation": mutation.show,
+    "large": large.show,
+    "onnx_speed": onnx_speed.show,
+}
+
+
+def section(results: Results, show: Callable[[Rows], str]) -> str:
+    """One table with the runs that it comes from."""
+    commands = "\n".join(f"    {run['command']}" for run in results.runs)
+    sources: dict[str, dict[str, None]] = {}
+    for run in results.runs:
+        sources.setdefault(_made_with(run), {})[run["versions"]["source"]] = None
+    made = "; ".join(f"{circumstances}; sources {', '.join(found)}" for circumstances, found in sources.items())
+    return f"{show(results.rows)}\n\n{commands}\n\nMeasured with {made}."
+
+
+def _made_with(run: dict[str, Any]) -> str:
+    versions, machine = run["versions"], run["machine"]
+    named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "onnxruntime", "python"))
+    return (
+        f"{named}, on {machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
+        f"{machine['threads']} thread of torch, {machine['system']}"
+    )
+
+
+def filled(page: str, sections: dict[str, str]) -> str:
+    """The page with new text between the marks.
+
+    Raises:
+        ValueError: if a section has no marks in the page.
+    """
+    for name, text in sections.items():
+        marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+        if not marks.search(page):
+            raise ValueError(f"the page has no `<!-- {name} -->` with an `<!-- end of {name} -->` behind it; add them")
+        page = marks.sub(lambda found, text=text: f"{found[1]}\n{text}\n\n{found[2]}", page)  # type: ignore[misc]
+    return page
+
+
+def main() -> None:
+    """Fill the page that is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", type=Path)
+    page: Path = parser.parse_args().page
+    folder = page.with_suffix("")
+    sections = {}
+    for name, show in SHOW.items():
+        results = Results.read(folder / f"{name}.json")
+        if results.rows:
+            sections[name] = section(results, show)
+    page.write_text(filled(page.read_text(encoding="utf-8"), sections), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
