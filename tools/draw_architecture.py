@@ -55,7 +55,7 @@ def main() -> None:
     box(ax, 8.2, 2.75, "rewrite", "tensors, sizes, optimizer", core=True)
     box(ax, 4.6, 2.75, "shapes", "predicted = propagated", core=True)
     box(ax, 1.2, 2.75, "grown model", "nn.Module + ledger")
-    box(ax, 12.0, 0.9, "passes", "widen, split: one a file", width=2.3)
+    box(ax, 12.0, 0.9, "passes, blocks", "widen, deepen, ...: one a file", width=2.3)
     arrow(ax, (12.0, 4.15), (12.0, 3.2))
     ax.text(11.9, 3.68, "channel groups", ha="right", va="center", fontsize=7.5, color=ACCENT)
     arrow(ax, (10.8, 2.75), (9.3, 2.75), "exact, or declined")

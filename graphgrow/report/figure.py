@@ -63,7 +63,8 @@ def figure(records: Sequence[StageRecord], path: str | os.PathLike[str]) -> Path
         for panel, draw in zip(panels, _PANELS, strict=True):
             draw(panel, records)
         for panel in panels[2:]:
-            panel.set_xticks(range(len(records)), [_label(record) for record in records])
+            labels = [_label(record) for record in records]
+            panel.set_xticks(range(len(records)), labels, fontsize=_fitting(labels))
             panel.set_xlabel("growth stage")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,12 @@ def figure(records: Sequence[StageRecord], path: str | os.PathLike[str]) -> Path
 
 def _label(record: StageRecord) -> str:
     return f"{record.index}\n" + record.name.replace("-", "\n")
+
+
+def _fitting(labels: Sequence[str]) -> float:
+    """The size at which the labels of all stages stand beside each other, at most that of the other text."""
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    return max(5.0, min(9.0, 500 / (longest * len(labels))))
 
 
 def _accuracy(panel: Axes, records: Sequence[StageRecord]) -> None:
