@@ -94,8 +94,9 @@ class AddBranch(Mutation):
         if kind == "identity":
             if before.shape != behind.shape:
                 raise Declined(f"kind=identity: the shapes {tuple(before.shape)} and {tuple(behind.shape)} differ")
-            if not linear and any(step != 1 for step in module.stride):
-                raise Declined(f"kind=identity: with stride {module.stride} the shapes differ for larger inputs")
+            stride = () if linear else cast(nn.Conv2d, module).stride
+            if any(step != 1 for step in stride):
+                raise Declined(f"kind=identity: with stride {stride} the shapes differ for larger inputs")
             return GatedSkip
         if (kind in ("mlp", "low-rank")) is not linear:
             raise Declined(f"kind={kind} does not fit a {type(module).__name__}")
@@ -104,9 +105,7 @@ class AddBranch(Mutation):
             return self._beside_linear(cast(nn.Linear, module), kind, style)
         if before.dim() != _dims(cast(nn.Module, module)) + 2:
             raise Declined(f"an input of {before.dim()} axes, without a batch axis")
-        alone = behind[0, 0].numel() == 1  # one position: in train mode a norm refuses a batch of one
-        norm: Callable[[int, int], nn.Module] = (lambda channels, dims: nn.Identity()) if alone else style.norm
-        return self._beside_conv(cast(nn.Conv2d, module), kind, norm, style)  # all classes have the same fields
+        return self._beside_conv(cast(nn.Conv2d, module), kind, style)  # all classes have the same fields
 
     def _beside_linear(self, module: nn.Linear, kind: str, style: Style) -> Callable[[], Block]:
         inputs, outputs = module.in_features, module.out_features
@@ -114,9 +113,7 @@ class AddBranch(Mutation):
             return lambda: MlpBranch(inputs, self.hidden or max(1, outputs // 8), outputs, nn.Identity())
         return lambda: MlpBranch(inputs, self.hidden or outputs, outputs, style.activation(nn.GELU))
 
-    def _beside_conv(
-        self, module: nn.Conv2d, kind: str, norm: Callable[[int, int], nn.Module], style: Style
-    ) -> Callable[[], Block]:
+    def _beside_conv(self, module: nn.Conv2d, kind: str, style: Style) -> Callable[[], Block]:
         dims, inputs, outputs = _dims(module), module.in_channels, module.out_channels
         geometry: dict[str, Any] = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
         kernel: Any = module.kernel_size
@@ -133,10 +130,10 @@ class AddBranch(Mutation):
         groups = inputs if kind == "depthwise" else 1
 
         def branch() -> Block:
-            normed = norm(hidden, dims)
-            biased = not isinstance(normed, nn.modules.batchnorm._BatchNorm)  # which would take a bias out again
+            norm = style.norm(hidden, dims)
+            biased = isinstance(norm, nn.Identity)  # a norm has a bias of its own, and may take another out again
             first = conv(dims, inputs, hidden, kernel, groups=groups, bias=biased, **geometry)
-            return ConvBranch(first, normed, style.activation(nn.ReLU), hidden, outputs, dims)
+            return ConvBranch(first, norm, style.activation(nn.ReLU), hidden, outputs, dims)
 
         return branch
 

@@ -19,7 +19,7 @@ from graphgrow.ir.editor import Editor
 from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.channels import Channels, Layout
-from graphgrow.rewrite.closing import close_branches, open_ones, set_to_zero
+from graphgrow.rewrite.closing import close_branches, idempotent_kind, open_ones, set_to_zero
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.junctions import junctions
@@ -87,8 +87,11 @@ class Deepen(Mutation):
         if self.kind == "copy":
             _copy(network, insertion, self.site)
         else:
-            channels = network.channels.of(network.sites.find(self.site))
-            block = insertion.make(self._block(network, channels))
+            site = network.sites.find(self.site)
+            block = insertion.make(self._block(network, network.channels.of(site)))
+            if _is_only_read_by(site, lambda reader: _is_batch_norm(network, reader)):
+                for path in block.closed:  # the norm would take it away again, and it would never learn
+                    block.get_submodule(path).register_parameter("bias", None)
             insertion.carry_on(insertion.site, insertion.inline(block, [insertion.site]))
         return insertion.step(), []
 
@@ -97,6 +100,7 @@ class Deepen(Mutation):
         style = Style(network.module, network.sites.find(self.site))
         maps, count = channels.layout is Layout.MAPS, channels.count
         if kind == "identity":
+            _refuse_in_front_of_relu(network, network.sites.find(self.site))
             return lambda: IdentityLayer(count, 3, channels.dims if maps else 0)
         if (kind == "conv") is not maps:
             raise Declined(f"kind={kind} does not fit {channels.layout.value} of shape {channels.shape}")
@@ -118,6 +122,23 @@ class Deepen(Mutation):
 
 def _kind_for(channels: Channels) -> str:
     return "conv" if channels.layout is Layout.MAPS else "mlp"
+
+
+def _is_only_read_by(site: fx.Node, fits: Callable[[fx.Node], bool]) -> bool:
+    return bool(site.users) and all(map(fits, site.users))
+
+
+def _is_batch_norm(network: Network, node: fx.Node) -> bool:
+    part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return isinstance(part, nn.modules.batchnorm._BatchNorm)
+
+
+def _refuse_in_front_of_relu(network: Network, site: fx.Node) -> None:
+    """Decline where the slope of a new PReLU would never learn: what is below zero is cut off behind it."""
+    kinds = [idempotent_kind(network.module, reader) for reader in site.users]
+    if kinds and all(kind is not None and kind[0] in (nn.ReLU, nn.ReLU6) for kind in kinds):
+        behind = network.sites.name(next(iter(site.users)))
+        raise Declined(f"the slope of a new PReLU would never learn in front of a ReLU; name `{behind}` instead")
 
 
 def _feature_norm(style: Style, channels: Channels) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -23,7 +23,8 @@ from graphgrow.rewrite.network import Network, Step
 class SwapActivation(Mutation):
     """Replace an activation f by (1 - s) f + s g, with a trainable share s that starts at 0.
 
-    From a (leaky) ReLU to PReLU the way is direct: a PReLU with that slope. `settle-activation` removes f when s has
+    From a (leaky) ReLU to PReLU the way is direct: a PReLU with that slope (not where a leaky ReLU of half precision
+    computes with a slope that a parameter of that precision cannot hold). `settle-activation` removes f when s has
     arrived at 1. Exact in eval and train mode for finite inputs.
 
     Attributes:
@@ -58,10 +59,12 @@ class SwapActivation(Mutation):
         old = _present(editor.module, node)
         if name_of(old) == self.to:
             raise MutationError(f"to={self.to}: `{self.site}` is one already")
-        slope = _slope(old)
-        direct = self.to == "prelu" and slope is not None
-        new = nn.PReLU(init=slope or 0.0) if direct else Blend(old, ACTIVATIONS[self.to]())
-        return exchange(network, editor, node, new, self.site, self.name), []
+        slope, dtype = _slope(old), node.meta["value"].dtype
+        if self.to != "prelu" or slope is None or not (dtype.itemsize >= 4 or _holds(dtype, slope)):
+            return exchange(network, editor, node, Blend(old, ACTIVATIONS[self.to]()), self.site, self.name), []
+        direct = nn.PReLU(init=slope, dtype=torch.float64)
+        step = exchange(network, editor, node, direct, self.site, self.name)
+        return replace(step, rounded=not _holds(dtype, slope)), []
 
 
 def _present(graph: nn.Module, node: fx.Node) -> nn.Module:
@@ -82,6 +85,10 @@ def _present(graph: nn.Module, node: fx.Node) -> nn.Module:
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         raise Declined("it puts out no floating-point tensor, which a share could be taken of")
     return found
+
+
+def _holds(dtype: torch.dtype, number: float) -> bool:
+    return float(torch.tensor(number, dtype=dtype)) == number
 
 
 def _slope(module: nn.Module) -> float | None:

@@ -14,6 +14,8 @@ from graphgrow.layers import ScaledDotProductAttention
 class ConvBlock(Block):
     """x + conv2(act(norm(conv1(x)))) on maps (N, C, positions...), conv2 zero at the start.
 
+    In front of a norm that takes the mean of each channel away, conv1 has no bias, which would never learn.
+
     He et al., "Deep residual learning for image recognition", 2016 (arXiv:1512.03385).
 
     Args:
@@ -31,7 +33,7 @@ class ConvBlock(Block):
         self, channels: int, hidden: int, kernel: int, dims: int, norm: nn.Module, activation: nn.Module
     ) -> None:
         super().__init__()
-        self.conv1 = conv(dims, channels, hidden, kernel, padding=kernel // 2)
+        self.conv1 = conv(dims, channels, hidden, kernel, padding=kernel // 2, bias=not _centres_channels(norm))
         self.norm = norm
         self.activation = activation
         self.conv2 = conv(dims, hidden, channels, kernel, padding=kernel // 2)
@@ -70,7 +72,8 @@ class MlpBlock(Block):
 class AttentionBlock(Block):
     """x + output(attention(norm(x))) on tokens (N, L, C), the output projection zero at the start.
 
-    Vaswani et al., "Attention is all you need", 2017 (arXiv:1706.03762), pre-norm.
+    Vaswani et al., "Attention is all you need", 2017 (arXiv:1706.03762), pre-norm. Keys have no bias: it would move
+    all scores of a query alike, which softmax does not see, and so would never learn.
 
     Args:
         width: C, a multiple of `heads`.
@@ -86,7 +89,7 @@ class AttentionBlock(Block):
         self.heads = heads
         self.norm = norm
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width)
         self.attention = ScaledDotProductAttention(is_causal=causal)
         self.output = nn.Linear(width, width)
@@ -135,3 +138,9 @@ class IdentityLayer(Block):
         """Of the input's shape."""
         result: torch.Tensor = self.activation(self.linear(x))
         return result
+
+
+def _centres_channels(norm: nn.Module) -> bool:
+    """Whether a norm takes the mean of each single channel away."""
+    single = isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels
+    return single or isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))

@@ -19,15 +19,23 @@ from graphgrow.ops.registry import module_rule, rule
 
 
 @rule(
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Hardtanh,
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.ELU, nn.SELU, nn.CELU, nn.Mish,
     nn.Hardswish, nn.Softsign, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink,
-    F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.tanh, F.elu, F.selu, F.celu, F.mish, F.hardtanh, F.hardswish,
+    F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.tanh, F.elu, F.selu, F.celu, F.mish, F.hardswish,
     F.softsign, torch.relu, torch.tanh, torch.sin, torch.abs, torch.square, torch.relu_, F.relu_, torch.erf,
     torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign",
 )  # fmt: skip
 def zero_keeping(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """f(0) = 0, finite everywhere."""
     return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+
+
+@rule(nn.Hardtanh, F.hardtanh)
+def limited(call: Call, input: Value, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Value:
+    """Zero at zero only where that lies between the limits."""
+    module = call.module
+    low, high = (module.min_val, module.max_val) if isinstance(module, nn.Hardtanh) else (min_val, max_val)
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=low <= 0 <= high))
 
 
 @rule(nn.RReLU)
@@ -91,12 +99,13 @@ def blend(call: Call, input: Value) -> Value:
     assert isinstance(module, Blend)
     call.weight("s")
     rules = [module_rule(type(part)) for part in (module.old, module.new)]
-    if any(one not in (zero_keeping, bounded, prelu, identity) for one in rules):
+    if any(one not in (zero_keeping, limited, bounded, prelu, identity) for one in rules):
         raise RuleDeclined("a blend of what is not elementwise")
     slopes = [part.num_parameters for part in (module.old, module.new) if isinstance(part, nn.PReLU)]
     if any(count > 1 for count in slopes):
         raise RuleDeclined("a blend with a slope for each channel")
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=bounded not in rules))
+    zero = all(isinstance(part, nn.PReLU) or not part(torch.zeros(())).any() for part in (module.old, module.new))
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=zero))
 
 
 @rule(

@@ -9,7 +9,7 @@ blocks whose operators might overflow.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -38,6 +38,7 @@ _VIEWS = (
     "view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous",
     torch.flatten, torch.permute, torch.transpose, torch.reshape, torch.squeeze, torch.unsqueeze,
 )  # fmt: skip
+_VIEW_MODULES = ("Identity", "Flatten", "Unflatten", "Permute")  # of torch.nn, and torchvision's
 # By exact class: a subclass may do more than its parent. The second linear map is the output of nn.MultiheadAttention.
 _MAPS = (
     nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
@@ -79,10 +80,10 @@ def close_branches(
         own: paths of the modules that belong to the block alone; those among them may be set to zero that share no
             parameter.
     """
-    free = _untied(module, own)
+    free, roots = _untied(module, own), memory_roots(nodes, module)
     closed: set[str] = set()
     for _ in range(len(nodes) + 1):
-        walk = _Walk(module, stream, arriving, lambda node: str(node.target) in closed)
+        walk = _Walk(module, stream, arriving, roots, lambda node: str(node.target) in closed)
         walk.through(nodes)
         if walk.known[result] is Known.INPUT:
             return sorted(closed)
@@ -107,14 +108,17 @@ def open_ones(
 
     Args:
         module: the graph.
-        nodes: as in `close_branches`, and so the others.
+        nodes: as in `close_branches`.
+        stream: as there.
+        result: as there.
+        arriving: as there.
         closings: what that found.
     """
-    zeros = {node for node in nodes if _is_zero(module, node)}
+    zeros, roots = {node for node in nodes if _is_zero(module, node)}, memory_roots(nodes, module)
     kept = list(closings)
     for target in closings:
-        rest = set(kept) - {target}
-        walk = _Walk(module, stream, arriving, lambda node, rest=rest: node in zeros or str(node.target) in rest)  # type: ignore[misc]
+        closed = zeros | {node for node in nodes if str(node.target) in kept and str(node.target) != target}
+        walk = _Walk(module, stream, arriving, roots, closed.__contains__)
         walk.through(nodes)
         if walk.known[result] is Known.INPUT:
             kept.remove(target)
@@ -142,6 +146,7 @@ class _Walk:
     module: fx.GraphModule
     stream: fx.Node
     arriving: fx.Node
+    roots: Mapping[fx.Node, frozenset[fx.Node]]
     closed: Callable[[fx.Node], bool]
     known: dict[fx.Node, Known] = field(default_factory=dict)
     open_sides: list[fx.Node] = field(default_factory=list)
@@ -149,16 +154,18 @@ class _Walk:
     def through(self, nodes: Sequence[fx.Node]) -> None:
         """Interpret nodes in graph order."""
         self.known[self.stream] = Known.INPUT
-        roots = memory_roots(nodes, self.module)
-        roots[self.stream] = frozenset({self.stream})
         for node in nodes:
             outcome = self._outcome(node)
             for target in written(node, self.module):
-                over = roots.get(target, frozenset({target}))
-                for value, known in self.known.items():
-                    if known is not outcome and roots.get(value, frozenset({value})) & over:
-                        self.known[value] = Known.OTHER
+                self._forget(target, outcome)
             self.known[node] = outcome
+
+    def _forget(self, target: fx.Node, outcome: Known) -> None:
+        """What shares memory with an overwritten value is no longer what it was."""
+        memory = self.roots.get(target, frozenset({target}))
+        for value, known in self.known.items():
+            if known is not outcome and self.roots.get(value, frozenset({value})) & memory:
+                self.known[value] = Known.OTHER
 
     def _of(self, value: Any) -> Known:
         return self.known.get(value, Known.OTHER) if isinstance(value, fx.Node) else Known.OTHER
@@ -197,7 +204,7 @@ def _alike(value: fx.Node, total: fx.Node) -> bool:
 
 def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:
     part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if part is not None and (type(part) is nn.Identity or type(part).__name__ in _NOISE):
+    if part is not None and type(part).__name__ in (*_VIEW_MODULES, *_NOISE):
         return True
     if type(part) in _MAPS and part._parameters.get("bias") is None:  # type: ignore[union-attr]
         return True
@@ -211,11 +218,11 @@ def _keeps_input(module: fx.GraphModule, node: fx.Node, arriving: fx.Node) -> bo
     part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
     if type(part) is nn.Identity:
         return True
-    kind = _idempotent(module, node)
-    return kind is not None and kind == _idempotent(module, arriving)
+    kind = idempotent_kind(module, node)
+    return kind is not None and kind == idempotent_kind(module, arriving)
 
 
-def _idempotent(module: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | None:
+def idempotent_kind(module: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | None:
     """The kind of an activation f with f(f(x)) = f(x), with its limits."""
     if node.op == "call_module":
         part = module.get_submodule(str(node.target))
@@ -262,7 +269,7 @@ def _is_flat_at_zero(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _untied(module: fx.GraphModule, paths: Collection[str]) -> set[str]:
-    """The modules among these whose parameters no other node of the graph holds, and that hold none twice."""
+    """The modules among these that are called once and whose parameters no other node of the graph holds."""
     uses: dict[int, int] = {}
     for node in module.graph.nodes:
         for parameter in parameters_of(module, node):

@@ -9,6 +9,7 @@ from graphgrow.ir.meta import FIXED
 from graphgrow.rewrite.insert import check_shapes, fresh_path
 from graphgrow.rewrite.neighbours import near_parameters
 from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.sites import STEM, stem_of
 
 
 def exchange(network: Network, editor: Editor, node: fx.Node, module: nn.Module, site: str, name: str) -> Step:
@@ -30,7 +31,7 @@ def exchange(network: Network, editor: Editor, node: fx.Node, module: nn.Module,
     """
     near = next(near_parameters(network.module, node), None)
     device = network.inputs.device if near is None else near.device
-    known = {id(parameter) for parameter in editor.module.parameters()}
+    known = {id(parameter): name for name, parameter in editor.module.named_parameters()}
     for part in module.modules():
         for key, parameter in part._parameters.items():
             if parameter is not None and id(parameter) not in known:
@@ -42,12 +43,14 @@ def exchange(network: Network, editor: Editor, node: fx.Node, module: nn.Module,
     if node.op != "call_module" or len(calls) > 1:
         path = fresh_path(editor.module, site, name)
     editor.module.add_submodule(path, shallow_copy(module).train(editor.module.training))
+    mine.meta[STEM] = stem_of(mine)  # the site keeps its name, and so do those that are counted behind it
     mine.op, mine.target, mine.args, mine.kwargs = "call_module", path, node_input(mine), {}
     mine.meta.pop(FIXED, None)
     check_shapes(network, editor)
-    present = {name for name, _ in network.module.named_parameters()}
-    touched = tuple(name for name, _ in editor.module.named_parameters() if name not in present)
-    return Step(touched=touched)
+    touched = {name for earlier in network.steps for name in earlier.touched}
+    names = [(name, known.get(id(parameter))) for name, parameter in editor.module.named_parameters()]
+    # what is new, and what was new already and has another name now
+    return Step(touched=tuple(name for name, was in names if was is None or (was != name and was in touched)))
 
 
 def node_input(node: fx.Node) -> tuple[fx.Node]:

@@ -61,7 +61,8 @@ def _grow_tensors(network: Network, editor: Editor, plan: Plan, generator: torch
     for value, axis in plan.readers:
         readers.setdefault(value, set()).add(axis)
     growths = {
-        value: TensorGrowth.of(value, plan.units, by_axis, readers.get(value, set())) for value, by_axis in fills.items()
+        value: TensorGrowth.of(value, plan.units, by_axis, readers.get(value, set()))
+        for value, by_axis in fills.items()
     }
     ratio = plan.units.old_size / plan.units.new_size
     scaled = {norm.weight for norm in plan.rescaled if norm.weight is not None}

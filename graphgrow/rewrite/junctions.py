@@ -13,7 +13,7 @@ from graphgrow.ops.registry import rule_of
 from graphgrow.rewrite.network import Network
 
 _SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
-_ACTIVATION_RULES = {pointwise.zero_keeping, pointwise.bounded, pointwise.prelu, pointwise.blend}
+_ACTIVATION_RULES = {pointwise.zero_keeping, pointwise.limited, pointwise.bounded, pointwise.prelu, pointwise.blend}
 
 
 def junctions(network: Network) -> Iterator[fx.Node]:
@@ -42,4 +42,5 @@ def is_activation(network: Network, node: fx.Node) -> bool:
 
 def is_sum(node: fx.Node) -> bool:
     """Whether a node adds two tensors."""
-    return node.op in ("call_function", "call_method") and node.target in _SUMS and len(node.all_input_nodes) == 2
+    terms = [used for used in node.all_input_nodes if isinstance(used.meta.get("value"), torch.Tensor)]
+    return node.op in ("call_function", "call_method") and node.target in _SUMS and len(terms) == 2

@@ -57,17 +57,11 @@ def memory_roots(nodes: Iterable[fx.Node], module: nn.Module) -> dict[fx.Node, f
 
 
 def overwritten(node: fx.Node, module: nn.Module) -> bool:
-    """Whether an operator behind a node writes into its memory, directly or through a view."""
-    pending, seen = [node], {node}
-    while pending:
-        current = pending.pop()
-        for user in current.users:
-            if current in written(user, module):
-                return True
-            if user not in seen and may_alias(user, module):
-                seen.add(user)
-                pending.append(user)
-    return False
+    """Whether an operator behind a node writes into its memory, directly or through any view of it."""
+    nodes = list(node.graph.nodes)
+    roots = memory_roots(nodes, module)
+    behind = nodes[nodes.index(node) + 1 :]
+    return any(roots[target] & roots[node] for later in behind for target in written(later, module))
 
 
 def _holds_tensor(node: fx.Node) -> bool:

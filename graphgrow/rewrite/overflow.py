@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import fx
+from torch.utils import _pytree as pytree
 
 _UNBOUNDED = {
     "exp", "exp2", "expm1", "sinh", "cosh", "tan", "special_expm1", "atanh", "acosh", "erfinv", "logit", "lgamma",
@@ -34,10 +35,17 @@ def first_overflowing(nodes: Iterable[fx.Node], sources: Collection[fx.Node]) ->
     reached = set(sources)
     for node in nodes:
         if any(used in reached for used in node.all_input_nodes):
+            if _is_number(node):  # read off a shape, the same for all values
+                continue
             reached.add(node)
             if _may_overflow(node, reached):
                 return node
     return None
+
+
+def _is_number(node: fx.Node) -> bool:
+    leaves = pytree.tree_leaves(node.meta.get("value"))
+    return bool(leaves) and all(isinstance(leaf, (int, float)) for leaf in leaves)
 
 
 def _may_overflow(node: fx.Node, reached: Collection[fx.Node]) -> bool:

@@ -12,7 +12,10 @@ from torch import fx, nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.meta import FIXED
-from graphgrow.rewrite.insert import Insertion
+from graphgrow.rewrite.insert import Insertion, fresh_path
+from graphgrow.rewrite.memory import memory_roots, written
+from graphgrow.rewrite.neighbours import parameters_of
+from graphgrow.rewrite.overflow import first_overflowing
 from graphgrow.rewrite.sites import STACK
 
 
@@ -37,22 +40,58 @@ class Region:
         """The region of a module path.
 
         Raises:
-            Declined: if no node stands there, several values leave it, or one of its leaves cannot be run anew.
+            Declined: if no node stands there, several values leave it, or it cannot be run once more: a leaf is not
+                known inside, it writes into memory that is not its own, or it might overflow.
         """
         nodes = tuple(node for node in graph.nodes if _within(node, path))
+        if not nodes:
+            raise Declined(f"no operator stands in `{path}`; kind=copy wants the path of a module that is called")
         leaving = [node for node in nodes if any(not _within(user, path) for user in node.users)]
         if len(leaving) != 1:
             raise Declined(f"{len(leaving)} values leave `{path}`; a copy can stand behind one that leaves alone")
-        fixed = next((node for node in nodes if FIXED in node.meta), None)
+        result, module = leaving[0], graph.owning_module
+        assert module is not None
+        end = nodes.index(result) + 1
+        inputs = dict.fromkeys(used for node in nodes[:end] for used in node.all_input_nodes if not _within(used, path))
+        region = cls(path, nodes[:end], result, tuple(inputs))
+        late = next((node for node in nodes[end:] if written(node, module)), None)
+        if late is not None:
+            raise Declined(f"`{late.name}` writes into what leaves `{path}` already")
+        region._refuse_what_cannot_be_repeated(module)
+        return region
+
+    def _refuse_what_cannot_be_repeated(self, module: nn.Module) -> None:
+        if not isinstance(self.result.meta.get("value"), torch.Tensor):
+            raise Declined(f"what leaves `{self.path}` is no single tensor")
+        fixed = next((node for node in self.nodes if FIXED in node.meta), None)
         if fixed is not None:
             raise Declined(f"`{fixed.target}` is a leaf whose inside is not known")
-        inputs = dict.fromkeys(used for node in nodes for used in node.all_input_nodes if not _within(used, path))
-        return cls(path, nodes, leaving[0], tuple(inputs))
+        streams, overwritten = self.streams(), self.written_inputs(module)
+        if overwritten and not streams:
+            raise Declined(f"`{self.path}` writes into `{overwritten[0].name}`, which is not its own")
+        wild = first_overflowing(self.nodes, streams)
+        if wild is not None:
+            raise Declined(
+                f"`{wild.name}` may overflow on what `{self.path}` puts out, and zero times infinity is not zero"
+            )
+
+    def written_inputs(self, module: nn.Module) -> list[fx.Node]:
+        """The nodes outside, and tensors of other modules, into whose memory the region writes."""
+        roots = memory_roots(self.nodes, module)
+        targets = [target for node in self.nodes for target in written(node, module)]
+        memory = {root for target in targets for root in roots.get(target, {target})}
+        own = {node for node in self.nodes if node.op != "get_attr" or _inside(str(node.target), self.path)}
+        return [node for node in dict.fromkeys((*self.inputs, *self.nodes)) if node in memory - own]
 
     def streams(self) -> list[fx.Node]:
-        """The inputs that have the shape and dtype of the result, for which it might stand once more."""
-        wanted = self.result.meta["value"]
-        return [node for node in self.inputs if _alike(node.meta.get("value"), wanted)]
+        """The inputs that have the shape and dtype of the result, for which it might stand once more.
+
+        One that is overwritten is the only one: what it holds is the copy's own, what others hold is not.
+        """
+        module, wanted = self.result.graph.owning_module, self.result.meta["value"]
+        assert module is not None
+        overwritten = set(self.written_inputs(module))
+        return [n for n in self.inputs if _alike(n.meta.get("value"), wanted) and overwritten <= {n}]
 
 
 @dataclass(frozen=True)
@@ -61,7 +100,8 @@ class RegionCopy:
 
     Attributes:
         nodes: by node of the region, its copy.
-        stream: the node that is read in the place of that input: the region's result.
+        stream: the node that is read in the place of that input: the region's result, or a clone of it where the
+            region overwrites that input.
         result: the copy of the result.
     """
 
@@ -73,25 +113,75 @@ class RegionCopy:
 def copy_region(insertion: Insertion, region: Region, stream: fx.Node) -> RegionCopy:
     """Put a copy of a region behind its result; its modules and parameters are copies too, with the same values.
 
+    What is tied within the region is tied within the copy; a parameter that nodes outside hold too stays theirs.
+    Buffers are the copy's own, those of batch norms that stand elsewhere too: no statistics are updated twice.
+
     Args:
         insertion: at the region's result.
         region: of the insertion's copy of the graph.
         stream: the input of the region that the copy reads the result for.
     """
-    module, memo = insertion.editor.module, {}  # type: ignore[var-annotated]  # deepcopy's memo
-    _keep_outside(module, region, memo)
+    copies = _Copies(insertion, region)
+    arriving = region.result
+    if stream in region.written_inputs(insertion.editor.module):
+        arriving = insertion.add("call_method", "clone", (region.result,))
     values: dict[fx.Node, fx.Node] = {node: node for node in region.inputs}
-    values[stream] = region.result
+    values[stream] = arriving
+    targets = {node: copies.module(str(node.target)) for node in region.nodes if node.op == "call_module"}
+    targets |= {node: copies.tensor(str(node.target)) for node in region.nodes if node.op == "get_attr"}
     for node in region.nodes:
-        target: Any = node.target
-        if node.op == "call_module" and _inside(str(target), region.path):
-            target = _copied_module(insertion, str(target), region.path, memo)
-        elif node.op == "get_attr" and _inside(str(target), region.path):
-            target = _copied_tensor(insertion, str(target), region.path, memo)
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-        values[node] = insertion.add(node.op, target, args, kwargs, insertion.path)
+        values[node] = insertion.add(node.op, targets.get(node, node.target), args, kwargs, insertion.path)
         _restack(values[node], node, region.path, insertion.path)
-    return RegionCopy({node: values[node] for node in region.nodes}, region.result, values[region.result])
+    return RegionCopy({node: values[node] for node in region.nodes}, arriving, values[region.result])
+
+
+class _Copies:
+    """Copies of the modules and tensors of a region, under the path of an insertion."""
+
+    def __init__(self, insertion: Insertion, region: Region) -> None:
+        self._editor, self._path, self._new = insertion.editor, region.path, insertion.path
+        root = self._editor.module
+        mine = set(region.nodes)
+        outside = (node for node in root.graph.nodes if node not in mine)
+        self._memo: dict[int, Any] = {id(p): p for node in outside for p in parameters_of(root, node)}
+        self._shared: dict[str, str] = {}  # by path of a module of others, its copy
+
+    def module(self, target: str) -> str:
+        """The path of a module for the copy to call: a copy, or a module of others that keeps no statistics."""
+        root = self._editor.module
+        part = root.get_submodule(target)
+        if not _inside(target, self._path) and next(part.buffers(), None) is None:
+            return target
+        new = self._new + target.removeprefix(self._path) if _inside(target, self._path) else self._beside(target)
+        if not _present(root, new):
+            root.add_submodule(new, copy.deepcopy(part, self._memo))
+        return new
+
+    def _beside(self, target: str) -> str:
+        """Where the copy of a module of others stands."""
+        if target not in self._shared:
+            self._shared[target] = fresh_path(self._editor.module, f"{self._new}.{target.replace('.', '_')}", "shared")
+        return self._shared[target]
+
+    def tensor(self, target: str) -> str:
+        """The name of a tensor for the copy to fetch. Modules are copied first, so that a module's own is its own."""
+        if not _inside(target, self._path):
+            return target
+        new = self._new + target.removeprefix(self._path)
+        owner, _, field = new.rpartition(".")
+        root = self._editor.module
+        if not _present(root, owner):
+            root.add_submodule(owner, nn.Module())
+        holder = root.get_submodule(owner)
+        if hasattr(holder, field):
+            return new
+        tensor = copy.deepcopy(self._editor.tensor(target), self._memo)
+        if isinstance(tensor, nn.Parameter):
+            holder.register_parameter(field, tensor)
+        else:
+            holder.register_buffer(field, tensor)
+        return new
 
 
 def _within(node: fx.Node, path: str) -> bool:
@@ -99,7 +189,7 @@ def _within(node: fx.Node, path: str) -> bool:
 
 
 def _inside(target: str, path: str) -> bool:
-    return target.startswith(f"{path}.")
+    return f"{target}.".startswith(f"{path}.")
 
 
 def _alike(value: Any, wanted: torch.Tensor) -> bool:
@@ -115,40 +205,6 @@ def _restack(node: fx.Node, origin: fx.Node, path: str, new_path: str) -> None:
     }
     outer = {key: item for key, item in node.meta[STACK].items() if item[0] != new_path}
     node.meta[STACK] = outer | {item[0]: item for item in inner.values()}
-
-
-def _keep_outside(module: nn.Module, region: Region, memo: dict[int, Any]) -> None:
-    """Parameters that are tied to one outside of the region stay tied to it."""
-    outside = {id(t) for name, t in _tensors(module) if not _inside(name, region.path)}
-    memo.update({id(t): t for name, t in _tensors(module) if id(t) in outside})
-
-
-def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-
-
-def _copied_module(insertion: Insertion, target: str, path: str, memo: dict[int, Any]) -> str:
-    new = insertion.path + target.removeprefix(path)
-    if not _present(insertion.editor.module, new):
-        insertion.editor.module.add_submodule(new, copy.deepcopy(insertion.editor.module.get_submodule(target), memo))
-    return new
-
-
-def _copied_tensor(insertion: Insertion, target: str, path: str, memo: dict[int, Any]) -> str:
-    new = insertion.path + target.removeprefix(path)
-    owner, _, field = new.rpartition(".")
-    root = insertion.editor.module
-    if not _present(root, owner):
-        root.add_submodule(owner, nn.Module())
-    holder = root.get_submodule(owner)
-    if hasattr(holder, field):
-        return new
-    tensor = copy.deepcopy(insertion.editor.tensor(target), memo)
-    if isinstance(tensor, nn.Parameter):
-        holder.register_parameter(field, tensor)
-    else:
-        holder.register_buffer(field, tensor)
-    return new
 
 
 def _present(root: nn.Module, path: str) -> bool:

@@ -8,6 +8,7 @@ from torch import fx
 
 from graphgrow.errors import MutationError
 
+STEM = "graphgrow_site"  # the key under which a node whose operator was exchanged keeps its site's name
 STACK = "nn_module_stack"  # the key under which fx keeps the modules around a node
 
 
@@ -37,16 +38,21 @@ class Sites:
         self._leaving: dict[str, list[fx.Node]] = {}
         self._positions = {node: number for number, node in enumerate(module.graph.nodes)}
         counts: dict[str, int] = {}
+        paths: dict[str, fx.Node] = {}
         for node in module.graph.nodes:
             if node.op == "output":
                 continue
-            stem = _stem(node)
+            stem = stem_of(node)
             counts[stem] = counts.get(stem, 0) + 1
             name = stem if counts[stem] == 1 else f"{stem}@{counts[stem]}"
             self._nodes[name] = node
             self._names[node] = name
+            if node.op == "call_module":
+                paths.setdefault(str(node.target), node)
             for path in _paths_left(node):
                 self._leaving.setdefault(path, []).append(node)
+        for path, node in paths.items():  # the module that an exchange put beside another's path
+            self._nodes.setdefault(path, node)
 
     def name(self, node: fx.Node) -> str:
         """The name of a node."""
@@ -79,7 +85,10 @@ class Sites:
         raise MutationError(f"there is no site `{name}`; {hint}")
 
 
-def _stem(node: fx.Node) -> str:
+def stem_of(node: fx.Node) -> str:
+    """The name of a node's site without its count."""
+    if STEM in node.meta:
+        return str(node.meta[STEM])
     if node.op in ("call_module", "placeholder", "get_attr"):
         return str(node.target)
     operator = str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", node.target))

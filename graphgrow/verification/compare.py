@@ -133,7 +133,7 @@ class _Arrivals:
 
 
 def _same_value(before: Any, after: Any, kept: Mapping[int, torch.Tensor] | None, where: str, worst: Worst) -> None:
-    """A node that carries another's value on must have it on the old units, within the local tolerance of its magnitude.
+    """A node that carries another's value on must have it on the old units, within the local tolerance.
 
     The new units of a branch that was closed may write something of their own.
     """

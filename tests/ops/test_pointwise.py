@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from graphgrow.layers import Blend, Gate
 from tests.effort import examples
 from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
 from tests.ops.square import Case
@@ -139,6 +141,24 @@ def _one_slope(draw: Draw) -> nn.Module:
     return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 2, 3)}, {"op": nn.PReLU()})
 
 
+def _learned_factor(draw: Draw) -> nn.Module:
+    """A gate that has opened a little."""
+    gate = Gate()
+    gate.gate.data.fill_(0.375)
+    return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, draw(2, 4), draw(2, 4))}, {"op": gate})
+
+
+def _passage(old: nn.Module, new: nn.Module) -> Callable[[Draw], nn.Module]:
+    """A blend that is on its way."""
+
+    def build(draw: Draw) -> nn.Module:
+        blend = Blend(copy.deepcopy(old), copy.deepcopy(new))
+        blend.s.data.fill_(0.375)
+        return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, draw(2, 4), 3)}, {"op": blend})
+
+    return build
+
+
 def _gate(draw: Draw) -> nn.Module:
     """(a, b, c) times (b, 1): one factor for each unit of the middle axis."""
     a, b, c = draw(2, 4), draw(2, 4), draw(2, 4)
@@ -193,6 +213,8 @@ CASES = [
     Case(("type_as",), _type_as, {**_every(LINEAR), "y.0": "free>- zero>- mean>- copy>- share>-"}),
     unary("requires_grad_", LINEAR, False),
     *(unary(target, ZERO_KEEPING, -0.5, 0.5) for target in (torch.clamp, "clamp", torch.clip, "clip")),
+    unary(nn.Hardtanh, FINITE, 0.5, 2.0, label="limits-without-zero"),
+    unary(F.hardtanh, FINITE, 0.5, 2.0, label="limits-without-zero"),
     unary("clamp", FINITE, 0.25, label="away-from-zero"),
     *(unary(target, SHIFTED, 1.5, label="number") for target in (operator.add, torch.sub, "add_", "__radd__")),
     *(unary(target, LINEAR, 1.5, label="number") for target in (operator.mul, "mul", torch.div, operator.truediv)),
@@ -209,6 +231,14 @@ CASES = [
     *(logic(target, 1) for target in (operator.invert, torch.logical_not, "logical_not", "bool")),
     Case((nn.PReLU,), _prelu, {"x.0": FINITE, "x.1": FINITE, "x.2": FINITE}),
     Case((nn.PReLU,), _one_slope, _every(FINITE), "one-slope"),
+    Case((Gate,), _learned_factor, _every(LINEAR)),
+    Case((Blend,), _passage(nn.ReLU(), nn.GELU()), _every(ZERO_KEEPING)),
+    Case((Blend,), _passage(nn.PReLU(), nn.Identity()), _every(ZERO_KEEPING), "prelu-identity"),
+    Case((Blend,), _passage(nn.Sigmoid(), nn.Tanh()), _every(FINITE), "old-bounded"),
+    Case((Blend,), _passage(nn.SiLU(), nn.Softplus()), _every(FINITE), "new-bounded"),
+    Case((Blend,), _passage(nn.Hardtanh(0.5, 2.0), nn.ReLU()), _every(FINITE), "limits-without-zero"),
+    Case((Blend,), _passage(nn.PReLU(3), nn.ReLU()), {}, "slopes-decline"),
+    Case((Blend,), _passage(nn.ReLU(), nn.Softmax(-1)), {}, "softmax-declines"),
     Case((operator.mul,), _gate, {"x.0": LINEAR, "x.1": PRODUCT, "x.2": LINEAR}, "broadcast"),
     Case((operator.add,), _bias, {"x.0": SHIFTED, "x.1": SUM}, "broadcast"),
     *(

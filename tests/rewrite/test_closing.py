@@ -86,9 +86,7 @@ def two_branches(m: Any, x: Any) -> Any:
 
 
 def basic_block(m: Any, x: Any) -> Any:
-    y = m.bn2(m.c2(m.relu(m.bn1(m.c1(x)))))
-    y += x
-    return m.relu(y)
+    return m.relu(m.bn2(m.c2(m.relu(m.bn1(m.c1(x))))).add_(x))  # fx takes `y += x` for an addition
 
 
 def basic_block_of_functions(m: Any, x: Any) -> Any:
@@ -170,9 +168,7 @@ def zero_branch_overwritten(m: Any, x: Any) -> Any:
 
 
 def post_norm_in_place(m: Any, x: Any) -> Any:
-    branch = m.l2(F.gelu(m.l1(x)))
-    x += branch
-    return m.n(x)
+    return m.n(x.add_(m.l2(F.gelu(m.l1(x.clone())))))
 
 
 def shared_weight() -> dict[str, nn.Linear]:

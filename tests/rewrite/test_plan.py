@@ -150,8 +150,8 @@ def test_sizes_computed_as_a_whole_are_seen_before_growing() -> None:
     """`x.shape[:-1] + (4, 2)` restates a size that no editing of literals reaches: it is not offered."""
 
     def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
-        h = m.first(x)
-        return m.last(h.reshape(h.shape[:-1] + (4, 2)).flatten(-2))
+        h, cut = m.first(x), (4, 2)
+        return m.last(h.reshape(h.shape[:-1] + cut).flatten(-2))
 
     graph = gg.trace(Forward(forward, first=nn.Linear(3, 8), last=nn.Linear(8, 2)), torch.randn(2, 3))
     mutations = graph.mutations("widen")

@@ -215,6 +215,26 @@ def test_no_statistics_are_updated_twice(inside: bool) -> None:
     assert first.running_mean is not second.running_mean
 
 
+def test_a_module_of_others_stays_theirs() -> None:
+    """Also where its path begins like the block's."""
+
+    class Owner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.blocks_own, self.last = nn.Linear(3, C), nn.Linear(C, C), nn.Linear(C, 2)
+            self.norm, self.block = self.blocks_own, Block(self)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.last(self.block(self.first(x)))
+            return result
+
+    graph = gg.trace(Owner().double(), torch.randn(5, 3, dtype=torch.float64))
+    child = grown(graph, "deepen(block, kind=copy)")
+    calls = [str(node.target) for node in child.module.graph.nodes if node.op == "call_module"]
+    assert calls.count("blocks_own") == 2
+    assert_exact(graph, child)
+
+
 def test_a_parameter_that_is_read_by_hand_and_by_its_module() -> None:
     graph = traced(lambda m, x: x + m.l(m.n(x * m.n.weight) + m.scale.mean()), n=nn.LayerNorm(C), l=nn.Linear(C, C),
                    scale=torch.randn(2, C))  # fmt: skip

@@ -1,0 +1,110 @@
+"""Operators that may answer finite numbers with infinity or NaN: what is trusted stays finite on a wide range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+import graphgrow as gg
+from graphgrow.rewrite.overflow import first_overflowing
+from tests.rewrite.small_models import Forward
+
+TRUSTED: dict[str, Any] = {
+    "activations": lambda m, x: F.silu(x) + F.gelu(x) + F.softplus(x) + x.sigmoid() + F.elu(x) + F.mish(x) + x.tanh(),
+    "softmax": lambda m, x: x.softmax(-1) + F.log_softmax(x, -1),
+    "norm": lambda m, x: m.norm(x),
+    "number below": lambda m, x: x / 3.0,
+    "parameter below": lambda m, x: x / m.scale,
+    "exponential of a parameter": lambda m, x: x * m.scale.exp(),
+    "whole power": lambda m, x: x**2 + x.pow(3),
+    "square root of a square": lambda m, x: x.square().sqrt() + torch.sqrt(x * x) + (x * x + x.abs()).sqrt(),
+    "root mean square": lambda m, x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
+    "in double": lambda m, x: x * torch.rsqrt(x.double().square().mean(-1, keepdim=True) + 1e-6).float(),
+    "standard deviation": lambda m, x: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5),
+    "variance": lambda m, x: x / (1e-5 + x.var(-1, keepdim=True)).sqrt(),
+    "norm below": lambda m, x: x / (x.norm(dim=-1, keepdim=True) + 1e-6),
+    "vector norm below": lambda m, x: x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6),
+    "clamped below": lambda m, x: x / x.abs().clamp(1e-3) + x.clamp_min(1e-3).log() + torch.log1p(x.relu()),
+    "negative power": lambda m, x: (x.square() + 1.0) ** -0.5,
+}
+WILD: dict[str, Any] = {
+    "exp": lambda m, x: x.exp(),
+    "exp_": lambda m, x: x.clone().exp_(),
+    "expm1": lambda m, x: torch.expm1(x),
+    "sinh": lambda m, x: torch.sinh(x),
+    "log": lambda m, x: x.square().log(),
+    "log1p": lambda m, x: torch.log1p(x),
+    "sqrt": lambda m, x: x.sqrt(),
+    "rsqrt": lambda m, x: x.square().mean(-1, keepdim=True).rsqrt() * x,
+    "reciprocal": lambda m, x: torch.reciprocal(x),
+    "truediv": lambda m, x: 1.0 / x,
+    "div": lambda m, x: x.div(x.sum(-1, keepdim=True)),
+    "truediv by what may vanish": lambda m, x: x / x.abs(),
+    "truediv by a difference": lambda m, x: x / (x.square() - 1.0),
+    "truediv by a weighted sum": lambda m, x: x / torch.add(x.square(), 1.0, alpha=-1),
+    "truediv by a clamp from above": lambda m, x: x / x.clamp(max=1.0),
+    "pow": lambda m, x: x.pow(0.5),
+    "pow -1": lambda m, x: x.pow(-1),
+    "pow of two": lambda m, x: torch.pow(2.0, x),
+}
+
+
+def nodes_of(run: Any) -> list[fx.Node]:
+    model = Forward(run, norm=nn.LayerNorm(4), scale=torch.rand(4) + 0.5)
+    graph = gg.trace(model, torch.rand(3, 4) + 0.5)
+    assert graph.analysis.facts
+    return list(graph.module.graph.nodes)
+
+
+@pytest.mark.parametrize("name", TRUSTED)
+def test_what_is_trusted_stays_finite(name: str) -> None:
+    nodes = nodes_of(TRUSTED[name])
+    assert first_overflowing(nodes[1:], {nodes[0]}) is None
+    model = Forward(TRUSTED[name], norm=nn.LayerNorm(4), scale=torch.rand(4) + 0.5).double()
+    for scale in (0.0, 1e-3, 1.0, 1e4, -1e4, 1e18):
+        x = scale * torch.randn(7, 4, dtype=torch.float64)
+        assert bool(torch.isfinite(model(x)).all()), scale
+
+
+@pytest.mark.parametrize("name", WILD)
+def test_what_may_overflow_is_found(name: str) -> None:
+    """Each of them is infinite or NaN for some of these inputs."""
+    nodes = nodes_of(WILD[name])
+    found = first_overflowing(nodes[1:], {nodes[0]})
+    assert found is not None
+    assert str(getattr(found.target, "__name__", found.target)).startswith(name.partition(" ")[0])
+    model = Forward(WILD[name], norm=nn.LayerNorm(4), scale=torch.rand(4))
+    values = [model(scale * torch.ones(2, 4)) for scale in (0.0, 1.0, -1.0, 1e4, -1e4)]
+    assert not all(bool(torch.isfinite(value).all()) for value in values)
+
+
+def test_only_what_the_sources_reach_counts() -> None:
+    nodes = nodes_of(lambda m, x: x * m.scale.exp() / m.scale.log())
+    assert first_overflowing(nodes[1:], {nodes[0]}) is None
+    scale = next(node for node in nodes if node.op == "get_attr")
+    found = first_overflowing(nodes, {scale})
+    assert found is not None
+    assert found.name == "exp"
+
+
+def test_numbers_read_off_shapes_do_not_overflow() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(3, 4)
+            self.inner = nn.Module()
+            self.inner.linear = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x)
+            scaled: torch.Tensor = h + self.inner.linear(h * h.shape[-1] ** -0.5)
+            return scaled
+
+    graph = gg.trace(Scaled(), torch.randn(2, 3))
+    nodes = list(graph.module.graph.nodes)
+    assert graph.analysis.facts
+    assert first_overflowing(nodes, {nodes[0]}) is None
