@@ -210,7 +210,7 @@ def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:
         return True
     if isinstance(part, nn.Hardtanh):
         return part.min_val <= 0 <= part.max_val
-    return _is(node, _VIEWS) or (node.target is not F.hardtanh and rule_of(node, part) is zero_keeping)
+    return _is(node, _VIEWS) or rule_of(node, part) is zero_keeping
 
 
 def _keeps_input(module: fx.GraphModule, node: fx.Node, arriving: fx.Node) -> bool:

@@ -517,6 +517,8 @@ CHAINS: dict[str, list[str]] = {
         "deepen(stages.1.0.relu1, kind=conv)",
         "split(stages.1.0.relu1_deepen.conv1, units=[2])",
         "deepen(stages.1.0.relu1, kind=identity)",
+        "swap-activation(stages.0.0.relu2, to=gelu)",
+        "deepen(stages.0.0, kind=copy)",
         "split(stem, units=[1])",
     ],
     "graphgrow:gpt": [

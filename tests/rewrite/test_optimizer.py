@@ -6,8 +6,9 @@ migration makes of it is compared with the gradient of the grown network, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ from torch.optim import Optimizer
 
 import graphgrow as gg
 from graphgrow.graph import Graph
+from graphgrow.ir.editor import Editor
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.network import Network, Step
 
 INPUT = torch.linspace(-1, 2, 15, dtype=torch.float64).reshape(5, 3)
 BETAS = (0.9, 0.99)
@@ -199,3 +203,173 @@ def test_a_list_that_fails_leaves_the_optimizer_unchanged() -> None:
     with pytest.raises(gg.MutationError):
         gg.apply(graph, ["widen(0, extra=2)", "split(nowhere)"], optimizer=optimizer)
     assert _everything(optimizer) == before
+
+
+# -- parameters that come and go -----------------------------------------------------------------------------
+
+
+def _ids(optimizer: Optimizer) -> list[int]:
+    return [id(p) for group in optimizer.param_groups for p in group["params"]]
+
+
+def _names(graph: Graph, parameters: Any) -> set[str]:
+    known = {id(p): name for name, p in graph.module.named_parameters()}
+    return {known[id(p)] for p in parameters}
+
+
+CHAIN = [
+    "deepen(1, kind=mlp)",
+    "widen(1_deepen.linear1, extra=2)",
+    "deepen(3, kind=identity)",
+    "split(1_deepen.linear1, units=[0])",
+    "widen(0, extra=1)",
+    "swap-activation(3, to=prelu)",
+    "add-branch(2, kind=low-rank)",
+]
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_optimizer_has_exactly_the_childs_parameters(kind: str, share: bool) -> None:
+    """Through a list in which new parameters are themselves replaced."""
+    graph = gg.trace(_net(), INPUT)
+    optimizer, _ = _stepped(graph, kind)
+    grown = gg.apply(graph, CHAIN, seed=2, optimizer=optimizer, share=share)
+    found = _ids(optimizer)
+    assert len(found) == len(set(found))
+    assert set(found) == {id(p) for p in grown.module.parameters()}
+    assert {id(p) for p in optimizer.state} <= set(found)
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-3
+    before = {name: p.detach().clone() for name, p in grown.module.named_parameters()}
+    for _ in range(2):
+        _backward(grown.module)
+        optimizer.step()
+    still = {name for name, p in grown.module.named_parameters() if torch.equal(p, before[name])}
+    assert still == set()
+
+
+def test_new_parameters_join_the_group_of_the_nearest() -> None:
+    """Those that stand in front are nearer than those behind; a block goes with what its site is made by."""
+    graph = gg.trace(_net(), INPUT)
+    first = [p for name, p in graph.module.named_parameters() if name.startswith("0.")]
+    others = [p for name, p in graph.module.named_parameters() if not name.startswith("0.")]
+    slow: dict[str, Any] = {"params": first, "lr": 0.001, "weight_decay": 0.5}
+    fast: dict[str, Any] = {"params": others}
+    optimizer = torch.optim.AdamW([slow, fast], lr=0.1)
+    _backward(graph.module)
+    optimizer.step()
+    lists = [group["params"] for group in optimizer.param_groups]
+    grown = gg.apply(graph, ["deepen(1, kind=mlp)", "deepen(3, kind=mlp)", "deepen(0, kind=identity)"],
+                     optimizer=optimizer)  # fmt: skip
+    assert all(group["params"] is params for group, params in zip(optimizer.param_groups, lists, strict=True))
+    names = [_names(grown, params) for params in lists]
+    assert {name.partition(".")[0] for name in names[0]} == {"0", "1_deepen", "0_deepen"}
+    assert {name.partition(".")[0] for name in names[1]} == {"2", "4", "3_deepen"}
+    assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(0.001, 0.5), (0.1, 0.01)]
+    fresh = [p for name, p in grown.module.named_parameters() if "deepen" in name]
+    assert not any(p in optimizer.state for p in fresh), "no state: their step count begins at one"
+    _backward(grown.module)
+    optimizer.step()
+    assert {int(optimizer.state[p]["step"]) for p in fresh if p.grad is not None} == {1}
+    assert {int(optimizer.state[p]["step"]) for p in (*first, *others)} == {2}
+
+
+def test_a_new_parameter_stands_beside_one_that_is_trained() -> None:
+    """With a frozen body, the nearest that the optimizer trains is the head."""
+    graph = gg.trace(_net(), INPUT)
+    head = [p for name, p in graph.module.named_parameters() if name.startswith("4.")]
+    optimizer = torch.optim.SGD(head, lr=0.1, momentum=0.9)
+    grown = gg.apply(graph, "deepen(1, kind=mlp)", optimizer=optimizer)
+    found = _names(grown, optimizer.param_groups[0]["params"])
+    assert {name.partition(".")[0] for name in found} == {"4", "1_deepen"}
+
+
+def test_an_optimizer_of_something_else_is_refused() -> None:
+    graph = gg.trace(_net(), INPUT)
+    optimizer = torch.optim.SGD(_net().parameters(), lr=0.1)
+    before = _everything(optimizer)
+    with pytest.raises(gg.OptimizerError, match=r"trains no parameter that a new one could stand beside; make it from"):
+        gg.apply(graph, "deepen(1, kind=mlp)", optimizer=optimizer)
+    assert _everything(optimizer) == before
+
+
+@dataclass(frozen=True)
+class Bypass(Mutation):
+    """Take a module out: what read it reads its input. (No pass does so much; it is here to let parameters go.)"""
+
+    site: str
+    name: ClassVar[str] = "bypass"
+    summary: ClassVar[str] = "take a module out"
+
+    @classmethod
+    def sites(cls, network: Network) -> Iterator[Mutation | Refusal]:
+        """None."""
+        return iter(())
+
+    def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
+        """Take it out."""
+        node = editor.node(network.sites.find(self.site).name)
+        node.replace_all_uses_with(node.all_input_nodes[0])
+        editor.module.graph.erase_node(node)
+        editor.module.delete_submodule(str(node.target))
+        return Step(), []
+
+
+def test_parameters_that_are_gone_are_let_go() -> None:
+    """Those of the parent, with their state, and those that came and went within one list."""
+    graph = gg.trace(_net(), INPUT)
+    optimizer, _ = _stepped(graph, "adam")
+    gone = list(graph.module.get_submodule("2").parameters())
+    kept = [p for p in graph.module.parameters() if all(p is not q for q in gone)]
+    moments = [optimizer.state[p]["exp_avg"].clone() for p in kept]
+    grown = gg.apply(
+        graph, ["deepen(3, kind=identity)", Bypass("3_deepen.activation"), Bypass("2")], optimizer=optimizer
+    )
+    assert set(_ids(optimizer)) == {id(p) for p in grown.module.parameters()}
+    assert not any(p in optimizer.state for p in gone)
+    assert all(torch.equal(optimizer.state[p]["exp_avg"], m) for p, m in zip(kept, moments, strict=True))
+    _backward(grown.module)
+    optimizer.step()
+
+
+def test_a_replaced_parameter_that_is_gone_later_is_let_go() -> None:
+    graph = gg.trace(_net(), INPUT)
+    optimizer, _ = _stepped(graph, "adam")
+    grown = gg.apply(graph, ["split(2)", "split(0)", Bypass("3")], optimizer=optimizer)
+    assert set(_ids(optimizer)) == {id(p) for p in grown.module.parameters()}
+    square = gg.apply(grown, ["deepen(1, kind=identity)", "split(1_deepen.linear)"], optimizer=optimizer)
+    assert set(_ids(optimizer)) == {id(p) for p in square.module.parameters()}
+    assert len(optimizer.state) == len(list(graph.module.parameters()))
+
+
+def test_a_list_that_fails_leaves_newcomers_out() -> None:
+    graph = gg.trace(_net(), INPUT)
+    optimizer, _ = _stepped(graph, "adamw")
+    before = _everything(optimizer)
+    for broken in ("deepen(nowhere)", "deepen(1, kind=conv)", "deepen(1, kind=attention)"):
+        with pytest.raises(gg.GraphGrowError):
+            gg.apply(
+                graph,
+                ["deepen(1, kind=mlp)", "split(1_deepen.linear1)", Bypass("2"), broken],
+                optimizer=optimizer,
+                share=False,
+            )
+        assert _everything(optimizer) == before
+
+
+def test_tied_parameters_join_once() -> None:
+    """A copied block keeps its inner tie, and what is tied to the outside is there already."""
+    block = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    block[2].weight = block[0].weight
+    model = nn.Sequential(nn.Linear(3, 3), block, nn.Linear(3, 1)).double()
+    model[2].bias = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    model[0].bias = block[0].bias
+    graph = gg.trace(model, INPUT)
+    optimizer = torch.optim.SGD(graph.module.parameters(), lr=0.1)
+    grown = gg.apply(graph, "deepen(1, kind=copy)", optimizer=optimizer)
+    found = _ids(optimizer)
+    assert len(found) == len(set(found))
+    assert set(found) == {id(p) for p in grown.module.parameters()}
+    new = {name for name, _ in grown.module.named_parameters()} - {name for name, _ in graph.module.named_parameters()}
+    assert new == {"1_deepen.0.weight", "1_deepen.2.bias", "1_deepen_gate.gate.gate"}
