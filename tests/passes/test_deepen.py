@@ -157,8 +157,8 @@ def test_norms_and_activations_are_those_around() -> None:
     model = maps(2, nn.GroupNorm(2, 4, eps=1e-3), nn.LeakyReLU(0.3, inplace=True))
     child = gg.apply(gg.trace(model, torch.randn(2, 3, 5, 6)), "deepen(act)")
     norm, act = (child.module.get_submodule(f"act_deepen.{name}") for name in ("norm", "activation"))
-    assert (norm.num_groups, norm.eps) == (2, 1e-3)
-    assert (act.negative_slope, act.inplace) == (0.3, False)
+    assert (norm.num_groups, norm.eps) == (2, 1e-3)  # type: ignore[comparison-overlap]
+    assert (act.negative_slope, act.inplace) == (0.3, False)  # type: ignore[comparison-overlap]
     plain = Forward(lambda m, x: m.b(F.relu(m.a(x))), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1))
     child = gg.apply(gg.trace(plain, torch.randn(2, 3, 5, 6)), "deepen(a)")
     assert type(child.module.get_submodule("a_deepen.norm")) is nn.Identity
@@ -219,7 +219,7 @@ def functional(m: Any, x: Any) -> Any:
 @pytest.mark.parametrize("site", ["a", ":relu", "b", ":relu@2", ":relu@3", "b@2", ":tanh", ":add", ":add@2"])
 def test_functions_several_readers_and_second_calls(site: str) -> None:
     model = Forward(functional, a=nn.Linear(3, 4), b=nn.Linear(4, 4), c=nn.Linear(4, 2)).double()
-    nn.init.constant_(model.b.bias, 0.5)  # so that no ReLU puts out zeros alone
+    nn.init.constant_(model.b.bias, 0.5)  # type: ignore[arg-type]  # so that no ReLU puts out zeros alone
     graph = gg.trace(model, torch.randn(5, 3, dtype=torch.float64))
     child = grown(graph, f"deepen({site}, kind=mlp)")
     assert_exact(graph, child)

@@ -182,7 +182,7 @@ class SharedNorm(nn.Module):
             self.norm = self.block.n
         else:
             self.norm = norm
-            self.block = Block(self)
+            self.block = Block(self)  # type: ignore[assignment]
         self.first, self.last = nn.Linear(3, C), nn.Linear(C, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
