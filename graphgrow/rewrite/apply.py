@@ -51,7 +51,7 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
     for number, mutation in enumerate(chosen):
         current = _apply_one(current, mutation, seed, migration, share or number > 0, admit=True)
     if migration is not None:
-        migration.commit()
+        migration.commit({id(parameter): name for name, parameter in current.module.named_parameters()})
     return current
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,9 +99,15 @@ class Migration:
                 return position
         return None
 
-    def commit(self) -> None:
-        """Write the new parameters and states into the optimizer."""
+    def commit(self, names: Mapping[int, str]) -> None:
+        """Write the new parameters and states into the optimizer.
+
+        Args:
+            names: by id of a parameter of the grown network, what it is called, for an optimizer of named parameters.
+        """
         for number, group in enumerate(self._optimizer.param_groups):
+            known = zip(group["params"], group.get("param_names", ()), strict=False)
+            called = dict(names) | {id(self._heirs[id(parameter)]): name for parameter, name in known}
             for position, parameter in enumerate(group["params"]):
                 heir = self._heirs[id(parameter)]
                 if heir is parameter:
@@ -116,6 +122,8 @@ class Migration:
                 self._optimizer.state.pop(parameter, None)
             group["params"][:] = [parameter for parameter in group["params"] if id(parameter) not in self._retired]
             group["params"].extend(self._adopted.get(number, ()))
+            if "param_names" in group:
+                group["param_names"][:] = [called[id(parameter)] for parameter in group["params"]]
 
     def _carried(self, name: str, item: Any, change: TensorChange) -> Any:
         if not isinstance(item, torch.Tensor) or item.dim() == 0:

@@ -96,7 +96,8 @@ def run_pair(
         for origin in counterparts.carried_by(child.name) & held.keys():
             own = held.pop(origin)
             if not {origin, child.name} & shared:
-                _same_value(own, value, places.get(origin), child.name, worst)
+                own, carried = project(own, places.get(origin)), project(value, counterparts.arriving.get(origin))
+                _same_value(own, carried, child.name, worst)
         if child.op == "placeholder" or any(used.name in fed for used in child.all_input_nodes):
             fed.add(child.name)
         if parent is not None and arrived is not None and child.name in fed:
@@ -132,15 +133,14 @@ class _Arrivals:
     own: Any  # the parent's output, where the very same bits arrive; else None
 
 
-def _same_value(before: Any, after: Any, kept: Mapping[int, torch.Tensor] | None, where: str, worst: Worst) -> None:
+def _same_value(before: Any, after: Any, where: str, worst: Worst) -> None:
     """A node that carries another's value on must have it on the old units, within the local tolerance.
 
-    The new units of a branch that was closed may write something of their own.
+    Both are given cut down to these: the new units of a branch that was closed may write something of their own.
     """
     if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor) or before.shape != after.shape:
         worst.see(torch.tensor([torch.inf]), torch.tensor([0.0]), f"{where} (shape)")
     elif before.is_floating_point() and before.numel():
-        before, after = project(before, kept), project(after, kept)
         limit = LOCAL_TOLERANCE * before.detach().abs().nan_to_num(posinf=0.0).max()
         worst.see(*_errors(after, before, limit), where)
 
@@ -166,7 +166,7 @@ def _arrivals(
             own = first.values.get(used.name)
             return own.clone() if fresh and isinstance(own, torch.Tensor) else own
         usable = usable and not {used.name, carrier} & counterparts.shared
-        value = project(arrived, counterparts.places.get(used.name))
+        value = project(arrived, counterparts.arriving.get(used.name))
         value = value.clone() if fresh else value
         same = same and torch.equal(value, first.values[used.name])
         if arrived.is_floating_point() and arrived.numel():

@@ -42,24 +42,32 @@ class Counterparts:
         shared: nodes whose old positions hold shares of what they held, which cannot be compared.
         moved: by node of the first network, the node of the last that carries its value to the readers.
         created: nodes of the last that the first does not have, whatever their names.
+        arriving: by node of the first network, where its units are in what carries its value: that may have grown
+            where the node has not, and the other way round.
     """
 
     places: Places = field(default_factory=dict)
     shared: frozenset[str] = frozenset()
     moved: Mapping[str, str] = field(default_factory=dict)
     created: frozenset[str] = frozenset()
+    arriving: Places = field(default_factory=dict)
 
     @classmethod
     def of(cls, steps: Sequence[Step]) -> Counterparts:
         """What several steps make of them together."""
         moved: dict[str, str] = {}
+        growths: list[Places] = []  # of each step, by the node of the first network whose value then flowed there
+        origins = {name for step in steps for name in (*step.nodes, *step.moved)}
         for step in steps:
+            held = {name: moved.get(name, name) for name in origins}
+            growths.append({name: step.nodes[node] for name, node in held.items() if node in step.nodes})
             moved = {name: step.moved.get(carrier, carrier) for name, carrier in moved.items()} | {
                 name: carrier for name, carrier in step.moved.items() if name not in moved
             }
         created = frozenset(name for step in steps for name in step.created)
         shared = frozenset(name for step in steps for name in step.shared)
-        return cls(node_places(steps), shared, moved, created)
+        moved = {name: carrier for name, carrier in moved.items() if name not in created}
+        return cls(node_places(steps), shared, moved, created, compose(growths))
 
     def carrier(self, name: str) -> str:
         """The node that carries a node's value to its readers: mostly itself."""

@@ -139,6 +139,23 @@ def test_a_fresh_block_of_every_kind(case: Case) -> None:
     assert {id(p) for p in child.new_parameters()} == {id(child.module.get_parameter(name)) for name in found}
 
 
+@pytest.mark.parametrize(
+    ("build", "site", "causal"),
+    [
+        (partial(Attends, True), "stem", True),
+        (partial(Attends, True, 0.1), "stem", True),
+        (partial(Attends, False, 0.1), "stem", False),
+        (Attends, "stem", False),
+        (features, "act", False),
+    ],
+)
+def test_a_new_attention_is_causal_where_the_others_are(
+    build: Callable[[], nn.Module], site: str, causal: bool
+) -> None:
+    child = gg.apply(gg.trace(build(), torch.randn(2, 5, 3)), f"deepen({site}, kind=attention)")
+    assert child.module.get_submodule(f"{site}_deepen.attention").is_causal is causal  # type: ignore[comparison-overlap]
+
+
 @pytest.mark.parametrize("case", [c for c in KINDS if not c.tolerance], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_narrow_types(case: Case, dtype: torch.dtype) -> None:

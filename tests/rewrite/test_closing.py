@@ -6,7 +6,9 @@ which are compared to the bit, on weights and statistics that are not trivial.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ from tests.passes.claims import assert_alive, assert_exact, grown
 from tests.rewrite.small_models import Forward
 
 C = 4
+SEEDS = itertools.count()
 Run = Callable[[Any, Any], Any]
 
 
@@ -69,11 +72,21 @@ def maps(label: str, closed: str | None, run: Run, **members: Any) -> Case:
 
 
 def linear(bias: bool = True) -> nn.Linear:
-    return nn.Linear(C, C, bias=bias)
+    with seeded():
+        return nn.Linear(C, C, bias=bias)
 
 
 def conv(groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(C, C, 3, padding=1, groups=groups, bias=False)
+    with seeded():
+        return nn.Conv2d(C, C, 3, padding=1, groups=groups, bias=False)
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Weights of their own for each layer, the same in each run: hard limits are flat for some weights by chance."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(next(SEEDS))
+        yield
 
 
 def norm() -> nn.LayerNorm:

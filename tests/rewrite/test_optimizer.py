@@ -373,3 +373,23 @@ def test_tied_parameters_join_once() -> None:
     assert set(found) == {id(p) for p in grown.module.parameters()}
     new = {name for name, _ in grown.module.named_parameters()} - {name for name, _ in graph.module.named_parameters()}
     assert new == {"1_deepen.0.weight", "1_deepen.2.bias", "1_deepen_gate.gate.gate"}
+
+
+def test_an_optimizer_of_named_parameters_keeps_its_names() -> None:
+    """Old parameters by the names that the user gave them, new ones by the graph's; those that are gone are no more."""
+    graph = gg.trace(_net(), INPUT)
+    optimizer = torch.optim.Adam([(f"net.{name}", p) for name, p in graph.module.named_parameters()], lr=0.1)
+    _backward(graph.module)
+    optimizer.step()
+    grown = gg.apply(graph, ["widen(0, extra=1)", "deepen(3, kind=identity)"], optimizer=optimizer)
+    (group,) = optimizer.param_groups
+    new = ["3_deepen.linear.weight", "3_deepen.linear.bias", "3_deepen.activation.weight"]
+    old = [name for name, _ in graph.module.named_parameters()]
+    assert group["param_names"] == [*(f"net.{name}" for name in old), *new]
+    assert [id(p) for p in group["params"]] == [id(grown.module.get_parameter(name)) for name in (*old, *new)]
+    bare = gg.apply(grown, Bypass("3_deepen.activation"), optimizer=optimizer)
+    assert group["param_names"] == [*(f"net.{name}" for name in old), *new[:2]]
+    assert set(_ids(optimizer)) == {id(p) for p in bare.module.parameters()}
+    again = torch.optim.Adam(bare.module.named_parameters(), lr=0.2)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.param_groups[0]["lr"] == 0.1

@@ -1,0 +1,59 @@
+"""Where the units of an ancestor lie, and which node carries a value on, over several steps."""
+
+from __future__ import annotations
+
+import torch
+
+from graphgrow.rewrite.network import Step
+from graphgrow.verification.places import Counterparts, project
+
+
+def at(*positions: int) -> dict[int, torch.Tensor]:
+    """Along axis 1, where the old units went."""
+    return {1: torch.tensor(positions)}
+
+
+def found(places: object, name: str) -> list[int]:
+    assert isinstance(places, dict)
+    return list(places[name][1].tolist())
+
+
+def test_a_carrier_may_be_carried_on_itself() -> None:
+    """s, then a block x behind it, then y behind x, then z behind s again: s is carried by what x leads to."""
+    steps = [
+        Step(moved={"s": "x"}, created=frozenset({"x"})),
+        Step(moved={"x": "y"}, created=frozenset({"y", "inside"})),
+        Step(moved={"s": "z"}, created=frozenset({"z"})),
+    ]
+    whole, later = Counterparts.of(steps), Counterparts.of(steps[1:])
+    assert whole.moved == {"s": "y"}
+    assert whole.carrier("s") == "y"
+    assert whole.carrier("t") == "t"
+    assert whole.carried_by("y") == {"s"}
+    assert whole.carried_by("z") == set()
+    assert later.moved == {"x": "y", "s": "z"}
+    assert whole.created == {"x", "y", "z", "inside"}
+
+
+def test_a_carrier_grows_by_itself() -> None:
+    """The site grows from 2 to 4 units before the block comes; then block and site grow apart."""
+    steps = [
+        Step(nodes={"s": at(0, 2), "t": at(1, 3)}),
+        Step(moved={"s": "x"}, created=frozenset({"x"})),
+        Step(nodes={"x": at(1, 2, 3, 4)}),
+        Step(nodes={"s": at(0, 1, 2, 5), "t": at(0, 1, 2, 4)}),
+        Step(moved={"x": "y"}),
+        Step(nodes={"x": at(0, 1, 2, 3, 4), "y": at(5, 4, 3, 2, 1)}),
+    ]
+    both = Counterparts.of(steps)
+    assert found(both.places, "s") == [0, 2]
+    assert found(both.arriving, "s") == [4, 2]  # 0, 2 -> x: 1, 3 -> y: 4, 2
+    assert found(both.places, "t") == found(both.arriving, "t") == [1, 4]
+
+
+def test_a_step_that_moves_nothing_arrives_where_it_is() -> None:
+    both = Counterparts.of([Step(nodes={"s": at(2, 0)}), Step(nodes={"s": at(1, 3, 5)})])
+    assert found(both.places, "s") == found(both.arriving, "s") == [5, 1]
+    value = torch.arange(12.0).reshape(2, 6)
+    assert project(value, both.arriving["s"]).tolist() == [[5.0, 1.0], [11.0, 7.0]]
+    assert project(value, None) is value
