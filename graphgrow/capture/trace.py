@@ -15,6 +15,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 import graphgrow.errors
+from graphgrow.capture.agreement import refuse_another_function
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.modes import prune, revive, same_structure
 from graphgrow.capture.tracer import ShapeTracer
@@ -61,7 +62,7 @@ def capture(
     inputs = InputSpec.of(args, kwargs)
     positional = (args,) if isinstance(args, torch.Tensor) or not isinstance(args, Sequence) else tuple(args)
     examples, fixed = _bind(model, positional, dict(kwargs or {}))
-    leaf_outputs = _run_once(model, positional, dict(kwargs or {}), leaves)
+    leaf_outputs, answer = _run_once(model, positional, dict(kwargs or {}), leaves)
     graphs, tracers, failures = {}, {}, {}
     for mode in ("train", "eval"):
         with _mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
@@ -85,6 +86,8 @@ def capture(
         modes = frozenset({present})
         why = f": {failures[other]}" if other in failures else ""
         notes.append(f"in {other} mode this model has another graph{why}; this one holds for {present} mode alone")
+        if present == "train":
+            notes.append("in train mode the graph was not compared with the model")
     kept = "train" if alive else present
     try:
         module = _assemble(model, graphs[kept], tracers[kept], graphs["eval"] if alive else None)
@@ -94,6 +97,8 @@ def capture(
             "rename submodules that are called by a keyword of Python"
         ) from error
     _copy_modes(model, module)
+    if answer is not None and "eval" in modes:
+        refuse_another_function(model, _run(module, positional, dict(kwargs or {})), answer)
     return Capture(module, inputs, "fx", modes, tuple(notes))
 
 
@@ -151,15 +156,16 @@ def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
 
 def _run_once(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Sequence[type[nn.Module] | str]
-) -> dict[str, list[Any]]:
+) -> tuple[dict[str, list[Any]], Any]:
     """Run the model on its examples, so that a misfit speaks in torch's own words; leaves no trace of it.
 
     Returns:
-        By path, what the user's leaves returned, one item a call, on the meta device.
+        By path, what the user's leaves returned, one item a call, on the meta device; and what the model returned, None
+        where it holds no numbers.
     """
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
     if any(p.is_meta for p in model.parameters()) or any(t.is_meta for t in tensors):
-        return {}
+        return {}, None
     outputs: dict[str, list[Any]] = {}
     classes = tuple(leaf for leaf in leaves if isinstance(leaf, type))
     hooks = [
@@ -168,8 +174,7 @@ def _run_once(
         if path in leaves or isinstance(part, classes)
     ]
     try:
-        with _mode(model, False), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            output = model(*args, **kwargs)
+        output = _run(model, args, kwargs)
     except Exception as error:  # any error of the user's own code, passed on with its place
         shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
         raise CaptureError(
@@ -181,7 +186,15 @@ def _run_once(
             hook.remove()
     if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(output)):
         raise CaptureError(f"{type(model).__name__} returns no tensor but {type(output).__name__}")
-    return outputs
+    return outputs, output
+
+
+def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """One call in eval mode, on copies of the inputs and with random numbers that are the same each time."""
+    args, kwargs = pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, (args, kwargs))
+    with _mode(model, False), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return model(*args, **kwargs)
 
 
 @contextmanager

@@ -1,0 +1,61 @@
+"""Whether a captured graph answers as its model does: what a trace can get wrong without an error shows here."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from graphgrow.errors import CaptureError
+
+_REMEDY = (
+    "An operator in place on a tensor that has another name (`y = x; y += 1`), an argument `out=`, or a forward that "
+    "is random or keeps state can be the cause; write it without, or mark the submodule as a leaf"
+)
+
+
+def refuse_another_function(model: nn.Module, found: Any, wanted: Any) -> None:
+    """Compare what the graph and the model answered to the same inputs, in eval mode.
+
+    The same operators on the same numbers give the same bits; layers that are written out as their parts round
+    otherwise, so that floats may differ by sqrt(eps) of the largest one, and by 1000 eps. Whole numbers are left out:
+    an argmax may turn on one bit.
+
+    Args:
+        model: for its name.
+        found: the graph's answer.
+        wanted: the model's.
+
+    Raises:
+        CaptureError: if they differ, with by how much.
+    """
+    mine, theirs = pytree.tree_leaves(found), pytree.tree_leaves(wanted)
+    if len(mine) != len(theirs):
+        raise CaptureError(f"the graph of {type(model).__name__} returns {len(mine)} values, the model {len(theirs)}")
+    for a, b in zip(mine, theirs, strict=True):
+        if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+            continue
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise CaptureError(
+                f"the graph of {type(model).__name__} returns {a.dtype} of shape {tuple(a.shape)}, the model {b.dtype} "
+                f"of shape {tuple(b.shape)}. {_REMEDY}"
+            )
+        if b.is_floating_point() and b.numel():
+            _refuse_other_numbers(model, a, b)
+
+
+def _refuse_other_numbers(model: nn.Module, found: torch.Tensor, wanted: torch.Tensor) -> None:
+    eps = torch.finfo(wanted.dtype).eps
+    found, wanted = found.double(), wanted.double()
+    same = (found == wanted) | (found.isnan() & wanted.isnan())
+    largest = float(torch.where(wanted.isfinite(), wanted.abs(), 0.0).max())
+    error = torch.where(same, 0.0, (found - wanted).abs())
+    if not bool((error <= math.sqrt(eps) * largest + 1000 * eps).all()):
+        raise CaptureError(
+            f"the graph of {type(model).__name__} computes something else than the model: it is off by "
+            f"{float(error.nan_to_num(nan=math.inf).max()):.2g} on the example inputs, where the model reaches "
+            f"{largest:.2g}. {_REMEDY}"
+        )
