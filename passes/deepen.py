@@ -231,9 +231,9 @@ def _copy(network: Network, insertion: Insertion, path: str) -> None:
     copied, closings = copy_region(insertion, region, stream), proofs[stream]
     if closings is None:
         gate = insertion.make(GatedSkip)
-        result = insertion.inline(gate, [copied.result, region.result], f"{insertion.path}_gate")
+        result = insertion.inline(gate, [copied, region.result], f"{insertion.path}_gate")
     else:
-        result = copied.result
+        result = copied
         for target in open_ones(insertion.editor.module, region.nodes, stream, region.result, region.result, closings):
             set_to_zero(insertion.editor.module, insertion.path + target.removeprefix(path))
     insertion.carry_on(region.result, result)

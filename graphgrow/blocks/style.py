@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 from torch import fx, nn
 
+from graphgrow.blocks.activations import not_in_place
+
 _ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Hardswish,
 )  # fmt: skip
@@ -31,7 +33,7 @@ class Style:
         """A new activation with the class and the options of the nearest one."""
         for _, part in self._nearest():
             if type(part) in _ACTIVATIONS:
-                return _like(part)
+                return copy.deepcopy(not_in_place(part)).train()  # its own, hooks and all
         return default()
 
     def norm(self, channels: int, dims: int) -> nn.Module:
@@ -70,11 +72,3 @@ class Style:
             for side in (before, behind):
                 if distance < len(side) and side[distance].op == "call_module":
                     yield side[distance], self._module.get_submodule(str(side[distance].target))
-
-
-def _like(part: nn.Module) -> nn.Module:
-    """An activation of its own with the options of another, never in place."""
-    twin = copy.deepcopy(part)
-    if hasattr(twin, "inplace"):
-        twin.__dict__["inplace"] = False
-    return twin.train()

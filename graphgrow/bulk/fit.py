@@ -127,8 +127,9 @@ def _settings(grown: Network, target: Network, model: nn.Module, paths: Mapping[
     theirs = dict(grown.module.named_modules(remove_duplicate=False))
     for path, module in model.named_modules(remove_duplicate=False):
         mine = theirs.get(renamed(path, paths))
-        if type(mine) is type(module) and hasattr(module, "eps") and mine.eps != module.eps:  # type: ignore[union-attr]
-            found[f"{path}.eps"] = mine.eps  # type: ignore[union-attr]  # torch types it as a tensor
+        eps = vars(mine).get("eps") if type(mine) is type(module) else None
+        if eps is not None and eps != vars(module).get("eps"):
+            found[f"{path}.eps"] = float(eps)
     for mine, wanted in zip(_functional_norms(grown), _functional_norms(target), strict=False):
         if mine[1].eps_value != wanted[1].eps_value:
             found[_attribute(model, wanted[0], wanted[1].eps_value)] = mine[1].eps_value

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
-import torch
 from torch.optim import Optimizer
 
 from graphgrow.bulk.stages import Modules
 from graphgrow.errors import Declined, MutationError, Unsupported
 from graphgrow.graph import Graph
-from graphgrow.ir.editor import Editor
 from graphgrow.ir.terms import Product, Space, Term, children, leaves, normal
 from graphgrow.rewrite.apply import apply
+from graphgrow.rewrite.bare import without_data
 from graphgrow.rewrite.contract import Mutation, Refusal
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.text import parse_mutation
@@ -147,7 +145,7 @@ class _Trial:
     """The mutations tried out one after the other, on a copy of the graph that holds no data."""
 
     def __init__(self, graph: Graph) -> None:
-        self._graph = _without_data(graph)
+        self._graph = without_data(graph)
         self._parameters = graph.parameter_count
         self._growths: list[Growth] = []
         self._mutations: list[Mutation] = []
@@ -246,20 +244,3 @@ class _Axes:
 def _rounded(size: float, multiple: int) -> int:
     """To the nearest whole number, halves up, and from there up to a multiple."""
     return -(-math.floor(size + 0.5) // multiple) * multiple
-
-
-def _without_data(graph: Graph) -> Graph:
-    """A copy of a graph whose tensors are on the meta device; what is tied stays tied."""
-    editor = Editor(graph.module)
-    names: dict[int, list[str]] = {}
-    for name, tensor in _tensors(editor):
-        names.setdefault(id(tensor), []).append(name)
-    for aliases in names.values():
-        editor.set_tensor(aliases, editor.tensor(aliases[0]).detach().to("meta"))
-    inputs = dataclasses.replace(graph.inputs, device=torch.device("meta"))
-    return dataclasses.replace(graph, module=editor.finish(), inputs=inputs)
-
-
-def _tensors(editor: Editor) -> Iterable[tuple[str, torch.Tensor]]:
-    module = editor.module
-    return [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]

@@ -206,7 +206,7 @@ def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:
     part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
     if part is not None and type(part).__name__ in (*_VIEW_MODULES, *_NOISE):
         return True
-    if type(part) in _MAPS and part._parameters.get("bias") is None:  # type: ignore[union-attr]
+    if part is not None and type(part) in _MAPS and part._parameters.get("bias") is None:
         return True
     if isinstance(part, nn.Hardtanh):
         return part.min_val <= 0 <= part.max_val

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from graphgrow.errors import Unsupported
-from graphgrow.ir.editor import rebuild
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import MetaRunner
 from graphgrow.rewrite.apply import apply
+from graphgrow.rewrite.bare import without_data
 from graphgrow.rewrite.contract import Mutation
 from graphgrow.rewrite.neighbours import parameters_of
 from graphgrow.rewrite.network import Network, placeholder_values
@@ -140,10 +137,8 @@ class Outline:
         Raises:
             Unsupported: as `count_flops`.
         """
-        module = rebuild(copy.deepcopy(network.module.graph), network.module, {}, type(network.module).__name__)
-        _to_meta(module)
-        inputs = dataclasses.replace(network.inputs, device=torch.device("meta"))
-        return cls(dataclasses.replace(network, module=module, inputs=inputs), _count(module), count_flops(network))
+        bare = without_data(network)
+        return cls(bare, _count(bare.module), count_flops(network))
 
     def cost(self, mutations: Mutation | str | Iterable[Mutation | str]) -> MutationCost:
         """What one mutation, or several in a row, would add.
@@ -184,19 +179,3 @@ def flops_text(flops: int, sign: str = "") -> str:
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _to_meta(module: nn.Module) -> None:
-    """Put tensors without data in the place of all parameters and buffers; what is tied stays tied."""
-    twins: dict[int, torch.Tensor] = {}
-    for part in module.modules():
-        stores: list[dict[str, Any]] = [part._parameters, part._buffers]
-        for store in stores:
-            for name, tensor in store.items():
-                if tensor is not None:
-                    store[name] = twins.setdefault(id(tensor), _meta_twin(tensor))
-
-
-def _meta_twin(tensor: torch.Tensor) -> torch.Tensor:
-    twin = tensor.detach().to("meta")
-    return nn.Parameter(twin, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -129,12 +129,8 @@ class Insertion:
 
     # -- what came of it -----------------------------------------------------------------------------------
 
-    def step(self, touched: Iterable[str] = (), **fields: Any) -> Step:
+    def step(self) -> Step:
         """The step, after every shape was checked against the parent's.
-
-        Args:
-            touched: parameters and buffers that were replaced besides.
-            fields: more fields of the step.
 
         Raises:
             StructureError: if an operator fails, or a value that was there before has another shape.
@@ -143,8 +139,7 @@ class Insertion:
         return Step(
             moved=dict(self._moved),
             created=frozenset(node.name for node in self._created),
-            touched=(*(name for name, _ in _tensors(self.editor.module) if name not in self._present), *touched),
-            **fields,
+            touched=tuple(name for name, _ in _tensors(self.editor.module) if name not in self._present),
         )
 
     def _place(self) -> tuple[torch.device, torch.dtype]:

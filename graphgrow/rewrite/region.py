@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,23 +93,7 @@ class Region:
         return [n for n in self.inputs if _alike(n.meta.get("value"), wanted) and overwritten <= {n}]
 
 
-@dataclass(frozen=True)
-class RegionCopy:
-    """A copy of a region behind itself, reading the region's result in the place of one of its inputs.
-
-    Attributes:
-        nodes: by node of the region, its copy.
-        stream: the node that is read in the place of that input: the region's result, or a clone of it where the
-            region overwrites that input.
-        result: the copy of the result.
-    """
-
-    nodes: Mapping[fx.Node, fx.Node]
-    stream: fx.Node
-    result: fx.Node
-
-
-def copy_region(insertion: Insertion, region: Region, stream: fx.Node) -> RegionCopy:
+def copy_region(insertion: Insertion, region: Region, stream: fx.Node) -> fx.Node:
     """Put a copy of a region behind its result; its modules and parameters are copies too, with the same values.
 
     What is tied within the region is tied within the copy; a parameter that nodes outside hold too stays theirs.
@@ -120,6 +103,9 @@ def copy_region(insertion: Insertion, region: Region, stream: fx.Node) -> Region
         insertion: at the region's result.
         region: of the insertion's copy of the graph.
         stream: the input of the region that the copy reads the result for.
+
+    Returns:
+        The copy of the result.
     """
     copies = _Copies(insertion, region)
     arriving = region.result
@@ -133,7 +119,7 @@ def copy_region(insertion: Insertion, region: Region, stream: fx.Node) -> Region
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
         values[node] = insertion.add(node.op, targets.get(node, node.target), args, kwargs, insertion.path)
         _restack(values[node], node, region.path, insertion.path)
-    return RegionCopy({node: values[node] for node in region.nodes}, arriving, values[region.result])
+    return values[region.result]
 
 
 class _Copies:
