@@ -176,3 +176,13 @@ def assert_reloads(graph: Graph, folder: Path) -> None:
     assert_same_bits(loaded.module, graph.module)
     assert loaded.text() == graph.text()
     assert loaded.ledger == graph.ledger
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    """Norms with parameters and statistics that are not trivial."""
+    for part in model.modules():
+        if "Norm" in type(part).__name__:
+            for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+                if tensor.is_floating_point():
+                    nn.init.uniform_(tensor, 0.5, 1.5)
+    return model

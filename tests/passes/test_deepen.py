@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +15,6 @@ from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.graph import Graph
-from graphgrow.store.names import import_torchvision
 from tests.passes.claims import (
     assert_alive,
     assert_exact,
@@ -25,27 +22,14 @@ from tests.passes.claims import (
     assert_narrow,
     assert_reloads,
     grown,
+    stirred,
 )
+from tests.passes.masked import masked
 from tests.preserved import assert_preserved, assert_untouched, fingerprint
 from tests.rewrite.small_models import Forward
 
-import_torchvision()
-resnet, convnext, efficientnet, mobilenet, vit = (
-    importlib.import_module(f"torchvision.models.{name}")
-    for name in ("resnet", "convnext", "efficientnet", "mobilenetv3", "vision_transformer")
-)
 CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMS: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-
-
-def stirred(model: nn.Module) -> nn.Module:
-    """Norms with parameters and statistics that are not trivial."""
-    for part in model.modules():
-        if "Norm" in type(part).__name__:
-            for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
-                if tensor.is_floating_point():
-                    nn.init.uniform_(tensor, 0.5, 1.5)
-    return model
 
 
 def maps(dims: int, norm: nn.Module | None = None, act: nn.Module | None = None) -> nn.Module:
@@ -256,173 +240,6 @@ def test_functions_several_readers_and_second_calls(site: str) -> None:
             called = graph.module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
             values[node.name] = called(*args) + (0.5 if graph.sites.name(node) == site else 0.0)
     torch.testing.assert_close(child.module(x), expected, rtol=1e-12, atol=1e-12)
-
-
-class Masked(nn.Module):
-    """Two residual blocks of attention that share one mask and a scale, both inputs of the model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.head = nn.Linear(3, 8), nn.Linear(8, 2)
-        self.a, self.b = MaskedBlock(), MaskedBlock()
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-        x = self.stem(x)
-        memory = self.stem(memory)
-        result: torch.Tensor = self.head(self.b(self.a(x, mask, memory), mask, memory))
-        return result
-
-
-class MaskedBlock(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.attention = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-        y = self.norm(x)
-        return x + self.attention(y, memory, memory, attn_mask=mask, need_weights=False)[0]
-
-
-def masked() -> Graph:
-    mask = torch.zeros(5, 5, dtype=torch.float64)
-    x, memory = (torch.randn(2, 5, 3, dtype=torch.float64) for _ in range(2))
-    return gg.trace(Masked().double(), (x, mask, memory))
-
-
-def test_a_copy_keeps_the_mask_and_the_memory() -> None:
-    """Opened, position 0 still sees position 0 alone."""
-    graph = masked()
-    child = grown(graph, "deepen(a, kind=copy)")
-    assert "a_deepen_gate.gate.gate" not in dict(child.module.named_parameters())
-    assert_exact(graph, child)
-    assert_alive(graph, child)
-    with torch.no_grad():
-        for name, parameter in child.module.named_parameters():
-            if name.startswith("a_deepen.attention.out_proj"):
-                parameter.copy_(torch.randn_like(parameter))
-    (x, _, memory), _ = graph.inputs.sample(1)
-    mask = torch.full((5, 5), float("-inf"), dtype=torch.float64).triu(1)
-    moved = memory.clone()
-    moved[:, 1:] += 1
-    first, second = child.module(x, mask, memory), child.module(x, mask, moved)
-    torch.testing.assert_close(first[:, 0], second[:, 0], rtol=1e-12, atol=1e-12)
-    assert not torch.allclose(first[:, 1:], second[:, 1:])
-    assert not torch.allclose(first, graph.module(x, mask, memory))
-
-
-@pytest.mark.parametrize("batch_first", [True, False])
-@pytest.mark.parametrize("norm_first", [True, False])
-def test_the_encoder_of_torch(norm_first: bool, batch_first: bool) -> None:
-    """Pre-norm layers are closed; post-norm ones come behind a gate, LN(x + 0) not being x."""
-    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, norm_first=norm_first, batch_first=batch_first)
-    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-    model = Forward(
-        lambda m, x: m.head(m.encoder(m.stem(x))), stem=nn.Linear(3, 8), encoder=encoder, head=nn.Linear(8, 2)
-    )
-    graph = gg.trace(stirred(model).double(), torch.randn(3, 5, 3, dtype=torch.float64))
-    child = grown(graph, "deepen(encoder.layers.0, kind=copy)")
-    gates = [name for name, _ in child.module.named_parameters() if name.endswith("gate.gate")]
-    assert len(gates) == (not norm_first)
-    assert_exact(graph, child)
-    assert_alive(graph, child)
-    listed = {str(mutation) for mutation in graph.mutations("deepen")}
-    assert {"deepen(encoder.layers.0, kind=copy)", "deepen(encoder.layers.1, kind=copy)"} <= listed
-    if batch_first:
-        assert_exact(graph, grown(graph, "deepen(encoder.layers.0, kind=attention)"))
-    else:
-        with pytest.raises(gg.Declined, match="the first axis is the sequence"):
-            gg.apply(graph, "deepen(encoder.layers.0, kind=attention)")
-
-
-def test_the_decoder_of_torch() -> None:
-    """The stream is what comes first, not the memory of the same shape."""
-    layer = nn.TransformerDecoderLayer(8, 2, 12, dropout=0.0, batch_first=True, norm_first=True)
-
-    class Decodes(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.layers, self.head = (
-                nn.Linear(3, 8),
-                nn.ModuleList([layer, copy.deepcopy(layer)]),
-                nn.Linear(8, 2),
-            )
-
-        def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-            x, memory = self.stem(x), self.stem(memory)
-            for inner in self.layers:
-                x = inner(x, memory)
-            result: torch.Tensor = self.head(x)
-            return result
-
-    x = torch.randn(2, 5, 3, dtype=torch.float64)
-    graph = gg.trace(Decodes().double(), (x, x.flip(0)))
-    child = grown(graph, "deepen(layers.1, kind=copy)")
-    closed = {
-        name
-        for name, p in child.module.named_parameters()
-        if "deepen" in name and name.endswith("weight") and not p.any()
-    }
-    assert closed == {
-        "layers.1_deepen.self_attn.out_proj.weight", "layers.1_deepen.multihead_attn.out_proj.weight",
-        "layers.1_deepen.linear2.weight",
-    }  # fmt: skip
-    assert_exact(graph, child)
-
-
-# -- torchvision's blocks ------------------------------------------------------------------------------------
-
-
-def mbconv() -> nn.Module:
-    configuration = efficientnet.MBConvConfig(2, 3, 1, 8, 8, 1)
-    block: nn.Module = efficientnet.MBConv(configuration, 0.0, nn.BatchNorm2d)
-    return block
-
-
-def inverted() -> nn.Module:
-    configuration = mobilenet.InvertedResidualConfig(8, 3, 16, 8, True, "HS", 1, 1, 1.0)
-    block: nn.Module = mobilenet.InvertedResidual(configuration, nn.BatchNorm2d)
-    return block
-
-
-BLOCKS: dict[str, tuple[Callable[[], nn.Module], str]] = {  # the block over 8 channels, and what is closed
-    "basic": (lambda: resnet.BasicBlock(8, 8), "bn2"),
-    "bottleneck": (lambda: resnet.Bottleneck(8, 2), "bn3"),
-    "convnext": (lambda: convnext.CNBlock(8, 1e-6, 0.0), "block.5"),
-    "mbconv": (mbconv, "block.3.1"),
-    "inverted": (inverted, "block.3.1"),
-}
-
-
-@pytest.mark.parametrize("name", BLOCKS)
-def test_blocks_of_torchvision(name: str) -> None:
-    build, closed = BLOCKS[name]
-    torch.manual_seed(0)
-    stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
-    model = nn.Sequential(stem, build(), build(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
-    graph = gg.trace(stirred(model).double(), torch.randn(3, 3, 6, 6, dtype=torch.float64))
-    child = grown(graph, "deepen(1, kind=copy)")
-    for path, parameter in child.module.named_parameters():
-        if path.startswith("1_deepen"):
-            assert bool(parameter.any()) is not path.startswith(f"1_deepen.{closed}."), path
-    assert_exact(graph, child)
-    if name != "convnext":  # its layer scale of 1e-6 makes gradients small, not zero
-        assert_alive(graph, child)
-    assert f"deepen({2}, kind=copy)" in {str(m) for m in graph.mutations("deepen")}
-
-
-def test_stochastic_depth_and_dropout_in_a_closed_branch() -> None:
-    """With the same draws for what was there before, the outputs agree in train mode too."""
-    block = convnext.CNBlock(8, 1.0, 0.5)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), block, nn.Conv2d(8, 2, 1)).double().train()
-    graph = gg.trace(model, torch.randn(6, 3, 6, 6, dtype=torch.float64))
-    child = grown(graph, "deepen(1, kind=copy)")
-    x = torch.randn(6, 3, 6, 6, dtype=torch.float64)
-    outputs = []
-    for side in (graph, child):
-        torch.manual_seed(5)
-        outputs.append(side.module(x))
-    assert torch.equal(*outputs)
-    assert not torch.equal(outputs[0], copy.deepcopy(graph.module).eval()(x))
 
 
 # -- what is listed ------------------------------------------------------------------------------------------
