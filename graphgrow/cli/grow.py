@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, again, open_model
-from graphgrow.cli.screen import show, show_json, show_text
+from graphgrow.cli.screen import show, show_json, show_text, working
 from graphgrow.errors import NotPreserved
 
 
@@ -53,9 +53,11 @@ def grow(
         raise typer.BadParameter("give at least one mutation, or a --recipe")
     graph = open_model(model, shape, base)
     grown = graph
-    for entry in entries:
-        grown = apply(grown, entry.mutation, seed=entry.seed)
-    verdict = verify(graph, grown, seed=seed)
+    with working("growing"):
+        for entry in entries:
+            grown = apply(grown, entry.mutation, seed=entry.seed)
+    with working("verifying"):
+        verdict = verify(graph, grown, seed=seed)
     if verdict.preserved is not True:
         raise NotPreserved(f"{verdict}\nnothing was saved; leave out the mutation at fault, or report it as a defect")
     save(grown, out)

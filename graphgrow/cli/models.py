@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graphgrow.cli.screen import working
 from graphgrow.errors import ModelError
 
 if TYPE_CHECKING:
@@ -47,12 +48,14 @@ def open_model(model: str, shape: str | None = None, base: str | None = None) ->
     if Path(model).is_dir():
         if shape is not None:
             raise typer.BadParameter("a saved folder knows its inputs; leave --input out")
-        return load(model, None if base is None else _build(base)[0])
-    module, example = _build(model)
-    inputs = example if shape is None else _example(shape, example)
-    if inputs is None:
-        raise ModelError(f"{model} does not say what it is called with; add the shape, as --input 2,3,64,64")
-    traced = trace(module, inputs)
+        with working(f"loading {model}"):
+            return load(model, None if base is None else _build(base)[0])
+    with working(f"capturing {model}"):
+        module, example = _build(model)
+        inputs = example if shape is None else _example(shape, example)
+        if inputs is None:
+            raise ModelError(f"{model} does not say what it is called with; add the shape, as --input 2,3,64,64")
+        traced = trace(module, inputs)
     return _named(traced, model)
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
-from graphgrow.cli.screen import show, show_json, show_text
+from graphgrow.cli.screen import show, show_json, show_text, working
 
 
 def export(
@@ -28,7 +28,8 @@ def export(
     from graphgrow.export import export_onnx
 
     graph = open_model(model, shape, base)
-    record = export_onnx(graph, output, opset=opset)
+    with working("exporting, and comparing with onnxruntime"):
+        record = export_onnx(graph, output, opset=opset)
     if as_json:
         show_json(record.to_json())
         return
@@ -58,11 +59,12 @@ def bench(
     from graphgrow.bench import benchmark, compare
 
     sizes = _sizes(batch_sizes)
-    records = [benchmark(file, sizes, repeats=repeats, threads=threads) for file in files]
     compared = None
-    if len(files) == 2:
-        size = next((r.static_batch for r in records if r.static_batch is not None), sizes[0])
-        compared = compare(files[0], files[1], size, repeats=repeats, threads=threads)
+    with working("timing"):
+        records = [benchmark(file, sizes, repeats=repeats, threads=threads) for file in files]
+        if len(files) == 2:
+            size = next((r.static_batch for r in records if r.static_batch is not None), sizes[0])
+            compared = compare(files[0], files[1], size, repeats=repeats, threads=threads)
     if as_json:
         found = {"benchmarks": [record.to_json() for record in records]}
         show_json(found | ({"comparison": compared.to_json()} if compared else {}))

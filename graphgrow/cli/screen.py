@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +23,18 @@ def console(to_error: bool = False) -> Console:
     stream = sys.stderr if to_error else sys.stdout
     narrow = stream.isatty() or "COLUMNS" in os.environ
     return Console(stderr=to_error, highlight=False, width=None if narrow else _WIDTH_OF_FILES)
+
+
+@contextlib.contextmanager
+def working(text: str) -> Iterator[None]:
+    """A line on standard error, with the time that has passed, while something takes long; none without a terminal."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    screen = console(to_error=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", style="dim"), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        progress.add_task(text, total=None)
+        yield
 
 
 def show(*parts: RenderableType) -> None:

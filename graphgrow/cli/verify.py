@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from graphgrow.cli.models import BaseOption, InputOption, JsonOption, base_of, open_model
-from graphgrow.cli.screen import complain, show_json, show_text
+from graphgrow.cli.screen import complain, show_json, show_text, working
 
 
 def verify(
@@ -44,7 +44,8 @@ def verify(
         parent = base_of(child, before, base)
     else:
         parent, child = open_model(before, shape, base), open_model(after, shape, base)
-    verdict = compare(parent, child, seed=seed)
+    with working("verifying"):
+        verdict = compare(parent, child, seed=seed)
     if as_json:
         show_json(_plain(dataclasses.asdict(verdict)))
     else:
