@@ -177,7 +177,7 @@ def _add_product(target: Any) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         a, b = draw(2, 4), draw(2, 4)
         sources = {"x": normal_tensor(draw, a, b), "y": normal_tensor(draw, b), "z": normal_tensor(draw, b)}
-        return Probe(lambda m: op(target, m.x, m.y, m.z, value=0.5), sources)
+        return Probe(lambda m: op(target, m.x.clone() if _inplace(target) else m.x, m.y, m.z, value=0.5), sources)
 
     return build
 
