@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-import graphgrow.errors
 from graphgrow.capture.agreement import refuse_another_function
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.modes import prune, revive, same_structure
+from graphgrow.capture.running import copy_modes, in_mode, place_of, run_in_eval
 from graphgrow.capture.tracer import ShapeTracer
 from graphgrow.errors import CaptureError, GraphGrowError
 from graphgrow.ir.editor import rebuild
@@ -65,7 +62,7 @@ def capture(
     leaf_outputs, answer = _run_once(model, positional, dict(kwargs or {}), leaves)
     graphs, tracers, failures = {}, {}, {}
     for mode in ("train", "eval"):
-        with _mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
+        with in_mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
             tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed)
             try:
                 graphs[mode] = tracer.trace(model)
@@ -96,9 +93,9 @@ def capture(
             f"{type(model).__name__} cannot be written as code ({error.msg}: {(error.text or '').strip()}); "
             "rename submodules that are called by a keyword of Python"
         ) from error
-    _copy_modes(model, module)
+    copy_modes(model, module)
     if answer is not None and "eval" in modes:
-        refuse_another_function(model, _run(module, positional, dict(kwargs or {})), answer)
+        refuse_another_function(model, run_in_eval(module, positional, dict(kwargs or {})), answer)
     return Capture(module, inputs, "fx", modes, tuple(notes))
 
 
@@ -174,12 +171,12 @@ def _run_once(
         if path in leaves or isinstance(part, classes)
     ]
     try:
-        output = _run(model, args, kwargs)
+        output = run_in_eval(model, args, kwargs)
     except Exception as error:  # any error of the user's own code, passed on with its place
         shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
         raise CaptureError(
             f"{type(model).__name__} fails on its own example inputs ({shapes}): "
-            f"{type(error).__name__}: {error}{_place(error)}"
+            f"{type(error).__name__}: {error}{place_of(error)}"
         ) from error
     finally:
         for hook in hooks:
@@ -187,26 +184,6 @@ def _run_once(
     if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(output)):
         raise CaptureError(f"{type(model).__name__} returns no tensor but {type(output).__name__}")
     return outputs, output
-
-
-def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """One call in eval mode, on copies of the inputs and with random numbers that are the same each time."""
-    args, kwargs = pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, (args, kwargs))
-    with _mode(model, False), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        return model(*args, **kwargs)
-
-
-@contextmanager
-def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """The whole model in one mode, and each of its modules back in its own afterwards."""
-    before = [(module, module.training) for module in model.modules()]
-    try:
-        model.train(training)
-        yield
-    finally:
-        for module, mode in before:
-            module.training = mode
 
 
 def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation: fx.Graph | None) -> fx.GraphModule:
@@ -222,26 +199,10 @@ def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation
     return rebuild(graph, model, constants, type(model).__name__)
 
 
-def _copy_modes(model: nn.Module, module: fx.GraphModule) -> None:
-    """Give every module of the graph the mode of its original."""
-    modes = {path: original.training for path, original in model.named_modules(remove_duplicate=False)}
-    for path, mine in module.named_modules(remove_duplicate=False):
-        mine.training = modes.get(path, model.training)
-
-
 def _explain(error: Exception, model: nn.Module) -> GraphGrowError:
     """The error of a failed trace, with the place in the model's own code and what to do."""
     text = str(error) if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
     return CaptureError(
-        f"{type(model).__name__} cannot be traced: {text}{_place(error)}. If the place lies in a submodule whose "
+        f"{type(model).__name__} cannot be traced: {text}{place_of(error)}. If the place lies in a submodule whose "
         "inside need not grow, mark it as a leaf: gg.trace(model, args, leaves=[TheSubmodule])"
     )
-
-
-def _place(error: Exception) -> str:
-    """File and line of the innermost frame that belongs neither to torch nor to graphgrow."""
-    ours = tuple(str(Path(file).resolve().parent) for file in (torch.__file__, graphgrow.errors.__file__))
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not str(Path(frame.filename).resolve()).startswith(ours) and not frame.filename.startswith("<"):
-            return f" (at {frame.filename}:{frame.lineno}: {frame.line})"
-    return ""
