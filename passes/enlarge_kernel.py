@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
-from graphgrow.rewrite.insert import check_shapes
 from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.shapes import check_shapes
 from graphgrow.rewrite.tensors import laid_out_like
 
 _CLASSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from graphgrow.ir.facts import Slot
+from graphgrow.ir.late import LateCode
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:
@@ -22,8 +23,8 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     return twin
 
 
-def rebuild(graph: fx.Graph, source: nn.Module, constants: dict[str, Any], name: str) -> fx.GraphModule:
-    """A graph module over shallow copies of what the graph calls and fetches.
+def rebuild(graph: fx.Graph, source: nn.Module, constants: dict[str, Any], name: str) -> LateCode:
+    """A graph module over shallow copies of what the graph calls and fetches; its code is written when it is run.
 
     Args:
         graph: the graph, which becomes the module's own.
@@ -45,7 +46,7 @@ def rebuild(graph: fx.Graph, source: nn.Module, constants: dict[str, Any], name:
         else:
             owner, _, field = target.rpartition(".")
             attributes[target] = getattr(source.get_submodule(owner), field)
-    module = fx.GraphModule(attributes, graph, name)
+    module = LateCode(attributes, graph, name)
     for target in [str(node.target) for node in graph.nodes if node.op == "get_attr"]:
         owner, _, field = target.rpartition(".")
         if target not in constants and field in source.get_submodule(owner)._non_persistent_buffers_set:
@@ -64,6 +65,8 @@ class Editor:
     def __init__(self, parent: fx.GraphModule, share: bool = True) -> None:
         self.module = rebuild(copy.deepcopy(parent.graph), parent, {}, type(parent).__name__)
         self._nodes: dict[str, fx.Node] = {node.name: node for node in self.module.graph.nodes}
+        self._calls = {node: (node.target, node.args, node.kwargs) for node in self._nodes.values()}
+        self._edited: set[str] = set()  # paths of the modules that were edited, and of all that hold them
         for (_, mine), (_, theirs) in zip(self.module.named_modules(), _matching(parent, self.module), strict=True):
             mine.training = theirs.training
         self._own_tensors(buffers_only=share)
@@ -89,6 +92,7 @@ class Editor:
         for name in (first, *others):
             owner, _, field = name.rpartition(".")
             holder = self.module.get_submodule(owner)
+            self._note(name)
             store = holder._parameters if field in holder._parameters else holder._buffers
             store[field] = new  # type: ignore[assignment]  # a parameter stays one, a buffer too
 
@@ -101,17 +105,35 @@ class Editor:
     def set(self, node: fx.Node, slot: Slot, value: Any) -> None:
         """Put a value into a slot."""
         if slot.on_module:
-            setattr(self.module.get_submodule(str(node.target)), slot.path[0], value)
+            self.set_attribute(str(node.target), slot.path[0], value)
         elif slot.path[0] == "args":
             node.args = _with(tuple(node.args), slot.path[1:], value)
         else:
             node.kwargs = _with(dict(node.kwargs), slot.path[1:], value)
 
+    def set_attribute(self, path: str, name: str, value: Any) -> None:
+        """Give an attribute of a module another value."""
+        setattr(self.module.get_submodule(path), name, value)
+        self._note(path)
+
+    def edited(self, node: fx.Node) -> bool:
+        """Whether a node is new, or it, its module or its parameter was edited."""
+        before = self._calls.get(node)
+        if before is None or str(node.target) in self._edited:
+            return True
+        target, args, kwargs = before  # an edit puts others in their place
+        return node.target is not target or node.args is not args or node.kwargs is not kwargs
+
     def finish(self) -> fx.GraphModule:
-        """Check the graph's own consistency and make its code anew."""
+        """Check the graph's own consistency; its code is written anew when it is run."""
         self.module.graph.lint()
-        self.module.recompile()
+        self.module.postpone()
         return self.module
+
+    def _note(self, path: str) -> None:
+        while path and path not in self._edited:
+            self._edited.add(path)
+            path = path.rpartition(".")[0]
 
     def _own_tensors(self, buffers_only: bool) -> None:
         """Copy the buffers (always) and the parameters (where they are not shared), each once."""

@@ -33,6 +33,7 @@ class Analysis:
     parameters: dict[str, Value] = field(default_factory=dict)
     unknown: dict[fx.Node, str] = field(default_factory=dict)
     _touching: dict[Space, list[NodeFacts]] | None = None
+    _restating: dict[Space, list[NodeFacts]] | None = None
 
     def touching(self, space: Space) -> list[NodeFacts]:
         """The facts of the nodes that have a value over the space, in topological order."""
@@ -43,6 +44,19 @@ class Analysis:
                 for leaf in spaces:
                     self._touching.setdefault(leaf, []).append(facts)
         return self._touching.get(space, [])
+
+    def restating(self, space: Space) -> list[NodeFacts]:
+        """The facts of the nodes that restate a size in which the space has a part, in topological order.
+
+        A number read off an axis may be used far from it: not all of them have a value over the space.
+        """
+        if self._restating is None:
+            self._restating = {}
+            for facts in self.facts.values():
+                stated = (facts.split_parts, *(size.terms for size in facts.sizes), *(pin.terms for pin in facts.pins))
+                for leaf in {leaf for terms in stated for term in terms for leaf in leaves(term)}:
+                    self._restating.setdefault(leaf, []).append(facts)
+        return self._restating.get(space, [])
 
     def reading_axes(self) -> set[tuple[Value, int]]:
         """The axes of parameters along which activations are read (contracted)."""

@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from graphgrow.errors import GraphGrowError, MutationError, Unsupported
 from graphgrow.ir.editor import Editor
-from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.contract import Mutation, TensorChange
 from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.neighbours import near_parameters, new_parameters
-from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.network import Network, note_values
 from graphgrow.rewrite.optimizer import Migration
 from graphgrow.rewrite.text import parse_mutation
 
@@ -40,12 +40,11 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
         MutationError: if a mutation cannot be read or names something unknown.
         Declined: if one would not be exact, with the node and the reason.
         OptimizerError: if the optimizer's state cannot be carried over.
-        Unsupported: if a parameter holds NaN.
+        Unsupported: if a parameter or buffer that must change holds NaN.
     """
     if seed < 0 or seed >= 2**63:
         raise MutationError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
     chosen = _as_list(mutations)
-    _refuse_nan(network)
     migration = None if optimizer is None else Migration(optimizer)
     current = network
     for number, mutation in enumerate(chosen):
@@ -82,6 +81,7 @@ def _apply_one(network: N, mutation: Mutation, seed: int, migration: Migration |
         if admit:
             mutation.admit(network)
         step, changes = mutation.rewrite(network, editor, generator)
+        _refuse_nan(changes)
     except GraphGrowError as error:
         raise type(error)(f"{mutation}: {error}") from error
     if migration is not None:
@@ -90,9 +90,11 @@ def _apply_one(network: N, mutation: Mutation, seed: int, migration: Migration |
         replaced = {id(change.old) for change in changes} | {id(p) for p in editor.module.parameters()}
         for parameter in [p for p in present.values() if id(p) not in replaced]:
             migration.retire(parameter)
+    module = editor.finish()
+    note_values(module, network.inputs)
     return dataclasses.replace(
         network,
-        module=editor.finish(),
+        module=module,
         ledger=network.ledger.with_entry(Entry(str(mutation), seed)),
         steps=(*network.steps, step),
     )
@@ -110,10 +112,12 @@ def _stream(seed: int, position: int, text: str) -> int:
     return int.from_bytes(digest[:7], "big")
 
 
-def _refuse_nan(network: Network) -> None:
-    for name, parameter in network.module.named_parameters():
-        if parameter.is_meta or not parameter.is_floating_point():
+def _refuse_nan(changes: Iterable[TensorChange]) -> None:
+    """What is not a number spreads into what is made of it."""
+    for change in changes:
+        old = change.old.detach()
+        if old.is_meta or not old.is_floating_point():
             continue
-        suspect = bool(torch.isnan(parameter.detach().sum()))  # one pass and no copy; infinities may cancel to NaN
-        if suspect and bool(torch.isnan(parameter).any()):
-            raise Unsupported(f"the parameter `{name}` holds NaN, so nothing can be preserved; restore it first")
+        suspect = bool(torch.isnan(old.sum()))  # one pass and no copy; infinities may cancel to NaN
+        if suspect and bool(torch.isnan(old).any()):
+            raise Unsupported(f"`{change.names[0]}` holds NaN, so nothing can be preserved; restore it first")

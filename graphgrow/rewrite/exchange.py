@@ -6,9 +6,10 @@ from torch import fx, nn
 
 from graphgrow.ir.editor import Editor, shallow_copy
 from graphgrow.ir.meta import FIXED
-from graphgrow.rewrite.insert import check_shapes, fresh_path
+from graphgrow.rewrite.insert import fresh_path
 from graphgrow.rewrite.neighbours import near_parameters
 from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.shapes import check_shapes
 from graphgrow.rewrite.sites import STEM, stem_of
 
 

@@ -13,13 +13,14 @@ from graphgrow.errors import Declined, StructureError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, flatten_values
 from graphgrow.ir.flow import Fill, State
-from graphgrow.ir.meta import MetaRunner, to_meta, values_of
+from graphgrow.ir.meta import values_of
 from graphgrow.ir.positions import axis_map, grown_size
 from graphgrow.ir.terms import Axes, Space, leaves
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
-from graphgrow.rewrite.network import Network, Step, placeholder_values
+from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import Kind, Plan
+from graphgrow.rewrite.shapes import Shapes
 from graphgrow.rewrite.tensors import TensorGrowth, least_squares_shares
 
 
@@ -41,10 +42,10 @@ def grow(network: Network, editor: Editor, plan: Plan, generator: torch.Generato
     """
     changes = _grow_tensors(network, editor, plan, generator)
     sizes = {plan.units.space: plan.units.new_size}
-    for facts in network.analysis.facts.values():  # a number read off the axis may be used far from it
+    for facts in network.analysis.restating(plan.units.space):
         _restate_attributes(editor, facts, sizes)
     _drop_assertions(network, editor, plan.units.space)
-    _follow(network, editor, sizes)
+    _follow(network, editor, plan.units.space, sizes)
     return _step(network, plan, changes), changes
 
 
@@ -142,27 +143,21 @@ def _drop_assertions(network: Network, editor: Editor, space: Space) -> None:
             editor.module.graph.erase_node(editor.node(facts.node.name))
 
 
-def _follow(network: Network, editor: Editor, sizes: Mapping[Space, int]) -> None:
-    """Walk the graph once: put literals right, run each node on the meta device, compare with its axes."""
-    inputs = placeholder_values(editor.module, network.inputs)
-    runner = MetaRunner(editor.module)
-    facts_by_name = {facts.node.name: facts for facts in network.analysis.facts.values()}
+def _follow(network: Network, editor: Editor, space: Space, sizes: Mapping[Space, int]) -> None:
+    """Walk the graph once: put literals right, run each node that the growth reaches, compare with its axes."""
+    analysis = network.analysis
+    over = {facts.node.name for facts in (*analysis.touching(space), *analysis.restating(space))}
+    facts_by_name = {facts.node.name: facts for facts in analysis.facts.values()}
+    shapes = Shapes(network, editor)
     for node in list(editor.module.graph.nodes):
+        if node.name not in over and not shapes.reached(node):
+            continue
         facts = facts_by_name.get(node.name)
-        if node.op == "placeholder":
-            node.meta["value"] = to_meta(inputs[node.name])
-            continue
-        if node.op == "output":
-            node.meta["value"] = values_of(node.args[0])
-            continue
-        if facts is not None:
+        if facts is not None and node.op.startswith("call"):
             _restate_literals(editor, node, facts, sizes)
             _resplit(node, facts, sizes)
-        try:
-            node.meta["value"] = runner.run_node(node)
-        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
-            raise StructureError(f"`{node.name}` ({node.target}) fails on the grown shapes: {error}") from error
-        if facts is not None:
+        shapes.update(node)
+        if facts is not None and node.op != "output":
             _compare(node, facts, sizes)
 
 

@@ -10,12 +10,11 @@ import torch
 from torch import fx, nn
 
 from graphgrow.blocks.block import Block
-from graphgrow.errors import StructureError
 from graphgrow.ir.editor import Editor
-from graphgrow.ir.meta import MetaRunner, to_meta, values_of
 from graphgrow.rewrite.memory import overwritten
 from graphgrow.rewrite.neighbours import near_parameters
-from graphgrow.rewrite.network import Network, Step, placeholder_values
+from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.shapes import check_shapes
 from graphgrow.rewrite.sites import STACK
 from graphgrow.rewrite.tensors import laid_out_like
 
@@ -157,33 +156,6 @@ class _BlockTracer(fx.Tracer):
 
 def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*module.named_parameters(), *module.named_buffers()]
-
-
-def check_shapes(network: Network, editor: Editor) -> None:
-    """Run every node of the copy on the meta device; values that were there before must keep shape and dtype.
-
-    Raises:
-        StructureError: if an operator fails on what it is given, or a shape is another.
-    """
-    before = {node.name: node.meta.get("value") for node in network.analysis.facts}
-    inputs = placeholder_values(editor.module, network.inputs)
-    runner = MetaRunner(editor.module)
-    for node in editor.module.graph.nodes:
-        if node.op == "placeholder":
-            node.meta["value"] = to_meta(inputs[node.name])
-        elif node.op == "output":
-            node.meta["value"] = values_of(node.args[0])
-        else:
-            try:
-                node.meta["value"] = runner.run_node(node)
-            except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
-                raise StructureError(f"`{node.name}` ({node.target}) fails behind the insertion: {error}") from error
-        was, now = before.get(node.name), node.meta["value"]
-        if not isinstance(was, torch.Tensor) or not isinstance(now, torch.Tensor):
-            continue
-        if (was.shape, was.dtype) != (now.shape, now.dtype):
-            found, wanted = (f"shape {tuple(t.shape)} and {t.dtype}" for t in (now, was))
-            raise StructureError(f"`{node.name}` has {found} where it had {wanted}")
 
 
 def fresh_path(module: nn.Module, site: str, name: str) -> str:

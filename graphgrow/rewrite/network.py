@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import fx
@@ -70,7 +71,8 @@ class Network:
     @cached_property
     def analysis(self) -> Analysis:
         """Every node's axes and facts."""
-        propagate(self.module, placeholder_values(self.module, self.inputs))
+        if _VALUED.get(self.module.graph) != _signature(self.module, self.inputs):
+            propagate(self.module, placeholder_values(self.module, self.inputs))
         return analyse(self.module)
 
     @cached_property
@@ -95,6 +97,20 @@ class Network:
             MutationError: if there is none; names the closest ones.
         """
         return self.groups.find(name)
+
+
+# By graph, what its nodes' example values were made on: a child has them from the check of its shapes.
+_VALUED: WeakKeyDictionary[fx.Graph, object] = WeakKeyDictionary()
+
+
+def note_values(module: fx.GraphModule, inputs: InputSpec) -> None:
+    """Note that every node of a graph has its example value on these inputs."""
+    _VALUED[module.graph] = _signature(module, inputs)
+
+
+def _signature(module: fx.GraphModule, inputs: InputSpec) -> object:
+    tensors = [*module.parameters(), *module.buffers()]
+    return inputs, [(tensor.shape, tensor.dtype) for tensor in tensors]
 
 
 def placeholder_values(module: fx.GraphModule, inputs: InputSpec) -> dict[str, object]:

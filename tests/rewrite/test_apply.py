@@ -191,10 +191,17 @@ def test_a_seed_out_of_range_is_refused(graph: Graph, seed: int) -> None:
         gg.apply(graph, "split(hidden)", seed=seed)
 
 
-def test_nan_is_refused(graph: Graph) -> None:
+def test_nan_in_what_changes_is_refused(graph: Graph) -> None:
+    parameters = dict(graph.module.named_parameters())
     with torch.no_grad():
-        dict(graph.module.named_parameters())["head.bias"][0] = float("nan")
-    with pytest.raises(gg.Unsupported, match=r"`head.bias` holds NaN"):
+        parameters["head.bias"][0] = float("nan")
+    child = gg.apply(graph, "split(hidden)")  # it reads the weight alone
+    assert torch.isnan(child.module.get_parameter("head.bias")[0])
+    with pytest.raises(gg.GraphGrowError, match="NaN"):
+        gg.verify(graph, child)
+    with torch.no_grad():
+        parameters["head.weight"][0, 0] = float("nan")
+    with pytest.raises(gg.Unsupported, match=r"`head.weight` holds NaN"):
         gg.apply(graph, "split(hidden)")
 
 

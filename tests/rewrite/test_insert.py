@@ -17,7 +17,8 @@ from graphgrow.blocks.residual import ConvBlock, MlpBlock
 from graphgrow.errors import StructureError
 from graphgrow.graph import Graph
 from graphgrow.ir.editor import Editor
-from graphgrow.rewrite.insert import Insertion, check_shapes, fresh_path
+from graphgrow.rewrite.insert import Insertion, fresh_path
+from graphgrow.rewrite.shapes import check_shapes
 from tests.preserved import assert_preserved, assert_same_bits, assert_untouched, fingerprint
 from tests.rewrite.small_models import Forward
 
@@ -279,7 +280,7 @@ def _wrong_argument(editor: Editor, node: fx.Node) -> None:
     [
         (_double, r"`relu` has shape \(4, 4\) and torch\.float64 where it had shape \(4, 4\) and torch\.float32"),
         (_transposed, r"`relu` has shape \(4,\) and torch\.float32 where it had shape \(4, 4\)"),
-        (_wrong_argument, r"`relu` \(relu\) fails behind the insertion: "),
+        (_wrong_argument, r"`relu` \(relu\) fails in the grown network: "),
     ],
 )
 def test_a_value_of_another_shape_or_dtype_is_found(change: Callable[[Editor, fx.Node], None], message: str) -> None:

@@ -1,0 +1,50 @@
+"""A graph module that writes its code when it is first run or read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+_WRITTEN = ("_code", "_lineno_map", "_prologue_start")
+
+
+class LateCode(fx.GraphModule):
+    """A graph module without code until somebody asks for it.
+
+    Writing the code takes as long as copying the graph, torch keeps every text for good, and a search makes many
+    networks of which it runs few. `forward`, `code`, pickling and copying find the code as that of any other.
+    """
+
+    @property
+    def forward(self) -> Any:  # type: ignore[override]  # fx puts the written function over it, in a class of its own
+        """The function that the graph stands for."""
+        self.recompile()
+        return self.forward
+
+    def __init__(self, root: Any, graph: fx.Graph, class_name: str = "GraphModule") -> None:
+        """A module over a graph; what its nodes call and fetch is looked up in `root`, as in fx.GraphModule."""
+        self.__dict__["_late"] = True
+        super().__init__(root, graph, class_name)
+
+    def postpone(self) -> None:
+        """Let go of code that is older than the graph; it is written anew when it is asked for."""
+        for name in _WRITTEN:
+            self.__dict__.pop(name, None)
+        type(self).forward = LateCode.forward  # type: ignore[method-assign]
+
+    def recompile(self) -> Any:
+        """Write the code now, but for the first call, which fx makes while the module is built."""
+        return None if self.__dict__.pop("_late", False) else super().recompile()
+
+    def __getattr__(self, name: str) -> Any:
+        """What nn.Module finds; the code's parts, which fx keeps as attributes, are written first."""
+        if name in _WRITTEN and "_graph" in self.__dict__:
+            self.recompile()
+            return self.__dict__[name]
+        return super().__getattr__(name)
+
+    def __reduce__(self) -> Any:
+        """As fx pickles: the code, not the graph."""
+        self.recompile()
+        return super().__reduce__()

@@ -1,0 +1,96 @@
+"""Example values after an edit: those that a fresh run of the whole graph finds, though few nodes are run."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+import graphgrow as gg
+from graphgrow.ir.meta import MetaRunner, propagate
+from graphgrow.rewrite.network import Network, placeholder_values
+from tests.rewrite.small_models import Forward
+
+
+def far_sizes() -> Forward:
+    """Sizes that are read at one place and used at another."""
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        hidden = m.first(x)
+        batch, count, width = hidden.shape
+        return m.last(F.layer_norm(hidden.reshape(batch, count * width).view(batch, count, width), (width,)))
+
+    return Forward(run, first=nn.Linear(3, 4), last=nn.Linear(4, 2))
+
+
+CASES = {
+    "sizes": lambda: gg.trace(far_sizes(), torch.randn(2, 5, 3)),
+    "resnet": lambda: gg.trace("graphgrow:resnet"),
+    "densenet": lambda: gg.trace("graphgrow:densenet"),
+    "gpt": lambda: gg.trace("graphgrow:gpt"),
+    "vit": lambda: gg.trace("graphgrow:vit"),
+}
+
+
+def seen(graph: Network) -> list[Any]:
+    """What operators can see of every example value."""
+    values = [pytree.tree_flatten(node.meta["value"]) for node in graph.module.graph.nodes]
+    return [
+        ([(t.shape, t.dtype, t.stride()) if isinstance(t, torch.Tensor) else t for t in leaves], spec)
+        for leaves, spec in values
+    ]
+
+
+def afresh(graph: Network) -> Network:
+    again = dataclasses.replace(graph, module=copy.deepcopy(graph.module))
+    for node in again.module.graph.nodes:
+        node.meta.pop("value")
+    propagate(again.module, placeholder_values(again.module, again.inputs))
+    return again
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_mutation_leaves_the_values_of_a_fresh_run(case: str) -> None:
+    graph = CASES[case]()
+    outline = graph._outline.network  # structure alone
+    kinds: dict[tuple[str, str], list[gg.Mutation]] = {}
+    for mutation in graph.mutations():
+        kinds.setdefault((mutation.name, getattr(mutation, "kind", "")), []).append(mutation)
+    for mutations in kinds.values():
+        for mutation in mutations[:: max(len(mutations) // 3, 1)]:
+            child = gg.apply(outline, mutation)
+            again = afresh(child)
+            assert seen(child) == seen(again), mutation
+            assert child.groups
+            assert [str(group) for group in child.groups] == [str(group) for group in again.groups]
+
+
+def test_only_what_an_edit_reaches_is_run() -> None:
+    graph = CASES["resnet"]()
+    assert graph.analysis.facts
+    site = next(group.name for group in graph.groups if len(group.members) == 2)
+    run: list[str] = []
+    original = MetaRunner.run_node
+
+    def noted(self: MetaRunner, node: fx.Node) -> Any:
+        run.append(node.name)
+        return original(self, node)
+
+    with mock.patch.object(MetaRunner, "run_node", noted):
+        child = gg.apply(graph, f"widen({site}, extra=2)")
+        assert child.analysis.facts
+    assert 0 < len(run) <= 4, run
+
+
+def test_a_module_in_another_dtype_has_other_values() -> None:
+    child = gg.apply(CASES["gpt"](), "deepen(blocks.0, kind=copy)")
+    child.module.bfloat16()
+    fact = next(node for node in child.analysis.facts if node.op == "call_module")
+    assert fact.meta["value"].dtype is torch.bfloat16
