@@ -289,13 +289,13 @@ def test_sizes_that_agree_in_the_example_alone() -> None:
 
 def test_the_list_is_as_long_as_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    connection = add_skip._connection
+    connection = add_skip.connection
 
     def counted(*pair: Any) -> Any:
         asked.append(pair)
         return connection(*pair)
 
-    monkeypatch.setattr(add_skip, "_connection", counted)
+    monkeypatch.setattr(add_skip, "connection", counted)
     for depth in (4, 8, 16):
         layers = [layer for _ in range(depth) for layer in (nn.Linear(4, 4), nn.ReLU())]
         graph = gg.trace(nn.Sequential(*layers, nn.Linear(4, 2)), torch.randn(2, 4))
@@ -313,7 +313,7 @@ def test_where_nothing_fits_the_search_ends_soon(monkeypatch: pytest.MonkeyPatch
         asked.append(pair)
         raise gg.Declined("nothing fits")
 
-    monkeypatch.setattr(add_skip, "_connection", declined)
+    monkeypatch.setattr(add_skip, "connection", declined)
     layers = [layer for _ in range(20) for layer in (nn.Linear(4, 4), nn.ReLU())]
     mutations = gg.trace(nn.Sequential(*layers, nn.Linear(4, 2)), torch.randn(2, 4)).mutations("add-skip")
     assert len(mutations) == 0
