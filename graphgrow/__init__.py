@@ -24,6 +24,7 @@ from graphgrow.errors import (
     MutationError,
     NotPreserved,
     OptimizerError,
+    SignalError,
     StructureError,
     Unsupported,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "NotPreserved",
     "OptimizerError",
     "ScalePlan",
+    "SignalError",
     "StructureError",
     "Unsupported",
     "Verdict",

@@ -47,5 +47,9 @@ class BenchmarkError(GraphGrowError):
     """A file cannot be benchmarked: missing, not ONNX, or refused by onnxruntime."""
 
 
+class SignalError(GraphGrowError):
+    """A signal cannot be measured here, or nothing was seen yet that it could be computed from."""
+
+
 class ModelError(GraphGrowError):
     """A model's name or factory cannot be resolved."""

@@ -29,6 +29,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "rewrite": (*LOWEST, "ir", "layers", "blocks", "ops", "capture"),
     "passes": ("errors", "ir", "layers", "blocks", "ops", "rewrite"),
     "graph": CORE,
+    "signals": CORE,
     "store": (*CORE, "graph", "models"),
     "verification": (*CORE, "graph"),
     "bulk": (*CORE, "graph", "verification"),

@@ -54,12 +54,14 @@ class ProjectedMaps(Block):
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(N, C, positions...) and (N, D, positions...) -> the target's shape."""
-        if self.resize == "pool":
-            source = _TO_SIZE[self.dims](source, target.shape[2:])
-        if self.resize == "nearest":
-            source = F.interpolate(source, size=target.shape[2:])
-        result: torch.Tensor = target + self.projection(source)
+        result: torch.Tensor = target + self.projection(self.resized(source, target.shape[2:]))
         return result
+
+    def resized(self, source: torch.Tensor, size: torch.Size) -> torch.Tensor:
+        """The source at the target's resolution: what the projection reads."""
+        if self.resize == "pool":
+            return _TO_SIZE[self.dims](source, size)
+        return F.interpolate(source, size=size) if self.resize == "nearest" else source
 
 
 class ProjectedFeatures(Block):

@@ -16,6 +16,7 @@ import graphgrow as gg
 from graphgrow.blocks.block import Block
 from graphgrow.graph import Graph
 from graphgrow.passes import add_skip
+from graphgrow.rewrite.connections import connection
 from tests.passes.claims import (
     assert_alive,
     assert_equal,
@@ -289,7 +290,6 @@ def test_sizes_that_agree_in_the_example_alone() -> None:
 
 def test_the_list_is_as_long_as_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    connection = add_skip.connection
 
     def counted(*pair: Any) -> Any:
         asked.append(pair)

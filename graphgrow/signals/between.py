@@ -1,0 +1,147 @@
+"""A channel group that stands between one weight that writes it and one that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from graphgrow.errors import Declined
+from graphgrow.ir.terms import leaves, normal
+from graphgrow.ir.value import Value
+from graphgrow.rewrite.groups import Group
+from graphgrow.rewrite.network import Network
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True)
+class Map:
+    """A linear map that a node applies: nn.Linear, or a convolution without groups and with zeros as padding.
+
+    Attributes:
+        node: its name.
+        source: name of the node that it reads.
+        inputs: channels that it reads.
+        outputs: channels that it writes.
+        kernel: of a convolution, empty for nn.Linear.
+        geometry: stride, padding and dilation of a convolution.
+    """
+
+    node: str
+    source: str
+    inputs: int
+    outputs: int
+    kernel: tuple[int, ...]
+    geometry: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def fan_in(self) -> int:
+        """Numbers that one output unit reads at one position."""
+        return self.inputs * torch.Size(self.kernel).numel()
+
+    def apply(self, values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The map with another weight (units, inputs, *kernel)."""
+        if not self.kernel:
+            return values @ weight.T
+        result: torch.Tensor = torch.convolution(
+            values, weight, None, *self.geometry, False, (0,) * len(self.kernel), 1
+        )
+        return result
+
+    def weight_gradient(self, values: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient of a weight (outputs, channels of `values`, *kernel) that would read `values`."""
+        if not self.kernel:
+            return gradient.flatten(0, -2).T @ values.flatten(0, -2)
+        shape = (gradient.shape[1], values.shape[1], *self.kernel)
+        weight = torch.empty((), dtype=values.dtype, device=values.device).expand(shape)
+        dims = len(self.kernel)
+        found: torch.Tensor = torch.ops.aten.convolution_backward(
+            gradient, values, weight, None, *self.geometry, False, (0,) * dims, 1, (False, True, False)
+        )[1]
+        return found
+
+
+@dataclass(frozen=True)
+class Between:
+    """What writes a group, and what reads it.
+
+    Attributes:
+        group: the group's name.
+        writer: the one map that writes it.
+        reader: the one map that reads it.
+        normalised: whether statistics are taken over the units' values on the way.
+    """
+
+    group: str
+    writer: Map
+    reader: Map
+    normalised: bool
+
+
+def between(network: Network, group: Group) -> Between:
+    """The writer and the reader of a hidden group.
+
+    Raises:
+        Declined: if there are several of either, or values are moved to other positions on the way.
+    """
+    writers = list(_maps(network, group, writes=True))
+    readers = list(_maps(network, group, writes=False))
+    if len(writers) != 1 or len(readers) != 1 or len(group.readers) != 1:
+        raise Declined(
+            f"`{group.name}` is written by {len(writers)} and read by {len(readers)} linear maps or convolutions "
+            f"without groups, out of {len(group.members)} members and {len(group.readers)} readers; one of each is "
+            "wanted"
+        )
+    (writer, written), (reader, read) = writers[0], readers[0]
+    if tuple(written.meta["value"].shape) != tuple(read.meta["value"].shape):
+        raise Declined(f"`{group.name}` has other positions where it is read than where it is written")
+    norms = any(
+        isinstance(_module(network, facts.node), nn.modules.batchnorm._NormBase) or facts.normalisations
+        for facts in network.analysis.touching(group.space)
+    )
+    return Between(group.name, writer, reader, norms)
+
+
+def _maps(network: Network, group: Group, writes: bool) -> Iterator[tuple[Map, fx.Node]]:
+    """The maps that write, or read, all units of a group along their channels, with the node whose value it is."""
+    for facts in network.analysis.touching(group.space):
+        module = _module(network, facts.node)
+        if not isinstance(module, (nn.Linear, *_CONVOLUTIONS)) or not isinstance(facts.output, Value):
+            continue
+        source = facts.node.all_input_nodes[0]
+        if writes:
+            over = any(leaf is group.space for term in facts.output.axes for leaf in leaves(term))
+        else:
+            over = any(leaf is group.space for c in facts.contractions for leaf in leaves(c.term))
+        if not over:
+            continue
+        found = linear_map(facts.node, module)
+        axis = 1 if found.kernel else -1
+        value = facts.output if writes else facts.operands[0]
+        if normal(value.axes[axis]) is group.space:
+            yield found, facts.node if writes else source
+
+
+def linear_map(node: fx.Node, module: nn.Module) -> Map:
+    """The linear map that a node's module is.
+
+    Raises:
+        Declined: if it has groups, or other padding than zeros.
+    """
+    source = node.all_input_nodes[0].name
+    if isinstance(module, nn.Linear):
+        return Map(node.name, source, module.in_features, module.out_features, (), ((), (), ()))
+    if not isinstance(module, _CONVOLUTIONS):
+        raise Declined(f"`{node.target}` is neither nn.Linear nor a convolution")
+    if module.groups > 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
+        raise Declined(f"`{node.target}` has groups, padding that is not of zeros, or padding by name")
+    geometry = (tuple(module.stride), tuple(module.padding), tuple(module.dilation))
+    return Map(node.name, source, module.in_channels, module.out_channels, tuple(module.kernel_size), geometry)
+
+
+def _module(network: Network, node: fx.Node) -> Any:
+    return network.module.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -1,0 +1,134 @@
+"""Histograms of many units at once, streamed, over ranges that adapt to what is seen."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from graphgrow.errors import SignalError
+
+_FINEST = 2.0**-60  # width of a range in which nothing but zeros was seen
+
+
+class UnitHistograms:
+    """One histogram for each unit, all updated by one pass over a batch.
+
+    A range begins as that of the first batch. What lies outside doubles it, towards that side, as often as needed,
+    and bins are merged in pairs: the counts are at any time those of an equal-width histogram of everything seen, and
+    the range is less than twice what was seen.
+
+    Args:
+        units: number of units.
+        bins: of each histogram, even.
+        device: where the counts are kept.
+    """
+
+    def __init__(self, units: int, bins: int = 64, device: torch.device | str = "cpu") -> None:
+        if bins < 2 or bins % 2:
+            raise SignalError(f"bins={bins}: an even number from 2 on is wanted, since bins are merged in pairs")
+        self.bins = bins
+        self.samples = 0
+        # A guard bin at each end takes what rounding puts next to the range; without it that would be another unit's.
+        self._counts = torch.zeros(units, bins + 2, dtype=torch.int64, device=device)
+        self._first = torch.arange(units, device=device) * (bins + 2) + 1
+        self._low = torch.zeros(units, device=device)
+        self._width = torch.zeros(units, device=device)
+        self.lowest = torch.full((units,), math.inf, device=device)
+        self.highest = torch.full((units,), -math.inf, device=device)
+
+    def update(self, rows: torch.Tensor) -> None:
+        """Count one batch of shape (samples, units), floating-point.
+
+        Raises:
+            SignalError: if a value is not finite.
+        """
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+        low, high = rows.amin(0), rows.amax(0)
+        if self.samples == 0:
+            _refuse_infinite(low, high)
+            self._low = low
+            self._width = torch.maximum(high - low, (low.abs() * 2.0**-20).clamp(min=_FINEST))
+        elif bool(((low < self.lowest) | (high > self.highest) | torch.isnan(low)).any()):
+            _refuse_infinite(low, high)
+            self._widen(low, high)
+        self.lowest = torch.minimum(self.lowest, low)
+        self.highest = torch.maximum(self.highest, high)
+        index = torch.addcmul(self._first.to(rows.dtype), rows - self._low, self.bins / self._width)
+        counts = torch.bincount(index.to(torch.int32).flatten(), minlength=self._counts.numel())
+        self._counts += counts.view_as(self._counts)
+        self.samples += len(rows)
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """Samples in each bin, int64 of shape (units, bins)."""
+        counts = self._counts[:, 1:-1].clone()
+        counts[:, 0] += self._counts[:, 0]
+        counts[:, -1] += self._counts[:, -1]
+        return counts
+
+    @property
+    def edges(self) -> torch.Tensor:
+        """The bins' edges, of shape (units, bins + 1)."""
+        steps = torch.linspace(0, 1, self.bins + 1, dtype=self._low.dtype, device=self._low.device)
+        return self._low[:, None] + self._width[:, None] * steps
+
+    def span(self) -> torch.Tensor:
+        """How many bins there are from the first to the last that holds a sample, int64 of shape (units,)."""
+        held = self.counts > 0
+        first = held.int().argmax(1)
+        last = self.bins - 1 - held.flip(1).int().argmax(1)
+        return last - first + 1
+
+    def entropy(self) -> torch.Tensor:
+        """Shannon entropy of each unit's bins over the log of the bins that its samples span, in [0, 1], (units,).
+
+        The plug-in estimate is too low by about (m - 1) / (2 n) nats for n samples in m bins, which is added (Miller,
+        "Note on the bias of information estimates", 1955). A constant unit has 0.
+        """
+        counts = self.counts.double()
+        shares = counts / max(self.samples, 1)
+        plugin = -torch.special.xlogy(shares, shares).sum(1)
+        occupied = (counts > 0).sum(1)
+        corrected = plugin + (occupied - 1).clamp(min=0) / (2 * max(self.samples, 1))
+        most = self.span().double().log()
+        return torch.where(most > 0, corrected / most.clamp(min=1e-12), torch.zeros(())).clamp(0, 1)
+
+    def saturation(self) -> torch.Tensor:
+        """Share of samples in the outermost occupied bin at either end, in [0, 1], (units,); 1 for a constant unit."""
+        counts = self.counts
+        held = counts > 0
+        first = held.int().argmax(1, keepdim=True)
+        last = self.bins - 1 - held.flip(1).int().argmax(1, keepdim=True)
+        low, high = counts.gather(1, first)[:, 0], counts.gather(1, last)[:, 0]
+        outer = torch.where((first == last)[:, 0], low, low + high)
+        return outer.double() / max(self.samples, 1)
+
+    def constant(self) -> torch.Tensor:
+        """Which units have shown one value alone, up to rounding, bool of shape (units,)."""
+        reach = torch.maximum(self.lowest.abs(), self.highest.abs())
+        return self.highest - self.lowest <= 1e-6 * reach
+
+    def _widen(self, low: torch.Tensor, high: torch.Tensor) -> None:
+        """Double the ranges until they hold the new extremes, upwards first, and merge their bins."""
+        up = _doublings(high - self._low, self._width)
+        width = torch.ldexp(self._width, up)
+        down = _doublings(self._low + width - low, width)
+        wider = torch.ldexp(width, down)
+        counts = self.counts
+        place = torch.arange(self.bins, device=counts.device).expand_as(counts)
+        place = place >> up[:, None].clamp(max=32)
+        place = self.bins - 1 - ((self.bins - 1 - place) >> down[:, None].clamp(max=32))
+        self._counts.zero_()
+        self._counts[:, 1:-1].scatter_add_(1, place, counts)
+        self._low, self._width = self._low + (width - wider), wider
+
+
+def _doublings(needed: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
+    """How often a width has to double to reach what is needed, int64."""
+    return (needed / width).clamp(min=1).log2().ceil().to(torch.int64)
+
+
+def _refuse_infinite(low: torch.Tensor, high: torch.Tensor) -> None:
+    if not bool((torch.isfinite(low) & torch.isfinite(high)).all()):
+        raise SignalError("activations hold NaN or infinity; look at the loss before growing anything")

@@ -1,0 +1,96 @@
+"""GradMax scores: against the gradient that autograd gives to units which are really there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.errors import Declined, SignalError
+from graphgrow.signals.gradmax import GradMaxSignal, GrowthDirections
+from graphgrow.signals.watch import Watch
+
+NETS: dict[str, tuple[Callable[[int], Any], tuple[int, ...]]] = {
+    "linear": (lambda n: nn.Sequential(nn.Linear(3, n), nn.Tanh(), nn.Linear(n, 4)), (7, 3)),
+    "tokens": (lambda n: nn.Sequential(nn.Linear(3, n), nn.Tanh(), nn.Linear(n, 4)), (7, 5, 3)),
+    "conv1d": (lambda n: nn.Sequential(nn.Conv1d(2, n, 3, padding=1), nn.Tanh(), nn.Conv1d(n, 3, 2)), (7, 2, 9)),
+    "conv2d": (
+        lambda n: nn.Sequential(
+            nn.Conv2d(2, n, (3, 2), padding=(1, 0), dilation=(1, 2)), nn.Tanh(), nn.Conv2d(n, 3, 3, stride=2)
+        ),
+        (5, 2, 8, 9),
+    ),
+}
+
+
+def _measured(net: Any, x: torch.Tensor, **options: Any) -> GrowthDirections:
+    graph = gg.trace(net, x[:2])
+    signal = GradMaxSignal(graph, **options)
+    with Watch(graph.module, [signal]):
+        graph.module(x).square().mean().backward()
+    return signal.results()["0"]
+
+
+def _with_units(net: Any, build: Callable[[int], Any], outgoing: torch.Tensor) -> Any:
+    """The net with new units whose incoming weights are zero and whose reading weights are given."""
+    count = len(outgoing)
+    wider = build(net[0].weight.shape[0] + count).double()
+    with torch.no_grad():
+        wider[0].weight.copy_(torch.cat([net[0].weight, torch.zeros(count, *net[0].weight.shape[1:])]))
+        wider[0].bias.copy_(torch.cat([net[0].bias, torch.zeros(count)]))
+        wider[2].weight.copy_(torch.cat([net[2].weight, outgoing.transpose(0, 1)], 1))
+        wider[2].bias.copy_(net[2].bias)
+    return wider
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_a_unit_along_a_singular_vector_gets_a_gradient_of_its_singular_value(kind: str) -> None:
+    build, shape = NETS[kind]
+    net, x = build(5).double(), torch.randn(shape, dtype=torch.float64)
+    found = _measured(net, x)
+    wider = _with_units(net, build, found.outgoing[:3])
+    loss = wider(x).square().mean()
+    assert torch.allclose(loss, net(x).square().mean()), "new units say nothing yet"
+    loss.backward()
+    gradients = wider[0].weight.grad[5:].flatten(1)
+    assert torch.allclose(gradients.norm(dim=1), found.values[:3])
+    # what each unit is told to become is the mirror's initial incoming weight
+    cosines = (gradients * found.incoming[:3].flatten(1)).sum(1) / gradients.norm(dim=1)
+    assert torch.allclose(cosines, torch.ones(3, dtype=torch.float64))
+    assert found.score(3) == pytest.approx(float(gradients.norm()))
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_no_other_reading_weights_of_norm_1_get_more(kind: str) -> None:
+    build, shape = NETS[kind]
+    net, x = build(4).double(), torch.randn(shape, dtype=torch.float64)
+    found = _measured(net, x)
+    for _ in range(5):
+        other = torch.randn_like(found.outgoing[:1])
+        wider = _with_units(net, build, other / other.norm())
+        wider(x).square().mean().backward()
+        assert float(wider[0].weight.grad[4:].norm()) <= float(found.values[0]) * (1 + 1e-9)
+
+
+def test_rows_and_random_combinations_estimate_the_same() -> None:
+    net, x = nn.Sequential(nn.Linear(300, 6), nn.Tanh(), nn.Linear(6, 5)).double(), torch.randn(64, 300).double()
+    exact, estimate = _measured(net, x, rows=64), _measured(net, x, rows=64, most=200)
+    assert estimate.score(5) == pytest.approx(exact.score(5), rel=0.2)
+    cosines = (exact.outgoing[0] * estimate.outgoing[0]).sum().abs()
+    assert float(cosines) > 0.8
+
+
+def test_only_hidden_groups_between_two_maps() -> None:
+    graph = gg.trace("graphgrow:resnet")
+    with pytest.raises(Declined, match="one of each is wanted"):
+        GradMaxSignal(graph, [graph.group("stem")])
+    signal = GradMaxSignal(graph)
+    with pytest.raises(SignalError, match=r"loss\.backward"):
+        signal.results()
+    pooled = gg.trace(nn.Sequential(nn.Conv1d(2, 3, 3), nn.MaxPool1d(2), nn.Conv1d(3, 2, 1)), torch.randn(2, 2, 8))
+    with pytest.raises(Declined, match="other positions"):
+        GradMaxSignal(pooled, [pooled.group("0")])
