@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from graphgrow.rewrite.contract import Mutation as Mutation
     from graphgrow.rewrite.ledger import Ledger as Ledger
     from graphgrow.rewrite.registry import pass_names as pass_names
+    from graphgrow.rewrite.roles import register_optimizer as register_optimizer
     from graphgrow.rewrite.text import parse_mutation as parse_mutation
     from graphgrow.source.write import export_source as export_source
     from graphgrow.stage.run import run_stage as run_stage
@@ -73,6 +74,7 @@ _HOMES = {
     "parse_mutation": "rewrite.text",
     "pass_names": "rewrite.registry",
     "plan_scale": "bulk.scale",
+    "register_optimizer": "rewrite.roles",
     "replay": "store.tracing",
     "run_stage": "stage.run",
     "save": "store.folder",
@@ -111,6 +113,7 @@ __all__ = [
     "parse_mutation",
     "pass_names",
     "plan_scale",
+    "register_optimizer",
     "replay",
     "run_stage",
     "save",

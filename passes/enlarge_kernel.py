@@ -14,6 +14,7 @@ from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.shapes import check_shapes
 from graphgrow.rewrite.tensors import laid_out_like
 
@@ -75,7 +76,7 @@ class EnlargeKernel(Mutation):
         middle = zip(old.shape[2:], rings, strict=True)
         kept = {axis: torch.arange(size) + ring for axis, (size, ring) in enumerate(middle, 2)}
         step = Step(tensors=dict.fromkeys(names, kept), touched=names)
-        return step, [TensorChange(names, old, module.weight, lambda state, order: _carry(state, order, rings))]
+        return step, [TensorChange(names, old, module.weight, lambda state, role: _carry(state, role, rings))]
 
     def _sizes(self, network: Network) -> tuple[int, ...]:
         """The new kernel size, one number for each axis.
@@ -126,10 +127,10 @@ def _both_sides(module: Any, rings: tuple[int, ...]) -> Sequence[int]:
     return tuple(p for p in reversed(module.padding) for _ in (0, 1))
 
 
-def _carry(state: torch.Tensor, order: int, rings: tuple[int, ...]) -> torch.Tensor:
+def _carry(state: torch.Tensor, role: Role, rings: tuple[int, ...]) -> torch.Tensor:
     """New taps: no first moment; the second moment is the mean over the old taps, since `step` is carried over."""
     grown = _ringed(state, rings)
-    if order == 1:
+    if not role.averaged:
         return grown
     inside = _ringed(torch.ones_like(state), rings) > 0
     mean = state.mean(tuple(range(2, state.dim())), keepdim=True)

@@ -31,8 +31,8 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
         network: the parent; neither it nor any of its tensors is changed.
         mutations: one mutation, its text, or several of them; a list is applied as a whole or not at all.
         seed: of the fresh weights; recorded in the ledger.
-        optimizer: SGD, Adam or AdamW over the parent's parameters; its param_groups and state are carried over
-            in place.
+        optimizer: over the parent's parameters; its param_groups and state are carried over in place. SGD, Adam, AdamW,
+            NAdam, RAdam, Adamax, Adagrad, RMSprop, and what `gg.register_optimizer` was told of.
         share: unchanged parameters are shared with the parent (training the child trains them); False copies
             them. Buffers are always copied.
 

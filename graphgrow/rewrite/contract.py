@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from graphgrow.ir.editor import Editor
+from graphgrow.rewrite.roles import Role
 
 if TYPE_CHECKING:
     from graphgrow.rewrite.network import Network, Step
@@ -24,14 +25,13 @@ class TensorChange:
         names: its qualified names.
         old: the tensor before.
         new: the tensor after.
-        carry: `(state, order) -> state`, how optimizer state of its shape follows; order 1 for first moments,
-            which follow the gradient, 2 for second moments.
+        carry: `(state, role) -> state`, how optimizer state of its shape follows, by what it holds.
     """
 
     names: tuple[str, ...]
     old: torch.Tensor
     new: torch.Tensor
-    carry: Callable[[torch.Tensor, int], torch.Tensor]
+    carry: Callable[[torch.Tensor, Role], torch.Tensor]
 
 
 @dataclass(frozen=True)

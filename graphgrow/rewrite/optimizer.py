@@ -11,13 +11,7 @@ from torch.optim import Optimizer
 
 from graphgrow.errors import OptimizerError
 from graphgrow.rewrite.contract import TensorChange
-
-# By optimizer class, for each state tensor of the parameter's shape its order: 1 follows the gradient, 2 its square.
-_ORDERS: dict[type[Optimizer], dict[str, int]] = {
-    torch.optim.SGD: {"momentum_buffer": 1},
-    torch.optim.Adam: {"exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2},
-    torch.optim.AdamW: {"exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2},
-}
+from graphgrow.rewrite.roles import state_roles
 
 
 class Migration:
@@ -28,14 +22,8 @@ class Migration:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        if type(optimizer) not in _ORDERS:
-            known = ", ".join(sorted(cls.__name__ for cls in _ORDERS))
-            raise OptimizerError(
-                f"the state of {type(optimizer).__name__} cannot be carried over; known are {known}. "
-                "Grow without `optimizer` and make a new one"
-            )
         self._optimizer = optimizer
-        self._orders = _ORDERS[type(optimizer)]
+        self._known = state_roles(optimizer)
         self._heirs: dict[int, torch.Tensor] = {}  # by id of the parameter in the optimizer, its newest successor
         self._sources: dict[int, torch.Tensor] = {}  # by id of a successor, the parameter in the optimizer
         self._states: dict[int, dict[str, Any]] = {}
@@ -121,13 +109,30 @@ class Migration:
             for parameter in gone:
                 self._optimizer.state.pop(parameter, None)
             group["params"][:] = [parameter for parameter in group["params"] if id(parameter) not in self._retired]
-            group["params"].extend(self._adopted.get(number, ()))
+            for parameter in self._adopted.get(number, ()):
+                group["params"].append(parameter)
+                if self._known.start is not None:
+                    self._optimizer.state[parameter] = self._known.start(group, parameter)
             if "param_names" in group:
                 group["param_names"][:] = [called[id(parameter)] for parameter in group["params"]]
 
     def _carried(self, name: str, item: Any, change: TensorChange) -> Any:
-        if not isinstance(item, torch.Tensor) or item.dim() == 0:
+        if item is None or isinstance(item, (bool, int, float)) or _is_scalar(item):
             return item
-        if name not in self._orders:
-            raise OptimizerError(f"{type(self._optimizer).__name__} keeps a state `{name}` that cannot be carried over")
-        return change.carry(item, self._orders[name])
+        kind = type(self._optimizer).__name__
+        if name not in self._known.roles:
+            raise OptimizerError(
+                f"{kind} keeps a state `{name}` that cannot be carried over; say what it holds with "
+                "gg.register_optimizer, or grow without `optimizer` and make a new one"
+            )
+        if not isinstance(item, torch.Tensor) or item.shape != change.old.shape:
+            what = f"shape {tuple(item.shape)}" if isinstance(item, torch.Tensor) else f"type {type(item).__name__}"
+            raise OptimizerError(
+                f"{kind} keeps a state `{name}` of {what} for a parameter of shape {tuple(change.old.shape)}; only "
+                "tensors of the parameter's shape can be carried over"
+            )
+        return change.carry(item, self._known.roles[name])
+
+
+def _is_scalar(item: Any) -> bool:
+    return isinstance(item, torch.Tensor) and item.dim() == 0

@@ -12,6 +12,7 @@ from graphgrow.ir.flow import Fill, State
 from graphgrow.ir.positions import AxisMap, Units, axis_map
 from graphgrow.ir.terms import normal
 from graphgrow.ir.value import Fresh, Value
+from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign, deviation_of, draw_normal, runs, spread
 
 
@@ -122,24 +123,24 @@ class TensorGrowth:
         draw_normal(values, deviation, generator)
         assign(new, axis, where, values)
 
-    def carry(self, state: torch.Tensor, order: int) -> torch.Tensor:
+    def carry(self, state: torch.Tensor, role: Role) -> torch.Tensor:
         """Optimizer state of the same shape as the parameter, grown with it.
 
-        First moments (order 1) follow the gradient, second moments (order 2) its square: a written copy that is
-        read with share a has a m and a^2 v; a tensor scaled by c has m / c and v / c^2; reading copies keep both.
-        New entries have m = 0, and for v the mean of the old entries along the axis, since `step` is carried over
-        and a v of 0 would make their first updates several times the learning rate.
+        What follows the gradient's k-th power goes with its scale: a written copy that is read with share a has a m
+        and a^2 v; a tensor scaled by c has m / c and v / c^2; reading copies keep both. New entries have m = 0, and
+        for v the mean of the old entries along the axis, since `step` is carried over and a v of 0 would make their
+        first updates several times the learning rate.
         """
         new = state.detach()
         for growth in self.axes:
             before, new = new, growth.spread(new)
             for occurrence, fill in enumerate(growth.fills):
                 if fill is Fill.COPY:
-                    new = self._scaled_by_shares(new, growth, occurrence, order)
+                    new = self._scaled_by_shares(new, growth, occurrence, role.order)
                 elif fill is not Fill.SHARE:
-                    entries = before.mean(growth.axis, keepdim=True) if order == 2 else 0.0
+                    entries = before.mean(growth.axis, keepdim=True) if role.averaged else 0.0
                     assign(new, growth.axis, growth.added(occurrence), entries)
-        return new / self.scale**order if self.scale != 1.0 else new
+        return new / self.scale**role.order if self.scale != 1.0 else new
 
     def _scaled_by_shares(self, new: torch.Tensor, growth: AxisGrowth, occurrence: int, order: int) -> torch.Tensor:
         if self.unit_shares is None:

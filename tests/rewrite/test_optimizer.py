@@ -31,11 +31,61 @@ def _net(norm: nn.Module | None = None, outputs: int = 1) -> nn.Sequential:
     return nn.Sequential(*layers).double()
 
 
-MAKERS: dict[str, Callable[[Any], Optimizer]] = {
+class Lion(Optimizer):
+    """Chen et al. 2023: the sign of a mean of gradients; unknown to graphgrow until it is registered."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    state = self.state[p]
+                    mean = state.setdefault("exp_avg", torch.zeros_like(p))
+                    state["step"] = state.get("step", 0) + 1
+                    p.sub_(mean.lerp(p.grad, 1 - BETAS[0]).sign(), alpha=group["lr"])
+                    mean.lerp_(p.grad, 1 - BETAS[1])
+
+
+gg.register_optimizer(Lion, exp_avg="moment")
+
+Maker = Callable[[Any], Optimizer]
+_TINY = 1e-300
+MAKERS: dict[str, Maker] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.0, momentum=0.9),
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.0, betas=BETAS),
     "amsgrad": lambda parameters: torch.optim.Adam(parameters, lr=0.0, betas=BETAS, amsgrad=True),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.0, betas=BETAS, weight_decay=0.0),
+    "foreach": lambda parameters: torch.optim.AdamW(parameters, lr=0.0, betas=BETAS, weight_decay=0.0, foreach=True),
+    "fused": lambda parameters: torch.optim.AdamW(parameters, lr=0.0, betas=BETAS, weight_decay=0.0, fused=True),
+    "nadam": lambda parameters: torch.optim.NAdam(parameters, lr=0.0, betas=BETAS),
+    "radam": lambda parameters: torch.optim.RAdam(parameters, lr=0.0, betas=BETAS),
+    "adamax": lambda parameters: torch.optim.Adamax(parameters, lr=0.0, betas=BETAS, eps=_TINY),
+    "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.0),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.0, alpha=0.75, eps=_TINY),
+    "centred": lambda parameters: torch.optim.RMSprop(
+        parameters, lr=0.0, alpha=0.75, centered=True, momentum=0.9, eps=_TINY
+    ),
+    "lion": lambda parameters: Lion(parameters, lr=0.0),
+}
+# What each state tensor is after one step, as a multiple of a power of the gradient; written down from torch's docs.
+AFTER_ONE_STEP: dict[str, dict[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "sgd": {"momentum_buffer": lambda g: g},
+    "adagrad": {"sum": lambda g: g**2},
+    "adamax": {"exp_avg": lambda g: (1 - BETAS[0]) * g, "exp_inf": lambda g: g.abs()},
+    "rmsprop": {"square_avg": lambda g: 0.25 * g**2},
+    "centred": {
+        "square_avg": lambda g: 0.25 * g**2,
+        "grad_avg": lambda g: 0.25 * g,
+        "momentum_buffer": lambda g: g.sign() / (0.25 - 0.25**2) ** 0.5,
+    },
+    "lion": {"exp_avg": lambda g: (1 - BETAS[1]) * g},
+}
+_ADAM: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "exp_avg": lambda g: (1 - BETAS[0]) * g,
+    "exp_avg_sq": lambda g: (1 - BETAS[1]) * g**2,
 }
 
 
@@ -52,15 +102,18 @@ def _stepped(graph: Graph, kind: str) -> tuple[Optimizer, dict[str, torch.Tensor
     return optimizer, gradients
 
 
-def _moments(optimizer: Optimizer, parameter: nn.Parameter) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The first moment and, if there is one, the second, as multiples of the gradient and its square."""
+def _assert_follows(
+    optimizer: Optimizer, kind: str, parameter: nn.Parameter, gradient: torch.Tensor, kept: Any, name: str
+) -> None:
+    """Every state tensor is what one step with this gradient would have made of it, at the old entries."""
     state = optimizer.state[parameter]
-    if "momentum_buffer" in state:
-        return state["momentum_buffer"], None
-    assert int(state["step"]) == 1, "the step count is carried over"
+    if "step" in state:
+        assert int(state["step"]) == 1, "the step count is carried over"
+    for key, expected in AFTER_ONE_STEP.get(kind, _ADAM).items():
+        assert state[key].shape == parameter.shape
+        assert _close(_restricted(state[key], kept), _restricted(expected(gradient), kept)), f"{key} of {name}"
     if "max_exp_avg_sq" in state:
         assert torch.equal(state["max_exp_avg_sq"], state["exp_avg_sq"])
-    return state["exp_avg"] / (1 - BETAS[0]), state["exp_avg_sq"] / (1 - BETAS[1])
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -75,11 +128,7 @@ def test_copies_have_their_share_of_the_gradient(kind: str) -> None:
     grown = gg.apply(graph, "split(2)", seed=3, optimizer=optimizer)
     new = _backward(grown.module)
     for name, parameter in grown.module.named_parameters():
-        first, second = _moments(optimizer, parameter)
-        assert first.shape == parameter.shape
-        assert _close(first, new[name]), name
-        if second is not None:
-            assert _close(second, new[name] ** 2), name
+        _assert_follows(optimizer, kind, parameter, new[name], [], name)
     read, whole = (dict(g.module.named_parameters())["4.weight"] for g in (grown, graph))
     shares = read / whole.repeat(1, 2)
     expected = torch.cat([old["2.weight"]] * 2) * shares.T
@@ -95,12 +144,8 @@ def test_old_entries_keep_what_belongs_to_their_gradient(kind: str, norm: nn.Mod
     grown = gg.apply(graph, ["widen(0, extra=3)"], optimizer=optimizer)
     new = _backward(grown.module)
     for name, parameter in grown.module.named_parameters():
-        first, second = _moments(optimizer, parameter)
         kept = [grown.steps[0].tensors.get(name, {}).get(axis) for axis in range(parameter.dim())]
-        assert first.shape == parameter.shape
-        assert _close(_restricted(first, kept), _restricted(new[name], kept)), name
-        if second is not None:
-            assert _close(_restricted(second, kept), _restricted(new[name] ** 2, kept)), name
+        _assert_follows(optimizer, kind, parameter, new[name], kept, name)
 
 
 def _restricted(tensor: torch.Tensor, kept: list[torch.Tensor | None]) -> torch.Tensor:
@@ -175,11 +220,11 @@ def _everything(optimizer: Optimizer) -> list[Any]:
 
 def test_an_unknown_optimizer_is_refused_and_unchanged() -> None:
     graph = gg.trace(_net(), INPUT)
-    optimizer = torch.optim.Adagrad(graph.module.parameters())
+    optimizer = torch.optim.Rprop(graph.module.parameters())
     _backward(graph.module)
     optimizer.step()
     before, ledger = _everything(optimizer), graph.ledger
-    with pytest.raises(gg.OptimizerError, match=r"Adagrad cannot be carried over; known are Adam, AdamW, SGD"):
+    with pytest.raises(gg.OptimizerError, match=r"Rprop cannot be carried over; known are Adagrad, Adam, AdamW, .*RMS"):
         gg.apply(graph, "widen(0, extra=2)", optimizer=optimizer)
     assert _everything(optimizer) == before
     assert graph.ledger is ledger
@@ -194,6 +239,34 @@ def test_an_unknown_state_is_refused_and_unchanged() -> None:
     with pytest.raises(gg.OptimizerError, match="mystery"):
         gg.apply(graph, "widen(0, extra=2)", optimizer=optimizer)
     assert _everything(optimizer) == before
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(torch.zeros(4, 1, dtype=torch.float64), r"shape \(4, 1\)"), ([torch.zeros(4, 3)], "type list")],
+)
+def test_a_state_of_another_form_is_refused(value: Any, message: str) -> None:
+    graph = gg.trace(_net(), INPUT)
+    optimizer, _ = _stepped(graph, "lion")
+    optimizer.state[dict(graph.module.named_parameters())["0.weight"]]["exp_avg"] = value
+    with pytest.raises(gg.OptimizerError, match=message):
+        gg.apply(graph, "widen(0, extra=2)", optimizer=optimizer)
+    with pytest.raises(gg.OptimizerError, match=r"exp_avg='momentum'; there are moment, square, magnitude, direction"):
+        gg.register_optimizer(Lion, exp_avg="momentum")
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_squares_and_magnitudes_of_new_entries_are_means_and_all_else_is_zero(kind: str) -> None:
+    graph = gg.trace(_net(), INPUT)
+    optimizer, _ = _stepped(graph, kind)
+    before = {k: v.clone() for k, v in optimizer.state[graph.module.get_parameter("0.weight")].items()
+              if isinstance(v, torch.Tensor)}  # fmt: skip
+    grown = gg.apply(graph, "widen(0, extra=2)", optimizer=optimizer)
+    after = optimizer.state[grown.module.get_parameter("0.weight")]
+    for key in AFTER_ONE_STEP.get(kind, _ADAM):
+        divides = key in ("exp_avg_sq", "square_avg", "sum", "exp_inf")
+        expected = before[key].mean(0, keepdim=True) if divides else torch.zeros(1, 3, dtype=torch.float64)
+        assert _close(after[key][4:], expected.expand(2, 3)), key
 
 
 def test_a_list_that_fails_leaves_the_optimizer_unchanged() -> None:

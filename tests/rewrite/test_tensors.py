@@ -13,6 +13,7 @@ from graphgrow.ir.flow import Fill
 from graphgrow.ir.positions import Units
 from graphgrow.ir.terms import Concat, Product, Space
 from graphgrow.ir.value import Fresh, Value
+from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.tensors import TensorGrowth
 from tests.effort import examples
 
@@ -195,5 +196,5 @@ def test_a_scale_is_applied_to_everything() -> None:
     growth.scale = 0.5
     grown = growth.grow(torch.tensor([1.0, 2.0, 3.0]), _generator())
     assert grown.tolist() == [0.5, 1.0, 1.5, 0.5]
-    state = growth.carry(torch.tensor([1.0, 2.0, 3.0]), 2)
+    state = growth.carry(torch.tensor([1.0, 2.0, 3.0]), Role.SQUARE)
     assert state.tolist() == [4.0, 8.0, 12.0, 8.0], "the gradient of a weight scaled by c is scaled by 1/c"
