@@ -1,4 +1,4 @@
-"""Copies to compare on: in float64, with noise off, perturbed by one ulp, or refilled with lively weights."""
+"""Copies to compare on: with noise off, in float64, or refilled with lively weights."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ _BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
 _NORMS = (*_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 N = TypeVar("N", bound=Network)
 M = TypeVar("M", bound=nn.Module)
+
+
+def quiet_network(network: N) -> N:
+    """A network over the same parameters, noise off; its graph, modules and buffers are its own."""
+    return dataclasses.replace(network, module=quiet(Editor(network.module).finish()))
 
 
 def double_network(network: N) -> N:
@@ -71,24 +76,6 @@ def depends_on_mode(module: fx.GraphModule) -> bool:
             if not silent and (not plain or isinstance(part, (*_BATCH_NORMS, nn.RReLU, nn.RNNBase))):
                 return True
     return False
-
-
-def own_buffers(module: fx.GraphModule) -> fx.GraphModule:
-    """A graph over the same parameters with buffers of its own, which a step in train mode may write."""
-    return Editor(module).finish()
-
-
-def perturb(module: M, seed: int) -> M:
-    """A deep copy whose every parameter entry is moved by about one ulp: what re-association noise looks like."""
-    twin = copy.deepcopy(module)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tensor in [*twin.parameters(), *twin.buffers()]:
-            if tensor.is_floating_point():
-                coin = torch.randint(0, 2, tensor.shape, generator=generator, dtype=torch.int8)
-                factors = torch.tensor([-1.0, 1.0], dtype=tensor.dtype) * torch.finfo(tensor.dtype).eps + 1
-                tensor.mul_(factors[coin.int()].to(tensor.device))
-    return twin
 
 
 def refill(network: N, seed: int) -> N:

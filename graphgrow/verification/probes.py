@@ -29,10 +29,11 @@ class Probes:
             sizes += [size for size in self.batch_sizes if size != self.spec.batch_size]
         probes = [self.spec.sample(self.seed + i, size, dtype) for i, size in enumerate(sizes)]
         if self.own is not None:
-            probes.append((pytree.tree_map(lambda leaf: _cast(leaf, dtype), self.own), {}))
+            probes.append((pytree.tree_map(lambda leaf: cast(leaf, dtype), self.own), {}))
         return probes
 
 
-def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
+def cast(leaf: Any, dtype: torch.dtype | None) -> Any:
+    """A tensor of floating point in another dtype; anything else as it is."""
     convertible = dtype is not None and isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
     return leaf.to(dtype) if convertible else leaf

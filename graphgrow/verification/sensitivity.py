@@ -9,7 +9,9 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from graphgrow.verification.probes import Inputs
+from graphgrow.ir.editor import Editor
+from graphgrow.verification.numbers import Numbers, follow_flat_weights
+from graphgrow.verification.probes import Inputs, cast
 
 
 def degeneracy(outputs: list[Any]) -> str:
@@ -35,34 +37,74 @@ def degeneracy(outputs: list[Any]) -> str:
 def weight_that_matters(module: fx.GraphModule, probe: Inputs, touched: set[str]) -> tuple[str, int]:
     """The parameter and position of the largest |w dL/dw|, among those that growth made or replaced if there are any.
 
-    Where those are all zero or have no gradient (a closed block), it is that of the largest |dL/dw| among them.
+    Where those are all zero or have no gradient (a closed block), it is that of the largest |dL/dw| among them. The
+    gradients are those of the parameters' own dtype, of float32 at least, so that no wide copy is made.
+
+    Args:
+        module: the graph, in the mode that is meant; neither it nor its parameters are changed.
+        probe: inputs; those of floating point are cast.
+        touched: names of the parameters that growth made or replaced.
     """
-    with torch.enable_grad():
-        parameters = dict(module.named_parameters())
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
-        output = module(*probe[0], **probe[1])
-        leaves = [t for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor) and t.is_floating_point()]
-        generator = torch.Generator().manual_seed(0)
-        draws = [torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for t in leaves]
-        loss = torch.stack([(t * draw).sum() for t, draw in zip(leaves, draws, strict=True)]).sum()
-        gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-            loss, list(parameters.values()), allow_unused=True
-        )
-    known = {name: g for name, g in zip(parameters, gradients, strict=True) if g is not None}
-    chosen = {name: g for name, g in known.items() if name in touched} or known
-    best = _largest({name: parameters[name].detach() * g for name, g in chosen.items()})
+    parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
+    wanted = touched & parameters.keys()
+    known = gradients(module, probe, wanted)
+    if not known:
+        wanted = set(parameters)
+        known = gradients(module, probe, wanted)
+    best = _largest({name: g.mul_(parameters[name].detach()) for name, g in known.items()})  # no second copy
     if best is None or best[0] == 0:
-        best = _largest(chosen)
+        best = _largest(gradients(module, probe, wanted))
     return (next(iter(parameters)), 0) if best is None else best[1:]
+
+
+def gradients(module: fx.GraphModule, probe: Inputs, wanted: set[str]) -> dict[str, torch.Tensor]:
+    """The gradients of some parameters for a random linear loss of all outputs; those that have none are left out."""
+    dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    numbers = Numbers(torch.float64 if dtypes == {torch.float64} else torch.float32)
+    twin, copies = own_parameters(module, numbers, wanted)
+    with torch.enable_grad():
+        args, kwargs = pytree.tree_map(lambda leaf: cast(leaf, numbers.dtype), probe)
+        loss = random_loss(twin(*args, **kwargs))
+        found: tuple[torch.Tensor | None, ...] = ()
+        if copies:
+            found = torch.autograd.grad(loss, list(copies.values()), allow_unused=True)
+    return {name: g for name, g in zip(copies, found, strict=True) if g is not None}
+
+
+def random_loss(outputs: Any) -> torch.Tensor:
+    """The sum of all output elements, each times a normal number: the same numbers each time."""
+    leaves = [t for t in pytree.tree_leaves(outputs) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t) for t in leaves]
+    return torch.stack([(t * draw).sum() for t, draw in zip(leaves, draws, strict=True)]).sum()
+
+
+def own_parameters(
+    module: fx.GraphModule, numbers: Numbers, wanted: set[str]
+) -> tuple[fx.GraphModule, dict[str, torch.Tensor]]:
+    """A graph over converted tensors that are leaves of autograd where they are wanted, and those by name."""
+    twin = Editor(module).finish()
+    names = {id(p): name for name, p in module.named_parameters() if name in wanted}
+    leaves: dict[int, torch.Tensor] = {}
+    for part in twin.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                if id(parameter) not in leaves:
+                    leaves[id(parameter)] = numbers.of(parameter).detach().requires_grad_(id(parameter) in names)
+                part._parameters[name] = leaves[id(parameter)]  # type: ignore[assignment]  # read like a parameter
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = numbers.of(buffer)
+        follow_flat_weights(part)
+    return twin, {name: leaves[key] for key, name in names.items()}
 
 
 def _largest(values: Mapping[str, torch.Tensor]) -> tuple[float, str, int] | None:
     """The largest magnitude, the name of its tensor, and its position there."""
     best: tuple[float, str, int] | None = None
     for name, value in values.items():
-        magnitude = value.detach().abs().flatten()
-        position = int(magnitude.argmax())
-        found = (float(magnitude[position]), name, position)
+        flat = value.reshape(-1)
+        top, bottom = int(flat.argmax()), int(flat.argmin())
+        found = max((float(flat[top]), name, top), (-float(flat[bottom]), name, bottom))
         best = found if best is None else max(best, found)
     return best

@@ -10,12 +10,15 @@ class Check:
     """One comparison.
 
     Attributes:
-        mode: "eval" or "train".
-        what: what was compared ("output, float64", "nodes, float64", "buffers", ...).
+        mode: "eval" or "train", or the name of a further mode.
+        what: what was compared ("outputs, float64", "nodes, float64", "buffers after the step", ...).
         max_error: the largest absolute error, at the element nearest to (or furthest beyond) its bound.
         bound: the bound at that element.
         where: the node, output or buffer of that element.
         passed: whether every element is within its bound.
+        element: the position of that element there.
+        count: how many tensors were compared.
+        limit: how the bound came about, in words.
     """
 
     mode: str
@@ -24,12 +27,16 @@ class Check:
     bound: float
     where: str
     passed: bool
+    element: tuple[int, ...] = ()
+    count: int = 0
+    limit: str = ""
 
     def __str__(self) -> str:
         sign = "ok  " if self.passed else "FAIL"
-        return (
-            f"  {sign} {self.mode:<5} {self.what:<28} error {self.max_error:.2e} <= {self.bound:.2e}  at {self.where}"
-        )
+        place = self.where + (str(list(self.element)) if self.element else "")
+        numbers = f"error {self.max_error:.2e} <= {self.bound:.2e}  at {place}"
+        words = ", ".join([f"{self.count} compared"] * (self.count > 0) + [self.limit] * bool(self.limit))
+        return f"  {sign} {self.mode:<5} {self.what:<28} {numbers}" + (f"  ({words})" if words else "")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,121 @@
+"""A parent, its child, and the entries of the ledger between them: what every mode of comparison looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphgrow.rewrite.apply import replay
+from graphgrow.rewrite.ledger import Entry
+from graphgrow.rewrite.network import Network, Step
+from graphgrow.verification.copies import double_network, quiet_network
+from graphgrow.verification.numbers import Numbers, one_ulp
+from graphgrow.verification.places import Counterparts
+from graphgrow.verification.probes import Inputs, Probes
+from graphgrow.verification.runner import Runner
+from graphgrow.verification.verdict import Check
+
+SLACK = 32.0  # admitted multiple of the measured re-association noise
+UNIT = 16 * torch.finfo(torch.float64).eps  # admitted besides, relative to the largest output
+OF_NOISE = f"{SLACK:g} times the noise of one ulp"
+
+
+@dataclass
+class Findings:
+    """What came out so far.
+
+    Attributes:
+        checks: comparisons.
+        doubts: why a yes would say too little.
+        notes: what a reader should know.
+        part: the first node at which the graphs part.
+    """
+
+    checks: list[Check] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two networks of one ledger, noise off, over the users' own tensors.
+
+    Attributes:
+        parent: before.
+        child: after; where growth rounds to the parameters' dtype, what the ledger makes of the parent in float64.
+        after: the child as it was given, noise off.
+        entries: of the ledger, between the two.
+        steps: what they did to the places of old units.
+        modes: those of "eval" and "train" that are to be compared and that every step claims.
+        probes: the inputs.
+        rounded: whether a step rounds to the parameters' dtype.
+        wide: conversions to float64.
+    """
+
+    parent: Network
+    child: Network
+    after: Network
+    entries: tuple[Entry, ...]
+    steps: tuple[Step, ...]
+    modes: tuple[str, ...]
+    probes: Probes
+    rounded: bool
+    wide: Numbers
+
+    @classmethod
+    def of(
+        cls, before: Network, after: Network, entries: tuple[Entry, ...], modes: tuple[str, ...], probes: Probes
+    ) -> Case:
+        """The case of a parent and a network grown from it by these entries."""
+        steps = after.steps[len(before.ledger) :]
+        rounded = any(step.rounded for step in steps)
+        parent, own = quiet_network(before), quiet_network(after)
+        child = replay(double_network(before), entries) if rounded else own
+        return cls(parent, child, own, entries, steps, modes, probes, rounded, Numbers(torch.float64))
+
+    @cached_property
+    def counterparts(self) -> Counterparts:
+        """How the nodes of both belong together."""
+        return Counterparts.of(self.steps)
+
+    @property
+    def touched(self) -> set[str]:
+        """Names of the parameters and buffers that growth made or replaced."""
+        old = {name for name, _ in self.parent.module.named_parameters()}
+        new = {name for name, _ in self.child.module.named_parameters()} - old
+        return new | {name for step in self.steps for name in step.touched}
+
+    def runner(self, module: fx.GraphModule, probe: Inputs, mode: str, numbers: Numbers | None = None) -> Runner:
+        """Runs a graph of the case on a probe, from the same random state each time."""
+        module.train(mode == "train")
+        torch.manual_seed(self.probes.seed)
+        return Runner(module, probe, numbers or self.wide)
+
+    def noisy(self, module: fx.GraphModule, probe: Inputs, mode: str) -> Runner:
+        """The same with every parameter and buffer moved by one ulp."""
+        return self.runner(module, probe, mode, Numbers(torch.float64, one_ulp(self.probes.seed)))
+
+
+class Noise:
+    """What one ulp in every parameter does to the outputs and buffers of a graph; found when first asked for."""
+
+    def __init__(self, case: Case, module: fx.GraphModule, probe: Inputs, mode: str) -> None:
+        self._case, self._module, self._probe, self._mode = case, module, probe, mode
+
+    @cached_property
+    def _ran(self) -> tuple[Any, dict[str, torch.Tensor]]:
+        runner = self._case.noisy(self._module, self._probe, self._mode)
+        return runner.finish(), runner.buffers()
+
+    def outputs(self) -> Any:
+        """The moved outputs."""
+        return self._ran[0]
+
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """The moved buffers."""
+        return self._ran[1]

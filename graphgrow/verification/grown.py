@@ -1,0 +1,129 @@
+"""Parent and child of one ledger, in float64: node by node, outputs, and buffers after a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from graphgrow.rewrite.apply import replay
+from graphgrow.rewrite.network import Network
+from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Case, Findings, Noise
+from graphgrow.verification.copies import depends_on_mode, double_network, refill
+from graphgrow.verification.numbers import Numbers
+from graphgrow.verification.outputs import compare_buffers, compare_outputs, outputs_agree, widened
+from graphgrow.verification.places import tensor_places
+from graphgrow.verification.planted import plant
+from graphgrow.verification.probes import Inputs
+from graphgrow.verification.sensitivity import degeneracy
+from graphgrow.verification.squares import LOCAL_TOLERANCE, run_pair
+from graphgrow.verification.worst import Worst
+
+REFILLS = 3
+LOCAL = f"{LOCAL_TOLERANCE:g} of the local magnitude |W||x| + |b|"
+
+
+def compare_grown(case: Case, found: Findings) -> None:
+    """All float64 checks, on refilled weights as well where the outputs of the present ones would hide a mistake.
+
+    Where growth rounds, the child must also be what its ledger makes of the parent in the parameters' own dtype.
+    """
+    if case.rounded:
+        found.notes.append("this growth rounds to the parameters' dtype: its ledger was applied in float64 as well")
+        _compare_with_replay(case, found)
+    degenerate = _compare(case, found)
+    if not degenerate:
+        return
+    found.notes.append(f"{degenerate}: compared on refilled weights as well")
+    for attempt in range(REFILLS):
+        degenerate = _compare(refilled(case, case.probes.seed + attempt), found)
+        if not degenerate:
+            return
+    found.doubts.append(f"even with refilled weights {degenerate}")
+
+
+def refilled(case: Case, seed: int) -> Case:
+    """The same ledger applied to the parent with lively weights."""
+    base: Network = double_network(case.parent) if case.rounded else case.parent
+    lively = refill(base, seed)
+    return dataclasses.replace(case, parent=lively, child=replay(lively, case.entries), wide=Numbers(torch.float64))
+
+
+def _compare(case: Case, found: Findings) -> str:
+    """All float64 checks on the present weights; returns why the outputs are degenerate, if they are."""
+    modes = case.modes
+    sides = (case.parent.module, case.child.module)
+    if len(modes) > 1 and not any(map(depends_on_mode, sides)):
+        modes = modes[:1]
+        found.notes.append("with noise off no operator here depends on the mode: train mode computes the same")
+    degenerate = ""
+    for mode in modes:
+        seen, agree, noise, probe = _compare_in(mode, case, found)
+        if mode == modes[0]:
+            degenerate = degeneracy(seen)
+            if not degenerate and agree:
+                degenerate = plant(case, mode, probe, seen[0], noise, found)
+    return degenerate
+
+
+def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool, Any, Inputs]:
+    """The checks of one mode; returns the parent's outputs, whether the child's agree, the first noise and probe."""
+    nodes, outputs, buffers = Worst(), Worst(), Worst()
+    seen: list[Any] = []
+    first_noise: Any = None
+    probes = case.probes.drawn(mode, torch.float64)
+    with torch.no_grad():
+        for number, probe in enumerate(probes):
+            reference = case.runner(case.parent.module, probe, mode)
+            trial = case.runner(case.child.module, probe, mode)
+            first, second = run_pair(reference, trial, case.counterparts, nodes)
+            noise = Noise(case, case.parent.module, probe, mode)
+            admitted = _admitted(case, mode, probe, first, second, noise, always=number == 0)
+            first_noise = admitted if number == 0 else first_noise
+            compare_outputs(first, second, admitted, outputs, SLACK, UNIT)
+            seen.append(first)
+            if mode == "train":
+                mine, theirs = reference.buffers(), trial.buffers()
+                compare_buffers(mine, theirs, noise.buffers, tensor_places(case.steps), buffers, SLACK, UNIT)
+    found.checks.append(nodes.check(mode, "nodes, float64", LOCAL))
+    found.checks.append(outputs.check(mode, "outputs, float64", OF_NOISE))
+    if mode == "train" and buffers.count:
+        found.checks.append(buffers.check(mode, "buffers after the step", OF_NOISE))
+    found.part = found.part or nodes.first_failure
+    return seen, outputs.passed, first_noise, probes[0]
+
+
+def _admitted(case: Case, mode: str, probe: Inputs, first: Any, second: Any, noise: Noise, always: bool) -> Any:
+    """The noisy outputs that the child's are held against; without noise where they agree even so.
+
+    Where the parent's noise admits too little, outputs moved by as much as the child's own: a reference that is
+    exactly zero has no noise, but fresh weights on units that are zero up to rounding do.
+    """
+    if not always and outputs_agree(first, second, first, SLACK, UNIT):
+        return first
+    if outputs_agree(first, second, noise.outputs(), SLACK, UNIT):
+        return noise.outputs()
+    return widened(first, noise.outputs(), second, Noise(case, case.child.module, probe, mode).outputs())
+
+
+def _compare_with_replay(case: Case, found: Findings) -> None:
+    """The grown network must be, to the bit, what its ledger makes of the parent in the parent's own dtype."""
+    again = replay(case.parent, case.entries)
+    present = dict([*case.after.module.named_parameters(), *case.after.module.named_buffers()])
+    made = [*again.module.named_parameters(), *again.module.named_buffers()]
+    differing = [name for name, t in made if name not in present or not _same_bits(t, present[name])]
+    if not differing:
+        found.notes.append("every tensor is, to the bit, what the ledger makes of the parent")
+        return
+    worst = Worst()
+    with torch.no_grad():
+        for probe in case.probes.drawn("eval", torch.float64):
+            first, second = (case.runner(side.module, probe, "eval").finish() for side in (again, case.after))
+            compare_outputs(first, second, case.noisy(again.module, probe, "eval").finish(), worst, SLACK, UNIT)
+    found.checks.append(worst.check("eval", "against the replayed ledger", OF_NOISE))
+    found.notes.append(f"{len(differing)} tensors differ from what the ledger makes, `{differing[0]}` first")
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)

@@ -1,0 +1,98 @@
+"""Running a graph node by node in another dtype, keeping no value and no converted tensor longer than needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphgrow.verification.numbers import Numbers, converted, own_copy
+from graphgrow.verification.probes import Inputs
+
+
+class Runner:
+    """Executes the nodes of a graph module one at a time; the module and its tensors stay as they are.
+
+    Attributes:
+        module: the graph module.
+        numbers: its tensors in the dtype that is computed in.
+        values: by node name, the values that are still needed.
+    """
+
+    def __init__(self, module: fx.GraphModule, inputs: Inputs, numbers: Numbers) -> None:
+        self.module, self.numbers = module, numbers
+        self.values: dict[str, Any] = {}
+        self._buffers: dict[int, torch.Tensor] = {}
+        self._inputs = list(inputs[0])
+        self._named = dict(inputs[1])
+        self._last_use: dict[str, list[str]] = {}
+        last: dict[str, str] = {}
+        for node in module.graph.nodes:
+            for used in node.all_input_nodes:
+                last[used.name] = node.name
+        for name, user in last.items():
+            self._last_use.setdefault(user, []).append(name)
+
+    def run(self, node: fx.Node) -> Any:
+        """Execute one node, whose inputs have been executed before."""
+        if node.op == "placeholder":
+            value = self._input(node)
+        elif node.op == "output":
+            value = self.arguments(node.args[0])
+        else:
+            value = self._execute(node, self.arguments(node.args), self.arguments(node.kwargs), self._buffers)
+        self.values[node.name] = value
+        return value
+
+    def apply(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        """What a node computes from other arguments; the buffers that it writes to are thrown away."""
+        return self._execute(node, args, kwargs, {})
+
+    def release(self, node: fx.Node) -> None:
+        """Forget the values that no node behind this one needs."""
+        for name in self._last_use.get(node.name, ()):
+            self.values.pop(name, None)
+
+    def arguments(self, arguments: Any) -> Any:
+        """Arguments with nodes replaced by their values."""
+        return fx.node.map_arg(arguments, lambda node: self.values[node.name])
+
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """The buffers as they are now, after the nodes that were run."""
+        return {name: self._buffers.get(id(buffer), buffer) for name, buffer in self.module.named_buffers()}
+
+    def finish(self) -> Any:
+        """Run all nodes; returns the output."""
+        for node in self.module.graph.nodes:
+            value = self.run(node)
+            if node.op == "output":
+                return value
+            self.release(node)
+        raise AssertionError("a graph without an output")
+
+    def _input(self, node: fx.Node) -> Any:
+        if self._inputs:
+            return self._inputs.pop(0)
+        if str(node.target) in self._named:
+            return self._named[str(node.target)]
+        return node.args[0] if node.args else None
+
+    def _execute(self, node: fx.Node, args: Any, kwargs: Any, buffers: dict[int, torch.Tensor]) -> Any:
+        if node.op == "get_attr":
+            return self._attribute(str(node.target), buffers)
+        if node.op == "call_module":
+            called = self.module.get_submodule(str(node.target))
+            return converted(called, self.numbers, buffers)(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+
+    def _attribute(self, path: str, buffers: dict[int, torch.Tensor]) -> Any:
+        owner, _, name = path.rpartition(".")
+        holder = self.module.get_submodule(owner)
+        value = getattr(holder, name)
+        if not isinstance(value, torch.Tensor):
+            return value
+        return own_copy(value, self.numbers, buffers) if name in holder._buffers else self.numbers.of(value)

@@ -1,0 +1,183 @@
+"""Two graphs side by side: at each node that both have, the commuting square on what really arrives there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphgrow.capture.inplace import is_inplace
+from graphgrow.verification.magnitude import channel_axis, magnitude, row_sums
+from graphgrow.verification.places import Counterparts, project
+from graphgrow.verification.runner import Runner
+from graphgrow.verification.worst import Worst, errors, largest
+
+LOCAL_TOLERANCE = 1e-12  # float64, relative to the local magnitude |W| |x| + |b| (or the largest element seen)
+
+
+def run_pair(first: Runner, second: Runner, counterparts: Counterparts, worst: Worst) -> tuple[Any, Any]:
+    """Run two graphs side by side, checking each matching node on what really arrives there.
+
+    At a node that both have, the parent's operator is applied to the child's inputs, cut down to the old units, and
+    must give the child's output, cut down likewise: the commuting square of that node, whatever came before.
+
+    Args:
+        first: the parent, in float64.
+        second: the child, in float64, in the same mode.
+        counterparts: how the nodes of both belong together.
+        worst: takes in the errors.
+
+    Returns:
+        The outputs of both.
+    """
+    return _Pair(first, second, counterparts, worst).run()
+
+
+@dataclass
+class _Arrivals:
+    """What the parent's operator is applied to: the child's inputs cut down to the old units."""
+
+    args: Any
+    kwargs: Any
+    cut: list[torch.Tensor]
+    largest: torch.Tensor  # the largest element that arrives in the child, its new units included
+    own: Any  # the parent's output, where the very same bits arrive; else None
+
+
+class _Pair:
+    """Both graphs on their way, and the values that wait for a counterpart."""
+
+    def __init__(self, first: Runner, second: Runner, counterparts: Counterparts, worst: Worst) -> None:
+        self._first, self._second, self._counterparts, self._worst = first, second, counterparts, worst
+        nodes = first.module.graph.nodes
+        self._parents = {node.name: node for node in nodes if node.name not in counterparts.created}
+        self._order: Iterator[fx.Node] = iter(nodes)
+        self._held: dict[str, Any] = {}  # values that another node carries on, until that node has run
+        self._fed: set[str] = set()  # nodes of the child that depend on its inputs
+        self._output: Any = None
+
+    def run(self) -> tuple[Any, Any]:
+        """All nodes, the child's leading; returns the outputs of both."""
+        for child in self._second.module.graph.nodes:
+            parent = self._parents.get(child.name)
+            if parent is not None:
+                self._advance(parent)
+            arrived = self._arrivals(parent) if parent is not None and self._comparable(parent) else None
+            value = self._second.run(child)
+            self._see_carried(child.name, value, parent is not None)
+            if child.op == "placeholder" or any(used.name in self._fed for used in child.all_input_nodes):
+                self._fed.add(child.name)
+            if parent is not None and arrived is not None and child.name in self._fed:
+                self._square(parent, arrived, value)
+            if child.op == "output":
+                return self._output, value
+            self._second.release(child)
+            if parent is not None:
+                self._first.release(parent)
+        raise AssertionError("a graph without an output")
+
+    def _comparable(self, parent: fx.Node) -> bool:
+        return parent.op.startswith("call") and parent.name not in self._counterparts.shared
+
+    def _advance(self, wanted: fx.Node) -> None:
+        """Run the parent up to a node; nodes that the child no longer has are run on the way."""
+        if wanted.name in self._first.values:
+            return
+        for node in self._order:
+            value = self._first.run(node)
+            if node.op == "output":
+                self._output = value
+            if node is wanted:
+                return
+
+    def _see_carried(self, name: str, value: Any, is_old: bool) -> None:
+        """Where this node carries others' values to their readers, compare it with those, on the old units."""
+        counterparts = self._counterparts
+        if is_old and name in counterparts.moved:
+            self._held[name] = value.clone() if isinstance(value, torch.Tensor) else value
+        for origin in counterparts.carried_by(name) & self._held.keys():
+            own = self._held.pop(origin)
+            if not {origin, name} & counterparts.shared:
+                own, carried = (
+                    project(own, counterparts.places.get(origin)),
+                    project(value, counterparts.arriving.get(origin)),
+                )
+                _same_value(own, carried, name, self._worst)
+
+    def _arrivals(self, node: fx.Node) -> _Arrivals | None:
+        """The inputs of a node as they arrive in the child, None where they cannot be laid beside the parent's.
+
+        What does not stem from the model's inputs (parameters, sizes) is the parent's own. For operators that
+        overwrite their inputs the tensors are copies.
+        """
+        first, second, counterparts = self._first.values, self._second.values, self._counterparts
+        fresh = is_inplace(node, self._first.module)
+        cut: list[torch.Tensor] = []
+        most = torch.zeros((), dtype=torch.float64)
+        usable, same = True, not fresh
+
+        def argument(used: fx.Node) -> Any:
+            nonlocal usable, same, most
+            carrier = counterparts.carrier(used.name)
+            arrived = second.get(carrier)
+            if carrier not in self._fed or not isinstance(arrived, torch.Tensor):
+                usable = usable and not (carrier in self._fed and isinstance(arrived, (tuple, list)))
+                own = first.get(used.name)
+                return own.clone() if fresh and isinstance(own, torch.Tensor) else own
+            usable = usable and not {used.name, carrier} & counterparts.shared
+            value = project(arrived, counterparts.arriving.get(used.name))
+            value = value.clone() if fresh else value
+            same = same and torch.equal(value, first[used.name])
+            if arrived.is_floating_point():
+                most = torch.maximum(most.to(arrived), largest(arrived))
+            cut.append(value)
+            return value
+
+        args, kwargs = fx.node.map_arg(node.args, argument), fx.node.map_arg(node.kwargs, argument)
+        own = first[node.name] if same else None
+        return _Arrivals(args, kwargs, cut, most, own) if usable else None
+
+    def _square(self, node: fx.Node, arrived: _Arrivals, value: Any) -> None:
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            return
+        expected = arrived.own
+        if expected is None:
+            expected = self._first.apply(node, arrived.args, arrived.kwargs)
+        if not isinstance(expected, torch.Tensor):
+            return
+        actual = project(value, self._counterparts.places.get(node.name))
+        if expected.shape != actual.shape:
+            self._worst.differ(f"{node.name} (shape)")
+        elif torch.equal(expected, actual):  # the same bits need no bound
+            self._worst.same(node.name)
+        else:
+            self._see_difference(node, arrived, expected, actual, value)
+
+    def _see_difference(
+        self, node: fx.Node, arrived: _Arrivals, expected: torch.Tensor, actual: torch.Tensor, value: torch.Tensor
+    ) -> None:
+        error, limit = errors(actual, expected, LOCAL_TOLERANCE * largest(expected))
+        if not bool((error <= limit).all()):  # only then is it worth to find the true magnitude, which is larger
+            bound = magnitude(self._first, node, expected, arrived.args, arrived.kwargs, arrived.cut)
+            reread = row_sums(self._second, node, arrived.largest)
+            if reread is not None:  # the child's own sum may be the longer one: fresh weights on units that are zero
+                axis = channel_axis(value, self._second, node)
+                kept = self._counterparts.places.get(node.name, {}).get(axis)
+                reread = reread if kept is None else reread[kept]
+                bound = torch.maximum(bound, reread.reshape(bound.shape))
+            error, limit = errors(actual, expected, LOCAL_TOLERANCE * bound)
+        self._worst.see(error, limit, node.name)
+
+
+def _same_value(before: Any, after: Any, where: str, worst: Worst) -> None:
+    """A node that carries another's value on must have it on the old units, within the local tolerance.
+
+    Both are given cut down to these: the new units of a branch that was closed may write something of their own.
+    """
+    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor) or before.shape != after.shape:
+        worst.differ(f"{where} (shape)")
+    elif before.is_floating_point() and before.numel():
+        worst.see(*errors(after, before, LOCAL_TOLERANCE * largest(before)), where)
