@@ -99,3 +99,10 @@ class Blend(nn.Module):
         """Of the input's shape."""
         blended: torch.Tensor = (1 - self.s) * self.old(input) + self.s * self.new(input)
         return blended
+
+
+@fx.node.has_side_effect  # it may write into an input or a buffer
+def set_item(input: torch.Tensor, index: Any, value: Any) -> torch.Tensor:
+    """`input[index] = value`, as an operator that returns the input."""
+    input[index] = value
+    return input

@@ -6,7 +6,6 @@ graphs differ in nothing but a mode flag, the operator becomes a module, which a
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +13,10 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from graphgrow.capture.inplace import is_inplace
-from graphgrow.layers import ScaledDotProductAttention, require_same
+from graphgrow.capture.writes import is_inplace
+from graphgrow.layers import ScaledDotProductAttention, require_same, set_item
 
-_EFFECTS = {torch._assert, require_same, operator.setitem}
+_EFFECTS = {torch._assert, require_same, set_item}
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     F.dropout: nn.Dropout,

@@ -74,8 +74,8 @@ def capture(
         raise _explain(failures[present], model) from failures[present]
     notes: list[str] = []
     modes = frozenset({"train", "eval"})
-    for graph in graphs.values():
-        thread_inplace(graph, model)
+    for mode, graph in graphs.items():
+        thread_inplace(graph, model, tracers[mode].writes, tracers[mode].constants)
         prune(graph, model)
     alive = len(graphs) == 2 and same_structure(graphs["train"], graphs["eval"])
     if not alive:

@@ -6,100 +6,23 @@ stay nodes of the graph, so that the batch size stays free.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.overrides import TorchFunctionMode
 
 from graphgrow.capture.expansions import expansion_of
+from graphgrow.capture.factories import factories_seen
+from graphgrow.capture.proxies import ValueProxy
+from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
 from graphgrow.layers import require_same
 from graphgrow.ops.registry import module_rule
 
-_CONSTANT_ATTRIBUTES = {"dtype", "ndim", "is_cuda", "layout", "is_meta", "is_sparse", "is_quantized", "names"}
-
-
-class ValueProxy(fx.Proxy):
-    """A proxy that knows an example of its value."""
-
-    @property
-    def example(self) -> Any:
-        """The example value; tensors are on the meta device."""
-        return self.node.meta["value"]
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _CONSTANT_ATTRIBUTES and isinstance(self.example, torch.Tensor):
-            return getattr(self.example, name) if name != "is_meta" else False
-        if name in ("shape", "device", "T", "mT") and isinstance(self.example, torch.Tensor):
-            return self.tracer.create_proxy("call_function", getattr, (self, name), {})
-        return ValueAttribute(self, name)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
-
-    def __len__(self) -> int:
-        return len(self._known("len()"))
-
-    def __iter__(self) -> Iterator[Any]:
-        items: Any = self  # fx gives proxies their operators at run time
-        return iter([items[i] for i in range(len(self._known("iteration")))])
-
-    def __bool__(self) -> bool:
-        return bool(self._known("a condition", data=True))
-
-    def __int__(self) -> int:
-        return int(self._known("int()", data=True))
-
-    def __index__(self) -> int:
-        return int(self._known("an index", data=True))
-
-    def __float__(self) -> float:
-        return float(self._known("float()", data=True))
-
-    def _known(self, use: str, data: bool = False) -> Any:
-        if data and isinstance(self.example, torch.Tensor):
-            raise CaptureError(
-                f"{use} depends on the values of the tensor `{self.node.name}`, not on its shape; "
-                "a graph has one path for all inputs: use torch.where, or mark the submodule as a leaf"
-            )
-        return self.example
-
-
-class ValueAttribute(fx.proxy.Attribute, ValueProxy):
-    """An attribute of a proxy that becomes a node only when it is used as a value."""
-
-    def __getattr__(self, name: str) -> Any:
-        return ValueProxy.__getattr__(self, name)
-
-    @property
-    def node(self) -> fx.Node:
-        """The node that reads the attribute, made when first asked for."""
-        if self._node is None:
-            self._node = self.tracer.create_proxy("call_function", getattr, (self.root, self.attr), {}).node
-        return self._node
-
-    @node.setter
-    def node(self, value: fx.Node) -> None:
-        self._node = value
-
-
-class _Factories(TorchFunctionMode):
-    """Records functions that make tensors from computed sizes (torch.arange(n), torch.zeros(b, 1))."""
-
-    def __init__(self, tracer: ShapeTracer) -> None:
-        super().__init__()
-        self._tracer = tracer
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if _holds_proxy((args, kwargs)) and not any(issubclass(t, fx.Proxy) for t in types):
-            return self._tracer.create_proxy("call_function", func, args, kwargs)
-        return func(*args, **kwargs)
+_SHAPE_CHANGES = {"unsqueeze_", "squeeze_", "transpose_", "swapaxes_", "swapdims_", "t_"}
 
 
 @contextmanager
@@ -117,14 +40,6 @@ def _wrapped_functions_open() -> Iterator[None]:
         marked.update(before)
 
 
-def _holds_proxy(arguments: Any) -> bool:
-    if isinstance(arguments, fx.Proxy):
-        return True
-    if isinstance(arguments, (tuple, list)):
-        return any(map(_holds_proxy, arguments))
-    return isinstance(arguments, dict) and any(map(_holds_proxy, arguments.values()))
-
-
 class ShapeTracer(fx.Tracer):
     """Traces one mode of a module with example inputs.
 
@@ -134,6 +49,12 @@ class ShapeTracer(fx.Tracer):
         fixed: by name of the forward's parameter, a value that the graph is specialised to (None, a flag, a string);
             the graph refuses to be called with another.
         leaf_outputs: by path, what those leaves returned on the example inputs, one item a call (on meta).
+
+    Attributes:
+        constants: tensors that the forward makes itself, by the name under which the graph fetches them.
+        writes: the nodes that overwrite memory.
+        overtaken: storages of those constants that are overwritten.
+        running: whether a single operator is run on the examples just now, which is not recorded.
     """
 
     def __init__(
@@ -146,26 +67,69 @@ class ShapeTracer(fx.Tracer):
         super().__init__(param_shapes_constant=False)
         self._fixed = fixed or {}
         self._leaf_outputs = {path: list(outputs) for path, outputs in (leaf_outputs or {}).items()}
-        self.proxy_buffer_attributes = True
         self._examples = examples
         self._leaf_classes = tuple(leaf for leaf in leaves if isinstance(leaf, type))
         self._leaf_paths = {leaf for leaf in leaves if isinstance(leaf, str)}
         self._runner: MetaRunner | None = None
-        self._running = False
+        self.running = False
         self.constants: dict[str, torch.Tensor] = {}
+        self.writes: dict[fx.Node, Write] = {}
+        self.overtaken: set[int] = set()
+        self._names: dict[int, str] = {}  # of the model's parameters and buffers, by identity
+        self._fetched: dict[int, torch.UntypedStorage] = {}  # by storage of the model's, the one of its examples
+        self._kept: list[Any] = []  # so that no identity is given twice
+        self._made: dict[tuple[int, int], str] = {}  # constants by identity and number of writes
+        self._origins: dict[str, torch.Tensor] = {}  # by name of a constant, the tensor that it was copied from
+        self._assigned: dict[str, fx.Proxy] = {}  # by name of a buffer, what the forward has put in its place
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """Record the forward of `root` as a graph whose nodes have example values."""
         self._runner = MetaRunner(root)
+        self._names = {}
+        for name, tensor in (*root.named_parameters(), *root.named_buffers()):
+            self._names.setdefault(id(tensor), name)
         before = set(root.__dict__)
         try:
-            with _Factories(self), _wrapped_functions_open():
-                return super().trace(root, concrete_args)
+            with factories_seen(self), _wrapped_functions_open(), self._assignments_seen():
+                graph = super().trace(root, concrete_args)
         finally:
             for name in set(root.__dict__) - before:  # fx parks tensor constants on the user's module
-                constant = root.__dict__.pop(name)
-                if isinstance(constant, torch.Tensor):
-                    self.constants[name] = constant
+                root.__dict__.pop(name)
+        self._store_assigned(graph)
+        return graph
+
+    @contextmanager
+    def _assignments_seen(self) -> Iterator[None]:
+        """`self.buffer = value` in the forward: torch takes tensors alone there, and the graph stores it at its end."""
+        original = nn.Module.__setattr__
+
+        def assign(module: nn.Module, name: str, value: Any) -> None:
+            if not isinstance(value, fx.Proxy) or name not in (*module._buffers, *module._parameters):
+                original(module, name, value)
+                return
+            path = ".".join(filter(None, (self.path_of_module(module), name)))
+            present, new = module._buffers.get(name), value.node.meta["value"]
+            if present is None or (present.shape, present.dtype) != (new.shape, new.dtype):
+                raise CaptureError(
+                    f"the forward replaces `{path}` by a tensor of shape {tuple(new.shape)}, {new.dtype}"
+                )
+            if self._names.get(id(present)) and storages_of(new) != storages_of(self._example_of(present)):
+                self._assigned[path] = value
+
+        nn.Module.__setattr__ = assign  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            nn.Module.__setattr__ = original  # type: ignore[method-assign]
+
+    def _store_assigned(self, graph: fx.Graph) -> None:
+        """Write what the forward put in the place of buffers into them, when everything else is done."""
+        end = next(iter(reversed(graph.nodes)))
+        with graph.inserting_before(end):
+            for path, value in self._assigned.items():
+                buffer = self.create_proxy("get_attr", path, (), {})
+                detached = self.create_proxy("call_method", "detach", (value,), {})
+                self.create_proxy("call_method", "copy_", (buffer, detached), {})
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
@@ -194,6 +158,9 @@ class ShapeTracer(fx.Tracer):
         proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
     ) -> fx.Proxy:
         """Record one operator and work out the example of what it returns."""
+        if kind == "call_method" and target in _SHAPE_CHANGES and isinstance(args[0], ValueProxy):
+            args[0].node = self.create_proxy(kind, str(target)[:-1], args, kwargs).node  # under all names of the tensor
+            return args[0]
         result = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
         node = result.node
         if kind == "placeholder":
@@ -202,23 +169,64 @@ class ShapeTracer(fx.Tracer):
         elif kind == "call_module" and self._leaf_outputs.get(str(target)):
             node.meta[FIXED] = node.meta["value"] = self._leaf_outputs[str(target)].pop(0)
         elif kind not in ("output", "get_attr"):
-            node.meta["value"] = self._example(kind, target, *values_of((node.args, node.kwargs)))
+            arguments = values_of((node.args, node.kwargs))
+            node.meta["value"], write = run_watched(node, lambda: to_meta(self._run(kind, target, *arguments)))
+            if write is not None:
+                self.writes[node] = write
+                self.overtaken |= storages_of(self._origins.get(str(write.target.target)))
         return result
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Make a node; fetched tensors, constants of the source among them, have their example at once."""
         node = super().create_node(kind, target, *args, **kwargs)
         if kind == "get_attr":
-            node.meta["value"] = self._example(kind, target, (), {})
+            value = self._origins.get(str(target))
+            node.meta["value"] = self._example_of(self._held(str(target)) if value is None else value)
         return node
 
-    def _example(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+    def create_arg(self, a: Any) -> Any:
+        """As fx does; a tensor that the forward makes is kept as it is now, whatever the forward does to it later."""
+        if type(a) is not torch.Tensor or id(a) in self._names or a in self.tensor_attrs:
+            return super().create_arg(a)
+        key = (id(a), a._version)
+        if key not in self._made:
+            self._made[key] = f"_tensor_constant{len(self._made)}"
+            self._origins[self._made[key]] = a
+            self.constants[self._made[key]] = a.detach().clone()
+        name = self._made[key]
+        if not hasattr(self.root, name):
+            setattr(self.root, name, self.constants[name])
+        return self.create_node("get_attr", name, (), {})
+
+    def _held(self, path: str) -> Any:
+        """What the model holds at a path; not what the graph reads there."""
+        value: Any = self.root
+        before, self.running = self.running, True
+        for part in path.split("."):
+            value = getattr(value, part)
+        self.running = before
+        return value
+
+    def _example_of(self, value: Any) -> Any:
+        """The example of a tensor of the model's; those that share memory have examples that do."""
+        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+            return to_meta(value)
+        storage = value.untyped_storage()
+        if storage._cdata not in self._fetched:
+            self._fetched[storage._cdata] = torch.empty(
+                storage.nbytes(), dtype=torch.uint8, device="meta"
+            ).untyped_storage()
+            self._kept.append(storage)
+        example = torch.empty(0, dtype=value.dtype, device="meta")
+        return example.set_(self._fetched[storage._cdata], value.storage_offset(), value.shape, value.stride())
+
+    def _run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         assert self._runner is not None
-        self._running = True  # fx has patched nn.Module.__call__; an example run must not be recorded
+        before, self.running = self.running, True  # fx has patched nn.Module: an example run must not be recorded
         try:
             return self._runner.run(kind, target, args, kwargs)
         finally:
-            self._running = False
+            self.running = before
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module stays one node: those of torch.nn, those with a rule, and those asked for."""
@@ -233,7 +241,7 @@ class ShapeTracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Expand composite layers of torch.nn into the operators that they are made of."""
-        if self._running:
+        if self.running:
             return forward(*args, **kwargs)
         expand = expansion_of(type(m))
         leaf = isinstance(m, self._leaf_classes) or self.path_of_module(m) in self._leaf_paths
@@ -243,7 +251,14 @@ class ShapeTracer(fx.Tracer):
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """Parameters and buffers become nodes, except within an example run."""
-        return attr_val if self._running else super().getattr(attr, attr_val, parameter_proxy_cache)
+        name = self._names.get(id(attr_val)) if isinstance(attr_val, torch.Tensor) and not self.running else None
+        if name is None:
+            return attr_val
+        if name in self._assigned:
+            return self._assigned[name]
+        if name not in parameter_proxy_cache:
+            parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
+        return parameter_proxy_cache[name]
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Iterate over what the example holds."""

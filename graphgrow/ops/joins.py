@@ -145,11 +145,3 @@ def roll(call: Call, input: Value, shifts: Any, dims: Any = None) -> Value:
     indices = range(len(input.axes)) if dims is None else (dims if isinstance(dims, (tuple, list)) else (dims,))
     call.freeze((input.axes[call.axis(input, i)] for i in indices), "rolled by position")
     return call.output(input.axes, call.same_flow(input))
-
-
-@rule(operator.setitem)
-def setitem(call: Call, container: Value, index: Any, value: Any) -> None:
-    """Writing into a tensor in place: its axes keep their sizes, and so do those of what is written."""
-    call.freeze(container.axes, "written into by position")
-    if isinstance(value, Value):
-        call.freeze(value.axes, "written by position")

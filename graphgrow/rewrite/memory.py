@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.capture.inplace import is_inplace
+from graphgrow.capture.writes import is_inplace
 from graphgrow.ops import pointwise
 from graphgrow.ops.registry import rule_of
 
@@ -23,7 +22,7 @@ _ELEMENTWISE_RULES = (pointwise.zero_keeping, pointwise.limited, pointwise.bound
 def written(node: fx.Node, module: nn.Module) -> list[fx.Node]:
     """The nodes into whose memory a node writes."""
     targets = []
-    if is_inplace(node, module) or node.target is operator.setitem:
+    if is_inplace(node, module):
         targets.append(node.args[0] if node.args else node.kwargs.get("input"))
     targets.append(node.kwargs.get("out"))
     return [target for target in targets if isinstance(target, fx.Node)]

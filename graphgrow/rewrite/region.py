@@ -53,9 +53,6 @@ class Region:
         end = nodes.index(result) + 1
         inputs = dict.fromkeys(used for node in nodes[:end] for used in node.all_input_nodes if not _within(used, path))
         region = cls(path, nodes[:end], result, tuple(inputs))
-        late = next((node for node in nodes[end:] if written(node, module)), None)
-        if late is not None:
-            raise Declined(f"`{late.name}` writes into what leaves `{path}` already")
         region._refuse_what_cannot_be_repeated(module)
         return region
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphgrow.capture.inplace import is_inplace
+from graphgrow.capture.writes import is_inplace
 from graphgrow.verification.magnitude import channel_axis, magnitude, row_sums
 from graphgrow.verification.places import Counterparts, project
 from graphgrow.verification.runner import Runner

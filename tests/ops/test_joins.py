@@ -80,15 +80,6 @@ def _lookup(rank: int) -> Callable[[Draw], nn.Module]:
     return build
 
 
-def _written(draw: Draw) -> nn.Module:
-    def run(m: Any) -> Any:
-        copy = m.x.clone()
-        copy[:, 0] = m.y
-        return copy
-
-    return Probe(run, {"x": normal_tensor(draw, 3, 2), "y": normal_tensor(draw, 3)})
-
-
 def _every(*names: str) -> dict[str, str]:
     return {name: PART if ":" in name else LINEAR for name in names}
 
@@ -120,7 +111,6 @@ CASES = [
     Case((operator.getitem,), _index((slice(None), None, slice(0, None))), _every("x.0", "x.1", "x.2"), "new-axis"),
     Case((operator.getitem,), _index((slice(None), slice(None, None, 2))), _every("x.0", "x.2"), "step"),
     Case((operator.getitem,), _lookup(2), _every("x.1", "x.2"), "table"),
-    Case((operator.setitem,), _written, {}),
     *(Case((target,), _on(target, (2, 3, 4), 1, 1), _every("x.0", "x.2")) for target in (torch.roll, "roll")),
     Case((torch.roll,), _on(torch.roll, (2, 3), 1), {}, "flat"),
 ]  # fmt: skip

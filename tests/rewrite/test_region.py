@@ -88,7 +88,6 @@ def _overwritten_late(m: Any, x: Any) -> Any:
         ("two", "2 values leave `two`"),
         ("narrow", "nothing that flows into `narrow`"),
         ("chunks", "no single tensor"),
-        ("late", "`setitem` writes into what leaves `late` already"),
     ],
 )
 def test_what_cannot_be_copied_declines(path: str, reason: str) -> None:

@@ -1,0 +1,112 @@
+"""Proxies that carry an example of their value, so that control flow on shapes resolves while a model is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphgrow.capture.writes import PLAIN
+from graphgrow.errors import CaptureError
+from graphgrow.layers import set_item
+
+_CONSTANT_ATTRIBUTES = {"dtype", "ndim", "is_cuda", "layout", "is_meta", "is_sparse", "is_quantized", "names"}
+_OWN_ATTRIBUTES = {"tracer", "node", "_node", "root", "attr"}
+
+
+class ValueProxy(fx.Proxy):
+    """A proxy that knows an example of its value."""
+
+    @property
+    def example(self) -> Any:
+        """The example value; tensors are on the meta device."""
+        return self.node.meta["value"]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _CONSTANT_ATTRIBUTES and isinstance(self.example, torch.Tensor):
+            return getattr(self.example, name) if name != "is_meta" else False
+        if name in ("shape", "device", "T", "mT") and isinstance(self.example, torch.Tensor):
+            return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+        return ValueAttribute(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _OWN_ATTRIBUTES:
+            raise CaptureError(f"`.{name}` of the value `{self.node.name}` is set, which a graph cannot show")
+        super().__setattr__(name, value)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if not isinstance(self.example, torch.Tensor):
+            raise CaptureError(f"an item of `{self.node.name}`, a {type(self.example).__name__}, is set")
+        self.tracer.create_proxy("call_function", set_item, (self, index, value), {})
+
+    def __len__(self) -> int:
+        return len(self._known("len()"))
+
+    def __iter__(self) -> Iterator[Any]:
+        items: Any = self  # fx gives proxies their operators at run time
+        return iter([items[i] for i in range(len(self._known("iteration")))])
+
+    def __bool__(self) -> bool:
+        return bool(self._known("a condition", data=True))
+
+    def __int__(self) -> int:
+        return int(self._known("int()", data=True))
+
+    def __index__(self) -> int:
+        return int(self._known("an index", data=True))
+
+    def __float__(self) -> float:
+        return float(self._known("float()", data=True))
+
+    def _known(self, use: str, data: bool = False) -> Any:
+        if data and isinstance(self.example, torch.Tensor):
+            raise CaptureError(
+                f"{use} depends on the values of the tensor `{self.node.name}`, not on its shape; "
+                "a graph has one path for all inputs: use torch.where, or mark the submodule as a leaf"
+            )
+        return self.example
+
+
+class ValueAttribute(fx.proxy.Attribute, ValueProxy):
+    """An attribute of a proxy that becomes a node only when it is used as a value."""
+
+    def __getattr__(self, name: str) -> Any:
+        return ValueProxy.__getattr__(self, name)
+
+    @property
+    def node(self) -> fx.Node:
+        """The node that reads the attribute, made when first asked for."""
+        if self._node is None:
+            self._node = self.tracer.create_proxy("call_function", getattr, (self.root, self.attr), {}).node
+        return self._node
+
+    @node.setter
+    def node(self, value: fx.Node) -> None:
+        self._node = value
+
+
+def _augmented(inplace: Any) -> Callable[[ValueProxy, Any], Any]:
+    """`x += y`, which fx's own proxies take for `x = x + y`: a tensor is changed under all its names."""
+
+    def method(self: ValueProxy, other: Any) -> Any:
+        target = inplace if isinstance(self.example, torch.Tensor) else PLAIN[inplace]
+        return self.tracer.create_proxy("call_function", target, (self, other), {})
+
+    return method
+
+
+for _operator in PLAIN:
+    setattr(ValueProxy, f"__{_operator.__name__}__", _augmented(_operator))
+
+
+def holds_proxy(arguments: Any) -> bool:
+    """Whether a proxy stands anywhere within nested arguments."""
+    if isinstance(arguments, fx.Proxy):
+        return True
+    if isinstance(arguments, (tuple, list)):
+        return any(map(holds_proxy, arguments))
+    if isinstance(arguments, slice):
+        return any(map(holds_proxy, (arguments.start, arguments.stop, arguments.step)))
+    return isinstance(arguments, dict) and any(map(holds_proxy, arguments.values()))

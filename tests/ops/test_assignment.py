@@ -1,0 +1,63 @@
+"""Writing into a part of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from graphgrow.layers import set_item
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor
+from tests.ops.square import Case
+
+CHOSEN = "free>free zero>free|zero mean>free|mean copy>copy share>share"  # by what the other operand holds
+LEFT = "free>free zero>free mean>free copy>copy"  # beside a number
+ALONE = "free>free zero>free mean>free copy>copy"
+
+
+def _written(key: Any, shape: Callable[[int, int, int], tuple[int, ...]]) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        a, b, c = draw(2, 3), 3, draw(2, 4)
+
+        def run(m: Any) -> Any:
+            copy = m.x.clone()
+            copy[key] = m.y
+            return copy
+
+        return Probe(run, {"x": normal_tensor(draw, a, b, c), "y": normal_tensor(draw, *shape(a, b, c))})
+
+    return build
+
+
+def _number(draw: Draw) -> nn.Module:
+    def run(m: Any) -> Any:
+        copy = m.x.clone()
+        copy[:, 0] = 2.0
+        return copy
+
+    return Probe(run, {"x": normal_tensor(draw, 3, 3, 2)})
+
+
+CASES = [
+    Case((set_item,), _written((slice(None), 0), lambda a, b, c: (a, c)), {"x.0": CHOSEN, "x.2": CHOSEN}),
+    Case((set_item,), _written((..., 1), lambda a, b, c: (a, b)), {"x.0": CHOSEN, "x.1": CHOSEN}, "ellipsis"),
+    Case((set_item,), _written((slice(None), slice(1, 3)), lambda a, b, c: (a, 2, c)), {"x.0": CHOSEN, "x.2": CHOSEN},
+         "slice"),
+    Case((set_item,), _written((slice(None), slice(0, 2)), lambda a, b, c: (c,)), {"x.0": ALONE, "x.2": CHOSEN},
+         "broadcast"),
+    Case((set_item,), _written((slice(None), None, 1), lambda a, b, c: (a, 1, c)), {"x.0": CHOSEN, "x.2": CHOSEN},
+         "new-axis"),
+    Case((set_item,), _number, {"x.0": LEFT, "x.2": LEFT}, "number"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(4)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))
