@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,13 +87,7 @@ def capture(
         if present == "train":
             notes.append("in train mode the graph was not compared with the model")
     kept = "train" if alive else present
-    try:
-        module = _assemble(model, graphs[kept], tracers[kept], graphs["eval"] if alive else None)
-    except SyntaxError as error:
-        raise CaptureError(
-            f"{type(model).__name__} cannot be written as code ({error.msg}: {(error.text or '').strip()}); "
-            "rename submodules that are called by a keyword of Python"
-        ) from error
+    module = _assemble(model, graphs[kept], tracers[kept], graphs["eval"] if alive else None)
     copy_modes(model, module)
     if answer is not None and "eval" in modes:
         refuse_another_function(model, run_in_eval(module, positional, dict(kwargs or {})), answer)
@@ -118,6 +113,8 @@ def _refuse(model: nn.Module) -> None:
         hooks = list(module._forward_pre_hooks.values())
         if any("weight_norm" in type(h).__module__ or "spectral_norm" in type(h).__module__ for h in hooks):
             raise CaptureError(f"`{path}` has a weight_norm or spectral_norm hook; remove it first")
+        if any(map(keyword.iskeyword, path.split("."))):
+            raise CaptureError(f"`{path}` cannot be written as code: rename submodules called by a keyword of Python")
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise CaptureError(f"`{name}` is lazy and has no shape yet; call the model once before gg.trace")
