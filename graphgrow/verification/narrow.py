@@ -15,36 +15,43 @@ from graphgrow.verification.probes import cast
 from graphgrow.verification.worst import Worst
 
 MULTIPLE = 4.0  # of the parent's error
-LIMIT = f"{MULTIPLE:g} times the parent's error, and (8 + sqrt K) u"
+LIMIT = f"{MULTIPLE:g} times the parent's error, and 8 u + sqrt(K) 2^-24"
 
 
 def compare_own_dtype(case: Case, found: Findings) -> None:
-    """err(child) <= 4 err(parent) + (8 + sqrt(K)) u max|f|, err against float64, K the longest sum, u the unit."""
+    """Compare outputs in eval mode, in the dtypes of the parameters; nothing where these are float64."""
     dtypes = {p.dtype for p in case.parent.module.parameters() if p.is_floating_point()}
-    if dtypes <= {torch.float64}:
-        return
+    if not dtypes <= {torch.float64}:
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        found.checks.append(narrow_errors(case, None, dtypes).check("eval", f"outputs, {names}", LIMIT))
+
+
+def narrow_errors(case: Case, inputs: torch.dtype | None, dtypes: set[torch.dtype]) -> Worst:
+    """err(child) <= 4 err(parent) + (8 u + sqrt(K) 2^-24) max|f|, err against float64, K the longest sum, u the unit.
+
+    Args:
+        case: parent and child (`after`) in the dtypes that are meant.
+        inputs: dtype of the inputs; None keeps each one's own.
+        dtypes: that are computed in; the widest unit of them is u.
+    """
     unit = max(torch.finfo(dtype).eps for dtype in dtypes) / 2
     reduction = max((p[0].numel() for p in case.after.module.parameters() if p.dim() > 1), default=1)
-    rounding = (8 + math.sqrt(reduction)) * unit
-    worst, own = Worst(), Numbers(None)
+    rounding = 8 * unit + math.sqrt(reduction) * min(unit, 2.0**-24)  # sums are taken in float32 at least
+    worst, own, jitter = Worst(), Numbers(None), Numbers(None, one_ulp(case.probes.seed))
     with torch.no_grad():
-        wide = case.probes.drawn("eval", torch.float64)
-        for narrow, exactly in zip(case.probes.drawn("eval", None), wide, strict=True):
-            exact = case.runner(case.parent.module, exactly, "eval").finish()
+        for narrow in case.probes.drawn("eval", inputs):
+            wide = pytree.tree_map(lambda leaf: cast(leaf, torch.float64), narrow)
+            exact = case.runner(case.parent.module, wide, "eval").finish()
             first = case.runner(case.parent.module, narrow, "eval", own).finish()
             second = case.runner(case.after.module, narrow, "eval", own).finish()
             if _dtypes(first) != _dtypes(second):
                 worst.differ("output (dtype)")
-            second = _doubled(second)
-            spread = _doubled(first)
+            spread, second = _doubled(first), _doubled(second)
             if not outputs_agree(exact, second, spread, MULTIPLE, rounding):
-                moved = case.runner(
-                    case.after.module, narrow, "eval", Numbers(None, one_ulp(case.probes.seed))
-                ).finish()
+                moved = case.runner(case.after.module, narrow, "eval", jitter).finish()
                 spread = widened(exact, spread, second, _doubled(moved))
             compare_outputs(exact, second, spread, worst, MULTIPLE, rounding)
-    names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-    found.checks.append(worst.check("eval", f"outputs, {names}", LIMIT))
+    return worst
 
 
 def _dtypes(outputs: Any) -> list[Any]:

@@ -18,7 +18,9 @@ from graphgrow.verification.worst import Worst, errors, largest
 LOCAL_TOLERANCE = 1e-12  # float64, relative to the local magnitude |W| |x| + |b| (or the largest element seen)
 
 
-def run_pair(first: Runner, second: Runner, counterparts: Counterparts, worst: Worst) -> tuple[Any, Any]:
+def run_pair(
+    first: Runner, second: Runner, counterparts: Counterparts, worst: Worst, tolerance: float = LOCAL_TOLERANCE
+) -> tuple[Any, Any]:
     """Run two graphs side by side, checking each matching node on what really arrives there.
 
     At a node that both have, the parent's operator is applied to the child's inputs, cut down to the old units, and
@@ -29,11 +31,12 @@ def run_pair(first: Runner, second: Runner, counterparts: Counterparts, worst: W
         second: the child, in float64, in the same mode.
         counterparts: how the nodes of both belong together.
         worst: takes in the errors.
+        tolerance: relative to the local magnitude; 0 wants the same bits.
 
     Returns:
         The outputs of both.
     """
-    return _Pair(first, second, counterparts, worst).run()
+    return _Pair(first, second, counterparts, worst, tolerance).run()
 
 
 @dataclass
@@ -50,8 +53,11 @@ class _Arrivals:
 class _Pair:
     """Both graphs on their way, and the values that wait for a counterpart."""
 
-    def __init__(self, first: Runner, second: Runner, counterparts: Counterparts, worst: Worst) -> None:
+    def __init__(
+        self, first: Runner, second: Runner, counterparts: Counterparts, worst: Worst, tolerance: float
+    ) -> None:
         self._first, self._second, self._counterparts, self._worst = first, second, counterparts, worst
+        self._tolerance = tolerance
         nodes = first.module.graph.nodes
         self._parents = {node.name: node for node in nodes if node.name not in counterparts.created}
         self._order: Iterator[fx.Node] = iter(nodes)
@@ -105,7 +111,7 @@ class _Pair:
                     project(own, counterparts.places.get(origin)),
                     project(value, counterparts.arriving.get(origin)),
                 )
-                _same_value(own, carried, name, self._worst)
+                _same_value(own, carried, name, self._worst, self._tolerance)
 
     def _arrivals(self, node: fx.Node) -> _Arrivals | None:
         """The inputs of a node as they arrive in the child, None where they cannot be laid beside the parent's.
@@ -159,8 +165,10 @@ class _Pair:
     def _see_difference(
         self, node: fx.Node, arrived: _Arrivals, expected: torch.Tensor, actual: torch.Tensor, value: torch.Tensor
     ) -> None:
-        error, limit = errors(actual, expected, LOCAL_TOLERANCE * largest(expected))
-        if not bool((error <= limit).all()):  # only then is it worth to find the true magnitude, which is larger
+        error, limit = errors(actual, expected, self._tolerance * largest(expected))
+        if self._tolerance and not bool(
+            (error <= limit).all()
+        ):  # only then is it worth to find the true magnitude, which is larger
             bound = magnitude(self._first, node, expected, arrived.args, arrived.kwargs, arrived.cut)
             reread = row_sums(self._second, node, arrived.largest)
             if reread is not None:  # the child's own sum may be the longer one: fresh weights on units that are zero
@@ -168,11 +176,11 @@ class _Pair:
                 kept = self._counterparts.places.get(node.name, {}).get(axis)
                 reread = reread if kept is None else reread[kept]
                 bound = torch.maximum(bound, reread.reshape(bound.shape))
-            error, limit = errors(actual, expected, LOCAL_TOLERANCE * bound)
+            error, limit = errors(actual, expected, self._tolerance * bound)
         self._worst.see(error, limit, node.name)
 
 
-def _same_value(before: Any, after: Any, where: str, worst: Worst) -> None:
+def _same_value(before: Any, after: Any, where: str, worst: Worst, tolerance: float) -> None:
     """A node that carries another's value on must have it on the old units, within the local tolerance.
 
     Both are given cut down to these: the new units of a branch that was closed may write something of their own.
@@ -180,4 +188,4 @@ def _same_value(before: Any, after: Any, where: str, worst: Worst) -> None:
     if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor) or before.shape != after.shape:
         worst.differ(f"{where} (shape)")
     elif before.is_floating_point() and before.numel():
-        worst.see(*errors(after, before, LOCAL_TOLERANCE * largest(before)), where)
+        worst.see(*errors(after, before, tolerance * largest(before)), where)

@@ -34,9 +34,9 @@ class Check:
     def __str__(self) -> str:
         sign = "ok  " if self.passed else "FAIL"
         place = self.where + (str(list(self.element)) if self.element else "")
-        numbers = f"error {self.max_error:.2e} <= {self.bound:.2e}  at {place}"
+        numbers = f"error {self.max_error:.2e}, allowed {self.bound:.2e}  at {place}"
         words = ", ".join([f"{self.count} compared"] * (self.count > 0) + [self.limit] * bool(self.limit))
-        return f"  {sign} {self.mode:<5} {self.what:<28} {numbers}" + (f"  ({words})" if words else "")
+        return f"  {sign} {self.mode:<9} {self.what:<30} {numbers}" + (f"  ({words})" if words else "")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,12 +15,26 @@ from graphgrow.ir.inputs import InputSpec
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.network import Network
+from graphgrow.verification.alive import check_alive
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.grown import compare_grown
+from graphgrow.verification.lattice import compare_on_lattice
+from graphgrow.verification.low_precision import compare_in_dtype, compare_under_autocast
 from graphgrow.verification.narrow import compare_own_dtype
 from graphgrow.verification.probes import Probes
+from graphgrow.verification.pullback import compare_gradients
 from graphgrow.verification.unrelated import compare_unrelated
 from graphgrow.verification.verdict import Verdict, conclude
+
+DEFAULT_MODES = ("eval", "train")
+FURTHER: dict[str, Callable[[Case, Findings], None]] = {
+    "lattice": compare_on_lattice,
+    "gradients": compare_gradients,
+    "alive": check_alive,
+    "float16": partial(compare_in_dtype, dtype=torch.float16),
+    "bfloat16": partial(compare_in_dtype, dtype=torch.bfloat16),
+    "autocast": compare_under_autocast,
+}
 
 
 def verify(
@@ -28,6 +44,7 @@ def verify(
     *,
     seed: int = 0,
     batch_sizes: tuple[int, ...] = (1, 3),
+    modes: Sequence[str] | Literal["all"] = DEFAULT_MODES,
 ) -> Verdict:
     """Compare a network with what it was grown from.
 
@@ -50,10 +67,17 @@ def verify(
         inputs: inputs of the user's own to compare on as well: a tensor or a tuple.
         seed: of the random inputs.
         batch_sizes: compared in eval mode besides the example's own.
+        modes: what is compared; "all" for everything. "eval" and "train" as above; further ones want a common ledger:
+            "lattice": whole numbers for weights and inputs, where every node must agree bit for bit;
+            "gradients": those of parameters and inputs, the child's pulled back by the lift's transpose;
+            "alive": new tensors have a gradient within two steps, and copies part;
+            "float16", "bfloat16": the ledger applied to the parent cast to that; "autocast": to bfloat16.
 
     Raises:
-        NotPreserved: if neither side says what its inputs are, or a parameter is NaN or on the meta device.
+        NotPreserved: if neither side says what its inputs are, a parameter is NaN or on the meta device, or there is
+            no such mode.
     """
+    wanted = _wanted(modes)
     spec = next((side.inputs for side in (before, after) if isinstance(side, Network)), None)
     if spec is None:
         if inputs is None:
@@ -70,17 +94,35 @@ def verify(
         if isinstance(before, Network) and isinstance(after, Network):
             entries = after.ledger.after(before.ledger)
             if entries is not None:
-                return _verify_grown(before, after, entries, probes, found)
+                return _verify_grown(before, after, entries, wanted, probes, found)
         compare_unrelated(before, after, probes, found)
+        if set(wanted) - set(DEFAULT_MODES):
+            found.doubts.append("the modes beyond eval and train want a common ledger")
         return conclude(found.checks, ("eval",), found.doubts, found.notes, None)
 
 
+def _wanted(modes: Sequence[str] | str) -> tuple[str, ...]:
+    """The modes in the order in which they are compared."""
+    known = (*DEFAULT_MODES, *FURTHER)
+    asked = known if modes == "all" else (modes,) if isinstance(modes, str) else tuple(modes)
+    unknown = [mode for mode in asked if mode not in known]
+    if unknown or not asked:
+        raise NotPreserved(f"there is no mode {unknown or asked}; gg.verify knows {', '.join(known)}, or 'all'")
+    return tuple(mode for mode in known if mode in asked)
+
+
 def _verify_grown(
-    before: Network, after: Network, entries: tuple[Entry, ...], probes: Probes, found: Findings
+    before: Network,
+    after: Network,
+    entries: tuple[Entry, ...],
+    wanted: tuple[str, ...],
+    probes: Probes,
+    found: Findings,
 ) -> Verdict:
     steps = after.steps[len(before.ledger) :]
-    modes = tuple(m for m in ("eval", "train") if m in before.modes and all(m in step.exact_in for step in steps))
-    if "train" in before.modes and "train" not in modes:
+    possible = [m for m in DEFAULT_MODES if m in before.modes and all(m in step.exact_in for step in steps)]
+    modes = tuple(mode for mode in possible if mode in wanted) or tuple(possible[:1])
+    if "train" in before.modes and "train" in wanted and "train" not in possible:
         found.notes.append("declared exact in eval mode alone: dropout draws a mask for each copy")
     case = Case.of(before, after, entries, modes, probes)
     obstacle = _obstacle(case)
@@ -89,7 +131,10 @@ def _verify_grown(
         return conclude(found.checks, (), found.doubts, found.notes, None)
     compare_grown(case, found)
     compare_own_dtype(case, found)
-    return conclude(found.checks, modes, found.doubts, found.notes, found.part)
+    further = [mode for mode in wanted if mode in FURTHER]
+    for mode in further:
+        FURTHER[mode](case, found)
+    return conclude(found.checks, (*modes, *further), found.doubts, found.notes, found.part)
 
 
 def _obstacle(case: Case) -> str:

@@ -1,0 +1,131 @@
+"""Alive: every new tensor learns within two steps, and copies part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from graphgrow.verification.case import Case, Findings
+from graphgrow.verification.copies import double_module
+from graphgrow.verification.places import Places, tensor_places
+from graphgrow.verification.sensitivity import random_loss
+from graphgrow.verification.verdict import Check
+
+STEPS = 5
+RATE = 1e-2  # of the largest parameter, for the largest gradient: the scale of a model does not matter
+BATCH = 8
+STILL = 1e-14  # relative to the largest gradient: below it is rounding
+
+
+@dataclass
+class _New:
+    """The new entries of one parameter: which they are, and whether they ever had a gradient."""
+
+    mask: torch.Tensor
+    moved_at: int | None = None
+
+
+def check_alive(case: Case, found: Findings) -> None:
+    """Train the child for a few steps of SGD in float64 on random inputs and a random linear loss.
+
+    Every new tensor must have a gradient in its new entries at one of the first two steps, and one of them at the
+    first. Entries along a grown axis that start equal, and have a gradient, must not stay equal. Parameters that do
+    not require one, and those whose old entries have none either (a bias in front of a batch norm), are left out.
+    """
+    module = double_module(case.child.module).train("train" in case.modes)
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    old = dict(case.parent.module.named_parameters())
+    new = _new_entries(parameters, old, case.touched, tensor_places(case.steps))
+    if not new:
+        found.notes.append("alive: nothing new requires a gradient")
+        return
+    started = {name: p.detach().clone() for name, p in parameters.items()}
+    seen: dict[str, torch.Tensor] = {}
+    for step in range(STEPS):
+        gradients = _gradients(case, module, parameters, step)
+        top = max((float(g.abs().max()) for g in gradients.values()), default=0.0)
+        for name, entries in new.items():
+            gradient = gradients.get(name)
+            here = 0.0 if gradient is None else float((gradient * entries.mask).abs().max())
+            if here > STILL * top and entries.moved_at is None:
+                entries.moved_at = step
+        for name, gradient in gradients.items():
+            seen[name] = torch.maximum(seen.get(name, torch.zeros_like(gradient)), gradient.abs())
+        _step(parameters, gradients, top)
+    still = [
+        name for name, entries in new.items() if entries.moved_at not in (0, 1) and _others_move(seen, name, entries)
+    ]
+    first = any(entries.moved_at == 0 for entries in new.values())
+    where = still[0] if still else "" if first else next(iter(new))
+    found.checks.append(_check("new tensors have a gradient within 2 steps", len(still) + (not first), where, len(new)))
+    alike = [name for name in new if name in old and _stays_equal(name, started, parameters, seen, new[name].mask)]
+    found.checks.append(_check(f"copies part within {STEPS} steps", len(alike), alike[0] if alike else "", len(new)))
+
+
+def _check(what: str, failures: int, where: str, count: int) -> Check:
+    return Check("alive", what, float(failures), 0.0, where or "none", failures == 0, (), count, "tensors that do not")
+
+
+def _new_entries(
+    parameters: dict[str, nn.Parameter], old: dict[str, nn.Parameter], touched: set[str], places: Places
+) -> dict[str, _New]:
+    found: dict[str, _New] = {}
+    for name, parameter in parameters.items():
+        if name not in touched:
+            continue
+        mask = torch.ones_like(parameter, dtype=torch.bool)
+        if name in old:
+            kept = torch.ones_like(mask)
+            for axis, positions in places.get(name, {}).items():
+                along = torch.zeros(parameter.shape[axis], dtype=torch.bool, device=mask.device)
+                along[positions.to(mask.device)] = True
+                kept &= along.reshape([-1 if i == axis else 1 for i in range(parameter.dim())])
+            mask = ~kept
+        if bool(mask.any()):
+            found[name] = _New(mask)
+    return found
+
+
+def _gradients(
+    case: Case, module: nn.Module, parameters: dict[str, nn.Parameter], step: int
+) -> dict[str, torch.Tensor]:
+    batch = None if case.probes.spec.batch_size is None else BATCH
+    args, kwargs = case.probes.spec.sample(case.probes.seed + step, batch, torch.float64)
+    with torch.enable_grad():
+        loss = random_loss(module(*args, **kwargs))
+        found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
+
+
+def _step(parameters: dict[str, nn.Parameter], gradients: dict[str, torch.Tensor], top: float) -> None:
+    with torch.no_grad():
+        for name, gradient in gradients.items():
+            parameters[name].sub_(gradient, alpha=RATE / (top or 1.0))
+
+
+def _others_move(seen: dict[str, torch.Tensor], name: str, entries: _New) -> bool:
+    """Whether the old entries of a tensor that does not learn do so, or it has none."""
+    rest = ~entries.mask
+    return not bool(rest.any()) or (name in seen and bool((seen[name] * rest).any()))
+
+
+def _stays_equal(
+    name: str,
+    started: dict[str, torch.Tensor],
+    parameters: dict[str, nn.Parameter],
+    seen: dict[str, torch.Tensor],
+    mask: torch.Tensor,
+) -> bool:
+    """Whether two slices along the first axis, one of them new, that began as equal and had gradients are equal yet."""
+    if name not in seen or mask.dim() < 2 or not bool(mask.flatten(1).all(1).any()):
+        return False
+    rows, now, moved = started[name].flatten(1), parameters[name].detach().flatten(1), seen[name].flatten(1)
+    new = torch.nonzero(mask.flatten(1).all(1)).flatten()
+    for row in new.tolist():
+        twins = torch.nonzero((rows == rows[row]).all(1)).flatten().tolist()
+        for twin in twins:
+            if twin != row and bool(moved[row].any()) and bool((now[twin] == now[row]).all()):
+                return True
+    return False

@@ -1,0 +1,41 @@
+"""Low precision: the ledger applied to the parent in float16 or bfloat16, and both under autocast."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from graphgrow.ir.editor import Editor
+from graphgrow.rewrite.apply import replay
+from graphgrow.rewrite.network import Network
+from graphgrow.verification.case import Case, Findings
+from graphgrow.verification.narrow import LIMIT, narrow_errors
+from graphgrow.verification.numbers import Numbers
+
+
+def compare_in_dtype(case: Case, found: Findings, dtype: torch.dtype) -> None:
+    """The parent is cast, and the ledger applied to that: shares are exact in any dtype, sums are not."""
+    base = _cast(case.parent, dtype)
+    there = dataclasses.replace(case, parent=base, after=replay(base, case.entries), wide=Numbers(torch.float64))
+    _compare(there, str(dtype).removeprefix("torch."), dtype, dtype, found)
+
+
+def compare_under_autocast(case: Case, found: Findings) -> None:
+    """The networks as they are, under `torch.autocast` to bfloat16, which leaves float64 alone."""
+    with torch.autocast(case.probes.spec.device.type, dtype=torch.bfloat16):
+        _compare(case, "autocast", None, torch.bfloat16, found)
+
+
+def _compare(case: Case, mode: str, inputs: torch.dtype | None, dtype: torch.dtype, found: Findings) -> None:
+    try:
+        worst = narrow_errors(case, inputs, {dtype})
+    except RuntimeError as error:  # an operator that this backend does not have in this dtype
+        found.notes.append(f"{mode}: not compared, {str(error).partition(chr(10))[0]}")
+        return
+    found.checks.append(worst.check(mode, "outputs", LIMIT))
+
+
+def _cast(network: Network, dtype: torch.dtype) -> Network:
+    module = Editor(network.module, share=False).finish().to(dtype)
+    return dataclasses.replace(network, module=module, inputs=network.inputs.with_dtype(dtype))

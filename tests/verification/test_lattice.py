@@ -1,0 +1,90 @@
+"""On whole numbers an exact rewrite agrees bit for bit; where that cannot be asked, the verdict says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.rewrite import tensors
+from graphgrow.verification.exactness import grid
+from graphgrow.verification.lattice import on_lattice
+
+MODES = ("eval", "lattice")
+
+
+def net() -> gg.Graph:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5),
+    )  # fmt: skip
+    return gg.trace(model, torch.randn(2, 3, 8, 8))
+
+
+def lattice_check(verdict: gg.Verdict) -> Any:
+    return next((check for check in verdict.checks if check.mode == "lattice"), None)
+
+
+@pytest.mark.parametrize("text", ["widen(0, extra=3)", "split(0)", "split(3)", "deepen(2)", "enlarge-kernel(0)"])
+def test_right_rewrites_agree_bit_for_bit(text: str) -> None:
+    graph = net()
+    verdict = gg.verify(graph, gg.apply(graph, text), modes=MODES)
+    assert verdict.preserved is True, verdict
+    check = lattice_check(verdict)
+    assert (check.max_error, check.bound) == (0.0, 0.0)
+    assert check.count > 10
+
+
+def test_one_unit_of_the_lattice_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that is off by the last of its 25 bits, where the ledger is applied in float64 alone."""
+    share = tensors._share
+
+    def nearly(new: torch.Tensor, growth: Any, occurrence: int, generator: torch.Generator) -> None:
+        share(new, growth, occurrence, generator)
+        if new.dtype == torch.float64:
+            new[new != 0] += 2.0**-25
+
+    graph = net()
+    with monkeypatch.context() as patch:
+        patch.setattr(tensors, "_share", nearly)
+        verdict = gg.verify(graph, gg.apply(graph, "split(0)"), modes=MODES)
+    assert [check.mode for check in verdict.checks if not check.passed] == ["lattice"], verdict
+    assert verdict.first_difference == "_3"
+
+
+def test_a_norm_that_divides_leaves_the_lattice() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    graph = gg.trace(model, torch.randn(2, 3))
+    verdict = gg.verify(graph, gg.apply(graph, "split(0)"), modes=MODES)
+    assert verdict.preserved is True
+    assert lattice_check(verdict) is None
+    assert "lattice: does not apply, `_1` (LayerNorm) leaves it" in verdict.notes
+
+
+def test_many_shares_of_one_weight_leave_the_range_and_raise_no_alarm() -> None:
+    """Each split adds 25 bits to the shares: three are more than float64 holds."""
+    graph = net()
+    grown = gg.apply(graph, ["split(0)"] * 4)
+    verdict = gg.verify(graph, grown, modes=MODES)
+    assert verdict.preserved is True, verdict
+    check = lattice_check(verdict)
+    assert check is not None or any("leave the range" in note for note in verdict.notes)
+
+
+def test_the_weights_are_whole_and_few() -> None:
+    module = on_lattice(net(), 0, multiple=9).module
+    weight = module.get_parameter("0.weight")
+    assert torch.equal(weight, weight.round())
+    assert int((weight != 0).flatten(1).sum(1).max()) == 3
+    norm = module.get_submodule("1")
+    assert bool((norm.running_var + norm.eps == 1).all())
+    assert not bool((module.get_parameter("7.bias") % 9).any())
+
+
+def test_the_grid_of_a_number_is_its_lowest_bit() -> None:
+    numbers = torch.tensor([1.0, 6.0, 0.375, -20.0, 0.0, 2.0**-60 * 3], dtype=torch.float64)
+    assert grid(numbers).tolist() == [1.0, 2.0, 0.125, 4.0, float("inf"), 2.0**-60]

@@ -1,0 +1,58 @@
+"""In float16, bfloat16 and under autocast the child errs no more than its parent, or is flagged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.rewrite import tensors
+
+NARROW = ("float16", "bfloat16", "autocast")
+
+
+def traced() -> gg.Graph:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 16), nn.LayerNorm(16), nn.Linear(16, 12), nn.GELU(), nn.Linear(12, 3))
+    return gg.trace(model, torch.randn(4, 5))
+
+
+@pytest.mark.parametrize("text", ["split(2)", "widen(2, extra=3)", "widen(0, extra=4)", "deepen(3)"])
+def test_right_rewrites_hold_in_low_precision(text: str) -> None:
+    graph = traced()
+    verdict = gg.verify(graph, gg.apply(graph, text), modes=("eval", *NARROW))
+    assert verdict.preserved is True, verdict
+    assert [check.mode for check in verdict.checks if check.mode in NARROW] == list(NARROW)
+
+
+def test_shares_that_do_not_add_up_in_low_precision_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that is right in float32 and wrong in narrower types."""
+    share = tensors._share
+
+    def wrong(new: torch.Tensor, growth: Any, occurrence: int, generator: torch.Generator) -> None:
+        share(new, growth, occurrence, generator)
+        if new.dtype in (torch.float16, torch.bfloat16):
+            new.mul_(1.5)
+
+    graph = traced()
+    with monkeypatch.context() as patch:
+        patch.setattr(tensors, "_share", wrong)
+        verdict = gg.verify(graph, gg.apply(graph, "split(2)"), modes=("eval", *NARROW))
+    assert {check.mode for check in verdict.checks if not check.passed} == {"float16", "bfloat16"}
+
+
+def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
+    graph = traced()
+    with pytest.raises(gg.NotPreserved, match=r"no mode \['evil'\]; gg.verify knows eval, train, lattice, gradients"):
+        gg.verify(graph, graph, modes=("eval", "evil"))
+
+
+def test_further_modes_want_a_common_ledger() -> None:
+    graph = traced()
+    first, second = gg.apply(graph, "split(2)"), gg.apply(graph, "widen(2, extra=1)")
+    verdict = gg.verify(first, second, modes=("eval", "lattice"))
+    assert verdict.preserved is None
+    assert "common ledger" in verdict.reason
