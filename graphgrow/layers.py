@@ -60,6 +60,67 @@ def require_same(value: Any, captured: Any, name: str) -> None:
         )
 
 
+@fx.node.has_side_effect
+def require_sizes(value: torch.Tensor, sizes: tuple[int | None, ...], name: str) -> None:
+    """Refuse a call with other sizes than those that the graph holds for; None is any size.
+
+    Raises:
+        ValueError: if the shape is another.
+    """
+    fits = value.dim() == len(sizes) and all(w is None or w == n for w, n in zip(sizes, value.shape, strict=True))
+    if not fits:
+        wanted = ", ".join("any" if size is None else str(size) for size in sizes)
+        raise ValueError(
+            f"the graph holds for {name} of shape ({wanted}), not {tuple(value.shape)}; capture it again with example "
+            "inputs of the new sizes"
+        )
+
+
+class RootMeanSquareNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * w over the last axis, with the casts that language models make around it.
+
+    For inputs up to float32 it is, to the bit, the formula that it stands for.
+
+    Args:
+        weight: (C,), or None for a norm without one.
+        eps: added to the mean of squares.
+        offset: added to the weight: 1 for norms that scale by 1 + w.
+        upcast: whether statistics and scaling are computed in float32 at least, or in the input's dtype.
+        cast_last: whether the result is scaled in float32 and cast to the input's dtype then, or cast before that.
+
+    Attributes:
+        weight: as given; shared, not copied.
+    """
+
+    def __init__(
+        self,
+        weight: nn.Parameter | None,
+        eps: float = 1e-6,
+        offset: float = 0.0,
+        upcast: bool = True,
+        cast_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = weight
+        self.eps, self.offset, self.upcast, self.cast_last = eps, offset, upcast, cast_last
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(..., C) -> (..., C)."""
+        wide = input.to(torch.promote_types(input.dtype, torch.float32)) if self.upcast else input
+        normal = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        if self.weight is None:
+            return normal.to(input.dtype)
+        if self.cast_last:
+            weight = self.weight.to(wide.dtype)
+            return (normal * (self.offset + weight if self.offset else weight)).to(input.dtype)
+        weight = self.offset + self.weight if self.offset else self.weight
+        return weight * normal.to(input.dtype)
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"eps={self.eps}, offset={self.offset}, upcast={self.upcast}, cast_last={self.cast_last}"
+
+
 class Gate(nn.Module):
     """A learned factor on a whole tensor, zero at the start: a closed connection whose factor has a gradient.
 

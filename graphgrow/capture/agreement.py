@@ -18,11 +18,7 @@ _REMEDY = (
 
 
 def refuse_another_function(model: nn.Module, found: Any, wanted: Any) -> None:
-    """Compare what the graph and the model answered to the same inputs, in eval mode.
-
-    The same operators on the same numbers give the same bits; layers that are written out as their parts round
-    otherwise, so that floats may differ by sqrt(eps) of the largest one, and by 1000 eps. Whole numbers are left out:
-    an argmax may turn on one bit.
+    """Compare what the graph and the model answered to the same inputs.
 
     Args:
         model: for its name.
@@ -32,30 +28,54 @@ def refuse_another_function(model: nn.Module, found: Any, wanted: Any) -> None:
     Raises:
         CaptureError: if they differ, with by how much.
     """
+    problem = disagreement(model, found, wanted)
+    if problem:
+        raise CaptureError(problem)
+
+
+def disagreement(model: nn.Module, found: Any, wanted: Any) -> str:
+    """In what the answers of the graph and of the model to the same inputs differ; empty where they agree.
+
+    The same operators on the same numbers give the same bits; layers that are written out as their parts round
+    otherwise, so that floats may differ by sqrt(eps) of the largest one, and by 1000 eps. Whole numbers are left out:
+    an argmax may turn on one bit.
+
+    Args:
+        model: for its name.
+        found: the graph's answer.
+        wanted: the model's.
+    """
+    name = type(model).__name__
     mine, theirs = pytree.tree_leaves(found), pytree.tree_leaves(wanted)
     if len(mine) != len(theirs):
-        raise CaptureError(f"the graph of {type(model).__name__} returns {len(mine)} values, the model {len(theirs)}")
+        return f"the graph of {name} returns {len(mine)} values, the model {len(theirs)}"
+    if type(found) is not type(wanted):
+        return f"the graph of {name} returns a {type(found).__name__}, the model a {type(wanted).__name__}"
     for a, b in zip(mine, theirs, strict=True):
         if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
             continue
         if (a.shape, a.dtype) != (b.shape, b.dtype):
-            raise CaptureError(
-                f"the graph of {type(model).__name__} returns {a.dtype} of shape {tuple(a.shape)}, the model {b.dtype} "
+            return (
+                f"the graph of {name} returns {a.dtype} of shape {tuple(a.shape)}, the model {b.dtype} "
                 f"of shape {tuple(b.shape)}. {_REMEDY}"
             )
         if b.is_floating_point() and b.numel():
-            _refuse_other_numbers(model, a, b)
+            problem = _other_numbers(name, a, b)
+            if problem:
+                return problem
+    return ""
 
 
-def _refuse_other_numbers(model: nn.Module, found: torch.Tensor, wanted: torch.Tensor) -> None:
+def _other_numbers(name: str, found: torch.Tensor, wanted: torch.Tensor) -> str:
     eps = torch.finfo(wanted.dtype).eps
     found, wanted = found.double(), wanted.double()
     same = (found == wanted) | (found.isnan() & wanted.isnan())
     largest = float(torch.where(wanted.isfinite(), wanted.abs(), 0.0).max())
     error = torch.where(same, 0.0, (found - wanted).abs())
-    if not bool((error <= math.sqrt(eps) * largest + 1000 * eps).all()):
-        raise CaptureError(
-            f"the graph of {type(model).__name__} computes something else than the model: it is off by "
-            f"{float(error.nan_to_num(nan=math.inf).max()):.2g} on the example inputs, where the model reaches "
-            f"{largest:.2g}. {_REMEDY}"
-        )
+    if bool((error <= math.sqrt(eps) * largest + 1000 * eps).all()):
+        return ""
+    return (
+        f"the graph of {name} computes something else than the model: it is off by "
+        f"{float(error.nan_to_num(nan=math.inf).max()):.2g} on the example inputs, where the model reaches "
+        f"{largest:.2g}. {_REMEDY}"
+    )

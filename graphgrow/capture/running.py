@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.utils import _pytree as pytree
 
 import graphgrow.errors
@@ -35,11 +35,17 @@ def run_in_eval(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
         return model(*args, **kwargs)
 
 
-def copy_modes(model: nn.Module, module: fx.GraphModule) -> None:
-    """Give every module of the graph the mode of its original."""
-    modes = {path: original.training for path, original in model.named_modules(remove_duplicate=False)}
-    for path, mine in module.named_modules(remove_duplicate=False):
-        mine.training = modes.get(path, model.training)
+def run_in_train(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """As `run_in_eval` in train mode; its buffers are put back afterwards."""
+    args, kwargs = pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, (args, kwargs))
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with in_mode(model, True), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            return model(*args, **kwargs)
+    finally:
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def place_of(error: Exception) -> str:

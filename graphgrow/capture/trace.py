@@ -13,14 +13,18 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.capture.agreement import refuse_another_function
+from graphgrow.capture.assembly import assemble
+from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.modes import prune, revive, same_structure
-from graphgrow.capture.running import copy_modes, in_mode, place_of, run_in_eval
+from graphgrow.capture.outputs import leaves_of, register_classes
+from graphgrow.capture.running import in_mode, place_of, run_in_eval
 from graphgrow.capture.tracer import ShapeTracer
 from graphgrow.errors import CaptureError, GraphGrowError
-from graphgrow.ir.editor import rebuild
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import to_meta
+
+WAYS = ("auto", "fx", "dynamo")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Capture:
     Attributes:
         module: the graph module; its leaf modules are shallow copies that share every tensor with the model.
         inputs: what it was captured with.
-        way: how it was captured ("fx").
+        way: how it was captured ("fx" or "dynamo").
         modes: the modes in which the graph is the model's ("train", "eval").
         notes: what a user should know, one sentence each.
     """
@@ -43,24 +47,58 @@ class Capture:
 
 
 def capture(
-    model: nn.Module, args: Any, kwargs: dict[str, Any] | None = None, leaves: Sequence[type[nn.Module] | str] = ()
+    model: nn.Module,
+    args: Any,
+    kwargs: dict[str, Any] | None = None,
+    leaves: Sequence[type[nn.Module] | str] = (),
+    way: str = "auto",
 ) -> Capture:
-    """Capture a model by tracing it with torch.fx.
+    """Capture a model: by tracing it with torch.fx, and where that fails with Dynamo.
 
     Args:
         model: any module; it is not changed, and the graph shares its parameters and buffers.
         args: example inputs, a tensor or a tuple of positional inputs.
         kwargs: example keyword inputs.
         leaves: module classes or paths that stay one node; what they touch cannot grow.
+        way: "auto", or "fx" or "dynamo" to try that one alone.
 
     Raises:
         CaptureError: if the model or the inputs cannot be captured; names file and line of the model's code.
     """
+    if way not in WAYS:
+        raise CaptureError(f"there is no way {way!r} to capture a model; there are {', '.join(WAYS)}")
     _refuse(model)
     inputs = InputSpec.of(args, kwargs)
     positional = (args,) if isinstance(args, torch.Tensor) or not isinstance(args, Sequence) else tuple(args)
-    examples, fixed = _bind(model, positional, dict(kwargs or {}))
-    leaf_outputs, answer = _run_once(model, positional, dict(kwargs or {}), leaves)
+    named = dict(kwargs or {})
+    _refuse_misfit(model, positional, named)
+    leaf_outputs, answer = _run_once(model, positional, named, leaves)
+    notes: tuple[str, ...] = ()
+    if way != "dynamo":
+        try:
+            return _by_fx(model, inputs, (positional, named), leaves, leaf_outputs, answer)
+        except CaptureError as error:
+            if way == "fx":
+                raise
+            failure, notes = error, (f"torch.fx could not capture it: {error}",)
+    try:
+        found = capture_with_dynamo(model, positional, named, answer, leaves)
+    except CaptureError as error:
+        if not notes:
+            raise
+        raise CaptureError(f"{failure}. Dynamo finds no graph either: {error}") from error
+    return Capture(found.module, InputSpec.of(positional, found.kwargs), "dynamo", found.modes, (*notes, *found.notes))
+
+
+def _by_fx(
+    model: nn.Module,
+    inputs: InputSpec,
+    example: tuple[tuple[Any, ...], dict[str, Any]],
+    leaves: Sequence[type[nn.Module] | str],
+    leaf_outputs: dict[str, list[Any]],
+    answer: Any,
+) -> Capture:
+    examples, fixed = _bind(model, *example)
     graphs, tracers, failures = {}, {}, {}
     for mode in ("train", "eval"):
         with in_mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
@@ -88,10 +126,19 @@ def capture(
             notes.append("in train mode the graph was not compared with the model")
     kept = "train" if alive else present
     module = _assemble(model, graphs[kept], tracers[kept], graphs["eval"] if alive else None)
-    copy_modes(model, module)
     if answer is not None and "eval" in modes:
-        refuse_another_function(model, run_in_eval(module, positional, dict(kwargs or {})), answer)
+        refuse_another_function(model, run_in_eval(module, *example), answer)
     return Capture(module, inputs, "fx", modes, tuple(notes))
+
+
+def _refuse_misfit(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise CaptureError(
+            f"the example inputs do not fit {type(model).__name__}.forward{signature}: {error}"
+        ) from error
 
 
 def _refuse(model: nn.Module) -> None:
@@ -125,12 +172,7 @@ def _refuse(model: nn.Module) -> None:
 def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Example values by parameter name of the forward (tensors and numbers), and those that the graph is fixed to."""
     signature = inspect.signature(model.forward)
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise CaptureError(
-            f"the example inputs do not fit {type(model).__name__}.forward{signature}: {error}"
-        ) from error
+    bound = signature.bind(*args, **kwargs)
     examples: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
@@ -178,7 +220,8 @@ def _run_once(
     finally:
         for hook in hooks:
             hook.remove()
-    if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(output)):
+    register_classes(output)
+    if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(output)):
         raise CaptureError(f"{type(model).__name__} returns no tensor but {type(output).__name__}")
     return outputs, output
 
@@ -193,7 +236,7 @@ def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation
 
     if evaluation is not None:
         revive(graph, evaluation, add)
-    return rebuild(graph, model, constants, type(model).__name__)
+    return assemble(model, graph, constants)
 
 
 def _explain(error: Exception, model: nn.Module) -> GraphGrowError:

@@ -60,7 +60,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Statistics over axes: the terms, the parameters that scale and shift the result, and where eps stands."""
+    """Statistics over axes: the terms, the parameters that scale and shift the result, and where eps stands.
+
+    The result is scaled by offset + weight.
+    """
 
     kind: NormKind
     value: Value
@@ -70,6 +73,7 @@ class Normalisation:
     bias: Value | None
     eps: Slot | None
     eps_value: float
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class MetaRunner:
             args, kwargs = to_meta((args, kwargs))
             if kind == "call_method":
                 return getattr(args[0], target)(*args[1:], **kwargs)
-            return target(*args, **kwargs)
+            return to_meta(target(*args, **kwargs))  # a new tensor may stand on the default device
 
 
 def propagate(module: fx.GraphModule, inputs: dict[str, Any], runner: MetaRunner | None = None) -> None:

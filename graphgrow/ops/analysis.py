@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.ir.facts import Derived, Extent, NodeFacts, Pin, Slot, flatten_values
-from graphgrow.ir.terms import Reason, Space, freeze, leaves
+from graphgrow.ir.terms import Reason, Space, Term, freeze, leaves
 from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import Rule, rule_of
@@ -128,6 +128,10 @@ class _Analyser:
             facts.output = self._computed(node, args, kwargs)
             return
         facts.operands.extend(operands)
+        if _builds_an_output(node):
+            for value in operands:
+                freeze(value.axes, Reason(node.name, "a model output"))
+            return
         rule = rule_of(node, module)
         problem = "no rule" if rule is None else _misfit(rule, args, kwargs)
         if rule is not None and problem is None:
@@ -142,14 +146,19 @@ class _Analyser:
                 problem = str(declined)
             except (IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
                 problem = f"its rule fails on this form ({type(error).__name__}: {error})"  # freezing is always right
-        self._unknown(node, facts, module, problem or "no rule")
+        read = [term for leaf in pytree.tree_leaves((args, kwargs)) for term in _terms_of(leaf)]
+        self._unknown(node, facts, module, problem or "no rule", read)
 
-    def _unknown(self, node: fx.Node, facts: NodeFacts, module: nn.Module | None, problem: str) -> None:
-        """Freeze all that an operator without a rule touches, its own parameters included."""
+    def _unknown(
+        self, node: fx.Node, facts: NodeFacts, module: nn.Module | None, problem: str, read: list[Term]
+    ) -> None:
+        """Freeze all that an operator without a rule touches: operands, its own parameters, axes whose sizes it reads.
+
+        Where all of that is frozen already (positions, masks), nothing is lost, and nothing is reported.
+        """
         what = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
         text = f"{what}: {problem}" if problem != "no rule" else f"{what} has no axis rule"
         reason = Reason(facts.module_path or node.name, text)
-        self._analysis.unknown[node] = text
         facts.flows, facts.contractions, facts.normalisations = [], [], []
         facts.summations, facts.noises, facts.sizes, facts.pins, facts.split_parts = [], [], [], [], ()
         if module is not None:
@@ -157,8 +166,10 @@ class _Analyser:
                 value = self._parameter_named(f"{node.target}.{name}")
                 if value is not None:
                     facts.operands.append(value)
-        for value in facts.operands:
-            freeze(value.axes, reason)
+        touched = [*read, *(term for value in facts.operands for term in value.axes)]
+        if not all(leaf.frozen for term in touched for leaf in leaves(term)):
+            self._analysis.unknown[node] = text
+        freeze(touched, reason)
         facts.output = self._opaque(node.meta["value"], node.name, reason)
 
     def _computed(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
@@ -245,6 +256,11 @@ def _plain_containers(arguments: Any) -> Any:
     if isinstance(arguments, dict):
         return {key: _plain_containers(item) for key, item in arguments.items()}
     return arguments
+
+
+def _builds_an_output(node: fx.Node) -> bool:
+    """Whether the node makes an object of the model's output: a dataclass, or a dictionary of a class of its own."""
+    return isinstance(node.target, type) and (is_dataclass(node.target) or issubclass(node.target, dict))
 
 
 def _looks_up(node: fx.Node, args: Any) -> bool:

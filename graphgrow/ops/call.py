@@ -157,10 +157,11 @@ class Call:
         bias: Value | None,
         eps: Slot | None,
         eps_value: float,
+        offset: float = 0.0,
     ) -> None:
         """State that statistics are taken over these axes."""
         self.facts.normalisations.append(
-            Normalisation(kind, value, tuple(axes), tuple(term), weight, bias, eps, eps_value)
+            Normalisation(kind, value, tuple(axes), tuple(term), weight, bias, eps, eps_value, offset)
         )
 
     def noise(self, value: Value, p: float) -> None:

@@ -13,6 +13,7 @@ from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import NormKind, Slot
 from graphgrow.ir.terms import Term, product
 from graphgrow.ir.value import Fresh, Value
+from graphgrow.layers import RootMeanSquareNorm
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
 
@@ -77,6 +78,7 @@ def _normalise_last(
     bias: Value | None,
     eps: Slot | None,
     eps_value: float,
+    offset: float = 0.0,
 ) -> Value:
     term = input.axes[len(input.axes) - rank :]
     flows: list[fl.Flow] = [call.operand(input)]
@@ -88,7 +90,7 @@ def _normalise_last(
             call.same(mine, theirs)
         flows.append(call.operand(parameter))
     axes = tuple(range(len(input.axes) - rank, len(input.axes)))
-    call.normalise(kind, input, axes, term, weight, bias, eps, eps_value)
+    call.normalise(kind, input, axes, term, weight, bias, eps, eps_value, offset)
     return call.output(input.axes, fl.Normalised(flows[0], term, fl.Pointwise(tuple(flows))))
 
 
@@ -136,6 +138,16 @@ def last_norm_module(call: Call, input: Value) -> Value:
     kind = NormKind.LAYER if isinstance(module, nn.LayerNorm) else NormKind.RMS
     weight, bias = call.parameter("weight", Fresh.ONES), call.parameter("bias", Fresh.ZEROS)
     return _normalise_last(call, kind, input, rank, weight, bias, Slot(("eps",), True), _eps(call, module.eps))
+
+
+@rule(RootMeanSquareNorm)
+def root_mean_square_norm(call: Call, input: Value) -> Value:
+    """An RMS norm with the casts of language models, by w or by 1 + w."""
+    module = call.module
+    assert isinstance(module, RootMeanSquareNorm)
+    weight = call.parameter("weight", Fresh.ZEROS if module.offset else Fresh.ONES)
+    slot = Slot(("eps",), True)
+    return _normalise_last(call, NormKind.RMS, input, 1, weight, None, slot, module.eps, module.offset)
 
 
 @rule(F.group_norm)

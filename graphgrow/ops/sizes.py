@@ -6,7 +6,7 @@ from typing import Any
 
 from graphgrow.ir.facts import Extent
 from graphgrow.ir.value import Value
-from graphgrow.layers import require_same
+from graphgrow.layers import require_same, require_sizes
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
 
@@ -40,3 +40,8 @@ def plain_fact(call: Call, value: Value, *args: Any) -> Any:
 @rule(require_same)
 def fixed_input(call: Call, value: Any, captured: Any, name: str) -> None:
     """The check of an input that the graph was specialised to: no tensor, no axes."""
+
+
+@rule(require_sizes)
+def fixed_sizes(call: Call, value: Value, sizes: Any, name: str) -> None:
+    """The check of an input's sizes, which are frozen as all inputs' are."""

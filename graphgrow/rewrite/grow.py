@@ -66,9 +66,9 @@ def _grow_tensors(network: Network, editor: Editor, plan: Plan, generator: torch
         for value, by_axis in fills.items()
     }
     ratio = plan.units.old_size / plan.units.new_size
-    scaled = {norm.weight for norm in plan.rescaled if norm.weight is not None}
-    for weight in scaled:
-        growths[weight].scale = math.sqrt(ratio)
+    scaled = {norm.weight: norm.offset for norm in plan.rescaled if norm.weight is not None}
+    for weight, offset in scaled.items():
+        growths[weight].scale, growths[weight].offset = math.sqrt(ratio), offset
     rescaled = set(map(id, plan.rescaled))
     for facts in network.analysis.touching(plan.units.space):
         _rescale_eps(editor, facts, rescaled, ratio)

@@ -43,12 +43,14 @@ class TensorGrowth:
         value: the parameter.
         axes: its growing axes, those that read first, so that new rows cover new columns too.
         scale: a factor on the whole (the weight of a norm whose axis is filled at the mean).
+        offset: what is added to the tensor where it is used, and so scaled with it (a norm that scales by 1 + w).
         unit_shares: the least-squares reading share of each new unit; scales the state of written copies.
     """
 
     value: Value
     axes: list[AxisGrowth]
     scale: float = 1.0
+    offset: float = 0.0
     unit_shares: torch.Tensor | None = field(default=None)
 
     @classmethod
@@ -73,7 +75,8 @@ class TensorGrowth:
                     _share(new, growth, occurrence, generator)
                 elif fill is not Fill.COPY:
                     self._fill(new, before, growth, occurrence, shape, generator)
-        new = new * self.scale if self.scale != 1.0 else new
+        if self.scale != 1.0:
+            new = (self.offset + new) * self.scale - self.offset if self.offset else new * self.scale
         return laid_out_like(new, old)
 
     def _fill(

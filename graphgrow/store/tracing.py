@@ -20,6 +20,7 @@ def trace(
     args: Any = None,
     kwargs: dict[str, Any] | None = None,
     leaves: Sequence[type[nn.Module] | str] = (),
+    way: str = "auto",
 ) -> Graph:
     """Capture a model into a graph that can be inspected and grown.
 
@@ -31,6 +32,7 @@ def trace(
         args: example inputs, a tensor or a tuple; a named reference or torchvision model has its own.
         kwargs: example keyword inputs.
         leaves: module classes or module paths that stay one node; what they touch cannot grow.
+        way: "fx" or "dynamo" to capture with that one; "auto" tries torch.fx, then Dynamo.
 
     Raises:
         CaptureError: if the model cannot be captured or the inputs do not fit; names the place in its code.
@@ -44,7 +46,7 @@ def trace(
         base = name if name.partition(":")[0] in KNOWN_SOURCES else None
     if args is None and kwargs is None:
         raise CaptureError("gg.trace wants example inputs: gg.trace(model, torch.randn(2, 3, 224, 224))")
-    found = capture(model, () if args is None else args, kwargs, leaves)
+    found = capture(model, () if args is None else args, kwargs, leaves, way)
     return Graph(found.module, found.inputs, way=found.way, modes=found.modes, notes=found.notes, base=base)
 
 

@@ -25,7 +25,7 @@ def test_what_a_trace_gets_wrong_is_refused(run: Callable[..., Any], training: b
     torch.manual_seed(0)
     model = Forward(run, linear=nn.Linear(3, 3)).train(training)
     with pytest.raises(gg.CaptureError, match="computes something else than the model: it is off by"):
-        gg.trace(model, torch.randn(2, 3))
+        gg.trace(model, torch.randn(2, 3), way="fx")
 
 
 def test_random_forwards_and_inputs_in_place_are_no_difference() -> None:

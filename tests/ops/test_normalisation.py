@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from graphgrow.layers import RootMeanSquareNorm
 from tests.effort import examples
 from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
 from tests.ops.square import Case
@@ -65,6 +66,15 @@ def _last(kind: Any, rank: int, **options: Any) -> Callable[[Draw], nn.Module]:
         shape = [draw(2, 5) for _ in range(rank)]
         layer = _stir(kind(shape, **options))
         return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 2, 3, *shape)}, {"op": layer})
+
+    return build
+
+
+def _root_mean_square(offset: float) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        width = draw(2, 5)
+        layer = _stir(RootMeanSquareNorm(nn.Parameter(torch.empty(width)), eps=1e-2, offset=offset))
+        return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 2, 3, width)}, {"op": layer})
 
     return build
 
@@ -145,6 +155,8 @@ CASES = [
          {"x.0": FINITE, "x.1": FINITE, "x.2": "copy>copy", "x.3": "copy>copy"}, "two-axes"),
     Case((nn.RMSNorm,), _last(nn.RMSNorm, 1, eps=1e-2), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS}),
     Case((nn.RMSNorm,), _last(nn.RMSNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS}, "default-eps"),
+    *(Case((RootMeanSquareNorm,), _root_mean_square(offset), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS},
+           str(offset)) for offset in (0.0, 1.0)),
     *(Case((F.layer_norm,), _last_function(F.layer_norm, named), {"x.0": FINITE, "x.1": OVER_LAYER}, label)
       for named, label in ((False, ""), (True, "by-name"))),
     Case((F.rms_norm,), _last_function(F.rms_norm, False), {"x.0": FINITE, "x.1": OVER_RMS}),

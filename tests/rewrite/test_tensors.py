@@ -198,3 +198,12 @@ def test_a_scale_is_applied_to_everything() -> None:
     assert grown.tolist() == [0.5, 1.0, 1.5, 0.5]
     state = growth.carry(torch.tensor([1.0, 2.0, 3.0]), Role.SQUARE)
     assert state.tolist() == [4.0, 8.0, 12.0, 8.0], "the gradient of a weight scaled by c is scaled by 1/c"
+
+
+def test_what_is_added_to_a_tensor_is_scaled_with_it() -> None:
+    space = Space(2)
+    growth = TensorGrowth.of(
+        Value((space,), "w", True, fresh=Fresh.ZEROS), Units(space, torch.tensor([0, 1, 2])), {0: (Fill.FREE,)}, set()
+    )
+    growth.scale, growth.offset = 0.5, 1.0
+    assert growth.grow(torch.tensor([1.0, 3.0]), _generator()).tolist() == [0.0, 1.0, -0.5]

@@ -1,0 +1,189 @@
+"""Capture with Dynamo: for models that torch.fx cannot trace."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from graphgrow.capture.agreement import disagreement, refuse_another_function
+from graphgrow.capture.assembly import assemble
+from graphgrow.capture.dynamo import Recording, record
+from graphgrow.capture.inplace import thread_inplace
+from graphgrow.capture.modes import prune, revive, same_structure
+from graphgrow.capture.norms import raise_norms
+from graphgrow.capture.outputs import keeps_state
+from graphgrow.capture.raising import raise_graph
+from graphgrow.capture.running import in_mode, run_in_eval, run_in_train
+from graphgrow.capture.sizes import guard_sizes
+from graphgrow.errors import CaptureError
+from graphgrow.ir.editor import shallow_copy
+from graphgrow.ir.meta import MetaRunner, to_meta
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A model captured by Dynamo.
+
+    Attributes:
+        module: the graph module, called like the model.
+        kwargs: the keyword inputs that it was captured with.
+        modes: in which the graph is the model's.
+        notes: what a user should know.
+    """
+
+    module: fx.GraphModule
+    kwargs: dict[str, Any]
+    modes: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def capture_with_dynamo(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    answer: Any,
+    leaves: Sequence[type[nn.Module] | str] = (),
+) -> Captured:
+    """Capture a model by recording it with Dynamo and raising the record to the model's layers.
+
+    Args:
+        model: left as it is; the graph shares its tensors.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+        answer: what the model puts out for them in eval mode; None where it holds no numbers.
+        leaves: module classes or paths that stay one node.
+
+    Raises:
+        CaptureError: if there is no single graph, or it computes something else than the model.
+    """
+    named, notes, assumed = dict(kwargs), [], frozenset[str]()
+    if keeps_state(answer) and "use_cache" not in named and _takes(model, "use_cache"):
+        named["use_cache"], assumed = False, frozenset({"use_cache"})
+        notes.append("its cache of past keys and values is left out: the graph holds for use_cache=False")
+        answer = run_in_eval(model, args, named)
+    inputs = _by_name(model, args, named)
+    present = "train" if model.training else "eval"
+    constants: dict[str, Any] = {}
+    graphs, failures = {}, {}
+    recordings: dict[str, Recording] = {}
+    for mode in (present, "eval" if present == "train" else "train"):
+        try:
+            with in_mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
+                recordings[mode] = record(model, inputs, leaves)
+            graphs[mode] = raise_graph(model, recordings[mode], inputs, constants, assumed)
+        except CaptureError as error:
+            if mode == present:
+                raise
+            failures[mode] = error
+            break
+        _thread(graphs[mode], model, inputs, constants)
+        prune(graphs[mode], model)
+    alive = len(graphs) == 2 and same_structure(graphs["train"], graphs["eval"])
+    modes = frozenset({"train", "eval"} if alive else {present})
+    if not alive:
+        other = "eval" if present == "train" else "train"
+        why = f": {failures[other]}" if failures else ""
+        notes.append(f"in {other} mode this model has another graph{why}; this one holds for {present} mode alone")
+    graph = graphs["train"] if alive else graphs[present]
+    if alive:
+        revive(graph, graphs["eval"], lambda path, module: constants.setdefault(path, module) and path)
+    module = assemble(model, graph, constants)
+    _refuse_what_needs_data(module, inputs)
+    raise_norms(module)
+    if answer is not None:
+        modes, found = _checked(model, module, args, named, answer, modes)
+        notes += found
+        notes += guard_sizes(model, module, recordings[present], inputs, training="eval" not in modes)
+    return Captured(module, named, modes, tuple(notes))
+
+
+def _thread(graph: fx.Graph, model: nn.Module, inputs: Mapping[str, Any], constants: Mapping[str, Any]) -> None:
+    """Let later readers of overwritten tensors read what was written."""
+    holder = shallow_copy(model)
+    for name, constant in constants.items():
+        if isinstance(constant, torch.Tensor):
+            holder.register_buffer(name, constant)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            node.meta["value"] = to_meta(inputs[str(node.target)])
+    thread_inplace(graph, holder, made=constants)
+
+
+def _refuse_what_needs_data(module: fx.GraphModule, inputs: Mapping[str, Any]) -> None:
+    """Every operator must work out the shapes of its result without numbers, as the analysis of axes does.
+
+    Raises:
+        CaptureError: if one does not; with its place in the model's code.
+    """
+    runner, values = MetaRunner(module), {name: to_meta(value) for name, value in inputs.items()}
+    for node in module.graph.nodes:
+        if node.op == "output":
+            return
+        if node.op == "placeholder":
+            node.meta["value"] = values[str(node.target)]
+            continue
+        try:
+            node.meta["value"] = runner.run_node(node)
+        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+            name = getattr(node.target, "__name__", node.target)
+            raise CaptureError(
+                f"`{name}` needs the values of a tensor, or cannot be run without data: {error}{_place(node)}"
+            ) from error
+
+
+def _place(node: fx.Node) -> str:
+    """File and line of the model's code that a node stems from."""
+    lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip().startswith("File ")]
+    return f" (at {lines[-1]})" if lines else ""
+
+
+def _checked(
+    model: nn.Module,
+    module: fx.GraphModule,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    answer: Any,
+    modes: frozenset[str],
+) -> tuple[frozenset[str], list[str]]:
+    """Compare with the model on the example: in eval mode, and in train mode with the same random numbers.
+
+    Raises:
+        CaptureError: if the graph computes something else in the only mode that it holds for, or in eval mode.
+    """
+    if "eval" in modes:
+        refuse_another_function(model, run_in_eval(module, args, kwargs), answer)
+    if "train" not in modes:
+        return modes, []
+    problem = disagreement(model, run_in_train(module, args, kwargs), run_in_train(model, args, kwargs))
+    if not problem:
+        return modes, []
+    if modes == {"train"}:
+        raise CaptureError(problem)
+    return frozenset({"eval"}), [f"the graph holds for eval mode alone; in train mode {problem}"]
+
+
+def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs by name: every parameter of the forward, its default where none is given, then further keywords."""
+    signature = inspect.signature(model.forward)
+    bound = signature.bind(*args, **kwargs)
+    inputs: dict[str, Any] = {}
+    further: dict[str, Any] = {}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            further = bound.arguments.get(name, {})
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            if bound.arguments.get(name):
+                raise CaptureError(f"the forward of {type(model).__name__} takes its inputs through *{name}; wrap it")
+        else:
+            inputs[name] = bound.arguments.get(name, parameter.default)
+    return {**inputs, **further}
+
+
+def _takes(model: nn.Module, name: str) -> bool:
+    parameters = inspect.signature(model.forward).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
