@@ -95,7 +95,7 @@ def test_names_ties_and_persistence_stay() -> None:
     assert module.table.weight is original.table.weight
     assert module.head.weight is module.table.weight
     assert set(module.state_dict()) == set(original.state_dict())
-    grown = gg.apply(graph, ["widen(up, extra=3)", "split(down, units=[1])"])
+    grown = gg.apply(graph, ["widen(up, extra=3)", "split(up, units=[1])"])
     assert gg.verify(graph, grown).preserved
     assert grown.module.get_parameter("head.weight") is grown.module.get_parameter("table.weight")
 
