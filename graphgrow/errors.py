@@ -53,3 +53,7 @@ class SignalError(GraphGrowError):
 
 class ModelError(GraphGrowError):
     """A model's name or factory cannot be resolved."""
+
+
+class SearchError(GraphGrowError):
+    """A recipe, a study or an engine of a search cannot be used as it is."""

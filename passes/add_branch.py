@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -63,6 +64,10 @@ class AddBranch(Mutation):
                 yield Refusal(name, str(declined))
                 continue
             yield cls(name, kind)
+
+    def varied(self, network: Network, draw: random.Random) -> AddBranch:
+        """Of any kind; one that does not fit there declines."""
+        return replace(self, kind=draw.choice([kind for kind in KINDS if kind != "auto"]))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Add the branch."""

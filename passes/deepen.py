@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -74,6 +75,13 @@ class Deepen(Mutation):
                 yield Refusal(name, str(declined))
                 continue
             yield cls(name, _kind_for(channels))
+
+    def varied(self, network: Network, draw: random.Random) -> Deepen:
+        """As wide inside as there are channels, half as wide or twice; a copy stays a copy."""
+        if self.kind not in ("conv", "mlp"):
+            return self
+        count = network.channels.of(network.sites.find(self.site)).count
+        return replace(self, hidden=max(1, draw.choice((count // 2, count, 2 * count))))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Insert the block."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -47,6 +48,11 @@ class Split(Mutation):
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Duplicate the units."""
         return grow(network, editor, self._planned(network), generator)
+
+    def varied(self, network: Network, draw: random.Random) -> Split:
+        """Some of the units, in two."""
+        size = network.group(self.group).size
+        return replace(self, units=tuple(sorted(draw.sample(range(size), draw.randint(1, size)))))
 
     @staticmethod
     def _plan(network: Network, name: str) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -50,6 +51,11 @@ class SwapActivation(Mutation):
                 yield Refusal(name, str(declined))
                 continue
             yield cls(name, "silu" if present == "gelu" else "gelu")
+
+    def varied(self, network: Network, draw: random.Random) -> SwapActivation:
+        """To any other of the list."""
+        present = name_of(_present(network.module, network.sites.find(self.site)))
+        return replace(self, to=draw.choice([name for name in ACTIVATIONS if name != present]))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Put the passage in the activation's place."""

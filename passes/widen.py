@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -48,6 +49,10 @@ class Widen(Mutation):
             raise MutationError(f"extra={self.extra}: at least 1 unit must be added")
         units = _appended(network, self.group, self.extra)
         return grow(network, editor, plan_growth(network.analysis, units, Kind.APPEND), generator)
+
+    def varied(self, network: Network, draw: random.Random) -> Widen:
+        """By one unit up to the size of the group."""
+        return replace(self, extra=draw.randint(1, max(1, network.group(self.group).size)))
 
     @staticmethod
     def _plan(network: Network, name: str) -> Plan:

@@ -40,7 +40,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "report": LOWEST,
 }
 ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "report", "root")
-ALLOWED["cli"] = (*ALLOWED["demo"], "demo")
+ALLOWED["search"] = (*ALLOWED["stage"], "stage", "report", "demo")
+ALLOWED["cli"] = (*ALLOWED["search"], "search", "root")
 ALLOWED["root"] = tuple(ALLOWED)
 
 # What a layer may import from outside of the project, where that is restricted (standard library aside).

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from graphgrow import __version__
-from graphgrow.cli import demo, grow, inspect, onnx, verify
+from graphgrow.cli import demo, evolve, grow, inspect, onnx, verify
 from graphgrow.cli.screen import complain, show_text
 from graphgrow.errors import GraphGrowError
 
@@ -60,7 +60,10 @@ def _help(command: Callable[..., None]) -> str:
     return re.sub(r"(?<!\n)\n(?![\n$])", " ", cleandoc(command.__doc__ or ""))
 
 
-for command in (inspect.inspect, inspect.mutations, grow.grow, verify.verify, onnx.export, onnx.bench, demo.demo):
+_COMMANDS = (
+    inspect.inspect, inspect.mutations, grow.grow, verify.verify, onnx.export, onnx.bench, evolve.evolve, demo.demo,
+)  # fmt: skip
+for command in _COMMANDS:
     app.command(help=_help(command))(command)
 
 

@@ -1,6 +1,8 @@
 """Tables and figures, from records only."""
 
 from graphgrow.report.figure import figure
+from graphgrow.report.front import Scale, front_figure, front_table
+from graphgrow.report.lineage import lineage, lineage_figure
 from graphgrow.report.table import table
 
-__all__ = ["figure", "table"]
+__all__ = ["Scale", "figure", "front_figure", "front_table", "lineage", "lineage_figure", "table"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-_BLUE, _ORANGE, _GREY = "#0072B2", "#E69F00", "#7F7F7F"
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#7F7F7F"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -46,6 +47,38 @@ def figure(records: Sequence[StageRecord], path: str | os.PathLike[str]) -> Path
     Raises:
         GraphGrowError: if there are no records, the suffix names no format, or the file cannot be written.
     """
+    with drawing(path, bool(records), columns=2, rows=2, size=(9.6, 5.4), sharex=True) as panels:
+        for panel, draw in zip(panels, _PANELS, strict=True):
+            draw(panel, records)
+        for panel in panels[2:]:
+            labels = [_label(record) for record in records]
+            panel.set_xticks(range(len(records)), labels, fontsize=_fitting(labels))
+            panel.set_xlabel("growth stage")
+    return Path(path)
+
+
+@contextlib.contextmanager
+def drawing(
+    path: str | os.PathLike[str],
+    anything: bool,
+    columns: int,
+    rows: int = 1,
+    size: tuple[float, float] = (9.6, 5.4),
+    sharex: bool = False,
+) -> Iterator[list[Axes]]:
+    """Panels to draw in; at the end the figure is written. It has the style that all figures here have.
+
+    Args:
+        path: of the file; its suffix chooses the format, missing folders are made.
+        anything: whether there is something to draw.
+        columns: of panels.
+        rows: of panels.
+        size: in inches.
+        sharex: whether the panels of a column have one horizontal axis.
+
+    Raises:
+        GraphGrowError: if there is nothing to draw, the suffix names no format, or the file cannot be written.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -53,25 +86,25 @@ def figure(records: Sequence[StageRecord], path: str | os.PathLike[str]) -> Path
 
     target = Path(path)
     known = sorted(FigureCanvasAgg.get_supported_filetypes())
-    if not records:
-        raise GraphGrowError("there are no stages to draw; run one first")
+    if not anything:
+        raise GraphGrowError("there are no stages or candidates to draw; run one first")
     if target.suffix[1:].lower() not in known:
         raise GraphGrowError(f"{target} has no suffix of a figure; use one of {', '.join(known)}")
     with rc_context(_STYLE):
-        drawing = Figure(figsize=(9.6, 5.4), dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12))
-        panels: list[Axes] = list(drawing.subplots(2, 2, sharex=True).flat)
-        for panel, draw in zip(panels, _PANELS, strict=True):
-            draw(panel, records)
-        for panel in panels[2:]:
-            labels = [_label(record) for record in records]
-            panel.set_xticks(range(len(records)), labels, fontsize=_fitting(labels))
-            panel.set_xlabel("growth stage")
+        sheet = Figure(figsize=size, dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12))
+        yield list(sheet.subplots(rows, columns, sharex=sharex, squeeze=False).flat)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            drawing.savefig(target, metadata={"Date": None} if target.suffix.lower() == ".svg" else None)
+            sheet.savefig(target, metadata={"Date": None} if target.suffix.lower() == ".svg" else None)
         except OSError as error:
             raise GraphGrowError(f"cannot write {target}: {error.strerror or error}; choose another place") from error
-    return target
+
+
+def whole_numbers(panel: Axes) -> None:
+    """Mark the horizontal axis at whole numbers alone: there is no generation 1.5."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _label(record: StageRecord) -> str:
@@ -95,8 +128,8 @@ def _accuracy(panel: Axes, records: Sequence[StageRecord]) -> None:
     if not after and not before:
         _nothing(panel)
         return
-    _line(panel, after, _BLUE, "o", "after training")
-    panel.plot(*_columns(before), "o", color=_ORANGE, mfc="white", mew=1.5, label="after growth, before training")
+    _line(panel, after, BLUE, "o", "after training")
+    panel.plot(*_columns(before), "o", color=ORANGE, mfc="white", mew=1.5, label="after growth, before training")
     panel.legend(loc="best")
 
 
@@ -132,11 +165,11 @@ def _latency(panel: Axes, records: Sequence[StageRecord]) -> None:
 
 
 _PANELS: tuple[Callable[[Axes, Sequence[StageRecord]], None], ...] = (_accuracy, _parameters, _flops, _latency)
-_SERIES = ((_BLUE, "o"), (_ORANGE, "s"), (_GREY, "^"))
+_SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREY, "^"))
 
 
 def _from_zero(panel: Axes, points: Sequence[tuple[int, float]]) -> None:
-    _line(panel, points, _BLUE, "o", None)
+    _line(panel, points, BLUE, "o", None)
     panel.set_ylim(bottom=0)
 
 
@@ -149,4 +182,4 @@ def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float
 
 
 def _nothing(panel: Axes) -> None:
-    panel.text(0.5, 0.5, "not measured", ha="center", va="center", transform=panel.transAxes, color=_GREY)
+    panel.text(0.5, 0.5, "not measured", ha="center", va="center", transform=panel.transAxes, color=GREY)

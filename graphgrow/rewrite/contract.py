@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -88,6 +89,13 @@ class Mutation(ABC):
         Raises:
             Declined: if the mutation would not be exact with these numbers.
         """
+
+    def varied(self, network: Network, draw: random.Random) -> Mutation:
+        """This mutation of the network with other options, drawn at random; itself where there is nothing to choose.
+
+        A search draws mutations with it: `sites` offers one default for each site, this says what else there is.
+        """
+        return self
 
     @property
     def site_name(self) -> str:

@@ -22,6 +22,7 @@ from graphgrow.errors import GraphGrowError, LedgerError
 from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import replay as replay_entries
 from graphgrow.rewrite.ledger import Ledger
+from graphgrow.rewrite.own import own
 from graphgrow.store.files import digest, read_plain, write_atomically
 from graphgrow.store.inputs import inputs_from_data, inputs_to_data
 from graphgrow.store.names import KNOWN_SOURCES, build
@@ -100,7 +101,7 @@ def load(folder: str | Path, model: nn.Module | None = None, leaves: Sequence[ty
     except GraphGrowError as error:
         raise LedgerError(f"{source} does not fit its base model {header['model']}: {error}") from error
     if len(ledger) == 0:  # nothing was replaced yet: a module of its own, so that the base keeps its tensors
-        graph = _own(graph)
+        graph = own(graph)
     _install(source, graph.module, tensors, set(header["frozen"]))
     graph.module.train(header["training"])
     return Graph(graph.module, inputs, graph.ledger, graph.way, graph.modes, graph.notes, header["base"], graph.steps)
@@ -164,13 +165,6 @@ def _base_model(folder: Path, header: dict[str, Any], model: nn.Module | None) -
         kind = header["model"]
         raise LedgerError(f"{folder} was grown from a {kind} of your own; pass it: gg.load(folder, model={kind}(...))")
     return build(name)[0]
-
-
-def _own(graph: Graph) -> Graph:
-    from graphgrow.ir.editor import Editor
-
-    module = Editor(graph.module, share=False).finish()
-    return Graph(module, graph.inputs, graph.ledger, graph.way, graph.modes, graph.notes, graph.base, graph.steps)
 
 
 def _install(folder: Path, module: nn.Module, tensors: dict[str, torch.Tensor], frozen: set[str]) -> None:

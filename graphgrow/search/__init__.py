@@ -1,0 +1,1 @@
+"""Searching for an architecture: evolution with inherited weights, and differentiable choice."""

@@ -1,0 +1,211 @@
+"""What a search is told: the recipe, read from TOML, by name or from a file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from graphgrow.errors import SearchError
+from graphgrow.search.objectives import objective
+from graphgrow.search.tables import from_table
+
+UNITS = ("steps", "flops", "seconds")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned, and by what.
+
+    Attributes:
+        model: name or factory of the base: `graphgrow:NAME`, `torchvision:NAME`, `package.module:factory`.
+        data: `digits`, or `package.module:function`, which returns an object with parts `training`, `validation` and
+            `test`, each with `images` and `labels`.
+        seed: of the base's weights.
+    """
+
+    model: str
+    data: str = "digits"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """How candidates are trained: Adam, a short warm-up, then a cosine down to zero.
+
+    Attributes:
+        batch_size: of the mini-batches.
+        learning_rate: at its highest.
+        weight_decay: decoupled (AdamW).
+        warm_up: share of the steps in which the learning rate rises.
+        seeds: trainings of each candidate, with the data in another order; the first one's weights are kept.
+    """
+
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.0
+    warm_up: float = 0.1
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long candidates are trained.
+
+    Attributes:
+        unit: steps; flops (of forward and backward passes, three times the forward ones'); or seconds, which makes a
+            study depend on the machine.
+        base: of the base.
+        child: of every other candidate, in whole.
+        rungs: 1 trains each child in one go; more halve successively: each generation is trained for a part, and only
+            the share `keep` of it, best by rank and crowding, is trained on (Jamieson and Talwalkar, 2016,
+            arXiv:1502.07943).
+        keep: share that goes on to the next rung.
+    """
+
+    unit: str = "steps"
+    base: float = 600
+    child: float = 300
+    rungs: int = 1
+    keep: float = 0.5
+
+    def amount(self, rung: int) -> float:
+        """What is spent on a child in one rung: all rungs together are `child`, each 1 / `keep` times those before."""
+        reached = [self.child * self.keep ** (self.rungs - 1 - number) for number in range(self.rungs)]
+        return reached[rung] - (reached[rung - 1] if rung else 0.0)
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How children differ from their parents.
+
+    Attributes:
+        rates: how often a pass is drawn, relative to the others; 1 for those that are not named.
+        most: mutations of one child: a number from 1 to this, each equally often.
+        crossover: share of children with two parents.
+        tries: draws after which a candidate without an admissible mutation is recorded as failed.
+        inherit: whether children start from their parent's weights; else from fresh ones, as a control.
+    """
+
+    rates: Mapping[str, float] = field(default_factory=dict)
+    most: int = 2
+    crossover: float = 0.2
+    tries: int = 40
+    inherit: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What no candidate may exceed; a candidate that fails is recorded, and the search goes on.
+
+    Attributes:
+        parameters: number of scalar parameters.
+        flops: of one forward pass of one sample.
+        seconds: of one evaluation.
+        memory_gib: that one evaluation may take beyond what a worker has at the start.
+        retries: how often an evaluation is begun again whose worker died, hung or ran out of memory.
+    """
+
+    parameters: int | None = None
+    flops: int | None = None
+    seconds: float = 600.0
+    memory_gib: float | None = None
+    retries: int = 1
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One objective of a search.
+
+    Attributes:
+        name: of the objective.
+        worst: the value at which a candidate adds nothing to the hypervolume; by default 4 times the base's, and for
+            an accuracy 0.
+    """
+
+    name: str
+    worst: float | None = None
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """The recipe of an evolution.
+
+    Attributes:
+        objectives: at least one; the first is the one that tables are sorted by.
+        population: survivors of each generation.
+        offspring: children of each generation.
+        generations: behind the base.
+        parents: `population`, by binary tournaments of rank and crowding; `base` makes it a random search.
+        seed: of all draws.
+    """
+
+    task: Task
+    objectives: tuple[Goal, ...]
+    population: int = 10
+    offspring: int = 10
+    generations: int = 8
+    parents: str = "population"
+    seed: int = 0
+    budget: Budget = field(default_factory=Budget)
+    training: Training = field(default_factory=Training)
+    variation: Variation = field(default_factory=Variation)
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        names = [objective(goal.name).name for goal in self.objectives]
+        _want(bool(names) and len(set(names)) == len(names), f"objectives are {names}; name each once, at least one")
+        _want(self.budget.unit in UNITS, f"budget.unit is {self.budget.unit!r}; there are {', '.join(UNITS)}")
+        _want(self.parents in ("population", "base"), f"parents is {self.parents!r}; there are population and base")
+        _want(min(self.population, self.offspring) >= 1, "population and offspring are whole numbers from 1 on")
+        _want(self.generations >= 0 and self.seed >= 0, "generations and seed are whole numbers from 0 on")
+        _want(self.budget.rungs >= 1 and 0 < self.budget.keep < 1, "rungs is at least 1, keep between 0 and 1")
+        _want(self.variation.most >= 1 and self.training.seeds >= 1, "most and seeds are whole numbers from 1 on")
+        _want(all(rate >= 0 for rate in self.variation.rates.values()), "rates are numbers from 0 on")
+        _want(0 <= self.variation.crossover <= 1, "crossover is a share, from 0 to 1")
+        _want(min(self.budget.base, self.budget.child) >= 0, "budgets are numbers from 0 on")
+
+
+def _want(holds: bool, text: str) -> None:
+    if not holds:
+        raise SearchError(f"the recipe cannot be followed: {text}")
+
+
+def recipe_names(kind: str) -> tuple[str, ...]:
+    """The recipes that graphgrow brings along, of one kind: `evolve` or `search`."""
+    folder = resources.files("graphgrow.search") / "recipes"
+    files = (item.name for item in folder.iterdir())
+    return tuple(sorted(name.removesuffix(f".{kind}.toml") for name in files if name.endswith(f".{kind}.toml")))
+
+
+def read_recipe(kind: type[R], word: str, name: str, changes: Mapping[str, Any] | None = None) -> R:
+    """A recipe by name or from a file.
+
+    Args:
+        kind: the recipe's dataclass.
+        word: of the command that it is for, `evolve` or `search`.
+        name: of a recipe that graphgrow brings along, or the path of a TOML file.
+        changes: values that take the place of the recipe's own, by key.
+
+    Raises:
+        SearchError: if there is no such recipe, it is no TOML, or a key or value is not admitted.
+    """
+    path = Path(name)
+    if name in recipe_names(word):
+        text = (resources.files("graphgrow.search") / "recipes" / f"{name}.{word}.toml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            known = ", ".join(recipe_names(word))
+            raise SearchError(f"there is no recipe {name!r} ({error}); give a TOML file, or one of {known}") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SearchError(f"the recipe {name} is no TOML: {error}") from None
+    given = {key: value for key, value in (changes or {}).items() if value is not None}
+    return from_table(kind, {**table, **given}, f"recipe {name}")

@@ -1,0 +1,105 @@
+"""Children of networks: mutations drawn at random, and crossover of two ledgers of one family."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from graphgrow.errors import Declined, MutationError, SearchError, StructureError, Unsupported
+from graphgrow.graph import Graph
+from graphgrow.rewrite.apply import apply
+from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.ledger import Entry, Ledger
+from graphgrow.rewrite.registry import pass_named, pass_names
+from graphgrow.search.recipe import Limits, Variation
+
+# Opening a site to a choice is for the differentiable search, which settles it again.
+RATES: Mapping[str, float] = {"mix-operators": 0.0}
+NOT_HERE = (Declined, MutationError, Unsupported, StructureError)
+
+
+def within(graph: Graph, limits: Limits) -> bool:
+    """Whether a network is as small as it must be."""
+    if limits.parameters is not None and graph.parameter_count > limits.parameters:
+        return False
+    return limits.flops is None or graph.flops <= limits.flops
+
+
+def mutate(graph: Graph, draw: random.Random, variation: Variation, limits: Limits) -> Graph:
+    """A child by one to `variation.most` random mutations; its tensors that did not change are the parent's.
+
+    First a pass is drawn by the rates, then one of the sites that it offers, then its options. What declines there,
+    or leads beyond the limits, is drawn again.
+
+    Raises:
+        SearchError: if no mutation was admissible in as many tries as the recipe gives.
+        MutationError: if the rates name an unknown pass.
+    """
+    wanted = draw.randint(1, variation.most)
+    child, tries = graph, 0
+    while len(child.ledger) - len(graph.ledger) < wanted and tries < variation.tries:
+        tries += 1
+        mutation = draw_mutation(child, draw, variation.rates)
+        grown = None if mutation is None else _applied(child, mutation, draw.getrandbits(31))
+        if grown is not None and within(grown, limits):
+            child = grown
+    if child is graph:
+        raise SearchError(f"no mutation was admissible in {variation.tries} draws; raise the limits, or `tries`")
+    return child
+
+
+def draw_mutation(graph: Graph, draw: random.Random, rates: Mapping[str, float]) -> Mutation | None:
+    """One mutation that the graph offers, with random options; None where the pass that was drawn offers none.
+
+    Raises:
+        MutationError: if the rates name an unknown pass.
+        SearchError: if all rates are zero.
+    """
+    for name in rates:
+        pass_named(name)
+    names = pass_names()
+    weights = [float({**RATES, **rates}.get(name, 1.0)) for name in names]
+    if not any(weights):
+        raise SearchError("all rates are zero, so that nothing can be drawn; give one pass a rate above zero")
+    offered = list(graph.mutations(draw.choices(names, weights)[0]))
+    return draw.choice(offered).varied(graph, draw) if offered else None
+
+
+def cross(fitter: Graph, other: Graph, draw: random.Random, limits: Limits) -> Graph:
+    """A child of two networks of one family: the fitter one, with mutations of the other grafted on.
+
+    The ledgers share a prefix (the common ancestor's). Of what the other one did since, each mutation is taken with
+    probability 1/2, in order; one that the fitter parent has too, that does not apply there, or that leads beyond the
+    limits is left out. So the child starts as the fitter parent's function, with its weights.
+
+    Raises:
+        SearchError: if nothing could be grafted.
+    """
+    mine = set(_since(fitter.ledger, other.ledger))
+    theirs = [entry for entry in _since(other.ledger, fitter.ledger) if entry not in mine]
+    child = fitter
+    for entry in theirs:
+        if draw.random() < 0.5:
+            grown = _applied(child, entry.mutation, entry.seed)
+            if grown is not None and within(grown, limits):
+                child = grown
+    if child is fitter:
+        raise SearchError("the two parents have no mutations that could be recombined")
+    return child
+
+
+def _since(ledger: Ledger, other: Ledger) -> Sequence[Entry]:
+    """The entries behind the common prefix of two ledgers."""
+    shared = 0
+    for mine, theirs in zip(ledger, other, strict=False):
+        if mine != theirs:
+            break
+        shared += 1
+    return ledger.entries[shared:]
+
+
+def _applied(graph: Graph, mutation: Mutation | str, seed: int) -> Graph | None:
+    try:
+        return apply(graph, mutation, seed=seed)
+    except NOT_HERE:
+        return None

@@ -1,0 +1,30 @@
+"""What a worker may be asked to do in the tests: answer, raise, die, hang, or take more memory than it may."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def work(job: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+    """Do what the job says; `marks` is a folder in which each attempt leaves a file."""
+    marks = Path(job["marks"])
+    attempt = sum(1 for _ in marks.glob(f"{job['name']}-*"))
+    (marks / f"{job['name']}-{attempt}-{os.getpid()}").touch()
+    tell(job["do"])
+    if job["do"] == "raise":
+        raise ValueError("as it was told")
+    if job["do"] == "die" or (job["do"] == "die once" and attempt == 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job["do"] == "hang":
+        time.sleep(1000)
+    if job["do"] == "eat":
+        held = [bytearray(2**26) for _ in range(100)]
+        return {"held": len(held)}
+    sys.stdout.write("this must not be taken for an answer\n")
+    return {"double": 2 * job["number"]}

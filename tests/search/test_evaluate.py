@@ -1,0 +1,177 @@
+"""One evaluation, of a real model: what it records, what it leaves on disk, and how it fails."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import graphgrow as gg
+from graphgrow.errors import SearchError
+from graphgrow.records import CandidateRecord
+from graphgrow.rewrite.own import own
+from graphgrow.search import evaluate as evaluation
+from graphgrow.search import variation
+from graphgrow.search.candidates import candidate_folder
+from graphgrow.search.data import load_data
+from graphgrow.search.evaluate import evaluate
+from graphgrow.search.job import Job
+from graphgrow.search.recipe import Budget, Evolution, Goal, Limits, Task, Training, Variation
+from graphgrow.search.training import score
+from tests.preserved import assert_same_bits
+from tests.search.small import model
+
+TASK = Task("tests.search.small:model", "tests.search.small:data")
+GOALS = (Goal("loss"), Goal("accuracy"), Goal("parameters"), Goal("flops"), Goal("instability"))
+
+
+def recipe(**changes: Any) -> Evolution:
+    return replace(Evolution(TASK, GOALS, budget=Budget(base=20, child=10)), **changes)
+
+
+def run(job: Job) -> CandidateRecord:
+    return CandidateRecord.from_json(evaluate(job.to_json()))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, trained."""
+    folder = tmp_path_factory.mktemp("study")
+    assert run(Job(str(folder), recipe(), 0)).status == "done"
+    return folder
+
+
+def loaded(folder: Path, number: int, rung: int = 0) -> gg.Graph:
+    return gg.load(candidate_folder(folder, number, rung), model())
+
+
+def test_a_child_inherits_is_verified_and_learns(study: Path) -> None:
+    told: list[str] = []
+    job = Job(str(study), recipe(), 1, 0, 1, (0,), (0,))
+    record = CandidateRecord.from_json(evaluate(job.to_json(), told.append))
+    assert told == ["inherit", "vary", "verify", "train", "measure"] == list(record.seconds)
+    assert (record.status, record.reason, record.origin, record.steps) == ("done", "", "mutation", 10)
+    assert record.preserved is True
+    assert record.mutations
+    graph, base = loaded(study, 1), loaded(study, 0)
+    assert tuple(entry.mutation for entry in graph.ledger) == record.mutations
+    found = score(graph.module, load_data(TASK.data).validation)
+    assert record.objectives["loss"] == pytest.approx(found.loss)
+    assert record.objectives["accuracy"] == pytest.approx(found.accuracy)
+    assert record.objectives["parameters"] == record.parameters == graph.parameter_count
+    assert record.objectives["flops"] == record.flops == graph.flops
+    assert record.objectives["instability"] > 0
+    before = score(base.module, load_data(TASK.data).validation)
+    assert found.loss < before.loss + 0.1  # it did not start again
+
+
+def test_the_parent_is_not_trained_along(study: Path) -> None:
+    before = loaded(study, 0)
+    run(Job(str(study), recipe(), 2, 0, 1, (0,), (0,)))
+    kept = evaluation._stored(str(study), 0, 0, TASK)
+    assert_same_bits(before.module, kept.module)
+
+
+def test_the_same_job_gives_the_same_model(study: Path, tmp_path: Path) -> None:
+    target = candidate_folder(tmp_path, 0, 0)
+    target.parent.mkdir()
+    target.symlink_to(candidate_folder(study, 0, 0).absolute())
+    torch.manual_seed(99)
+    run(Job(str(study), recipe(), 3, 0, 1, (0,), (0,)))
+    torch.manual_seed(5)
+    run(Job(str(tmp_path), recipe(), 3, 0, 1, (0,), (0,)))
+    assert_same_bits(loaded(study, 3).module, loaded(tmp_path, 3).module)
+
+
+def test_a_higher_rung_trains_on(study: Path) -> None:
+    chosen = recipe(budget=Budget(base=20, child=16, rungs=2))
+    first = run(Job(str(study), chosen, 4, 0, 1, (0,), (0,)))
+    second = run(Job(str(study), chosen, 4, 1, 1, (0,), (0,)))
+    assert (first.steps, second.steps) == (8, 8)
+    assert loaded(study, 4, 1).ledger == loaded(study, 4, 0).ledger
+    assert second.objectives["loss"] != first.objectives["loss"]
+
+
+def test_crossover_without_anything_to_recombine_becomes_a_mutation(study: Path) -> None:
+    record = run(Job(str(study), recipe(), 5, 0, 2, (0, 0), (0, 0)))
+    assert (record.origin, record.parents) == ("mutation", (0,))
+    run(Job(str(study), recipe(variation=Variation(most=1)), 6, 0, 1, (0,), (0,)))
+    other = run(Job(str(study), recipe(variation=Variation(most=3)), 7, 0, 1, (0,), (0,)))
+    crossed = run(Job(str(study), recipe(), 8, 0, 2, (6, 7), (0, 0)))
+    if crossed.origin == "crossover":
+        assert set(crossed.mutations) <= set(other.mutations)
+        assert crossed.preserved is True
+
+
+def test_without_inheritance_the_weights_are_fresh(study: Path) -> None:
+    chosen = recipe(variation=Variation(inherit=False), budget=Budget(base=20, child=0))
+    record = run(Job(str(study), chosen, 9, 0, 1, (0,), (0,)))
+    assert record.preserved is True  # of the architecture's mutation, before they were drawn
+    kept, fresh = dict(loaded(study, 0).module.named_parameters()), dict(loaded(study, 9).module.named_parameters())
+    assert not any(torch.equal(fresh[name], tensor) for name, tensor in kept.items() if tensor.dim() > 1)
+
+
+def test_several_seeds_have_a_spread(study: Path) -> None:
+    record = run(Job(str(study), recipe(training=Training(seeds=3)), 10, 0, 1, (0,), (0,)))
+    assert record.spread["loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"limits": Limits(parameters=1), "variation": Variation(tries=2)}, "SearchError: no mutation was admissible"),
+        ({"variation": Variation(rates={"wide": 1.0})}, "MutationError: there is no pass `wide`"),
+        ({"training": Training(learning_rate=1e30)}, "SearchError: the loss is (nan|inf) in step"),
+    ],
+)
+def test_failures_of_a_candidate_are_records(study: Path, changes: dict[str, Any], reason: str) -> None:
+    number = 20 + sum(map(ord, reason))
+    record = run(Job(str(study), recipe(**changes), number, 0, 1, (0,), (0,)))
+    assert record.status == "failed"
+    assert re.match(reason, record.reason)
+    assert record.objectives == {}
+    assert [path.name for path in candidate_folder(study, number, 0).iterdir()] == ["record.json"]
+
+
+def test_a_child_that_computes_something_else_is_not_trained(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = variation.mutate
+
+    def broken(*args: Any) -> gg.Graph:
+        child = own(honest(*args))
+        child.module.get_parameter("4.bias").data += 0.1
+        return child
+
+    monkeypatch.setattr(evaluation, "mutate", broken)
+    record = run(Job(str(study), recipe(), 11, 0, 1, (0,), (0,)))
+    assert (record.status, record.preserved, record.steps) == ("failed", False, 0)
+    assert record.reason.startswith("NotPreserved: ")
+    assert "train" not in record.seconds
+
+
+def test_what_was_put_in_place_first_counts(study: Path) -> None:
+    job = Job(str(study), recipe(), 12, 0, 1, (0,), (0,))
+    first = run(job)
+    assert run(job).seconds == first.seconds
+    assert not list(candidate_folder(study, 12, 0).parent.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        (Task("tests.search.small:absent", TASK.data), "ModelError: 'tests.search.small' has no 'absent'"),
+        (Task(TASK.model, "digit"), "SearchError: there is no data 'digit'; give digits, or package.module:function"),
+        (Task(TASK.model, "tests.search.small:absent"), "SearchError: cannot get the data tests.search.small:absent"),
+        (Task(TASK.model, "tests.search.small:lopsided"), "SearchError: the data tests.search.small:lopsided wants"),
+    ],
+)
+def test_a_base_that_cannot_be_had(task: Task, reason: str, tmp_path: Path) -> None:
+    assert run(Job(str(tmp_path), recipe(task=task), 0)).reason.startswith(reason)
+
+
+def test_a_request_that_is_no_job() -> None:
+    with pytest.raises(SearchError, match="job: folder, recipe, number must be given"):
+        evaluate({})

@@ -1,0 +1,54 @@
+"""What an evolution shows: the live screen at several moments, and bars for numbers."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from graphgrow.search.evolve import begin, evolve
+from graphgrow.search.narration import Narration, sparkline
+from tests.search import landscape
+from tests.search.test_evolve import Here
+
+
+class Seen(Narration):
+    """Renders the screen at every event."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, landscape.recipe(), Here())
+        self.screens: list[str] = []
+
+    def evaluated(self, record: object) -> None:
+        super().evaluated(record)  # type: ignore[arg-type]
+        console = Console(file=io.StringIO(), width=90)
+        console.print(self.screen())
+        self.screens.append(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def test_the_screen_follows_the_run(tmp_path: Path) -> None:
+    out = io.StringIO()
+    story = Seen(Console(file=out, width=90))
+    with begin(landscape.recipe(), tmp_path) as study, story.live():
+        evolve(landscape.recipe(), study, Here(), story)
+    assert "generation 0 of 3" in story.screens[0]
+    assert "1 of 1" in story.screens[0]
+    last = story.screens[-1]
+    assert "generation 3 of 3" in last
+    assert "5 of 5" in last
+    assert "hypervolume" in last
+    assert "accuracy %" in last
+    assert "3 workers: idle" in last
+    lines = out.getvalue().splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("generation")] == [
+        f"generation {n}" for n in range(4)
+    ]
+    assert "candidate 6 failed: the seventh" in out.getvalue()
+
+
+def test_sparkline() -> None:
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([]) == ""
+    assert sparkline([0.0, 0.0]) == "▁▁"
+    assert len(sparkline([1.0] * 100)) == 60
