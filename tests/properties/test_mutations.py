@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -81,6 +83,21 @@ def test_other_options_are_exact_or_decline(data: st.DataObject) -> None:
         ]
         for mutation in wanted:
             _check_unless_refused(graph, mutation)
+
+
+@examples(8)
+@given(data=st.data())
+def test_what_a_search_may_draw_is_exact_or_declines(data: st.DataObject) -> None:
+    """Offered mutations with other options, drawn at random."""
+    model, inputs = data.draw(models())
+    graph = gg.trace(model, inputs)
+    draw = random.Random(data.draw(st.integers(0, 2**31)))
+    for pass_name in gg.pass_names():
+        offered = list(graph.mutations(pass_name))
+        for mutation in draw.sample(offered, min(2, len(offered))):
+            varied = mutation.varied(graph, draw)
+            assert varied.site_name == mutation.site_name
+            _check_unless_refused(graph, varied)
 
 
 @examples(12)
