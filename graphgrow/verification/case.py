@@ -12,7 +12,7 @@ from torch import fx
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.network import Network, Step
-from graphgrow.verification.copies import double_network, quiet_network
+from graphgrow.verification.copies import own_network, wide_network
 from graphgrow.verification.numbers import Numbers, one_ulp
 from graphgrow.verification.places import Counterparts
 from graphgrow.verification.probes import Inputs, Probes
@@ -43,18 +43,19 @@ class Findings:
 
 @dataclass(frozen=True)
 class Case:
-    """Two networks of one ledger, noise off, over the users' own tensors.
+    """Two networks of one ledger over the users' own tensors.
 
     Attributes:
         parent: before.
         child: after; where growth rounds to the parameters' dtype, what the ledger makes of the parent in float64.
-        after: the child as it was given, noise off.
+        after: the child as it was given.
         entries: of the ledger, between the two.
         steps: what they did to the places of old units.
         modes: those of "eval" and "train" that are to be compared and that every step claims.
         probes: the inputs.
         rounded: whether a step rounds to the parameters' dtype.
         wide: conversions to float64.
+        failing: numbers of the probes in eval mode on which the parent itself fails: batch sizes that it cannot take.
     """
 
     parent: Network
@@ -66,6 +67,12 @@ class Case:
     probes: Probes
     rounded: bool
     wide: Numbers
+    failing: set[int] = field(default_factory=set)
+
+    def drawn(self, dtype: torch.dtype | None) -> list[Inputs]:
+        """The probes in eval mode, those aside on which the parent itself fails."""
+        probes = self.probes.drawn("eval", dtype)
+        return [probe for number, probe in enumerate(probes) if number not in self.failing]
 
     @classmethod
     def of(
@@ -74,8 +81,8 @@ class Case:
         """The case of a parent and a network grown from it by these entries."""
         steps = after.steps[len(before.ledger) :]
         rounded = any(step.rounded for step in steps)
-        parent, own = quiet_network(before), quiet_network(after)
-        child = replay(double_network(before), entries) if rounded else own
+        parent, own = own_network(before), own_network(after)
+        child = replay(wide_network(before), entries) if rounded else own
         return cls(parent, child, own, entries, steps, modes, probes, rounded, Numbers(torch.float64))
 
     @cached_property
@@ -94,7 +101,7 @@ class Case:
         """Runs a graph of the case on a probe, from the same random state each time."""
         module.train(mode == "train")
         torch.manual_seed(self.probes.seed)
-        return Runner(module, probe, numbers or self.wide)
+        return Runner(module, probe, numbers or self.wide, module is self.parent.module)
 
     def noisy(self, module: fx.GraphModule, probe: Inputs, mode: str) -> Runner:
         """The same with every parameter and buffer moved by one ulp."""

@@ -1,4 +1,4 @@
-"""Copies to compare on: with noise off, in float64, or refilled with lively weights."""
+"""Copies to compare on: with tensors of their own, in float64, or refilled with lively weights."""
 
 from __future__ import annotations
 
@@ -8,74 +8,38 @@ import math
 from typing import TypeVar
 
 import torch
-from torch import fx, nn
-from torch.nn import functional as F
+from torch import nn
 
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import Blend
 from graphgrow.rewrite.network import Network
+from graphgrow.verification.noise import quiet
 
-_NOISY_FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout)
-_NOISY_CLASSES = ("Dropout", "AlphaDropout", "StochasticDepth", "DropPath")
-_BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
-_NORMS = (*_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 N = TypeVar("N", bound=Network)
 M = TypeVar("M", bound=nn.Module)
 
 
-def quiet_network(network: N) -> N:
-    """A network over the same parameters, noise off; its graph, modules and buffers are its own."""
-    return dataclasses.replace(network, module=quiet(Editor(network.module).finish()))
+def own_network(network: N) -> N:
+    """A network over the same parameters; its graph, modules and buffers are its own."""
+    return dataclasses.replace(network, module=Editor(network.module).finish())
+
+
+def wide_network(network: N) -> N:
+    """A copy of a network in float64, sharing nothing."""
+    module = Editor(network.module, share=False).finish().double()
+    return dataclasses.replace(network, module=module, inputs=network.inputs.with_dtype(torch.float64))
 
 
 def double_network(network: N) -> N:
-    """A copy of a network in float64, noise off, sharing nothing."""
-    module = quiet(Editor(network.module, share=False).finish().double())
-    return dataclasses.replace(network, module=module, inputs=network.inputs.with_dtype(torch.float64))
+    """The same with noise off."""
+    wide = wide_network(network)
+    return dataclasses.replace(wide, module=quiet(wide.module))
 
 
 def double_module(module: M) -> M:
     """A deep copy of a module in float64, noise off."""
     return quiet(copy.deepcopy(module).double())
-
-
-def quiet(module: M) -> M:
-    """Switch off dropout and stochastic depth, in place: their probabilities become 0."""
-    for part in module.modules():
-        if any(name in type(part).__name__ for name in _NOISY_CLASSES) and hasattr(part, "p"):
-            setattr(part, "p", 0.0)  # noqa: B010  # a plain assignment is typed as a tensor's
-        for name in ("dropout_p", "drop_prob"):
-            if isinstance(getattr(part, name, None), float):
-                setattr(part, name, 0.0)
-        if isinstance(part, nn.MultiheadAttention):
-            part.dropout = 0.0
-    if isinstance(module, fx.GraphModule):
-        for node in module.graph.nodes:
-            if node.op == "call_function" and node.target in _NOISY_FUNCTIONS:
-                node.args, node.kwargs = node.args[:1], {"p": 0.0, "training": False}
-            elif node.op == "call_function" and node.target is F.scaled_dot_product_attention:
-                node.args = node.args[:4] + (0.0,) * (len(node.args) > 4) + node.args[5:]
-                node.kwargs = {**node.kwargs, **({"dropout_p": 0.0} if "dropout_p" in node.kwargs else {})}
-        module.recompile()
-    return module
-
-
-def depends_on_mode(module: fx.GraphModule) -> bool:
-    """Whether a quiet graph may compute something else in train than in eval mode.
-
-    Modules of torch.nn do not, batch and instance norm (and the noise that is off) aside; of any other it is not known.
-    """
-    for node in module.graph.nodes:
-        if node.op == "call_function" and node.target in (F.batch_norm, F.instance_norm):
-            return True
-        if node.op != "call_module":
-            continue
-        for part in module.get_submodule(str(node.target)).modules():
-            silent = any(name in type(part).__name__ for name in _NOISY_CLASSES)
-            plain = type(part).__module__.startswith(("torch.nn.", "graphgrow.layers"))
-            if not silent and (not plain or isinstance(part, (*_BATCH_NORMS, nn.RReLU, nn.RNNBase))):
-                return True
-    return False
 
 
 def refill(network: N, seed: int) -> N:

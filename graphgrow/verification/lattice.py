@@ -21,7 +21,7 @@ from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.network import Network
 from graphgrow.verification.case import Case, Findings
-from graphgrow.verification.copies import double_network
+from graphgrow.verification.copies import wide_network
 from graphgrow.verification.exactness import is_exact
 from graphgrow.verification.numbers import Numbers
 from graphgrow.verification.probes import Inputs
@@ -59,7 +59,7 @@ def compare_on_lattice(case: Case, found: Findings) -> None:
     there = dataclasses.replace(case, parent=base, child=grown, wide=Numbers(torch.float64))
     worst = Worst()
     with torch.no_grad():
-        for number, probe in enumerate(case.probes.drawn("eval", torch.float64)):
+        for number, probe in enumerate(case.drawn(torch.float64)):
             whole = _whole(probe, case.probes.seed + number, multiple)
             first, second = (there.runner(side.module, whole, "eval") for side in (base, grown))
             outputs = run_pair(first, second, case.counterparts, worst, tolerance=0.0)
@@ -87,7 +87,7 @@ def on_lattice(network: Network, seed: int, multiple: int = 1) -> Network:
         seed: of the numbers.
         multiple: what is added (biases, means, tables) are multiples of this.
     """
-    wide = double_network(network)
+    wide = wide_network(network)
     module = Editor(wide.module, share=False).finish()
     generator = torch.Generator().manual_seed(seed)
     done: set[int] = set()

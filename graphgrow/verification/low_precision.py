@@ -12,6 +12,7 @@ from graphgrow.rewrite.network import Network
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.narrow import LIMIT, narrow_errors
 from graphgrow.verification.numbers import Numbers
+from graphgrow.verification.runner import NodeFails
 
 
 def compare_in_dtype(case: Case, found: Findings, dtype: torch.dtype) -> None:
@@ -30,8 +31,10 @@ def compare_under_autocast(case: Case, found: Findings) -> None:
 def _compare(case: Case, mode: str, inputs: torch.dtype | None, dtype: torch.dtype, found: Findings) -> None:
     try:
         worst = narrow_errors(case, inputs, {dtype})
-    except RuntimeError as error:  # an operator that this backend does not have in this dtype
-        found.notes.append(f"{mode}: not compared, {str(error).partition(chr(10))[0]}")
+    except NodeFails as failure:
+        if not failure.of_parent:
+            raise
+        found.notes.append(f"{mode}: not compared, {failure} in the parent itself")  # the backend may lack an operator
         return
     found.checks.append(worst.check(mode, "outputs", LIMIT))
 

@@ -39,7 +39,7 @@ def narrow_errors(case: Case, inputs: torch.dtype | None, dtypes: set[torch.dtyp
     rounding = 8 * unit + math.sqrt(reduction) * min(unit, 2.0**-24)  # sums are taken in float32 at least
     worst, own, jitter = Worst(), Numbers(None), Numbers(None, one_ulp(case.probes.seed))
     with torch.no_grad():
-        for narrow in case.probes.drawn("eval", inputs):
+        for narrow in case.drawn(inputs):
             wide = pytree.tree_map(lambda leaf: cast(leaf, torch.float64), narrow)
             exact = case.runner(case.parent.module, wide, "eval").finish()
             first = case.runner(case.parent.module, narrow, "eval", own).finish()

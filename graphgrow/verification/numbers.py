@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from graphgrow.ir.editor import shallow_copy
+from graphgrow.verification.noise import steadied
 
 KEPT = 256 * 2**20  # bytes of conversions that are kept: small models are converted once
 _PERIOD = 65_521  # of the signs of `one_ulp`: a prime, so that they fall into step with no row of a tensor
@@ -85,14 +86,14 @@ def one_ulp(seed: int) -> Change:
 
 
 def converted(module: nn.Module, numbers: Numbers, buffers: dict[int, torch.Tensor]) -> nn.Module:
-    """A module over converted parameters; its buffers are copies that it may write to.
+    """A module over converted parameters, with steady noise; its buffers are copies that it may write to.
 
     Args:
         module: any module; it is not changed.
         numbers: the conversions.
         buffers: by id of the original, the copies made so far; new ones are put in.
     """
-    twin = shallow_copy(module)
+    twin = steadied(shallow_copy(module))
     for part in twin.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:

@@ -13,7 +13,7 @@ from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.network import Network
 from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Case, Findings
-from graphgrow.verification.copies import double_network
+from graphgrow.verification.copies import wide_network
 from graphgrow.verification.numbers import Numbers, one_ulp
 from graphgrow.verification.probes import Inputs
 from graphgrow.verification.sensitivity import own_parameters, random_loss
@@ -30,7 +30,7 @@ def compare_gradients(case: Case, found: Findings) -> None:
     the ledger itself, for a random direction v: E v = ledger(w + v) - ledger(w), and <grad(f), v> = <grad(g), E v>
     must hold. Parameters that growth left alone, and the inputs, are compared entry by entry.
     """
-    base = double_network(case.parent)
+    base = wide_network(case.parent)
     direction = _direction(base, case.probes.seed)
     lifted = _difference(replay(_moved(base, direction, 1.0), case.entries), replay(base, case.entries))
     for mode in case.modes:

@@ -7,12 +7,26 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphgrow.verification.noise import is_noise, steady_function
 from graphgrow.verification.numbers import Numbers, converted, own_copy
 from graphgrow.verification.probes import Inputs
 
 
+class NodeFails(Exception):
+    """A graph cannot be run.
+
+    Attributes:
+        node: name of the node that fails.
+        of_parent: whether it is the parent's, which is what a child may not be held against.
+    """
+
+    def __init__(self, node: str, of_parent: bool, error: Exception) -> None:
+        super().__init__(f"`{node}` fails: {str(error).partition(chr(10))[0]}")
+        self.node, self.of_parent = node, of_parent
+
+
 class Runner:
-    """Executes the nodes of a graph module one at a time; the module and its tensors stay as they are.
+    """Executes the nodes of a graph module one at a time, noise steady; the module and its tensors stay as they are.
 
     Attributes:
         module: the graph module.
@@ -20,7 +34,8 @@ class Runner:
         values: by node name, the values that are still needed.
     """
 
-    def __init__(self, module: fx.GraphModule, inputs: Inputs, numbers: Numbers) -> None:
+    def __init__(self, module: fx.GraphModule, inputs: Inputs, numbers: Numbers, of_parent: bool = False) -> None:
+        self._of_parent = of_parent
         self.module, self.numbers = module, numbers
         self.values: dict[str, Any] = {}
         self._buffers: dict[int, torch.Tensor] = {}
@@ -35,15 +50,24 @@ class Runner:
             self._last_use.setdefault(user, []).append(name)
 
     def run(self, node: fx.Node) -> Any:
-        """Execute one node, whose inputs have been executed before."""
-        if node.op == "placeholder":
-            value = self._input(node)
-        elif node.op == "output":
-            value = self.arguments(node.args[0])
-        else:
-            value = self._execute(node, self.arguments(node.args), self.arguments(node.kwargs), self._buffers)
+        """Execute one node, whose inputs have been executed before.
+
+        Raises:
+            NodeFails: if torch refuses to.
+        """
+        try:
+            value = self._value(node)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
+            raise NodeFails(node.name, self._of_parent, error) from error
         self.values[node.name] = value
         return value
+
+    def _value(self, node: fx.Node) -> Any:
+        if node.op == "placeholder":
+            return self._input(node)
+        if node.op == "output":
+            return self.arguments(node.args[0])
+        return self._execute(node, self.arguments(node.args), self.arguments(node.kwargs), self._buffers)
 
     def apply(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """What a node computes from other arguments; the buffers that it writes to are thrown away."""
@@ -86,6 +110,8 @@ class Runner:
             return converted(called, self.numbers, buffers)(*args, **kwargs)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        if is_noise(node):
+            return steady_function(*args, **kwargs)
         assert callable(node.target)
         return node.target(*args, **kwargs)
 

@@ -35,6 +35,9 @@ def run_pair(
 
     Returns:
         The outputs of both.
+
+    Raises:
+        NodeFails: if a node of either cannot be run.
     """
     return _Pair(first, second, counterparts, worst, tolerance).run()
 

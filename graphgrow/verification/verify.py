@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -18,13 +19,15 @@ from graphgrow.rewrite.network import Network
 from graphgrow.verification.alive import check_alive
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.grown import compare_grown
+from graphgrow.verification.kept import check_kept
 from graphgrow.verification.lattice import compare_on_lattice
 from graphgrow.verification.low_precision import compare_in_dtype, compare_under_autocast
 from graphgrow.verification.narrow import compare_own_dtype
 from graphgrow.verification.probes import Probes
 from graphgrow.verification.pullback import compare_gradients
+from graphgrow.verification.runner import NodeFails
 from graphgrow.verification.unrelated import compare_unrelated
-from graphgrow.verification.verdict import Verdict, conclude
+from graphgrow.verification.verdict import Check, Verdict, conclude
 
 DEFAULT_MODES = ("eval", "train")
 FURTHER: dict[str, Callable[[Case, Findings], None]] = {
@@ -129,11 +132,17 @@ def _verify_grown(
     if obstacle:
         found.doubts.append(f"the model cannot be run in float64: {obstacle}")
         return conclude(found.checks, (), found.doubts, found.notes, None)
-    compare_grown(case, found)
-    compare_own_dtype(case, found)
+    check_kept(case, found)
     further = [mode for mode in wanted if mode in FURTHER]
-    for mode in further:
-        FURTHER[mode](case, found)
+    try:
+        compare_grown(case, found)
+        compare_own_dtype(case, found)
+        for mode in further:
+            FURTHER[mode](case, found)
+    except NodeFails as failure:  # the parent was seen to run
+        found.checks.append(Check("eval", "the child runs", math.inf, 0.0, failure.node, False))
+        found.notes.append(str(failure))
+        found.part = found.part or failure.node
     return conclude(found.checks, (*modes, *further), found.doubts, found.notes, found.part)
 
 
@@ -143,8 +152,8 @@ def _obstacle(case: Case) -> str:
     try:
         with torch.no_grad():
             case.runner(case.parent.module, probe, "eval").finish()
-    except RuntimeError as error:
-        return str(error).partition("\n")[0]
+    except NodeFails as failure:
+        return str(failure)
     return ""
 
 
