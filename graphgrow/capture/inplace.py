@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.capture.writes import PLAIN, Write, is_inplace, storages_of, watch
 from graphgrow.errors import CaptureError
+from graphgrow.ir.meta import OVERWRITTEN
 from graphgrow.layers import set_item
 
 _VIEWS = {
@@ -140,6 +141,8 @@ class _Threader:
             self._same[node] = target
         if not memory.outside:
             _make_plain(node)
+        elif memory.root.op == "get_attr":
+            memory.root.meta[OVERWRITTEN] = True
 
     def _stored_back(self, node: fx.Node) -> fx.Node | None:
         """Of `x[i] = y`, where y is what became of x[i] (so Python says `x[i] += 1`): x, which may stay behind."""

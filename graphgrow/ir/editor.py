@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from graphgrow.ir.facts import Slot
+from graphgrow.ir.hooks import own_hooks
 from graphgrow.ir.late import LateCode
 
 
@@ -19,6 +20,7 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     twin.__dict__ = dict(module.__dict__)
     twin._parameters = dict(module._parameters)
     twin._buffers = dict(module._buffers)
+    own_hooks(twin)
     twin._modules = {name: None if child is None else shallow_copy(child) for name, child in module._modules.items()}
     return twin
 

@@ -13,6 +13,9 @@ from torch.utils import _pytree as pytree
 # that touches such a leaf can grow, so that its shapes stay.
 FIXED = "fixed_value"
 
+# Key of node.meta for fetched parameters and buffers that the forward overwrites.
+OVERWRITTEN = "overwritten"
+
 
 def to_meta(value: Any) -> Any:
     """Every tensor within a nested value, on the meta device; all else as it is."""

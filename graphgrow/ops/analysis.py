@@ -13,6 +13,8 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.ir.facts import Derived, Extent, NodeFacts, Pin, Slot, flatten_values
+from graphgrow.ir.hooks import hook_of
+from graphgrow.ir.meta import OVERWRITTEN
 from graphgrow.ir.terms import Reason, Space, Term, freeze, leaves
 from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, RuleDeclined
@@ -109,6 +111,8 @@ class _Analyser:
         facts.output = self._parameter_named(str(node.target))
         if facts.output is None:
             facts.output = self._opaque(node.meta["value"], node.name, Reason(node.name, "a constant of the graph"))
+        elif node.meta.get(OVERWRITTEN):  # what its new entries hold would be settled by what is written, in each call
+            freeze(facts.output.axes, Reason(str(node.target), "overwritten by the model's own forward"))
 
     def _call_module(self, node: fx.Node, facts: NodeFacts) -> None:
         facts.module_path = str(node.target)
@@ -134,6 +138,9 @@ class _Analyser:
             return
         rule = rule_of(node, module)
         problem = "no rule" if rule is None else _misfit(rule, args, kwargs)
+        hook = hook_of(module) if module is not None else ""
+        if hook:
+            problem = f"has a {hook}, which may do anything to what it sees"
         if rule is not None and problem is None:
             call = Call(node, facts, module, lambda name: self._module_parameter(node, name), node.meta["value"])
             try:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from graphgrow.errors import GraphGrowError, MutationError, Unsupported
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.contract import Mutation, TensorChange
+from graphgrow.rewrite.hooked import refuse_changed_hooks
 from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.neighbours import near_parameters, new_parameters
 from graphgrow.rewrite.network import Network, note_values
@@ -82,6 +83,7 @@ def _apply_one(network: N, mutation: Mutation, seed: int, migration: Migration |
             mutation.admit(network)
         step, changes = mutation.rewrite(network, editor, generator)
         _refuse_nan(changes)
+        refuse_changed_hooks(network.module, editor.module)
     except GraphGrowError as error:
         raise type(error)(f"{mutation}: {error}") from error
     if migration is not None:

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from graphgrow.errors import Declined
+from graphgrow.ir.hooks import drop_hooks
 from graphgrow.ir.meta import FIXED
 from graphgrow.rewrite.insert import Insertion, fresh_path
 from graphgrow.rewrite.memory import memory_roots, written
@@ -139,6 +140,8 @@ class _Copies:
         new = self._new + target.removeprefix(self._path) if _inside(target, self._path) else self._beside(target)
         if not _present(root, new):
             root.add_submodule(new, copy.deepcopy(part, self._memo))
+            for inner in root.get_submodule(new).modules():  # what they note is of the original alone
+                drop_hooks(inner)
         return new
 
     def _beside(self, target: str) -> str:

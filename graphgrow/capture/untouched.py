@@ -1,0 +1,170 @@
+"""Leaving a model as it was: whatever its forward does to it while it is captured is put back."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_STORES = ("_parameters", "_buffers", "_modules")
+_CONTAINERS = (list, dict, set)
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[State]:
+    """Whatever happens to a model within, put it back: tensors to the bit, attributes, modes, and random numbers.
+
+    Buffers, and tensors that are plain attributes, are copied beforehand; parameters when they are first written.
+    """
+    state = State(model)
+    with _random_numbers_kept(model), _WatchedParameters(model) as parameters:
+        try:
+            yield state
+        finally:
+            state.restore()
+            parameters.restore()
+
+
+class State:
+    """What a model holds at one moment, its parameters' numbers aside.
+
+    Args:
+        model: whose modules, attributes and buffers are remembered.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = list(model.named_modules())
+        self._attributes = {id(module): dict(module.__dict__) for _, module in self._modules}
+        self._contents: list[tuple[Any, Any]] = []  # containers, and what they held
+        self._tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
+        seen: set[int] = set()
+        for _, module in self._modules:
+            for name, value in module.__dict__.items():
+                if isinstance(value, _CONTAINERS) and id(value) not in seen:
+                    seen.add(id(value))
+                    self._contents.append((value, copy.copy(value)))
+                values = value.values() if name == "_buffers" else (value,)
+                for tensor in values if name not in ("_parameters", "_modules") else ():
+                    if isinstance(tensor, torch.Tensor) and id(tensor) not in seen:
+                        seen.add(id(tensor))
+                        self._tensors.append((tensor, tensor.detach().clone()))
+
+    def changed(self) -> list[str]:
+        """Paths of attributes and buffers that hold something else by now, in the order of the modules."""
+        names: list[str] = []
+        before = {id(container): content for container, content in self._contents}
+        tensors = {id(tensor): copied for tensor, copied in self._tensors}
+        for path, module in self._modules:
+            then = self._attributes[id(module)]
+            names += [
+                f"{path}.{name}".lstrip(".")
+                for name in {**then, **module.__dict__}
+                if name not in (*_STORES, "training")
+                and not _same(then.get(name, self), module.__dict__.get(name, self), before, tensors)
+            ]
+            for store in _STORES:
+                held, old = module.__dict__[store], before[id(then[store])]
+                names += [
+                    f"{path}.{name}".lstrip(".")
+                    for name in {**old, **held}
+                    if not _same(old.get(name, self), held.get(name, self), before, tensors)
+                ]
+        return names
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for container, content in self._contents:
+            container.clear()
+            container.extend(content) if isinstance(container, list) else container.update(content)
+        for _, module in self._modules:
+            module.__dict__.clear()
+            module.__dict__.update(self._attributes[id(module)])
+        with torch.no_grad():
+            for tensor, copied in self._tensors:
+                if not tensor.is_meta and not torch.equal(_bits(tensor), _bits(copied)):
+                    tensor.detach().copy_(copied)
+
+
+def _same(old: Any, new: Any, containers: dict[int, Any], tensors: dict[int, torch.Tensor]) -> bool:
+    """Whether an attribute holds the very same object, with the same numbers or items in it."""
+    if old is not new:
+        return isinstance(old, (bool, int, float, str)) and type(old) is type(new) and old == new
+    if isinstance(old, torch.Tensor) and id(old) in tensors and not old.is_meta:
+        return torch.equal(_bits(old), _bits(tensors[id(old)]))
+    if isinstance(old, _CONTAINERS) and id(old) in containers:
+        before = containers[id(old)]
+        if len(old) != len(before):
+            return False
+        pairs = zip(old.values(), before.values(), strict=True) if isinstance(old, dict) else zip(old, before, strict=True)
+        return all(a is b for a, b in pairs)
+    return True
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor whose NaNs compare as what they are."""
+    flat = tensor.detach()
+    return torch.nan_to_num(flat, nan=1.25) if flat.is_floating_point() and bool(flat.isnan().any()) else flat
+
+
+class _WatchedParameters(TorchDispatchMode):
+    """Copies a parameter when an operator is about to write into it, so that most are never copied."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._parameters = [(parameter, parameter.detach()) for parameter in model.parameters()]
+        self._by_storage = {_storage(kept): kept for _, kept in self._parameters}
+        self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            for tensor in pytree.tree_leaves((args, kwargs)):
+                kept = self._by_storage.pop(_storage(tensor), None) if isinstance(tensor, torch.Tensor) else None
+                if kept is not None:
+                    self._copies.append((kept, kept.clone()))
+        return func(*args, **kwargs)
+
+    def restore(self) -> None:
+        """Put the written ones back, and give each parameter the memory that it had."""
+        with torch.no_grad():
+            for kept, copied in self._copies:
+                kept.copy_(copied)
+            for parameter, kept in self._parameters:
+                if _place(parameter) != _place(kept):
+                    parameter.data = kept
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return _storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+@contextmanager
+def _random_numbers_kept(model: nn.Module) -> Iterator[None]:
+    """torch's generators of the model's devices, Python's and numpy's, as they were."""
+    tensors = (*model.parameters(), *model.buffers())
+    devices = {tensor.device for tensor in tensors if tensor.device.type not in ("cpu", "meta")}
+    numpy: Any = sys.modules.get("numpy")
+    python, arrays = random.getstate(), numpy.random.get_state() if numpy else None
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        for kind in {device.type for device in devices}:
+            indices = [device.index or 0 for device in devices if device.type == kind]
+            stack.enter_context(torch.random.fork_rng(devices=indices, device_type=kind))
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            if numpy:
+                numpy.random.set_state(arrays)

@@ -1,0 +1,39 @@
+"""Hooks on modules: what they are, and which a module has. They see tensors of one shape, and may change any."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+_KINDS = {
+    "_forward_pre_hooks": "forward pre-hook",
+    "_forward_hooks": "forward hook",
+    "_backward_pre_hooks": "backward pre-hook",
+    "_backward_hooks": "backward hook",
+}
+_SAVING = ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+
+
+def hook_of(module: nn.Module) -> str:
+    """Which kind of hook is called when the module is; empty if it has none."""
+    return next((kind for name, kind in _KINDS.items() if module.__dict__.get(name)), "")
+
+
+def saves_its_own_way(module: nn.Module) -> bool:
+    """Whether hooks change how the module's state is saved or loaded."""
+    return any(module.__dict__.get(name) for name in _SAVING)
+
+
+def own_hooks(module: nn.Module) -> None:
+    """Let a shallow copy of a module have the same hooks in registers of its own."""
+    for name, value in module.__dict__.items():
+        if "_hooks" in name and isinstance(value, dict):
+            module.__dict__[name] = copy.copy(value)
+
+
+def drop_hooks(module: nn.Module) -> None:
+    """Take all hooks from a module, whose registers are its own."""
+    for name, value in module.__dict__.items():
+        if "_hooks" in name and isinstance(value, dict):
+            value.clear()
