@@ -62,8 +62,6 @@ CAPTURE: dict[str, tuple[Callable[[], Any], str]] = {
     "an error inside": (lambda: (Raises(), IMAGE), r"broken inside.*test_bad_input.py:\d+"),
     "values of tensors": (lambda: (Items(), IMAGE), r"test_bad_input.py:\d+.*item\(\)"),
     "inputs through a star": (lambda: (Many(), IMAGE), r"through \*tensors"),
-    "a compiled model": (lambda: (torch.compile(net()), IMAGE), "model._orig_mod"),
-    "a wrapped model": (lambda: (nn.DataParallel(net()), IMAGE), "model.module"),
     "a scripted model": (lambda: (torch.jit.script(net()), IMAGE), "scripted"),
     "weight_norm": (
         lambda: (nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3))), torch.zeros(1, 3)),

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from graphgrow.capture.agreement import disagreement, refuse_another_function
 from graphgrow.capture.assembly import assemble
 from graphgrow.capture.dynamo import Recording, record
 from graphgrow.capture.inplace import thread_inplace
@@ -18,8 +17,9 @@ from graphgrow.capture.modes import prune, revive, same_structure
 from graphgrow.capture.norms import raise_norms
 from graphgrow.capture.outputs import keeps_state
 from graphgrow.capture.raising import raise_graph
-from graphgrow.capture.running import in_mode, run_in_eval, run_in_train
+from graphgrow.capture.running import in_mode
 from graphgrow.capture.sizes import guard_sizes
+from graphgrow.capture.trial import Trial
 from graphgrow.errors import CaptureError
 from graphgrow.ir.editor import shallow_copy
 from graphgrow.ir.meta import MetaRunner, to_meta
@@ -46,7 +46,7 @@ def capture_with_dynamo(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    answer: Any,
+    trial: Trial | None,
     leaves: Sequence[type[nn.Module] | str] = (),
 ) -> Captured:
     """Capture a model by recording it with Dynamo and raising the record to the model's layers.
@@ -55,17 +55,17 @@ def capture_with_dynamo(
         model: left as it is; the graph shares its tensors.
         args: positional example inputs.
         kwargs: keyword example inputs.
-        answer: what the model puts out for them in eval mode; None where it holds no numbers.
+        trial: of the model on them; None where it holds no numbers.
         leaves: module classes or paths that stay one node.
 
     Raises:
         CaptureError: if there is no single graph, or it computes something else than the model.
     """
     named, notes, assumed = dict(kwargs), [], frozenset[str]()
-    if keeps_state(answer) and "use_cache" not in named and _takes(model, "use_cache"):
+    if trial is not None and keeps_state(trial.answer) and "use_cache" not in named and _takes(model, "use_cache"):
         named["use_cache"], assumed = False, frozenset({"use_cache"})
         notes.append("its cache of past keys and values is left out: the graph holds for use_cache=False")
-        answer = run_in_eval(model, args, named)
+        trial = trial.with_inputs(args, named)
     inputs = _by_name(model, args, named)
     present = "train" if model.training else "eval"
     constants: dict[str, Any] = {}
@@ -95,8 +95,8 @@ def capture_with_dynamo(
     module = assemble(model, graph, constants)
     _refuse_what_needs_data(module, inputs)
     raise_norms(module)
-    if answer is not None:
-        modes, found = _checked(model, module, args, named, answer, modes)
+    if trial is not None:
+        modes, found = trial.of(module, modes)
         notes += found
         notes += guard_sizes(model, module, recordings[present], inputs, training="eval" not in modes)
     return Captured(module, named, modes, tuple(notes))
@@ -140,31 +140,6 @@ def _place(node: fx.Node) -> str:
     """File and line of the model's code that a node stems from."""
     lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip().startswith("File ")]
     return f" (at {lines[-1]})" if lines else ""
-
-
-def _checked(
-    model: nn.Module,
-    module: fx.GraphModule,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    answer: Any,
-    modes: frozenset[str],
-) -> tuple[frozenset[str], list[str]]:
-    """Compare with the model on the example: in eval mode, and in train mode with the same random numbers.
-
-    Raises:
-        CaptureError: if the graph computes something else in the only mode that it holds for, or in eval mode.
-    """
-    if "eval" in modes:
-        refuse_another_function(model, run_in_eval(module, args, kwargs), answer)
-    if "train" not in modes:
-        return modes, []
-    problem = disagreement(model, run_in_train(module, args, kwargs), run_in_train(model, args, kwargs))
-    if not problem:
-        return modes, []
-    if modes == {"train"}:
-        raise CaptureError(problem)
-    return frozenset({"eval"}), [f"the graph holds for eval mode alone; in train mode {problem}"]
 
 
 def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,9 @@ class _Threader:
         if not memory.outside:
             _make_plain(node)
         elif memory.root.op == "get_attr":
+            owner, _, name = str(memory.root.target).rpartition(".")
+            if name in self._root.get_submodule(owner)._parameters:
+                raise CaptureError(f"{write.line} overwrites the parameter `{memory.root.target}`; do it elsewhere")
             memory.root.meta[OVERWRITTEN] = True
 
     def _stored_back(self, node: fx.Node) -> fx.Node | None:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import inspect
-import keyword
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.capture.agreement import refuse_another_function
+from graphgrow.capture.admission import admit, hooked_leaves, refuse_misfit, refuse_unknown_leaves, unwrapped
 from graphgrow.capture.assembly import assemble
 from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.modes import prune, revive, same_structure
-from graphgrow.capture.outputs import leaves_of, register_classes
-from graphgrow.capture.running import in_mode, place_of, run_in_eval
+from graphgrow.capture.running import in_mode, leaves_recorded, place_of
 from graphgrow.capture.tracer import ShapeTracer
+from graphgrow.capture.trial import Trial
+from graphgrow.capture.untouched import State, untouched
 from graphgrow.errors import CaptureError, GraphGrowError
 from graphgrow.ir.inputs import InputSpec
-from graphgrow.ir.meta import to_meta
 
+Example = tuple[tuple[Any, ...], dict[str, Any]]
+Leaves = Sequence[type[nn.Module] | str]
 WAYS = ("auto", "fx", "dynamo")
 
 
@@ -67,47 +68,64 @@ def capture(
     """
     if way not in WAYS:
         raise CaptureError(f"there is no way {way!r} to capture a model; there are {', '.join(WAYS)}")
-    _refuse(model)
+    model, notes = unwrapped(model)
+    notes += admit(model)
+    refuse_unknown_leaves(model, leaves)
     inputs = InputSpec.of(args, kwargs)
     positional = (args,) if isinstance(args, torch.Tensor) or not isinstance(args, Sequence) else tuple(args)
     named = dict(kwargs or {})
-    _refuse_misfit(model, positional, named)
-    leaf_outputs, answer = _run_once(model, positional, named, leaves)
+    refuse_misfit(model, positional, named)
+    hooked = hooked_leaves(model)
+    notes += [f"`{path}` has a hook and stays one node, which cannot grow" for path in hooked]
+    with untouched(model) as state:
+        found = _captured(model, inputs, (positional, named), (*leaves, *hooked), way, state)
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def _captured(model: nn.Module, inputs: InputSpec, example: Example, leaves: Leaves, way: str, state: State) -> Capture:
+    trial, outputs = None, dict[str, list[Any]]()
+    tensors = (*model.parameters(), *(t for t in pytree.tree_leaves(example) if isinstance(t, torch.Tensor)))
+    if not any(tensor.is_meta for tensor in tensors):
+        with leaves_recorded(model, leaves) as outputs:
+            trial = Trial(model, *example, state)
     notes: tuple[str, ...] = ()
     if way != "dynamo":
         try:
-            return _by_fx(model, inputs, (positional, named), leaves, leaf_outputs, answer)
+            return _by_fx(model, inputs, example, leaves, outputs, trial, state)
         except CaptureError as error:
             if way == "fx":
                 raise
             failure, notes = error, (f"torch.fx could not capture it: {error}",)
     try:
-        found = capture_with_dynamo(model, positional, named, answer, leaves)
+        found = capture_with_dynamo(model, *example, trial, leaves)
     except CaptureError as error:
         if not notes:
             raise
         raise CaptureError(f"{failure}. Dynamo finds no graph either: {error}") from error
-    return Capture(found.module, InputSpec.of(positional, found.kwargs), "dynamo", found.modes, (*notes, *found.notes))
+    return Capture(found.module, InputSpec.of(example[0], found.kwargs), "dynamo", found.modes, (*notes, *found.notes))
 
 
 def _by_fx(
     model: nn.Module,
     inputs: InputSpec,
-    example: tuple[tuple[Any, ...], dict[str, Any]],
-    leaves: Sequence[type[nn.Module] | str],
+    example: Example,
+    leaves: Leaves,
     leaf_outputs: dict[str, list[Any]],
-    answer: Any,
+    trial: Trial | None,
+    state: State,
 ) -> Capture:
     examples, fixed = _bind(model, *example)
     graphs, tracers, failures = {}, {}, {}
     for mode in ("train", "eval"):
-        with in_mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
-            tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed)
-            try:
+        tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed)
+        try:
+            with in_mode(model, mode == "train"):
                 graphs[mode] = tracer.trace(model)
-                tracers[mode] = tracer
-            except Exception as error:  # noqa: BLE001  # re-raised below, or noted where only this mode fails
-                failures[mode] = error
+            tracers[mode] = tracer
+        except Exception as error:  # noqa: BLE001  # re-raised below, or noted where only this mode fails
+            failures[mode] = error
+        finally:
+            state.restore()
     present = "train" if model.training else "eval"
     if present in failures:
         raise _explain(failures[present], model) from failures[present]
@@ -122,51 +140,12 @@ def _by_fx(
         modes = frozenset({present})
         why = f": {failures[other]}" if other in failures else ""
         notes.append(f"in {other} mode this model has another graph{why}; this one holds for {present} mode alone")
-        if present == "train":
-            notes.append("in train mode the graph was not compared with the model")
     kept = "train" if alive else present
     module = _assemble(model, graphs[kept], tracers[kept], graphs["eval"] if alive else None)
-    if answer is not None and "eval" in modes:
-        refuse_another_function(model, run_in_eval(module, *example), answer)
+    if trial is not None:
+        modes, found = trial.of(module, modes)
+        notes += found
     return Capture(module, inputs, "fx", modes, tuple(notes))
-
-
-def _refuse_misfit(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    signature = inspect.signature(model.forward)
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise CaptureError(
-            f"the example inputs do not fit {type(model).__name__}.forward{signature}: {error}"
-        ) from error
-
-
-def _refuse(model: nn.Module) -> None:
-    """Models whose wrapping or parametrisation a graph would silently lose."""
-    if not isinstance(model, nn.Module):
-        raise CaptureError(f"gg.trace wants an nn.Module, not {type(model).__name__}")
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        raise CaptureError(f"the model is wrapped in {type(model).__name__}; pass the inner one: model.module")
-    if hasattr(model, "_orig_mod"):
-        raise CaptureError("the model is compiled by torch.compile; pass the original one: model._orig_mod")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise CaptureError("the model is scripted; pass the Python module that it was made from")
-    for path, module in model.named_modules():
-        if hasattr(module, "parametrizations"):
-            raise CaptureError(
-                f"`{path}` has parametrised tensors ({', '.join(module.parametrizations)}); materialise them first: "
-                "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
-            )
-        hooks = list(module._forward_pre_hooks.values())
-        if any("weight_norm" in type(h).__module__ or "spectral_norm" in type(h).__module__ for h in hooks):
-            raise CaptureError(f"`{path}` has a weight_norm or spectral_norm hook; remove it first")
-        if any(map(keyword.iskeyword, path.split("."))):
-            raise CaptureError(f"`{path}` cannot be written as code: rename submodules called by a keyword of Python")
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise CaptureError(f"`{name}` is lazy and has no shape yet; call the model once before gg.trace")
-        if parameter.is_complex() or parameter.layout is not torch.strided:
-            raise CaptureError(f"`{name}` is complex or sparse, which no axis rule covers")
 
 
 def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -188,42 +167,6 @@ def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
         else:
             fixed[name] = value
     return examples, fixed
-
-
-def _run_once(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Sequence[type[nn.Module] | str]
-) -> tuple[dict[str, list[Any]], Any]:
-    """Run the model on its examples, so that a misfit speaks in torch's own words; leaves no trace of it.
-
-    Returns:
-        By path, what the user's leaves returned, one item a call, on the meta device; and what the model returned, None
-        where it holds no numbers.
-    """
-    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-    if any(p.is_meta for p in model.parameters()) or any(t.is_meta for t in tensors):
-        return {}, None
-    outputs: dict[str, list[Any]] = {}
-    classes = tuple(leaf for leaf in leaves if isinstance(leaf, type))
-    hooks = [
-        part.register_forward_hook(lambda *call, path=path: outputs.setdefault(path, []).append(to_meta(call[2])))
-        for path, part in model.named_modules()
-        if path in leaves or isinstance(part, classes)
-    ]
-    try:
-        output = run_in_eval(model, args, kwargs)
-    except Exception as error:  # any error of the user's own code, passed on with its place
-        shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
-        raise CaptureError(
-            f"{type(model).__name__} fails on its own example inputs ({shapes}): "
-            f"{type(error).__name__}: {error}{place_of(error)}"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    register_classes(output)
-    if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(output)):
-        raise CaptureError(f"{type(model).__name__} returns no tensor but {type(output).__name__}")
-    return outputs, output
 
 
 def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation: fx.Graph | None) -> fx.GraphModule:

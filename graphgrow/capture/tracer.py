@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.proxies import ValueProxy
+from graphgrow.capture.running import InputView
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
@@ -80,6 +82,7 @@ class ShapeTracer(fx.Tracer):
         self._kept: list[Any] = []  # so that no identity is given twice
         self._made: dict[tuple[int, int], str] = {}  # constants by identity and number of writes
         self._origins: dict[str, torch.Tensor] = {}  # by name of a constant, the tensor that it was copied from
+        self._detached: dict[fx.Node, fx.Proxy] = {}  # by node, the proxy of its value that carries no gradient
         self._assigned: dict[str, fx.Proxy] = {}  # by name of a buffer, what the forward has put in its place
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
@@ -90,7 +93,7 @@ class ShapeTracer(fx.Tracer):
             self._names.setdefault(id(tensor), name)
         before = set(root.__dict__)
         try:
-            with factories_seen(self), _wrapped_functions_open(), self._assignments_seen():
+            with torch.enable_grad(), factories_seen(self), _wrapped_functions_open(), self._assignments_seen():
                 graph = super().trace(root, concrete_args)
         finally:
             for name in set(root.__dict__) - before:  # fx parks tensor constants on the user's module
@@ -161,20 +164,44 @@ class ShapeTracer(fx.Tracer):
         if kind == "call_method" and target in _SHAPE_CHANGES and isinstance(args[0], ValueProxy):
             args[0].node = self.create_proxy(kind, str(target)[:-1], args, kwargs).node  # under all names of the tensor
             return args[0]
+        apart = kind.startswith("call") and not torch.is_grad_enabled()
+        if apart:
+            args, kwargs = fx.node.map_aggregate((args, kwargs), self._without_gradient)  # type: ignore[assignment]
         result = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
         node = result.node
         if kind == "placeholder":
             known = self._examples if str(target) in self._examples else self._fixed
             node.meta["value"] = to_meta(known[str(target)])
         elif kind == "call_module" and self._leaf_outputs.get(str(target)):
-            node.meta[FIXED] = node.meta["value"] = self._leaf_outputs[str(target)].pop(0)
+            inputs = pytree.tree_leaves(values_of((node.args, node.kwargs)))
+            recorded = self._leaf_outputs[str(target)].pop(0)
+            node.meta["value"] = pytree.tree_map(lambda v: v.of(inputs) if isinstance(v, InputView) else v, recorded)
+            node.meta[FIXED] = node.meta["value"]
         elif kind not in ("output", "get_attr"):
             arguments = values_of((node.args, node.kwargs))
             node.meta["value"], write = run_watched(node, lambda: to_meta(self._run(kind, target, *arguments)))
             if write is not None:
                 self.writes[node] = write
                 self.overtaken |= storages_of(self._origins.get(str(write.target.target)))
+        if apart:
+            self._detached[node] = result
+            result = self._without_gradient(result, again=kind == "call_module")
         return result
+
+    def _without_gradient(self, value: Any, again: bool = False) -> Any:
+        """Of a tensor under `torch.no_grad()` its detached view: the graph stops gradients as the model does."""
+        if not isinstance(value, fx.Proxy):
+            return value
+        example = value.node.meta["value"]
+        floating = isinstance(example, torch.Tensor) and example.is_floating_point()
+        buffer = value.node.op == "get_attr" and not isinstance(self._held(str(value.node.target)), nn.Parameter)
+        if not floating or buffer:
+            return value
+        if again or value.node not in self._detached:
+            detached = super().create_proxy("call_method", "detach", (value,), {})
+            detached.node.meta["value"] = example.detach()
+            self._detached[value.node] = self._detached[detached.node] = detached
+        return self._detached[value.node]
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Make a node; fetched tensors, constants of the source among them, have their example at once."""

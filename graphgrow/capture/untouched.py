@@ -20,16 +20,25 @@ _CONTAINERS = (list, dict, set)
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[State]:
-    """Whatever happens to a model within, put it back: tensors to the bit, attributes, modes, and random numbers.
+    """Whatever happens to a model within, put it back: buffers to the bit, attributes, modes, and random numbers.
 
-    Buffers, and tensors that are plain attributes, are copied beforehand; parameters when they are first written.
+    Parameters are for `parameters_kept`, where the model runs.
     """
     state = State(model)
-    with _random_numbers_kept(model), _WatchedParameters(model) as parameters:
+    with _random_numbers_kept(model):
         try:
             yield state
         finally:
             state.restore()
+
+
+@contextmanager
+def parameters_kept(model: nn.Module) -> Iterator[None]:
+    """Put parameters back that operators within write into; only those are copied."""
+    with _WatchedParameters(model) as parameters:
+        try:
+            yield
+        finally:
             parameters.restore()
 
 
@@ -79,6 +88,13 @@ class State:
                 ]
         return names
 
+    def before(self, path: str) -> torch.Tensor:
+        """What a buffer held."""
+        owner, _, name = path.rpartition(".")
+        held = {id(container): content for container, content in self._contents}
+        buffer = held[id(self._attributes[id(dict(self._modules)[owner])]["_buffers"])][name]
+        return next(copied for tensor, copied in self._tensors if tensor is buffer)
+
     def restore(self) -> None:
         """Put everything back."""
         for container, content in self._contents:
@@ -103,22 +119,24 @@ def _same(old: Any, new: Any, containers: dict[int, Any], tensors: dict[int, tor
         before = containers[id(old)]
         if len(old) != len(before):
             return False
-        pairs = zip(old.values(), before.values(), strict=True) if isinstance(old, dict) else zip(old, before, strict=True)
+        pairs = (
+            zip(old.values(), before.values(), strict=True) if isinstance(old, dict) else zip(old, before, strict=True)
+        )
         return all(a is b for a, b in pairs)
     return True
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor whose NaNs compare as what they are."""
-    flat = tensor.detach()
-    return torch.nan_to_num(flat, nan=1.25) if flat.is_floating_point() and bool(flat.isnan().any()) else flat
+    """The bits of a tensor as whole numbers, so that NaN is NaN and 0.0 not -0.0."""
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size())
+    return tensor.detach() if whole is None or not tensor.is_floating_point() else tensor.detach().view(whole)
 
 
-class _WatchedParameters(TorchDispatchMode):
+class _WatchedParameters(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Copies a parameter when an operator is about to write into it, so that most are never copied."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._parameters = [(parameter, parameter.detach()) for parameter in model.parameters()]
         self._by_storage = {_storage(kept): kept for _, kept in self._parameters}
         self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -143,7 +161,7 @@ class _WatchedParameters(TorchDispatchMode):
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
@@ -152,7 +170,7 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 @contextmanager
 def _random_numbers_kept(model: nn.Module) -> Iterator[None]:
-    """torch's generators of the model's devices, Python's and numpy's, as they were."""
+    """Torch's generators of the model's devices, Python's and numpy's, as they were."""
     tensors = (*model.parameters(), *model.buffers())
     devices = {tensor.device for tensor in tensors if tensor.device.type not in ("cpu", "meta")}
     numpy: Any = sys.modules.get("numpy")

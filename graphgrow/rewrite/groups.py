@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphgrow.errors import MutationError
+from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.terms import Reason, Space, leaves, normal
 from graphgrow.ir.value import Value
@@ -41,8 +41,9 @@ class Group:
 class Groups(Sequence[Group]):
     """All channel groups of a graph, in topological order of their first producers."""
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: Sequence[Group], unknown: Mapping[str, str] | None = None) -> None:
         self._groups = tuple(groups)
+        self._unknown = dict(unknown or {})  # by module path, why no rule says what it does
         self._by_name = {group.name: group for group in groups}
 
     def __len__(self) -> int:
@@ -59,10 +60,13 @@ class Groups(Sequence[Group]):
 
         Raises:
             MutationError: if there is none, or several.
+            Declined: if it is a module of which no rule says what it does.
         """
         if name in self._by_name:
             return self._by_name[name]
         path, _, suffix = name.partition(":")
+        if path in self._unknown:
+            raise Declined(f"the axes of `{path}` are frozen: {self._unknown[path]}")
         written = [g for g in self._groups if path in g.members and (not suffix or g.name.endswith(f":{suffix}"))]
         if len(written) == 1:
             return written[0]
@@ -105,7 +109,8 @@ class Groups(Sequence[Group]):
             [
                 Group(names[space], space.size, tuple(paths), tuple(readers.get(space, {})), space.frozen, space)
                 for space, paths in members.items()
-            ]
+            ],
+            {str(node.target): text for node, text in analysis.unknown.items() if node.op == "call_module"},
         )
 
 

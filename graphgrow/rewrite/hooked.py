@@ -36,8 +36,15 @@ def _same(old: nn.Module, new: nn.Module) -> bool:
     """Whether a module holds the same parameters, buffers of the same shapes, and the same attributes."""
     if type(old) is not type(new) or [*old._parameters] != [*new._parameters]:
         return False
-    parameters = all(p is q for p, q in zip(old._parameters.values(), new._parameters.values(), strict=True))
-    return parameters and _attributes(old) == _attributes(new)
+    pairs = zip(old._parameters.values(), new._parameters.values(), strict=True)
+    return all(_same_tensor(p, q) for p, q in pairs) and _attributes(old) == _attributes(new)
+
+
+def _same_tensor(old: torch.Tensor | None, new: torch.Tensor | None) -> bool:
+    """Whether they are one, or one is the other's copy (a child that shares nothing)."""
+    if old is new or old is None or new is None:
+        return old is new
+    return old.shape == new.shape and (old.is_meta or torch.equal(old, new))
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

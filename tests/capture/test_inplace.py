@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 import graphgrow as gg
+from graphgrow.capture.trace import capture
 from tests.rewrite.small_models import Forward
 
 
@@ -299,4 +300,4 @@ def _an_attribute(m: Any, x: torch.Tensor) -> Any:
 )
 def test_what_cannot_be_told_is_refused_by_its_line(run: Callable[..., Any], words: str) -> None:
     with pytest.raises(gg.CaptureError, match=words):
-        gg.trace(_model(run), torch.randn(4, 4))
+        capture(_model(run), torch.randn(4, 4), way="fx")
