@@ -176,7 +176,7 @@ def test_what_cannot_be_applied_changes_nothing(name: str) -> None:
 def test_an_unknown_optimizer_is_refused_and_unchanged() -> None:
     graph = gg.trace(net(), IMAGE)
     optimizer = torch.optim.Rprop(graph.module.parameters())
-    with pytest.raises(gg.OptimizerError, match="known are Adagrad, Adam, AdamW, .*SGD"):
+    with pytest.raises(gg.OptimizerError, match=r"known are Adagrad, Adam, AdamW, .*SGD"):
         gg.apply(graph, "widen(0, extra=1)", optimizer=optimizer)
 
 

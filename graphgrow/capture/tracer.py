@@ -166,7 +166,7 @@ class ShapeTracer(fx.Tracer):
             return args[0]
         apart = kind.startswith("call") and not torch.is_grad_enabled()
         if apart:
-            args, kwargs = fx.node.map_aggregate((args, kwargs), self._without_gradient)  # type: ignore[assignment]
+            args, kwargs = fx.node.map_aggregate((args, kwargs), self._without_gradient)
         result = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
         node = result.node
         if kind == "placeholder":
