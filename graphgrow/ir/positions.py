@@ -1,8 +1,8 @@
-"""Where the units of a growing space lie along an axis whose term holds it."""
+"""Where the units of a growing or shrinking space lie along an axis whose term holds it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,66 @@ class Units:
     def new_size(self) -> int:
         """Units after."""
         return len(self.source)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """How one space shrinks: old unit `i` is the new unit `heirs[i]`, or is gone where that is -1.
+
+    Several old units may have one heir: copies that are merged. New units are numbered in the order of the first old
+    unit of each.
+    """
+
+    space: Space
+    heirs: torch.Tensor
+
+    @classmethod
+    def dropping(cls, space: Space, units: Iterable[int]) -> Removal:
+        """The removal of some units."""
+        kept = torch.ones(space.size, dtype=torch.bool)
+        kept[list(units)] = False
+        return cls(space, torch.where(kept, kept.cumsum(0) - 1, -1))
+
+    @classmethod
+    def merging(cls, space: Space, into: Mapping[int, int]) -> Removal:
+        """The removal of units that are copies: each goes into another, which stays."""
+        kept = torch.ones(space.size, dtype=torch.bool)
+        kept[list(into)] = False
+        heirs = kept.cumsum(0) - 1
+        heirs[list(into)] = heirs[list(into.values())]
+        return cls(space, heirs)
+
+    @property
+    def new_size(self) -> int:
+        """Units that are left."""
+        return int(self.heirs.max()) + 1
+
+    @property
+    def gone(self) -> torch.Tensor:
+        """The old units that are gone without an heir."""
+        return torch.nonzero(self.heirs < 0).flatten()
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """How an axis shrinks with a space.
+
+    Attributes:
+        heirs: for each old position the new one, -1 where it is gone, int64, shape (old size,).
+        occurrence: which occurrence of the space within the term holds the old position (-1: none of them).
+    """
+
+    heirs: torch.Tensor
+    occurrence: torch.Tensor
+
+    @property
+    def first(self) -> torch.Tensor:
+        """For each new position the first old one that it comes from."""
+        count = int(self.heirs.max()) + 1
+        positions = torch.arange(len(self.heirs))
+        return positions.new_full((count,), len(self.heirs)).scatter_reduce(
+            0, self.heirs.clamp(min=0), positions.masked_fill(self.heirs < 0, len(self.heirs)), "amin"
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +126,7 @@ def occurrences(term: Term, space: Space) -> int:
 
 
 def grown_size(term: Term, sizes: Mapping[Space, int]) -> int:
-    """The size of a term when the spaces given have other sizes than today."""
+    """The size of a term when the spaces given have other sizes than today, larger or smaller."""
     term = normal(term)
     if isinstance(term, Space):
         return sizes.get(term, term.size)
@@ -81,6 +141,31 @@ def grown_size(term: Term, sizes: Mapping[Space, int]) -> int:
 def axis_map(term: Term, units: Units) -> AxisMap:
     """The map of positions along an axis with this term, when the units grow."""
     return _map(normal(term), units, 0)
+
+
+def shrinkage(term: Term, removal: Removal) -> Shrinkage:
+    """What becomes of the positions along an axis with this term, when units are removed."""
+    present = axis_map(term, Units(removal.space, torch.arange(removal.space.size)))
+    return Shrinkage(_heirs(normal(term), removal), present.occurrence)
+
+
+def _heirs(term: Term, removal: Removal) -> torch.Tensor:
+    if isinstance(term, Space):
+        return removal.heirs if term is removal.space else torch.arange(term.size)
+    sizes = {removal.space: removal.new_size}
+    if isinstance(term, Concat):
+        parts, offset = [], 0
+        for part in term.parts:
+            inner = _heirs(part, removal)
+            parts.append(torch.where(inner < 0, -1, inner + offset))
+            offset += grown_size(part, sizes)
+        return torch.cat(parts)
+    result = torch.zeros(1, dtype=torch.int64)
+    for factor in term.factors:
+        inner = _heirs(factor, removal)
+        joined = result[:, None] * grown_size(factor, sizes) + inner[None, :]
+        result = torch.where((result[:, None] < 0) | (inner[None, :] < 0), -1, joined).flatten()
+    return result
 
 
 def _map(term: Term, units: Units, first: int) -> AxisMap:

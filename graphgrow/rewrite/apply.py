@@ -55,13 +55,14 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
     return current
 
 
-def replay(network: N, entries: Iterable[Entry], share: bool = True) -> N:
+def replay(network: N, entries: Iterable[Entry], share: bool = True, admit: bool = False) -> N:
     """Apply the entries of a ledger with the seeds they were first applied with.
 
-    The structure is rebuilt whatever the numbers are: they may have been trained between the entries.
+    The structure is rebuilt whatever the numbers are: they may have been trained between the entries. With `admit` a
+    mutation that is not exact for the present numbers is declined.
     """
     for number, entry in enumerate(entries):
-        network = _apply_one(network, parse_mutation(entry.mutation), entry.seed, None, share or number > 0, False)
+        network = _apply_one(network, parse_mutation(entry.mutation), entry.seed, None, share or number > 0, admit)
     return network
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from graphgrow.layers import Gate
 from graphgrow.ops.pointwise import zero_keeping
 from graphgrow.ops.registry import class_name, rule_of
 from graphgrow.rewrite.memory import memory_roots, written
@@ -134,6 +135,19 @@ def set_to_zero(module: nn.Module, path: str) -> None:
                 part.get_parameter(name).zero_()
 
 
+def zero_values(module: fx.GraphModule) -> set[fx.Node]:
+    """The nodes that put out exactly zero, whatever the finite inputs, with the weights as they are now."""
+    roots = memory_roots(module.graph.nodes, module)
+    walk = _Walk(module, None, None, roots, lambda node: _is_zero(module, node))
+    walk.through(list(module.graph.nodes))
+    return {node for node, known in walk.known.items() if known is Known.ZERO}
+
+
+def is_addition(node: fx.Node) -> bool:
+    """Whether a node adds two values."""
+    return _is(node, _ADDITIONS) and len(node.args) == 2 and not node.kwargs
+
+
 @dataclass
 class _Walk:
     """One pass of the interpretation through the nodes of a block.
@@ -144,8 +158,8 @@ class _Walk:
     """
 
     module: fx.GraphModule
-    stream: fx.Node
-    arriving: fx.Node
+    stream: fx.Node | None
+    arriving: fx.Node | None
     roots: Mapping[fx.Node, frozenset[fx.Node]]
     closed: Callable[[fx.Node], bool]
     known: dict[fx.Node, Known] = field(default_factory=dict)
@@ -153,7 +167,8 @@ class _Walk:
 
     def through(self, nodes: Sequence[fx.Node]) -> None:
         """Interpret nodes in graph order."""
-        self.known[self.stream] = Known.INPUT
+        if self.stream is not None:
+            self.known[self.stream] = Known.INPUT
         for node in nodes:
             outcome = self._outcome(node)
             for target in written(node, self.module):
@@ -213,13 +228,13 @@ def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:
     return _is(node, _VIEWS) or rule_of(node, part) is zero_keeping
 
 
-def _keeps_input(module: fx.GraphModule, node: fx.Node, arriving: fx.Node) -> bool:
+def _keeps_input(module: fx.GraphModule, node: fx.Node, arriving: fx.Node | None) -> bool:
     """Identity, or an idempotent activation of what has just gone through the same one."""
     part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
     if type(part) is nn.Identity:
         return True
     kind = idempotent_kind(module, node)
-    return kind is not None and kind == idempotent_kind(module, arriving)
+    return kind is not None and arriving is not None and kind == idempotent_kind(module, arriving)
 
 
 def idempotent_kind(module: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | None:
@@ -279,7 +294,8 @@ def _untied(module: fx.GraphModule, paths: Collection[str]) -> set[str]:
 
 def _is_zero(module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node puts out zero with the weights as they are now."""
-    if node.op == "call_module" and not _can_be_closed(module.get_submodule(str(node.target))):
+    part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if part is not None and not _can_be_closed(part) and type(part) is not Gate:
         return False
     held = parameters_of(module, node)
     return bool(held) and not any(p.is_meta or bool(p.any()) for p in held)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch import nn
 
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.roles import Role
@@ -98,6 +99,27 @@ class Mutation(ABC):
         return self
 
     @property
+    def rests_on_numbers(self) -> bool:
+        """Whether it is exact for some numbers only, those that `admit` asks for."""
+        return type(self).admit is not Mutation.admit
+
+    def rests_on(self, network: Network) -> frozenset[str]:
+        """Names of the parameters and buffers for whose numbers `admit` asks."""
+        return frozenset()
+
+    def refine(self, network: Network, wide: nn.Module) -> bool:
+        """Put exact numbers where the mutation is exact but for the rounding of those that are there.
+
+        Args:
+            network: the parent, in its own dtype.
+            wide: a copy of the parent's module, or of an ancestor's, in float64; changed in place.
+
+        Returns:
+            Whether anything was changed.
+        """
+        return False
+
+    @property
     def site_name(self) -> str:
         """Where it acts: the value of its first field."""
         return str(getattr(self, dataclasses.fields(self)[0].name))
@@ -115,7 +137,25 @@ class Mutation(ABC):
 def render(value: Any) -> str:
     """An option's value as text."""
     if isinstance(value, (tuple, list)):
-        return f"[{', '.join(map(render, value))}]"
+        return f"[{', '.join(_runs(value))}]"
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
+
+
+SHORTEST_RUN = 4
+"""Whole numbers that follow each other are written `8..15` from so many on."""
+
+
+def _runs(items: Sequence[Any]) -> Iterator[str]:
+    """The items as text, runs of whole numbers that go up by one as `first..last`."""
+    start = 0
+    while start < len(items):
+        stop = start + 1
+        while stop < len(items) and type(items[start]) is int and items[stop] == items[stop - 1] + 1:
+            stop += 1
+        if stop - start >= SHORTEST_RUN:
+            yield f"{items[start]}..{items[stop - 1]}"
+        else:
+            yield from map(render, items[start:stop])
+        start = stop

@@ -1,26 +1,21 @@
-"""Carrying out a plan: tensors, sizes that are restated, and the check of every shape that follows."""
+"""Carrying out a plan of growth: the new tensors, and where the old units are now."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import fx
 
-from graphgrow.errors import Declined, StructureError
 from graphgrow.ir.editor import Editor
-from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, flatten_values
+from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.flow import Fill, State
-from graphgrow.ir.meta import values_of
-from graphgrow.ir.positions import axis_map, grown_size
-from graphgrow.ir.terms import Axes, Space, leaves
+from graphgrow.ir.positions import axis_map
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import Kind, Plan
-from graphgrow.rewrite.shapes import Shapes
+from graphgrow.rewrite.resize import resize
 from graphgrow.rewrite.tensors import TensorGrowth, least_squares_shares
 
 
@@ -41,11 +36,7 @@ def grow(network: Network, editor: Editor, plan: Plan, generator: torch.Generato
         StructureError: if a shape differs from what its axes predict.
     """
     changes = _grow_tensors(network, editor, plan, generator)
-    sizes = {plan.units.space: plan.units.new_size}
-    for facts in network.analysis.restating(plan.units.space):
-        _restate_attributes(editor, facts, sizes)
-    _drop_assertions(network, editor, plan.units.space)
-    _follow(network, editor, plan.units.space, sizes)
+    resize(network, editor, plan.units.space, plan.units.new_size)
     return _step(network, plan, changes), changes
 
 
@@ -104,116 +95,6 @@ def _spread_shares(plan: Plan, growths: Mapping[Value, TensorGrowth], changes: l
     shares = torch.where(denominator > 0, numerator / denominator.clamp(min=1e-300), torch.ones(()))
     for growth in growths.values():
         growth.unit_shares = shares
-
-
-# -- sizes ---------------------------------------------------------------------------------------------------
-
-
-def _restate_attributes(editor: Editor, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
-    restated = [size for size in facts.sizes if size.slot.on_module and _changes(size.terms, sizes)]
-    pinned = [pin for pin in facts.pins if _changes(pin.terms, sizes)]
-    if not restated and not pinned:
-        return
-    node = editor.node(facts.node.name)
-    for size in restated:
-        editor.set(node, size.slot, _predicted(size, sizes))
-    for pin in pinned:
-        if any(leaf.frozen for term in pin.terms for leaf in leaves(term)):
-            raise Declined(f"a number at `{node.name}` is computed from this size and from one of the inputs'")
-        editor.set(node, pin.slot, pin.value)
-
-
-def _changes(terms: Axes, sizes: Mapping[Space, int]) -> bool:
-    return any(leaf in sizes for term in terms for leaf in leaves(term))
-
-
-def _predicted(size: SizeSlot, sizes: Mapping[Space, int]) -> Any:
-    numbers = tuple(grown_size(term, sizes) for term in size.terms)
-    return numbers if size.as_tuple else numbers[0]
-
-
-def _drop_assertions(network: Network, editor: Editor, space: Space) -> None:
-    """Assertions on a size that grew: they were true at capture, and the shapes are checked anew below."""
-    for facts in network.analysis.facts.values():
-        if facts.node.target is not torch._assert:
-            continue
-        condition = facts.node.args[0]
-        known = network.analysis.facts[condition].output if isinstance(condition, fx.Node) else None
-        if isinstance(known, (Derived, Extent)) and _changes(known.terms, {space: 0}):
-            editor.module.graph.erase_node(editor.node(facts.node.name))
-
-
-def _follow(network: Network, editor: Editor, space: Space, sizes: Mapping[Space, int]) -> None:
-    """Walk the graph once: put literals right, run each node that the growth reaches, compare with its axes."""
-    analysis = network.analysis
-    over = {facts.node.name for facts in (*analysis.touching(space), *analysis.restating(space))}
-    facts_by_name = {facts.node.name: facts for facts in analysis.facts.values()}
-    shapes = Shapes(network, editor)
-    for node in list(editor.module.graph.nodes):
-        if node.name not in over and not shapes.reached(node):
-            continue
-        facts = facts_by_name.get(node.name)
-        if facts is not None and node.op.startswith("call"):
-            _restate_literals(editor, node, facts, sizes)
-            _resplit(node, facts, sizes)
-        shapes.update(node)
-        if facts is not None and node.op != "output":
-            _compare(node, facts, sizes)
-
-
-def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
-    for size in facts.sizes:
-        if size.slot.on_module:
-            continue
-        wanted, present = _predicted(size, sizes), editor.get(node, size.slot)
-        if isinstance(present, fx.Node):  # it may have been read off another axis of equal size, which has grown
-            _restate_computed(editor, node, size, present, wanted)
-        elif size.as_tuple and any(isinstance(item, fx.Node) for item in present):
-            if tuple(values_of(present)) != wanted:
-                editor.set(node, size.slot, wanted)
-        elif not _changes(size.terms, sizes):
-            continue
-        elif size.as_tuple or present != -1:
-            editor.set(node, size.slot, wanted)
-
-
-def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx.Node, wanted: Any) -> None:
-    """A size that the graph computes: it stays where it follows by itself, else it becomes a literal."""
-    value = present.meta["value"]
-    if isinstance(value, int):
-        if value != wanted:
-            editor.set(node, size.slot, wanted)
-        return
-    index = size.slot.path[-1]
-    if value[index] != wanted:
-        raise Declined(f"the sizes of `{node.name}` are computed as a whole by `{present.name}` and cannot follow")
-
-
-def _resplit(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
-    """Chunk and split restate sizes in forms of their own: give the parts one by one."""
-    if not facts.split_parts or not _changes(facts.split_parts, sizes):
-        return
-    parts = [grown_size(part, sizes) for part in facts.split_parts]
-    source = node.args[0] if node.args else node.kwargs.get("input", node.kwargs.get("tensor"))
-    node.op, node.target = "call_function", torch.split
-    node.args, node.kwargs = (source, parts, facts.split_axis), {}
-
-
-def _compare(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
-    predicted = [tuple(grown_size(term, sizes) for term in value.axes) for value in flatten_values(facts.output)]
-    found = [tuple(t.shape) for t in _tensors(node.meta["value"])]
-    if predicted and predicted != found:
-        raise StructureError(f"`{node.name}` has shapes {found} where its axes predict {predicted}")
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, (tuple, list)):
-        return [t for item in value for t in _tensors(item)]
-    if isinstance(value, dict):
-        return [t for item in value.values() for t in _tensors(item)]
-    return []
 
 
 # -- what happened -------------------------------------------------------------------------------------------

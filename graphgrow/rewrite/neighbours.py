@@ -38,3 +38,15 @@ def new_parameters(module: fx.GraphModule, known: set[int]) -> Iterator[tuple[nn
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield parameter, node
+
+
+def in_front_of(node: fx.Node) -> set[fx.Node]:
+    """A node and all that it is computed from."""
+    found: set[fx.Node] = set()
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if current not in found:
+            found.add(current)
+            pending.extend(current.all_input_nodes)
+    return found

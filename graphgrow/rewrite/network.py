@@ -24,7 +24,7 @@ class Step:
     """What one mutation did to the places of old units, so that before and after can be laid side by side.
 
     Attributes:
-        nodes: by node name, for each of its axes that grew, where the old positions are now.
+        nodes: by node name, for each of its axes that changed, where the old positions are now; -1 where gone.
         shared: nodes whose old positions hold shares of what they held, so that they cannot be compared.
         tensors: the same by qualified name of parameters and buffers.
         exact_in: the modes in which the mutation is exact.

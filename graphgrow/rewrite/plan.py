@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
 from torch import fx
 
@@ -62,8 +63,18 @@ class _Unmet(Exception):
         self.facts, self.text, self.remedies = facts, text, remedies
 
 
-def plan_growth(analysis: Analysis, units: Units, kind: Kind) -> Plan:
+class Present(Protocol):
+    """The units that a removal takes away, as they are now."""
+
+    def shows(self, value: Value, axis: int, occurrence: int, fill: Fill) -> bool:
+        """Whether the entries of a parameter at those units are what growth with that fill would have made."""
+
+
+def plan_growth(analysis: Analysis, units: Units, kind: Kind, present: Present | None = None) -> Plan:
     """Find fill states with which growing the space is exact.
+
+    With `present` the question is the dual one: whether units that are there already could have been appended
+    exactly, and so may be taken away. A parameter then takes only fills that its numbers show.
 
     Raises:
         Declined: if there are none, with the node and the reason.
@@ -75,7 +86,7 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind) -> Plan:
     for facts in touching:
         _check_shape(facts, space)
         _check_sizes(analysis, facts, space)
-    search = _Search(Plan(units, kind), touching)
+    search = _Search(Plan(units, kind), touching, present)
     start = 0
     for _ in range(4 * len(touching) + 4):
         try:
@@ -89,10 +100,11 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind) -> Plan:
 class _Search:
     """The plan under search. Each round evaluates only what follows the parameters that the last request changed."""
 
-    def __init__(self, plan: Plan, touching: list[NodeFacts]) -> None:
+    def __init__(self, plan: Plan, touching: list[NodeFacts], present: Present | None) -> None:
         self.plan = plan
         self._touching = touching
-        self._requests = Requests(touching, plan.units.space)
+        self._present = present
+        self._requests = Requests(touching, plan.units.space, None if present is None else present.shows)
         self._start = Fill.FREE if plan.kind is Kind.APPEND else Fill.COPY
         self._settled: set[Key] = set()  # reading axes whose fills were derived by the last evaluation
         self._first_use: dict[Value, int] = {}
@@ -126,13 +138,17 @@ class _Search:
             _require(self._touching[number], self.plan)
         self.plan.rescaled = _rescaled(self._touching, self.plan)
         _check_rescaled(self._touching, self.plan)
-        settled = _settled_readers(self._touching, self.plan)
+        if self._present is None:
+            settled = _settled_readers(self._touching, self.plan)
+        else:
+            settled = _present_readers(self.plan, self._present)
         self._settled = set(settled)
         self.plan.fills.update(settled)
         contractions = [(facts, contraction) for facts in self._touching for contraction in facts.contractions]
         read_afresh = any(_reads_afresh(contraction, self.plan) for _, contraction in contractions)
+        learns = self._present is None  # what is taken away need not
         for facts, contraction in contractions:
-            _check_contraction(facts, contraction, self.plan, read_afresh)
+            _check_contraction(facts, contraction, self.plan, read_afresh, learns)
         if any(_changes_noise(facts, self.plan) for facts in self._touching):
             self.plan.exact_in -= {"train"}
 
@@ -332,6 +348,16 @@ def _settled_readers(touching: list[NodeFacts], plan: Plan) -> dict[Key, State]:
     return opened
 
 
+def _present_readers(plan: Plan, present: Present) -> dict[Key, State]:
+    """Reading weights as they are: zero, or anything."""
+    found: dict[Key, State] = {}
+    for value, axis in plan.readers:
+        count = occurrences(value.axes[axis], plan.units.space)
+        zeros = [present.shows(value, axis, occurrence, Fill.ZERO) for occurrence in range(count)]
+        found[value, axis] = tuple(Fill.ZERO if zero else Fill.FREE for zero in zeros)
+    return found
+
+
 def _seen(plan: Plan, mine: Key, other: Key, c: Contraction) -> State:
     """What a reading weight reads; of two parameters that read each other, the left one is taken as written."""
     space = plan.units.space
@@ -352,7 +378,7 @@ def _reads_afresh(c: Contraction, plan: Plan) -> bool:
     return any(set(pair) == {Fill.ZERO, Fill.FREE} for pair in pairs) and any(key in plan.readers for key in sides)
 
 
-def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh: bool) -> None:
+def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh: bool, learns: bool) -> None:
     space = plan.units.space
     if not holds((c.term,), space):
         return
@@ -361,7 +387,9 @@ def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh
     for i, pair in enumerate(pairs):
         if plan.kind is Kind.APPEND:
             tied = any(value.parameter and (value, axis) not in plan.readers for value, axis in (left, right))
-            if pair == (Fill.ZERO, Fill.ZERO) and not (tied and read_afresh):  # a tied table learns where it writes
+            if (
+                learns and pair == (Fill.ZERO, Fill.ZERO) and not (tied and read_afresh)
+            ):  # a tied table learns where it writes
                 raise _Unmet(facts, "both sides of a product would be zero, and never learn", [])
             if Fill.ZERO not in pair:
                 remedies = [(*key, i, Fill.ZERO) for key in (right, left)]

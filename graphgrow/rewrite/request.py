@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.flow import Fill, Flow
@@ -11,6 +13,7 @@ from graphgrow.ir.value import Value
 from graphgrow.rewrite.evaluate import Key, axis_of, children, holds
 
 Wish = tuple[Value, int, int, Fill]  # value, axis, occurrence, fill
+Grants = Callable[[Value, int, int, Fill], bool]  # whether a parameter may take a fill
 
 
 class Requests:
@@ -20,8 +23,9 @@ class Requests:
         asked: by parameter and axis, the fill of each occurrence that was asked for.
     """
 
-    def __init__(self, touching: list[NodeFacts], space: Space) -> None:
+    def __init__(self, touching: list[NodeFacts], space: Space, grants: Grants | None = None) -> None:
         self._space = space
+        self._grants = grants or (lambda *wish: True)
         self._flows = {output: flow for facts in touching for output, flow in facts.flows}
         self.asked: dict[Key, dict[int, Fill]] = {}
         self._granted: set[Wish] = set()
@@ -43,7 +47,7 @@ class Requests:
             seen.add(wish)
             value, axis, occurrence, fill = wish
             if value.parameter:
-                if not self._agrees(gathered, wish):
+                if not self._agrees(gathered, wish) or not self._grants(value, axis, occurrence, fill):
                     return set()
                 gathered.setdefault((value, axis), {})[occurrence] = fill
                 continue

@@ -12,6 +12,8 @@ from graphgrow.rewrite.contract import Mutation
 from graphgrow.rewrite.registry import pass_named
 
 _FORM = re.compile(r"\s*([a-z][a-z0-9-]*)\s*\((.*)\)\s*", re.DOTALL)
+_RUN = re.compile(r"(\d+)\.\.(\d+)")
+_LONGEST_RUN = 2**20
 _WANTED = "a mutation reads `pass(site, option=value)`, for instance `widen(layer1.0.conv1, extra=16)`"
 
 
@@ -75,5 +77,18 @@ def _read(value: str, hint: Any, name: str, text: str) -> Any:
     if typing.get_origin(hint) is tuple:
         if not (value.startswith("[") and value.endswith("]")):
             raise MutationError(f"{text!r}: `{name}` wants a list in brackets, not {value!r}")
-        return tuple(_read(item.strip(), typing.get_args(hint)[0], name, text) for item in _split(value[1:-1], text))
+        inner = typing.get_args(hint)[0]
+        items = [item.strip() for item in _split(value[1:-1], text)]
+        return tuple(part for item in items for part in _read_items(item, inner, name, text))
     return value
+
+
+def _read_items(item: str, hint: Any, name: str, text: str) -> tuple[Any, ...]:
+    """One item of a list; whole numbers may be given as a run, `8..15`."""
+    run = _RUN.fullmatch(item) if hint is int else None
+    if run is None:
+        return (_read(item, hint, name, text),)
+    first, last = int(run[1]), int(run[2])
+    if not 0 <= last - first < _LONGEST_RUN:
+        raise MutationError(f"{text!r}: `{name}` wants a run of numbers that goes up, not {item!r:.80}")
+    return tuple(range(first, last + 1))

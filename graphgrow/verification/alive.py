@@ -80,7 +80,7 @@ def _new_entries(
             kept = torch.ones_like(mask)
             for axis, positions in places.get(name, {}).items():
                 along = torch.zeros(parameter.shape[axis], dtype=torch.bool, device=mask.device)
-                along[positions.to(mask.device)] = True
+                along[positions[positions >= 0].to(mask.device)] = True
                 kept &= along.reshape([-1 if i == axis else 1 for i in range(parameter.dim())])
             mask = ~kept
         if bool(mask.any()):

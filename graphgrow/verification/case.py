@@ -12,6 +12,7 @@ from torch import fx
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.text import parse_mutation
 from graphgrow.verification.copies import own_network, wide_network
 from graphgrow.verification.numbers import Numbers, one_ulp
 from graphgrow.verification.places import Counterparts
@@ -46,8 +47,9 @@ class Case:
     """Two networks of one ledger over the users' own tensors.
 
     Attributes:
-        parent: before.
+        parent: before; in float64, with the numbers that it holds rounded, where a rewrite is exact for those.
         child: after; where growth rounds to the parameters' dtype, what the ledger makes of the parent in float64.
+        before: the parent as it was given.
         after: the child as it was given.
         entries: of the ledger, between the two.
         steps: what they did to the places of old units.
@@ -60,6 +62,7 @@ class Case:
 
     parent: Network
     child: Network
+    before: Network
     after: Network
     entries: tuple[Entry, ...]
     steps: tuple[Step, ...]
@@ -81,14 +84,25 @@ class Case:
         """The case of a parent and a network grown from it by these entries."""
         steps = after.steps[len(before.ledger) :]
         rounded = any(step.rounded for step in steps)
-        parent, own = own_network(before), own_network(after)
-        child = replay(wide_network(before), entries) if rounded else own
-        return cls(parent, child, own, entries, steps, modes, probes, rounded, Numbers(torch.float64))
+        given, own = own_network(before), own_network(after)
+        parent = given
+        if rounded:
+            wide = wide_network(before)
+            parent = _refined(parent, wide, entries)
+            child = replay(wide, entries)
+        else:
+            child = own
+        return cls(parent, child, given, own, entries, steps, modes, probes, rounded, Numbers(torch.float64))
 
     @cached_property
     def counterparts(self) -> Counterparts:
         """How the nodes of both belong together."""
         return Counterparts.of(self.steps)
+
+    @cached_property
+    def resting(self) -> bool:
+        """Whether a mutation is exact for the present numbers alone: one that takes something away."""
+        return any(parse_mutation(entry.mutation).rests_on_numbers for entry in self.entries)
 
     @property
     def touched(self) -> set[str]:
@@ -106,6 +120,20 @@ class Case:
     def noisy(self, module: fx.GraphModule, probe: Inputs, mode: str) -> Runner:
         """The same with every parameter and buffer moved by one ulp."""
         return self.runner(module, probe, mode, Numbers(torch.float64, one_ulp(self.probes.seed)))
+
+
+def _refined(parent: Network, wide: Network, entries: tuple[Entry, ...]) -> Network:
+    """Give the parent in float64 the numbers that it holds rounded, where a mutation is exact for those.
+
+    Returns:
+        What may stand for the parent: itself, or `wide` where that has other numbers now.
+    """
+    changed, current = False, parent
+    for entry in entries:
+        mutation = parse_mutation(entry.mutation)
+        changed = mutation.refine(current, wide.module) or changed
+        current = replay(current, [entry])
+    return wide if changed else parent
 
 
 class Noise:

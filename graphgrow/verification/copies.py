@@ -42,14 +42,20 @@ def double_module(module: M) -> M:
     return quiet(copy.deepcopy(module).double())
 
 
-def refill(network: N, seed: int) -> N:
+def refill(network: N, seed: int, keep: frozenset[str] = frozenset()) -> N:
     """A copy of a network with lively weights: He-normal maps, norms around 1, biases and statistics off zero.
 
     Zero-initialised heads and vanishing gains hide every difference behind them; here nothing vanishes.
+
+    Args:
+        network: to be copied.
+        seed: of the numbers.
+        keep: names of parameters and buffers that stay as they are.
     """
     module = Editor(network.module, share=False).finish()
     generator = torch.Generator().manual_seed(seed)
-    done: set[int] = set()
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    done = {id(tensor) for name, tensor in named if name in keep}
     with torch.no_grad():
         for part in module.modules():
             for name, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:

@@ -64,7 +64,7 @@ def _map_is_exact(runner: Runner, called: Any, x: torch.Tensor, kept: torch.Tens
         bias = runner.numbers.of(called.bias)
         total, finest = total + bias.abs(), torch.minimum(finest, grid(bias))
     exact = total <= finest * 2.0**BITS
-    return bool((exact if kept is None else exact[kept]).all())
+    return bool((exact if kept is None else exact[kept[kept >= 0]]).all())
 
 
 def grid(tensor: torch.Tensor) -> torch.Tensor:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from graphgrow.errors import Declined
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.text import parse_mutation
 from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Case, Findings, Noise
 from graphgrow.verification.copies import refill, wide_network
 from graphgrow.verification.noise import depends_on_mode
@@ -49,7 +51,22 @@ def refilled(case: Case, seed: int) -> Case:
     """The same ledger applied to the parent with lively weights."""
     base: Network = wide_network(case.parent) if case.rounded else case.parent
     lively = refill(base, seed)
-    return dataclasses.replace(case, parent=lively, child=replay(lively, case.entries), wide=Numbers(torch.float64))
+    try:
+        child = replay(lively, case.entries, admit=case.resting)
+    except Declined:  # a mutation rests on numbers that the parent had: those stay
+        lively = refill(base, seed, _rests_on(case))
+        child = replay(lively, case.entries)
+    return dataclasses.replace(case, parent=lively, child=child, wide=Numbers(torch.float64))
+
+
+def _rests_on(case: Case) -> frozenset[str]:
+    """Names of the parameters for whose present numbers alone the mutations are exact."""
+    names: set[str] = set()
+    current = case.parent
+    for entry in case.entries:
+        names |= parse_mutation(entry.mutation).rests_on(current)
+        current = replay(current, [entry])
+    return frozenset(names)
 
 
 def _compare(case: Case, found: Findings) -> str:
@@ -118,7 +135,7 @@ def _admitted(case: Case, mode: str, probe: Inputs, first: Any, second: Any, noi
 
 def _compare_with_replay(case: Case, found: Findings) -> None:
     """The grown network must be, to the bit, what its ledger makes of the parent in the parent's own dtype."""
-    again = replay(case.parent, case.entries)
+    again = replay(case.before, case.entries)
     present = dict([*case.after.module.named_parameters(), *case.after.module.named_buffers()])
     made = [*again.module.named_parameters(), *again.module.named_buffers()]
     differing = [name for name, t in made if name not in present or not _same_bits(t, present[name])]

@@ -17,8 +17,8 @@ from graphgrow.verification.runner import NodeFails
 
 def compare_in_dtype(case: Case, found: Findings, dtype: torch.dtype) -> None:
     """The parent is cast, and the ledger applied to that: shares are exact in any dtype, sums are not."""
-    base = _cast(case.parent, dtype)
-    there = dataclasses.replace(case, parent=base, after=replay(base, case.entries), wide=Numbers(torch.float64))
+    base = _cast(case.before, dtype)
+    there = dataclasses.replace(case, before=base, after=replay(base, case.entries), wide=Numbers(torch.float64))
     _compare(there, str(dtype).removeprefix("torch."), dtype, dtype, found)
 
 

@@ -20,7 +20,7 @@ LIMIT = f"{MULTIPLE:g} times the parent's error, and 8 u + sqrt(K) 2^-24"
 
 def compare_own_dtype(case: Case, found: Findings) -> None:
     """Compare outputs in eval mode, in the dtypes of the parameters; nothing where these are float64."""
-    dtypes = {p.dtype for p in case.parent.module.parameters() if p.is_floating_point()}
+    dtypes = {p.dtype for p in case.before.module.parameters() if p.is_floating_point()}
     if not dtypes <= {torch.float64}:
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         found.checks.append(narrow_errors(case, None, dtypes).check("eval", f"outputs, {names}", LIMIT))
@@ -41,8 +41,8 @@ def narrow_errors(case: Case, inputs: torch.dtype | None, dtypes: set[torch.dtyp
     with torch.no_grad():
         for narrow in case.drawn(inputs):
             wide = pytree.tree_map(lambda leaf: cast(leaf, torch.float64), narrow)
-            exact = case.runner(case.parent.module, wide, "eval").finish()
-            first = case.runner(case.parent.module, narrow, "eval", own).finish()
+            exact = case.runner(case.before.module, wide, "eval").finish()
+            first = case.runner(case.before.module, narrow, "eval", own).finish()
             second = case.runner(case.after.module, narrow, "eval", own).finish()
             if _dtypes(first) != _dtypes(second):
                 worst.differ("output (dtype)")

@@ -64,7 +64,7 @@ def compare_buffers(
     for name, mine in before.items():
         if name not in after:
             continue
-        other = project(after[name], places.get(name)).double()
+        other = project(after[name], places.get(name), mine).double()
         exact = mine.double()
         if exact.shape != other.shape:
             worst.differ(f"{name} (shape)")

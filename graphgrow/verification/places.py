@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -13,13 +14,14 @@ Places = Mapping[str, Mapping[int, torch.Tensor]]
 
 
 def compose(parts: Sequence[Places]) -> dict[str, dict[int, torch.Tensor]]:
-    """Follow old positions through several steps: a unit at j goes to second[first[j]]."""
+    """Follow old positions through several steps: a unit at j goes to second[first[j]]; -1, gone, stays -1."""
     total: dict[str, dict[int, torch.Tensor]] = {}
     for places in parts:
         for name, axes in places.items():
             mine = total.setdefault(name, {})
             for axis, kept in axes.items():
-                mine[axis] = kept[mine[axis]] if axis in mine else kept
+                earlier = mine.get(axis)
+                mine[axis] = kept if earlier is None else torch.where(earlier < 0, -1, kept[earlier.clamp(min=0)])
     return total
 
 
@@ -69,6 +71,17 @@ class Counterparts:
         moved = {name: carrier for name, carrier in moved.items() if name not in created}
         return cls(node_places(steps), shared, moved, created, compose(growths))
 
+    def both(self, origin: str, before: Any, after: Any) -> tuple[Any, Any]:
+        """A node's value, and what carries it on, cut down to the first network's units that both still have."""
+        if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
+            return before, after
+        own, carried = self.places.get(origin), self.arriving.get(origin)
+        before, after = project(before, own), project(after, carried)
+        for gone in (lost(own, before), lost(carried, after)):
+            if gone is not None and before.shape == after.shape:
+                before, after = before.masked_fill(gone, 0.0), after.masked_fill(gone, 0.0)
+        return before, after
+
     def carrier(self, name: str) -> str:
         """The node that carries a node's value to its readers: mostly itself."""
         return self.moved.get(name, name)
@@ -78,8 +91,31 @@ class Counterparts:
         return {origin for origin, carrier in self.moved.items() if carrier == name != origin}
 
 
-def project(tensor: torch.Tensor, axes: Mapping[int, torch.Tensor] | None) -> torch.Tensor:
-    """The old units of a grown tensor: P x'."""
+def project(
+    tensor: torch.Tensor, axes: Mapping[int, torch.Tensor] | None, own: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The old units of a tensor that grew or shrank: P x'.
+
+    Args:
+        tensor: as it is now.
+        axes: for each axis that changed, where the old positions are now; -1 where they are gone.
+        own: the tensor as it was, from which units that are gone are taken; without it they are zero.
+    """
     for axis, kept in (axes or {}).items():
-        tensor = tensor.index_select(axis, kept.to(tensor.device))
-    return tensor
+        tensor = tensor.index_select(axis, kept.clamp(min=0).to(tensor.device))
+    gone = lost(axes, tensor)
+    if gone is None:
+        return tensor
+    return torch.where(gone, torch.zeros_like(tensor) if own is None else own, tensor)
+
+
+def lost(axes: Mapping[int, torch.Tensor] | None, tensor: torch.Tensor) -> torch.Tensor | None:
+    """Where a tensor of the old units has some that are gone, broadcastable to it; None if there are none."""
+    mask: torch.Tensor | None = None
+    for axis, kept in (axes or {}).items():
+        if bool((kept < 0).any()):
+            shape = [1] * tensor.dim()
+            shape[axis] = -1
+            here = (kept < 0).reshape(shape).to(tensor.device)
+            mask = here if mask is None else mask | here
+    return mask

@@ -80,7 +80,7 @@ class _Pair:
             if child.op == "placeholder" or any(used.name in self._fed for used in child.all_input_nodes):
                 self._fed.add(child.name)
             if parent is not None and arrived is not None and child.name in self._fed:
-                self._square(parent, arrived, value)
+                self._square(parent, child, arrived, value)
             if child.op == "output":
                 return self._output, value
             self._second.release(child)
@@ -110,10 +110,7 @@ class _Pair:
         for origin in counterparts.carried_by(name) & self._held.keys():
             own = self._held.pop(origin)
             if not {origin, name} & counterparts.shared:
-                own, carried = (
-                    project(own, counterparts.places.get(origin)),
-                    project(value, counterparts.arriving.get(origin)),
-                )
+                own, carried = counterparts.both(origin, own, value)
                 _same_value(own, carried, name, self._worst, self._tolerance)
 
     def _arrivals(self, node: fx.Node) -> _Arrivals | None:
@@ -137,7 +134,7 @@ class _Pair:
                 own = first.get(used.name)
                 return own.clone() if fresh and isinstance(own, torch.Tensor) else own
             usable = usable and not {used.name, carrier} & counterparts.shared
-            value = project(arrived, counterparts.arriving.get(used.name))
+            value = project(arrived, counterparts.arriving.get(used.name), first[used.name])
             value = value.clone() if fresh else value
             same = same and torch.equal(value, first[used.name])
             if arrived.is_floating_point():
@@ -149,7 +146,7 @@ class _Pair:
         own = first[node.name] if same else None
         return _Arrivals(args, kwargs, cut, most, own) if usable else None
 
-    def _square(self, node: fx.Node, arrived: _Arrivals, value: Any) -> None:
+    def _square(self, node: fx.Node, child: fx.Node, arrived: _Arrivals, value: Any) -> None:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             return
         expected = arrived.own
@@ -157,28 +154,34 @@ class _Pair:
             expected = self._first.apply(node, arrived.args, arrived.kwargs)
         if not isinstance(expected, torch.Tensor):
             return
-        actual = project(value, self._counterparts.places.get(node.name))
+        actual = project(value, self._counterparts.places.get(node.name), expected)
         if expected.shape != actual.shape:
             self._worst.differ(f"{node.name} (shape)")
         elif torch.equal(expected, actual):  # the same bits need no bound
             self._worst.same(node.name)
         else:
-            self._see_difference(node, arrived, expected, actual, value)
+            self._see_difference(node, child, arrived, expected, actual, value)
 
     def _see_difference(
-        self, node: fx.Node, arrived: _Arrivals, expected: torch.Tensor, actual: torch.Tensor, value: torch.Tensor
+        self,
+        node: fx.Node,
+        child: fx.Node,
+        arrived: _Arrivals,
+        expected: torch.Tensor,
+        actual: torch.Tensor,
+        value: torch.Tensor,
     ) -> None:
         error, limit = errors(actual, expected, self._tolerance * largest(expected))
         if self._tolerance and not bool(
             (error <= limit).all()
         ):  # only then is it worth to find the true magnitude, which is larger
             bound = magnitude(self._first, node, expected, arrived.args, arrived.kwargs, arrived.cut)
-            reread = row_sums(self._second, node, arrived.largest)
+            reread = row_sums(self._second, child, arrived.largest)
             if reread is not None:  # the child's own sum may be the longer one: fresh weights on units that are zero
-                axis = channel_axis(value, self._second, node)
+                axis = channel_axis(value, self._second, child)
                 kept = self._counterparts.places.get(node.name, {}).get(axis)
-                reread = reread if kept is None else reread[kept]
-                bound = torch.maximum(bound, reread.reshape(bound.shape))
+                reread = reread if kept is None else reread[kept.clamp(min=0)]
+                bound = torch.maximum(bound, reread.reshape(-1, *[1] * (value.dim() - 1 - axis)))
             error, limit = errors(actual, expected, self._tolerance * bound)
         self._worst.see(error, limit, node.name)
 

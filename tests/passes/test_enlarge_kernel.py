@@ -12,7 +12,7 @@ from torch import nn
 
 import graphgrow as gg
 from graphgrow.graph import Graph
-from graphgrow.passes import enlarge_kernel
+from graphgrow.rewrite import kernels
 from tests.passes.claims import (
     assert_alive,
     assert_equal,
@@ -282,8 +282,8 @@ def test_low_precision(dtype: torch.dtype) -> None:
 def test_verify_sees_a_ring_that_is_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = gg.trace(around(nn.Conv2d(4, 6, 3, padding=1), 6), torch.randn(2, 2, 6, 5))
     assert gg.verify(graph, gg.apply(graph, "enlarge-kernel(site, to=5)")).preserved is True
-    ringed = enlarge_kernel._ringed
-    monkeypatch.setattr(enlarge_kernel, "_ringed", lambda tensor, rings: ringed(tensor, rings, 1e-3))
+    ringed = kernels._ringed
+    monkeypatch.setattr(kernels, "_ringed", lambda tensor, rings: ringed(tensor, rings, 1e-3))
     verdict = gg.verify(graph, gg.apply(graph, "enlarge-kernel(site, to=5)"))
     assert verdict.preserved is False
     assert verdict.first_difference == "site"

@@ -37,7 +37,7 @@ def _check(graph: Graph, mutation: Mutation, seed: int) -> Graph:
     assert gg.parse_mutation(text) == mutation
     child = gg.apply(graph, text, seed=seed)
     assert_preserved(graph, child, seed)
-    assert child.parameter_count != graph.parameter_count
+    assert (child.parameter_count, child.text()) != (graph.parameter_count, graph.text())
     assert [entry.mutation for entry in child.ledger][-1] == text
     assert_same_bits(replay(graph, child.ledger.entries[len(graph.ledger) :]).module, child.module)
     return child

@@ -82,3 +82,24 @@ def test_blanks_and_names_are_free(text: str) -> None:
 def test_errors_say_what_was_seen(text: str, message: str) -> None:
     with pytest.raises(MutationError, match=message):
         parse_mutation(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [
+        ("split(a, units=[0..3])", (0, 1, 2, 3)),
+        ("split(a, units=[7, 9..12, 20])", (7, 9, 10, 11, 12, 20)),
+        ("split(a, units=[0, 1, 2])", (0, 1, 2)),
+        ("split(a, units=[3, 2, 1, 0])", (3, 2, 1, 0)),
+    ],
+)
+def test_runs_of_units(text: str, units: tuple[int, ...]) -> None:
+    mutation = parse_mutation(text)
+    assert mutation.units == units  # type: ignore[attr-defined]
+    assert str(mutation) == text
+
+
+@pytest.mark.parametrize("run", ["4..1", "0..99999999999", "1..", "..4", "1...4", "-1..4"])
+def test_runs_that_are_none(run: str) -> None:
+    with pytest.raises(MutationError, match="units"):
+        parse_mutation(f"split(a, units=[{run}])")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from graphgrow.rewrite.network import Step
-from graphgrow.verification.places import Counterparts, project
+from graphgrow.verification.places import Counterparts, lost, project
 
 
 def at(*positions: int) -> dict[int, torch.Tensor]:
@@ -57,3 +57,17 @@ def test_a_step_that_moves_nothing_arrives_where_it_is() -> None:
     value = torch.arange(12.0).reshape(2, 6)
     assert project(value, both.arriving["s"]).tolist() == [[5.0, 1.0], [11.0, 7.0]]
     assert project(value, None) is value
+
+
+def test_units_that_are_gone_stay_gone_and_are_taken_from_the_old_tensor() -> None:
+    """Grown by one unit, then units 1 and 3 (the new one) dropped: 0, 2 of the first are 0, 1 of the last."""
+    steps = [Step(nodes={"s": at(0, 1, 2)}), Step(nodes={"s": at(0, -1, 1, -1)})]
+    places = Counterparts.of(steps).places["s"]
+    assert places[1].tolist() == [0, -1, 1]
+    now, own = torch.tensor([[5.0, 6.0]]), torch.tensor([[1.0, 2.0, 3.0]])
+    assert project(now, places).tolist() == [[5.0, 0.0, 6.0]]
+    assert project(now, places, own).tolist() == [[5.0, 2.0, 6.0]]
+    gone = lost(places, own)
+    assert gone is not None
+    assert gone.tolist() == [[False, True, False]]
+    assert lost({0: torch.tensor([1, 0])}, own) is None

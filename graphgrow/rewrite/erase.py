@@ -1,0 +1,107 @@
+"""Taking nodes out of a graph: readers go on with another value, and what nothing reads any more is erased."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import fx, nn
+
+from graphgrow.errors import Declined
+from graphgrow.ir.editor import Editor
+from graphgrow.layers import require_same
+from graphgrow.rewrite.memory import memory_roots, overwritten, written
+from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.shapes import check_shapes
+
+_CHECKS = (torch._assert, require_same)  # they compute nothing that anyone reads
+
+
+def bypass(network: Network, editor: Editor, node: fx.Node, kept: fx.Node) -> Step:
+    """Let every reader of a node read a value in front of it that is the same, and erase what is left without readers.
+
+    Args:
+        network: the parent.
+        editor: over a copy of the parent's module.
+        node: of the parent.
+        kept: of the parent, of the node's shape and dtype.
+
+    Raises:
+        Declined: if an operator behind writes into the node's memory, or an erased one into that of others.
+        StructureError: if a shape changes.
+    """
+    refuse_shared_memory(network, node, kept)
+    mine, stays = editor.node(node.name), editor.node(kept.name)
+    mine.replace_all_uses_with(stays)
+    erase(editor, [mine])
+    check_shapes(network, editor)
+    return Step(moved={node.name: kept.name})
+
+
+def refuse_shared_memory(network: Network, node: fx.Node, kept: fx.Node) -> None:
+    """Decline where a value of its own is overwritten behind a node, and another would be in its place.
+
+    Raises:
+        Declined: if so, and something else reads what would be overwritten.
+    """
+    before, now = node.meta["value"], kept.meta["value"]
+    if not isinstance(now, torch.Tensor) or (before.shape, before.dtype) != (now.shape, now.dtype):
+        raise Declined(f"`{kept.name}` is of another shape or dtype than `{node.name}`")
+    others = [user for user in kept.users if user is not node]
+    if (others or not kept.op.startswith("call")) and overwritten(node, network.module):
+        raise Declined(f"an operator behind `{node.name}` writes into its memory, and `{kept.name}` has other readers")
+
+
+def erase(editor: Editor, nodes: Iterable[fx.Node]) -> None:
+    """Erase nodes of the copy that nothing reads, and all in front of them that nothing else reads.
+
+    What the nodes themselves write in place is what was there before: they are identities.
+
+    Raises:
+        Declined: if an erased node writes into memory, or updates statistics, that others go on with.
+    """
+    module = editor.module
+    identities = set(nodes)
+    dead = _dead(identities)
+    roots = memory_roots(module.graph.nodes, module)
+    for node in dead - identities:
+        for target in written(node, module):
+            if roots.get(target, frozenset({target})) - dead:
+                raise Declined(f"`{node.name}` would go, and it writes into a value that others read")
+    living = {str(node.target) for node in module.graph.nodes if node.op == "call_module" and node not in dead}
+    for node in dead:
+        if node.op == "call_module" and str(node.target) in living:
+            part = module.get_submodule(str(node.target))
+            if any(isinstance(inner, nn.modules.batchnorm._NormBase) for inner in part.modules()):
+                raise Declined(f"`{node.target}` is called elsewhere too, and would gather other statistics")
+    fetched = {str(node.target) for node in dead if node.op == "get_attr"}
+    for node in [node for node in reversed(module.graph.nodes) if node in dead]:
+        module.graph.erase_node(node)
+    for name in fetched - {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}:
+        owner, _, field = name.rpartition(".")
+        if owner not in living:
+            delattr(module.get_submodule(owner), field)
+    module.delete_all_unused_submodules()
+
+
+def _dead(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """The nodes, and those in front of them whose every reader is among these; checks go with what they read."""
+    dead: set[fx.Node] = set()
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        if node not in dead and node.op not in ("placeholder", "output"):
+            dead.add(node)
+            pending.extend(node.all_input_nodes)
+            pending.extend(user for user in node.users if _ends_in_checks(user))
+    while True:
+        living = {node for node in dead if any(user not in dead for user in node.users)}
+        living |= {node for node in dead if node.target in _CHECKS and any(u not in dead for u in node.all_input_nodes)}
+        if not living:
+            return dead
+        dead -= living
+
+
+def _ends_in_checks(node: fx.Node) -> bool:
+    """Whether nothing but checks comes of a node."""
+    return node.target in _CHECKS or (bool(node.users) and all(map(_ends_in_checks, node.users)))

@@ -1,0 +1,171 @@
+"""What the numbers of a network show of units that might be taken away: zeros, means, copies, or nothing at all."""
+
+from __future__ import annotations
+
+import torch
+
+from graphgrow.ir.flow import Fill
+from graphgrow.ir.positions import Removal, Units, axis_map, shrinkage
+from graphgrow.ir.terms import Space
+from graphgrow.ir.value import Value
+from graphgrow.ops.analysis import Analysis
+from graphgrow.rewrite.network import Network
+
+
+class Numbers:
+    """The parameters of a network at the units of a removal; on the meta device they show whatever is asked for.
+
+    Args:
+        network: the network.
+        removal: what is to go.
+    """
+
+    def __init__(self, network: Network, removal: Removal) -> None:
+        self._network, self._removal = network, removal
+
+    def shows(self, value: Value, axis: int, occurrence: int, fill: Fill) -> bool:
+        """Whether the entries that go are zero, the mean of those that stay, or merely finite.
+
+        Zeros count where the other axes of the parameter stay: what only units that go read is of no matter.
+        """
+        tensor = tensor_of(self._network, value)
+        if tensor.is_meta:
+            return True
+        shrunk = shrinkage(value.axes[axis], self._removal)
+        gone = torch.nonzero((shrunk.heirs < 0) & (shrunk.occurrence == occurrence)).flatten()
+        entries = tensor.index_select(axis, gone.to(tensor.device))
+        if fill is Fill.MEAN:
+            kept = tensor.index_select(axis, shrunk.first.to(tensor.device))
+            mean = kept.mean(axis, keepdim=True, dtype=torch.float64).to(tensor.dtype)
+            return bool((entries == mean).all())
+        if fill is Fill.FREE:
+            return bool(entries.isfinite().all())
+        for other in value.axes_with(self._removal.space):
+            if other != axis:
+                entries = entries.index_select(
+                    other, shrinkage(value.axes[other], self._removal).first.to(entries.device)
+                )
+        return fill is Fill.ZERO and not bool(entries.any())
+
+    def equal(self, value: Value, axis: int, occurrence: int) -> bool:
+        """Whether units that are merged hold the same bits along one occurrence."""
+        tensor = tensor_of(self._network, value)
+        if tensor.is_meta:
+            return True
+        shrunk = shrinkage(value.axes[axis], self._removal)
+        here = torch.nonzero((shrunk.heirs >= 0) & (shrunk.occurrence == occurrence)).flatten()
+        first = shrunk.first[shrunk.heirs[here]]
+        mine, theirs = (tensor.index_select(axis, where.to(tensor.device)) for where in (here, first))
+        return torch.equal(mine, theirs)
+
+
+def tensor_of(network: Network, value: Value) -> torch.Tensor:
+    """A parameter or buffer of a network, detached."""
+    owner, _, field = value.name.rpartition(".")
+    tensor = getattr(network.module.get_submodule(owner), field)
+    assert isinstance(tensor, torch.Tensor)
+    return tensor.detach()
+
+
+def rows_of(network: Network, value: Value, axis: int, space: Space) -> torch.Tensor | None:
+    """The entries of a parameter as one row for each unit, shape (units, rest); None on the meta device."""
+    tensor = tensor_of(network, value)
+    if tensor.is_meta:
+        return None
+    unit = _units_along(value, axis, space)
+    at = torch.nonzero(unit >= 0).flatten()
+    order = at[torch.argsort(unit[at], stable=True)].to(tensor.device)
+    return tensor.index_select(axis, order).movedim(axis, 0).reshape(space.size, -1)
+
+
+def unread_units(network: Network, space: Space) -> list[int]:
+    """The units that nothing reads with weights other than zero, unless it belongs to such a unit itself."""
+    analysis = network.analysis
+    live = torch.zeros(space.size, dtype=torch.bool)
+    within: list[torch.Tensor] = []
+    for value, axis in _reading(analysis, space):
+        tensor = tensor_of(network, value)
+        if tensor.is_meta:
+            return []
+        others = [other for other in value.axes_with(space) if other != axis]
+        nonzero = (tensor != 0).movedim(axis, 0).flatten(1) if not others else _square(tensor != 0, axis, others[0])
+        unit = _units_along(value, axis, space)
+        if not others:
+            live[unit[(unit >= 0) & nonzero.any(1).cpu()]] = True
+            continue
+        rows = _units_along(value, others[0], space)
+        matrix = torch.zeros(space.size, space.size, dtype=torch.float32)  # which unit reads which
+        where = torch.nonzero(nonzero.cpu() & (unit >= 0)[:, None] & (rows >= 0)[None, :])
+        matrix[rows[where[:, 1]], unit[where[:, 0]]] = 1.0
+        live[unit[(unit >= 0) & nonzero.cpu()[:, rows < 0].any(1)]] = True
+        within.append(matrix)
+    while within:
+        reached = torch.stack([(matrix[live] > 0).any(0) for matrix in within]).any(0) | live
+        if bool((reached == live).all()):
+            break
+        live = reached
+    return torch.nonzero(~live).flatten().tolist()
+
+
+def silent_units(network: Network, space: Space) -> list[int]:
+    """The units that some map writes with zeros, along one occurrence of the space at least."""
+    silent = torch.zeros(space.size, dtype=torch.bool)
+    for value, axis in writing(network.analysis, space):
+        tensor = tensor_of(network, value)
+        if tensor.is_meta or value.buffer or tensor.dim() < 2:
+            continue
+        nonzero = (tensor != 0).movedim(axis, 0).flatten(1).any(1).cpu()
+        present = axis_map(value.axes[axis], Units(space, torch.arange(space.size)))
+        for occurrence in range(int(present.occurrence.max()) + 1):
+            heard = torch.zeros(space.size, dtype=torch.bool)
+            heard[present.unit[(present.occurrence == occurrence) & nonzero]] = True
+            silent |= ~heard
+    return torch.nonzero(silent).flatten().tolist()
+
+
+def middling_units(network: Network, space: Space) -> list[int]:
+    """The units that every map writes with something near the mean of all, or with zeros."""
+    middling = torch.ones(space.size, dtype=torch.bool)
+    for value, axis in writing(network.analysis, space):
+        rows = rows_of(network, value, axis, space)
+        if rows is None or value.buffer or len(value.axes) < 2:
+            continue
+        rows = rows.double()
+        near = (rows - rows.mean(0)).norm(dim=1) <= 1e-5 * rows.norm(dim=1).max()
+        middling &= (near | ~rows.any(1)).cpu()
+    return torch.nonzero(middling).flatten().tolist()
+
+
+def names_over(network: Network, space: Space) -> frozenset[str]:
+    """The qualified names of the parameters and buffers over a space."""
+    values = {v for facts in network.analysis.touching(space) for v in facts.values() if v.parameter}
+    return frozenset(name for value in values if value.axes_with(space) for name in value.aliases)
+
+
+def writing(analysis: Analysis, space: Space) -> list[tuple[Value, int]]:
+    """The axes of parameters along which a space is written."""
+    reading = set(_reading(analysis, space))
+    values = dict.fromkeys(v for facts in analysis.touching(space) for v in facts.values() if v.parameter)
+    return [(v, axis) for v in values for axis in v.axes_with(space) if (v, axis) not in reading]
+
+
+def _reading(analysis: Analysis, space: Space) -> list[tuple[Value, int]]:
+    found = {
+        (value, axis): None
+        for facts in analysis.touching(space)
+        for c in facts.contractions
+        for value, axis in ((c.left, c.left_axis), (c.right, c.right_axis))
+        if value.parameter and axis in value.axes_with(space)
+    }
+    return list(found)
+
+
+def _units_along(value: Value, axis: int, space: Space) -> torch.Tensor:
+    """For each position of an axis the unit of the space that lies there, -1 for none."""
+    return axis_map(value.axes[axis], Units(space, torch.arange(space.size))).unit
+
+
+def _square(nonzero: torch.Tensor, axis: int, other: int) -> torch.Tensor:
+    """Whether anything is not zero for each pair of positions along two axes."""
+    rest = [i for i in range(nonzero.dim()) if i not in (axis, other)]
+    return nonzero.permute(axis, other, *rest).flatten(2).any(2) if rest else nonzero.permute(axis, other)

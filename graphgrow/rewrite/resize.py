@@ -1,0 +1,156 @@
+"""Putting right every size that a graph restates when an axis gets another size, and checking every shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphgrow.errors import Declined, StructureError
+from graphgrow.ir.editor import Editor
+from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, flatten_values
+from graphgrow.ir.meta import values_of
+from graphgrow.ir.positions import grown_size
+from graphgrow.ir.terms import Axes, Space, leaves
+from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.shapes import Shapes
+
+CHUNK = "graphgrow_chunk"  # the key under which a node keeps the chunk that it was while its parts were equal
+
+
+def resize(network: Network, editor: Editor, space: Space, size: int) -> None:
+    """Give a space of a network another size, in an editor's copy whose tensors have it already.
+
+    Args:
+        network: the parent, whose axes are known.
+        editor: over a copy of the parent's module.
+        space: that changes.
+        size: its new one.
+
+    Raises:
+        Declined: if a size that the graph computes cannot follow.
+        StructureError: if a shape differs from what its axes predict.
+    """
+    sizes = {space: size}
+    for facts in network.analysis.restating(space):
+        _restate_attributes(editor, facts, sizes)
+    _drop_assertions(network, editor, space)
+    _follow(network, editor, space, sizes)
+
+
+def _restate_attributes(editor: Editor, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+    restated = [size for size in facts.sizes if size.slot.on_module and _changes(size.terms, sizes)]
+    pinned = [pin for pin in facts.pins if _changes(pin.terms, sizes)]
+    if not restated and not pinned:
+        return
+    node = editor.node(facts.node.name)
+    for size in restated:
+        editor.set(node, size.slot, _predicted(size, sizes))
+    for pin in pinned:
+        if any(leaf.frozen for term in pin.terms for leaf in leaves(term)):
+            raise Declined(f"a number at `{node.name}` is computed from this size and from one of the inputs'")
+        editor.set(node, pin.slot, pin.value)
+
+
+def _changes(terms: Axes, sizes: Mapping[Space, int]) -> bool:
+    return any(leaf in sizes for term in terms for leaf in leaves(term))
+
+
+def _predicted(size: SizeSlot, sizes: Mapping[Space, int]) -> Any:
+    numbers = tuple(grown_size(term, sizes) for term in size.terms)
+    return numbers if size.as_tuple else numbers[0]
+
+
+def _drop_assertions(network: Network, editor: Editor, space: Space) -> None:
+    """Assertions on a size that changes: they were true at capture, and the shapes are checked anew below."""
+    for facts in network.analysis.facts.values():
+        if facts.node.target is not torch._assert:
+            continue
+        condition = facts.node.args[0]
+        known = network.analysis.facts[condition].output if isinstance(condition, fx.Node) else None
+        if isinstance(known, (Derived, Extent)) and _changes(known.terms, {space: 0}):
+            editor.module.graph.erase_node(editor.node(facts.node.name))
+
+
+def _follow(network: Network, editor: Editor, space: Space, sizes: Mapping[Space, int]) -> None:
+    """Walk the graph once: put literals right, run each node that the change reaches, compare with its axes."""
+    analysis = network.analysis
+    over = {facts.node.name for facts in (*analysis.touching(space), *analysis.restating(space))}
+    facts_by_name = {facts.node.name: facts for facts in analysis.facts.values()}
+    shapes = Shapes(network, editor)
+    for node in list(editor.module.graph.nodes):
+        if node.name not in over and not shapes.reached(node):
+            continue
+        facts = facts_by_name.get(node.name)
+        if facts is not None and node.op.startswith("call"):
+            _restate_literals(editor, node, facts, sizes)
+            _resplit(node, facts, sizes)
+        shapes.update(node)
+        if facts is not None and node.op != "output":
+            _compare(node, facts, sizes)
+
+
+def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+    for size in facts.sizes:
+        if size.slot.on_module:
+            continue
+        wanted, present = _predicted(size, sizes), editor.get(node, size.slot)
+        if isinstance(present, fx.Node):  # it may have been read off another axis of equal size, which has grown
+            _restate_computed(editor, node, size, present, wanted)
+        elif size.as_tuple and any(isinstance(item, fx.Node) for item in present):
+            if tuple(values_of(present)) != wanted:
+                editor.set(node, size.slot, wanted)
+        elif not _changes(size.terms, sizes):
+            continue
+        elif size.as_tuple or present != -1:
+            editor.set(node, size.slot, wanted)
+
+
+def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx.Node, wanted: Any) -> None:
+    """A size that the graph computes: it stays where it follows by itself, else it becomes a literal."""
+    value = present.meta["value"]
+    if isinstance(value, int):
+        if value != wanted:
+            editor.set(node, size.slot, wanted)
+        return
+    index = size.slot.path[-1]
+    if value[index] != wanted:
+        raise Declined(f"the sizes of `{node.name}` are computed as a whole by `{present.name}` and cannot follow")
+
+
+def _resplit(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+    """Chunk and split restate sizes in forms of their own: give the parts one by one, unless they are equal again."""
+    if not facts.split_parts or not _changes(facts.split_parts, sizes):
+        return
+    parts = [grown_size(part, sizes) for part in facts.split_parts]
+    equal = len(set(parts)) == 1
+    if node.target in ("chunk", torch.chunk):
+        if equal:
+            return
+        node.meta[CHUNK] = (node.op, node.target, node.args[1:], node.kwargs)
+    source = node.args[0] if node.args else node.kwargs.get("input", node.kwargs.get("tensor"))
+    if equal and CHUNK in node.meta and isinstance(source, fx.Node):
+        node.op, node.target, others, node.kwargs = node.meta.pop(CHUNK)
+        node.args = (source, *others)
+        return
+    node.op, node.target = "call_function", torch.split
+    node.args, node.kwargs = (source, parts, facts.split_axis), {}
+
+
+def _compare(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+    predicted = [tuple(grown_size(term, sizes) for term in value.axes) for value in flatten_values(facts.output)]
+    found = [tuple(t.shape) for t in _tensors(node.meta["value"])]
+    if predicted and predicted != found:
+        raise StructureError(f"`{node.name}` has shapes {found} where its axes predict {predicted}")
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [t for item in value for t in _tensors(item)]
+    if isinstance(value, dict):
+        return [t for item in value.values() for t in _tensors(item)]
+    return []

@@ -1,0 +1,153 @@
+"""drop-units: what widen appended goes again; what anything depends on stays."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.graph import Graph
+from graphgrow.models import MODELS
+from graphgrow.rewrite.bare import without_data
+from tests.passes.claims import assert_exact, assert_reloads, grown, stirred
+from tests.preserved import assert_preserved
+from tests.rewrite.small_models import EXPECTED, Expected, Forward
+
+UNREAD = ("chunk", "norm-of-a-part")  # with a half that nothing reads at all
+NORMED = ("layer-norm", "rms-norm", "tied-stream", "residual-norms", "norm-of-a-part")
+
+
+def traced(expected: Expected, dtype: torch.dtype = torch.float64) -> Graph:
+    torch.manual_seed(0)
+    x = torch.randn(*expected.shape, dtype=dtype)
+    return gg.trace(stirred(expected.build()).to(dtype), x)
+
+
+@pytest.mark.parametrize("expected", [e for e in EXPECTED if e.widen], ids=str)
+def test_what_widen_appended_goes_again(expected: Expected) -> None:
+    """Every group that widen is expected to offer: the same shapes and the same numbers as before."""
+    graph = traced(expected)
+    for name in expected.widen.split():
+        child = gg.apply(graph, f"widen({name}, extra=3)", seed=2)
+        size = graph.group(name).size
+        text = f"drop-units({name}, units=[{size}, {size + 1}, {size + 2}])"
+        unread = str(expected) in UNREAD and name == "first:1"
+        assert (text in [str(mutation) for mutation in child.mutations("drop-units")]) is not unread
+        back = grown(child, text)
+        assert_preserved(child, back)
+        assert gg.verify(child, back).preserved is True
+        assert gg.verify(graph, back).preserved is True
+        mine, theirs = dict(graph.module.named_parameters()), dict(back.module.named_parameters())
+        assert list(mine) == list(theirs)
+        for key, tensor in mine.items():
+            near = any(label in str(expected) for label in NORMED)  # the scale of a norm goes there and back
+            assert torch.allclose(theirs[key], tensor, rtol=1e-12 if near else 0, atol=0), key
+
+
+def test_some_of_the_units_and_those_in_the_middle() -> None:
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).double(), torch.randn(2, 3).double())
+    with torch.no_grad():
+        graph.module.get_parameter("2.weight")[:, [1, 4]] = 0.0
+    assert [str(m) for m in graph.mutations("drop-units")] == ["drop-units(0, units=[1, 4])"]
+    child = grown(graph, "drop-units(0, units=[4])")
+    assert_exact(graph, child, tolerance=1e-15)
+    assert torch.equal(child.module.get_parameter("0.weight"), graph.module.get_parameter("0.weight")[[0, 1, 2, 3, 5]])
+    assert child.module.get_submodule("0").out_features == 5
+
+
+def test_units_that_are_zero_are_dropped_whoever_reads_them() -> None:
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)).double(), torch.randn(2, 3).double())
+    with torch.no_grad():
+        graph.module.get_parameter("0.weight")[2] = 0.0
+        graph.module.get_parameter("0.bias")[2] = 0.0
+    assert [str(m) for m in graph.mutations("drop-units")] == ["drop-units(0, units=[2])"]
+    assert_exact(graph, grown(graph, "drop-units(0, units=[2])"), tolerance=1e-15)
+    with torch.no_grad():
+        graph.module.get_parameter("0.bias")[2] = 0.5
+    with pytest.raises(gg.Declined, match="neither of them zero"):
+        gg.apply(graph, "drop-units(0, units=[2])")
+
+
+def test_units_of_a_stream_that_nothing_else_reads() -> None:
+    """x + b(relu(a(x))): nothing reads units 2 and 3; one weight, however small, makes one of them stay."""
+    model = Forward(lambda m, x: m.last(m.first(x) + m.b(m.a(m.first(x)).relu())), first=nn.Linear(3, 4),
+                    a=nn.Linear(4, 5), b=nn.Linear(5, 4), last=nn.Linear(4, 2)).double()  # fmt: skip
+    with torch.no_grad():
+        model.get_submodule("last").weight[:, 2:] = 0.0
+        model.get_submodule("a").weight[:, 2:] = 0.0
+    graph = gg.trace(model, torch.randn(2, 3).double())
+    assert [str(m) for m in graph.mutations("drop-units")] == ["drop-units(first, units=[2, 3])"]
+    assert_exact(graph, grown(graph, "drop-units(first, units=[2, 3])"), tolerance=1e-15)
+    with torch.no_grad():
+        model.get_submodule("a").weight[0, 3] = 1e-30
+    assert [str(m) for m in graph.mutations("drop-units")] == ["drop-units(first, units=[2])"]
+    with pytest.raises(gg.Declined):
+        gg.apply(graph, "drop-units(first, units=[3])")
+
+
+def test_a_mean_that_has_moved_stays() -> None:
+    graph = traced(next(e for e in EXPECTED if e.label == "residual-norms"))
+    child = gg.apply(graph, "widen(first, extra=1)")
+    with torch.no_grad():
+        child.module.get_parameter("pos")[0, -1] += 1e-12
+    assert not any(str(m).startswith("drop-units(first") for m in child.mutations("drop-units"))
+    with pytest.raises(gg.Declined, match="at mean"):
+        gg.apply(child, "drop-units(first, units=[4])")
+
+
+def test_means_that_are_rounded_to_float32() -> None:
+    """The unit holds the mean as nearly as float32 can: verified on the mean itself."""
+    graph = gg.trace(MODELS["vit"].factory(depth=1).eval(), MODELS["vit"].example())
+    child = gg.apply(graph, "widen(patch_embed, extra=5)")
+    back = gg.apply(child, "drop-units(patch_embed, units=[32..36])")
+    assert back.steps[-1].rounded
+    verdict = gg.verify(child, back)
+    assert verdict.preserved is True, str(verdict)
+    assert back.text() == graph.text()
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("drop-units(0, units=[9])", gg.MutationError, "units 0 to 5"),
+        ("drop-units(0, units=[0..5])", gg.MutationError, "not all"),
+        ("drop-units(0, units=[1, 1])", gg.MutationError, "each once"),
+        ("drop-units(0, units=[])", gg.MutationError, "not all"),
+        ("drop-units(2, units=[0])", gg.Declined, "frozen: a model output"),
+        ("drop-units(0, units=[0])", gg.Declined, "neither of them zero"),
+    ],
+)
+def test_refusals(text: str, error: type[Exception], said: str) -> None:
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)), torch.randn(2, 3))
+    with pytest.raises(error, match=said):
+        gg.apply(graph, text)
+
+
+def test_optimizer_state_comes_back() -> None:
+    """The state of a widened network, without the new units' entries."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    graph = gg.trace(model, torch.randn(2, 3).double())
+    optimizer = torch.optim.AdamW(graph.module.parameters(), lr=1e-3)
+    graph.module(torch.randn(5, 3).double()).square().sum().backward()
+    optimizer.step()
+    before = {n: copy.deepcopy(optimizer.state[p]) for n, p in graph.module.named_parameters()}
+    back = gg.apply(graph, ["widen(0, extra=3)", "drop-units(0, units=[4, 5, 6])"], optimizer=optimizer)
+    assert [id(p) for g in optimizer.param_groups for p in g["params"]] == [id(p) for p in back.module.parameters()]
+    for name, parameter in back.module.named_parameters():
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(optimizer.state[parameter][key], before[name][key])
+
+
+def test_without_data_the_structure_is_rebuilt() -> None:
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3))
+    bare = gg.apply(without_data(graph), ["widen(0, extra=2)", "drop-units(0, units=[1, 4])"])
+    assert [tuple(p.shape) for p in bare.module.parameters()] == [(4, 3), (4,), (2, 4), (2,)]
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    graph = gg.apply(gg.trace("graphgrow:resnet"), ["widen(stem, extra=4)", "drop-units(stem, units=[16..19])"])
+    assert_reloads(graph, tmp_path)
