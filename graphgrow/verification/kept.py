@@ -13,7 +13,7 @@ from graphgrow.verification.verdict import Check
 
 def check_kept(case: Case, found: Findings) -> None:
     """Parameters and buffers that both sides have by name: the same kind of tensor, and tied to the same others."""
-    before, after = case.parent.module, case.after.module
+    before, after = case.before.module, case.after.module
     faults = [*_faults(before, after)]
     count = len(_tensors(before).keys() & _tensors(after).keys())
     where = faults[0] if faults else "none"
