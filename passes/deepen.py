@@ -205,7 +205,7 @@ def _refuse_sequence_first(network: Network, site: fx.Node) -> None:
 def _copyable(network: Network, path: str) -> bool:
     """Whether a module's result can be fed to it once more, and the module has weights of its own."""
     try:
-        region = Region.of(network.module.graph, path)
+        region = Region.of(network.module.graph, path, network.sites.standing(path))
     except GraphGrowError:
         return False
     return any(_weighs(network, region, stream) for stream in region.streams())

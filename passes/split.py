@@ -38,6 +38,7 @@ class Split(Mutation):
     copies: int = 2
     name: ClassVar[str] = "split"
     summary: ClassVar[str] = "duplicate units and share out what reads them"
+    resizes: ClassVar[bool] = True
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[Split | Refusal]:

@@ -36,6 +36,7 @@ class Widen(Mutation):
     extra: int
     name: ClassVar[str] = "widen"
     summary: ClassVar[str] = "append free units to a channel group"
+    resizes: ClassVar[bool] = True
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[Widen | Refusal]:
@@ -60,5 +61,4 @@ class Widen(Mutation):
 
 
 def _appended(network: Network, name: str, extra: int) -> Units:
-    group = network.group(name)
-    return Units(group.space, torch.cat([torch.arange(group.size), torch.zeros(extra, dtype=torch.int64)]))
+    return Units.appended(network.group(name).space, extra)

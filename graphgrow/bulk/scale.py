@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -12,11 +12,13 @@ from torch.optim import Optimizer
 from graphgrow.bulk.stages import Modules
 from graphgrow.errors import Declined, MutationError, Unsupported
 from graphgrow.graph import Graph
+from graphgrow.ir.positions import Units
 from graphgrow.ir.terms import Product, Space, Term, children, leaves, normal
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.bare import without_data
 from graphgrow.rewrite.contract import Mutation, Refusal
 from graphgrow.rewrite.groups import Group
+from graphgrow.rewrite.plan import Kind, plan_growth
 from graphgrow.rewrite.text import parse_mutation
 
 MULTIPLE = 8
@@ -158,6 +160,7 @@ class _Trial:
     def widen(self, factor: float, multiple: int | None) -> None:
         axes = _Axes(self._graph)
         grown: dict[Space, str] = {}
+        chosen: list[tuple[Growth, list[str]]] = []
         # heads before head widths, of which they are the better choice
         for group in sorted(self._graph.groups, key=lambda group: group.space.label != "heads"):
             wanted = _rounded(group.size * factor, axes.multiple(group, multiple))
@@ -168,9 +171,11 @@ class _Trial:
                 self._refuse(group.name, f"a factor of an axis of which `{other}` grows")
             elif wanted <= group.size:
                 self._refuse(group.name, f"{group.size} units times {factor:g} round to {group.size}")
-            elif self._try(group.name, [f"widen({group.name}, extra={wanted - group.size})"]):
+            elif self._plan(group, wanted - group.size):
                 grown[group.space] = group.name
-                self._growths.append(Growth(group.name, group.size, wanted, "units"))
+                growth = Growth(group.name, group.size, wanted, "units")
+                chosen.append((growth, [f"widen({group.name}, extra={wanted - group.size})"]))
+        self._carry_out(chosen)
 
     def deepen(self, factor: float) -> None:
         stages = Modules(self._graph).stages()
@@ -188,19 +193,33 @@ class _Trial:
             except Declined as declined:
                 self._refuse(stage.name, str(declined))
                 continue
-            if self._try(stage.name, [f"deepen({site}, kind=copy)" for site in sites]):
-                self._growths.append(Growth(stage.name, len(stage), wanted, "blocks"))
+            growth = Growth(stage.name, len(stage), wanted, "blocks")
+            self._carry_out([(growth, [f"deepen({site}, kind=copy)" for site in sites])])
 
-    def _try(self, name: str, texts: Iterable[str]) -> bool:
-        mutations = [parse_mutation(text) for text in texts]
+    def _plan(self, group: Group, extra: int) -> bool:
+        """Whether there is an exact growth of a group; what others grow by makes no difference to that."""
+        try:
+            plan_growth(self._graph.analysis, Units.appended(group.space, extra), Kind.APPEND)
+        except Declined as declined:
+            self._refuse(group.name, str(declined))
+            return False
+        return True
+
+    def _carry_out(self, chosen: Sequence[tuple[Growth, list[str]]]) -> None:
+        """Apply the mutations of all growths together; where one is declined after all, each by itself."""
+        mutations = [parse_mutation(text) for _, texts in chosen for text in texts]
         try:
             self._graph = apply(self._graph, mutations)
         except Declined as declined:
+            if len(chosen) > 1:
+                for one in chosen:
+                    self._carry_out([one])
+                return
             # apply puts the mutation's text in front, which the refusal's site says already
-            self._refuse(name, str(declined).removeprefix(f"{mutations[0]}: "))
-            return False
+            self._refuse(chosen[0][0].name, str(declined).removeprefix(f"{mutations[0]}: "))
+            return
         self._mutations += mutations
-        return True
+        self._growths += [growth for growth, _ in chosen]
 
     def _refuse(self, name: str, reason: str) -> None:
         self._refusals.append(Refusal(name, reason))

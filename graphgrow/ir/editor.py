@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import fx, nn
 from graphgrow.ir.facts import Slot
 from graphgrow.ir.hooks import own_hooks
 from graphgrow.ir.late import LateCode
+from graphgrow.ir.terms import Space
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:
@@ -60,18 +61,26 @@ def rebuild(graph: fx.Graph, source: nn.Module, constants: dict[str, Any], name:
 class Editor:
     """Edits a copy of a graph module; the original and its tensors stay as they are.
 
+    Args:
+        parent: the original.
+        share: whether the copy shares the parent's parameters; buffers are always its own.
+        module: the copy, where there is one already: an earlier editor's, which nobody else has seen.
+
     Attributes:
         module: the copy under edit.
+        resized: the new sizes of spaces, where nothing but sizes was edited.
     """
 
-    def __init__(self, parent: fx.GraphModule, share: bool = True) -> None:
-        self.module = rebuild(copy.deepcopy(parent.graph), parent, {}, type(parent).__name__)
+    def __init__(self, parent: fx.GraphModule, share: bool = True, module: LateCode | None = None) -> None:
+        self.module = module or rebuild(copy.deepcopy(parent.graph), parent, {}, type(parent).__name__)
+        self.resized: Mapping[Space, int] = {}
         self._nodes: dict[str, fx.Node] = {node.name: node for node in self.module.graph.nodes}
         self._calls = {node: (node.target, node.args, node.kwargs) for node in self._nodes.values()}
         self._edited: set[str] = set()  # paths of the modules that were edited, and of all that hold them
-        for (_, mine), (_, theirs) in zip(self.module.named_modules(), _matching(parent, self.module), strict=True):
-            mine.training = theirs.training
-        self._own_tensors(buffers_only=share)
+        if module is None:
+            for (_, mine), (_, theirs) in zip(self.module.named_modules(), _matching(parent, self.module), strict=True):
+                mine.training = theirs.training
+            self._own_tensors(buffers_only=share)
 
     def node(self, name: str) -> fx.Node:
         """The node of that name in the copy."""
@@ -126,9 +135,10 @@ class Editor:
         target, args, kwargs = before  # an edit puts others in their place
         return node.target is not target or node.args is not args or node.kwargs is not kwargs
 
-    def finish(self) -> fx.GraphModule:
+    def finish(self) -> LateCode:
         """Check the graph's own consistency; its code is written anew when it is run."""
-        self.module.graph.lint()
+        if not self.resized:  # else every node stands where it stood
+            self.module.graph.lint()
         self.module.postpone()
         return self.module
 

@@ -21,6 +21,11 @@ class Units:
     space: Space
     source: torch.Tensor
 
+    @classmethod
+    def appended(cls, space: Space, extra: int) -> Units:
+        """`extra` new units behind the old ones."""
+        return cls(space, torch.cat([torch.arange(space.size), torch.zeros(extra, dtype=torch.int64)]))
+
     @property
     def old_size(self) -> int:
         """Units before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 from collections.abc import Iterator
@@ -275,10 +276,13 @@ def _looks_up(node: fx.Node, args: Any) -> bool:
     return node.target is operator.getitem and isinstance(args[0], (tuple, list, dict))
 
 
+_signature = functools.cache(inspect.signature)
+
+
 def _misfit(rule: Rule, args: Any, kwargs: Any) -> str | None:
     """Whether the rule cannot take these arguments."""
     try:
-        inspect.signature(rule).bind(None, *args, **kwargs)
+        _signature(rule).bind(None, *args, **kwargs)
     except TypeError as error:
         return f"called in a form that its rule does not know ({error})"
     return None

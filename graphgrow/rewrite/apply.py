@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from graphgrow.errors import GraphGrowError, MutationError, Unsupported
 from graphgrow.ir.editor import Editor
+from graphgrow.ir.late import LateCode
 from graphgrow.rewrite.contract import Mutation, TensorChange
 from graphgrow.rewrite.hooked import refuse_changed_hooks
 from graphgrow.rewrite.ledger import Entry
@@ -49,7 +50,9 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
     migration = None if optimizer is None else Migration(optimizer)
     current = network
     for number, mutation in enumerate(chosen):
-        current = _apply_one(current, mutation, seed, migration, share or number > 0, admit=True)
+        current = _apply_one(current, mutation, seed, migration, share or number > 0, True, own=number > 0)
+    if chosen:
+        note_values(current)
     if migration is not None:
         migration.commit({id(parameter): name for name, parameter in current.module.named_parameters()})
     return current
@@ -62,7 +65,10 @@ def replay(network: N, entries: Iterable[Entry], share: bool = True, admit: bool
     mutation that is not exact for the present numbers is declined.
     """
     for number, entry in enumerate(entries):
-        network = _apply_one(network, parse_mutation(entry.mutation), entry.seed, None, share or number > 0, admit)
+        mutation = parse_mutation(entry.mutation)
+        network = _apply_one(network, mutation, entry.seed, None, share or number > 0, admit, own=number > 0)
+    if network.steps:
+        note_values(network)
     return network
 
 
@@ -71,13 +77,17 @@ def _as_list(mutations: Mutations) -> list[Mutation]:
     return [parse_mutation(item) if isinstance(item, str) else item for item in items]
 
 
-def _apply_one(network: N, mutation: Mutation, seed: int, migration: Migration | None, share: bool, admit: bool) -> N:
+def _apply_one(
+    network: N, mutation: Mutation, seed: int, migration: Migration | None, share: bool, admit: bool, own: bool
+) -> N:
+    """Apply one mutation; a network of our `own`, which nobody else has seen, may be edited in place."""
     assert network.analysis.facts  # every node has its example value now, and the editor's copy takes them along
-    editor = Editor(network.module, share=share)
+    in_place = network.module if own and mutation.resizes and isinstance(network.module, LateCode) else None
+    editor = Editor(network.module, share, in_place)
     if migration is not None and not share:
         for name, parameter in network.module.named_parameters():
             migration.replace(parameter, editor.tensor(name))
-    present = {id(parameter): parameter for parameter in editor.module.parameters()}
+    present = {} if migration is None else {id(parameter): parameter for parameter in editor.module.parameters()}
     generator = torch.Generator().manual_seed(_stream(seed, len(network.ledger), str(mutation)))
     try:
         if admit:
@@ -93,14 +103,17 @@ def _apply_one(network: N, mutation: Mutation, seed: int, migration: Migration |
         replaced = {id(change.old) for change in changes} | {id(p) for p in editor.module.parameters()}
         for parameter in [p for p in present.values() if id(p) not in replaced]:
             migration.retire(parameter)
-    module = editor.finish()
-    note_values(module, network.inputs)
-    return dataclasses.replace(
+    child = dataclasses.replace(
         network,
-        module=module,
+        module=editor.finish(),
         ledger=network.ledger.with_entry(Entry(str(mutation), seed)),
         steps=(*network.steps, step),
     )
+    if in_place is not None and editor.resized:
+        child.take_over(network, editor.resized)
+    else:
+        note_values(child)
+    return child
 
 
 def _adopt(migration: Migration, module: fx.GraphModule, known: set[int]) -> None:

@@ -62,10 +62,13 @@ class Mutation(ABC):
     Attributes:
         name: the pass's name in text, with hyphens.
         summary: one line on what it does.
+        resizes: whether it changes sizes alone, by `grow`, and edits nothing before all is read. Several in a row
+            are then carried out on one copy, and what the rules found out is kept.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    resizes: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

@@ -19,7 +19,6 @@ class Group:
 
     Attributes:
         name: module path of its first producer; a factor of an axis carries a suffix (`attn:heads`).
-        size: units.
         members: module paths that write it, in topological order.
         readers: module paths that read it (sum over it).
         frozen: why it cannot grow, None where it can.
@@ -27,11 +26,15 @@ class Group:
     """
 
     name: str
-    size: int
     members: tuple[str, ...]
     readers: tuple[str, ...]
     frozen: Reason | None
     space: Space
+
+    @property
+    def size(self) -> int:
+        """How many units it has."""
+        return self.space.size
 
     def __str__(self) -> str:
         state = f"frozen: {self.frozen}" if self.frozen else f"read by {len(self.readers)}"
@@ -107,7 +110,7 @@ class Groups(Sequence[Group]):
         names = _names(members, axes)
         return cls(
             [
-                Group(names[space], space.size, tuple(paths), tuple(readers.get(space, {})), space.frozen, space)
+                Group(names[space], tuple(paths), tuple(readers.get(space, {})), space.frozen, space)
                 for space, paths in members.items()
             ],
             {str(node.target): text for node, text in analysis.unknown.items() if node.op == "call_module"},

@@ -36,7 +36,9 @@ def grow(network: Network, editor: Editor, plan: Plan, generator: torch.Generato
         StructureError: if a shape differs from what its axes predict.
     """
     changes = _grow_tensors(network, editor, plan, generator)
-    resize(network, editor, plan.units.space, plan.units.new_size)
+    alike = resize(network, editor, plan.units.space, plan.units.new_size)
+    if alike and not plan.rescaled and plan.units.old_size > 1:  # an axis of one unit may be broadcast
+        editor.resized = {plan.units.space: plan.units.new_size}
     return _step(network, plan, changes), changes
 
 

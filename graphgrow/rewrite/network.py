@@ -12,6 +12,7 @@ from torch import fx
 
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import propagate
+from graphgrow.ir.terms import Space
 from graphgrow.ops.analysis import Analysis, analyse
 from graphgrow.rewrite.channels import ChannelAxes
 from graphgrow.rewrite.groups import Group, Groups
@@ -90,6 +91,19 @@ class Network:
         """Which axes of the graph's tensors hold channels."""
         return ChannelAxes(self.analysis)
 
+    def take_over(self, earlier: Network, sizes: Mapping[Space, int]) -> None:
+        """Go on with what is known of an earlier network, whose graph this one has edited in place.
+
+        Args:
+            earlier: of no use any more.
+            sizes: the new sizes of spaces, which are all that is different.
+        """
+        for space, size in sizes.items():
+            space.size = size
+        for name in ("analysis", "groups"):
+            if name in earlier.__dict__:
+                self.__dict__[name] = earlier.__dict__[name]
+
     def group(self, name: str) -> Group:
         """The channel group of a name, or that a module of that path writes.
 
@@ -103,9 +117,9 @@ class Network:
 _VALUED: WeakKeyDictionary[fx.Graph, object] = WeakKeyDictionary()
 
 
-def note_values(module: fx.GraphModule, inputs: InputSpec) -> None:
-    """Note that every node of a graph has its example value on these inputs."""
-    _VALUED[module.graph] = _signature(module, inputs)
+def note_values(network: Network) -> None:
+    """Note that every node of a network's graph has its example value."""
+    _VALUED[network.module.graph] = _signature(network.module, network.inputs)
 
 
 def _signature(module: fx.GraphModule, inputs: InputSpec) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,14 +37,19 @@ class Region:
     inputs: tuple[fx.Node, ...]
 
     @classmethod
-    def of(cls, graph: fx.Graph, path: str) -> Region:
+    def of(cls, graph: fx.Graph, path: str, standing: Sequence[fx.Node] | None = None) -> Region:
         """The region of a module path.
+
+        Args:
+            graph: the graph.
+            path: of the module.
+            standing: the nodes that stand in its forward, where they are known; else the graph is searched for them.
 
         Raises:
             Declined: if no node stands there, several values leave it, or it cannot be run once more: a leaf is not
                 known inside, it writes into memory that is not its own, or it might overflow.
         """
-        nodes = tuple(node for node in graph.nodes if _within(node, path))
+        nodes = tuple(node for node in graph.nodes if _within(node, path)) if standing is None else tuple(standing)
         if not nodes:
             raise Declined(f"no operator stands in `{path}`; kind=copy wants the path of a module that is called")
         leaving = [node for node in nodes if any(not _within(user, path) for user in node.users)]

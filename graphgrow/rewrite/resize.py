@@ -20,7 +20,7 @@ from graphgrow.rewrite.shapes import Shapes
 CHUNK = "graphgrow_chunk"  # the key under which a node keeps the chunk that it was while its parts were equal
 
 
-def resize(network: Network, editor: Editor, space: Space, size: int) -> None:
+def resize(network: Network, editor: Editor, space: Space, size: int) -> bool:
     """Give a space of a network another size, in an editor's copy whose tensors have it already.
 
     Args:
@@ -29,6 +29,9 @@ def resize(network: Network, editor: Editor, space: Space, size: int) -> None:
         space: that changes.
         size: its new one.
 
+    Returns:
+        Whether every operator is what it was, but for sizes.
+
     Raises:
         Declined: if a size that the graph computes cannot follow.
         StructureError: if a shape differs from what its axes predict.
@@ -36,8 +39,9 @@ def resize(network: Network, editor: Editor, space: Space, size: int) -> None:
     sizes = {space: size}
     for facts in network.analysis.restating(space):
         _restate_attributes(editor, facts, sizes)
-    _drop_assertions(network, editor, space)
-    _follow(network, editor, space, sizes)
+    dropped = _drop_assertions(network, editor, space)
+    resplit = _follow(network, editor, space, sizes)
+    return not (dropped or resplit)
 
 
 def _restate_attributes(editor: Editor, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
@@ -63,8 +67,9 @@ def _predicted(size: SizeSlot, sizes: Mapping[Space, int]) -> Any:
     return numbers if size.as_tuple else numbers[0]
 
 
-def _drop_assertions(network: Network, editor: Editor, space: Space) -> None:
+def _drop_assertions(network: Network, editor: Editor, space: Space) -> bool:
     """Assertions on a size that changes: they were true at capture, and the shapes are checked anew below."""
+    dropped = False
     for facts in network.analysis.facts.values():
         if facts.node.target is not torch._assert:
             continue
@@ -72,10 +77,17 @@ def _drop_assertions(network: Network, editor: Editor, space: Space) -> None:
         known = network.analysis.facts[condition].output if isinstance(condition, fx.Node) else None
         if isinstance(known, (Derived, Extent)) and _changes(known.terms, {space: 0}):
             editor.module.graph.erase_node(editor.node(facts.node.name))
+            dropped = True
+    return dropped
 
 
-def _follow(network: Network, editor: Editor, space: Space, sizes: Mapping[Space, int]) -> None:
-    """Walk the graph once: put literals right, run each node that the change reaches, compare with its axes."""
+def _follow(network: Network, editor: Editor, space: Space, sizes: Mapping[Space, int]) -> bool:
+    """Walk the graph once: put literals right, run each node that the change reaches, compare with its axes.
+
+    Returns:
+        Whether an operator was written in another form.
+    """
+    resplit = False
     analysis = network.analysis
     over = {facts.node.name for facts in (*analysis.touching(space), *analysis.restating(space))}
     facts_by_name = {facts.node.name: facts for facts in analysis.facts.values()}
@@ -86,10 +98,11 @@ def _follow(network: Network, editor: Editor, space: Space, sizes: Mapping[Space
         facts = facts_by_name.get(node.name)
         if facts is not None and node.op.startswith("call"):
             _restate_literals(editor, node, facts, sizes)
-            _resplit(node, facts, sizes)
+            resplit = _resplit(node, facts, sizes) or resplit
         shapes.update(node)
         if facts is not None and node.op != "output":
             _compare(node, facts, sizes)
+    return resplit
 
 
 def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
@@ -120,23 +133,24 @@ def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx
         raise Declined(f"the sizes of `{node.name}` are computed as a whole by `{present.name}` and cannot follow")
 
 
-def _resplit(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+def _resplit(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> bool:
     """Chunk and split restate sizes in forms of their own: give the parts one by one, unless they are equal again."""
     if not facts.split_parts or not _changes(facts.split_parts, sizes):
-        return
+        return False
     parts = [grown_size(part, sizes) for part in facts.split_parts]
     equal = len(set(parts)) == 1
     if node.target in ("chunk", torch.chunk):
         if equal:
-            return
+            return False
         node.meta[CHUNK] = (node.op, node.target, node.args[1:], node.kwargs)
     source = node.args[0] if node.args else node.kwargs.get("input", node.kwargs.get("tensor"))
     if equal and CHUNK in node.meta and isinstance(source, fx.Node):
         node.op, node.target, others, node.kwargs = node.meta.pop(CHUNK)
         node.args = (source, *others)
-        return
+        return True
     node.op, node.target = "call_function", torch.split
     node.args, node.kwargs = (source, parts, facts.split_axis), {}
+    return True
 
 
 def _compare(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:

@@ -36,6 +36,7 @@ class Sites:
         self._nodes: dict[str, fx.Node] = {}
         self._names: dict[fx.Node, str] = {}
         self._leaving: dict[str, list[fx.Node]] = {}
+        self._standing: dict[str, list[fx.Node]] = {}
         self._positions = {node: number for number, node in enumerate(module.graph.nodes)}
         counts: dict[str, int] = {}
         paths: dict[str, fx.Node] = {}
@@ -51,6 +52,8 @@ class Sites:
                 paths.setdefault(str(node.target), node)
             for path in _paths_left(node):
                 self._leaving.setdefault(path, []).append(node)
+            for path in dict.fromkeys(str(path) for path, _ in (node.meta.get(STACK) or {}).values()):
+                self._standing.setdefault(path, []).append(node)
         for path, node in paths.items():  # the module that an exchange put beside another's path
             self._nodes.setdefault(path, node)
 
@@ -65,6 +68,10 @@ class Sites:
     def containers(self, node: fx.Node) -> list[str]:
         """The paths of modules whose one result the node is, innermost first."""
         return [path for path in reversed(_paths_left(node)) if self._leaving[path] == [node]]
+
+    def standing(self, path: str) -> list[fx.Node]:
+        """The nodes that stand in the forward of the module of a path, in graph order."""
+        return self._standing.get(path, [])
 
     def find(self, name: str) -> fx.Node:
         """The node of a name.

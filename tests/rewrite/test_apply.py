@@ -63,6 +63,15 @@ def _equal(a: nn.Module, b: nn.Module) -> bool:
     return list(left) == list(right) and all(torch.equal(left[name], right[name]) for name in left)
 
 
+def _settings(module: nn.Module) -> dict[str, object]:
+    return {
+        f"{path}.{name}": value
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if path and isinstance(value, (int, float, tuple))
+    }
+
+
 @pytest.mark.parametrize("share", [True, False])
 def test_the_parent_and_the_random_state_are_untouched(graph: Graph, share: bool) -> None:
     before, code, state = _print_of(graph.module), graph.module.code, torch.get_rng_state()
@@ -213,3 +222,37 @@ def test_a_ledger_replays_to_the_bit(graph: Graph) -> None:
     assert again.ledger == child.ledger
     text = gg.Ledger.from_json(child.ledger.to_json())
     assert _equal(gg.replay(graph.module, IMAGES, text).module, child.module)
+
+
+@pytest.mark.parametrize("name", ["densenet", "resnet", "vit", "unet", "mobilenet", "gpt"])
+def test_a_list_is_what_its_mutations_are_one_by_one(name: str) -> None:
+    parent = gg.trace(f"graphgrow:{name}")
+    found = [*parent.mutations("widen"), *parent.mutations("split")]
+    picked = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[:5]
+    chosen = [found[0], *(found[number] for number in picked)] * 2  # the first is the stream, over all norms
+    single = parent
+    for mutation in chosen:
+        single = gg.apply(single, mutation, seed=3)
+    together = gg.apply(parent, chosen, seed=3)
+    assert _equal(together.module, single.module)
+    assert _settings(together.module) == _settings(single.module)
+    assert together.module.code == single.module.code
+    assert together.text() == single.text()
+    assert [str(group) for group in together.groups] == [str(group) for group in single.groups]
+    assert together.ledger == single.ledger
+    for one, other in zip(together.steps, single.steps, strict=True):
+        assert (one.touched, one.exact_in, one.rounded, one.shared) == (
+            other.touched,
+            other.exact_in,
+            other.rounded,
+            other.shared,
+        )
+        assert one.nodes.keys() == other.nodes.keys()
+
+
+def test_a_list_that_is_declined_in_the_middle_changes_nothing(graph: Graph) -> None:
+    before, text = _print_of(graph.module), graph.text()
+    with pytest.raises(gg.GraphGrowError):
+        gg.apply(graph, ["widen(hidden, extra=2)", "widen(conv, extra=2)", "widen(nowhere, extra=1)"])
+    assert _print_of(graph.module) == before
+    assert graph.text() == text

@@ -51,7 +51,7 @@ def measure(family: str, size: int, repeats: int, seed: int) -> dict[str, Any]:
         fresh = dataclasses.replace(graph)
         note("analysis", lambda: fresh.analysis)  # noqa: B023  # called at once
         space = note("groups", lambda: fresh.groups).find(site).space  # noqa: B023
-        units = Units(space, torch.cat([torch.arange(space.size), torch.zeros(4, dtype=torch.int64)]))
+        units = Units.appended(space, 4)
         # the index of who touches which space is part of the first plan, and made again for each graph
         note("plan", lambda: plan_growth(fresh.analysis, units, Kind.APPEND))  # noqa: B023
         note("apply", lambda: gg.apply(fresh, f"widen({site}, extra=4)", seed=seed))  # noqa: B023
