@@ -229,7 +229,8 @@ def test_a_list_is_what_its_mutations_are_one_by_one(name: str) -> None:
     parent = gg.trace(f"graphgrow:{name}")
     found = [*parent.mutations("widen"), *parent.mutations("split")]
     picked = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[:5]
-    chosen = [found[0], *(found[number] for number in picked)] * 2  # the first is the stream, over all norms
+    stream = found[0]  # over all norms
+    chosen = [found[1], stream, stream, *(found[number] for number in picked)]
     single = parent
     for mutation in chosen:
         single = gg.apply(single, mutation, seed=3)
