@@ -25,7 +25,7 @@ def to_meta(value: Any) -> Any:
             return leaf
         return leaf.detach().to("meta")
 
-    return pytree.tree_map(convert, value)
+    return pytree.tree_map(convert, value, is_leaf=lambda item: isinstance(item, torch.Size))  # a Size, not its numbers
 
 
 def meta_twin(module: nn.Module) -> nn.Module:

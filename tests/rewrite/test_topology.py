@@ -146,7 +146,7 @@ def reached(graph: gg.Graph, removed: fx.Node | None) -> set[fx.Node]:
     seen = set(pending)
     while pending:
         node = pending.pop()
-        carries = not isinstance(node.meta["value"], (int, tuple))
+        carries = not isinstance(node.meta["value"], (int, torch.Size))
         following = {user for user in node.users if carries and user is not removed} - seen
         seen |= following
         pending.extend(following)
