@@ -19,6 +19,7 @@ from graphgrow.errors import Declined, GraphGrowError, MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value
+from graphgrow.rewrite.causality import is_attention, must_be_causal
 from graphgrow.rewrite.channels import Channels, Layout
 from graphgrow.rewrite.closing import close_branches, idempotent_kind, open_ones, set_to_zero
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
@@ -37,7 +38,8 @@ class Deepen(Mutation):
 
     - `conv`: x + conv(act(norm(conv(x)))) on maps (N, C, positions...), the second convolution zero.
     - `mlp`: x + linear(act(linear(norm(x)))) on features (..., C), the second linear map zero.
-    - `attention`: x + output(attention(norm(x))) on tokens (N, L, C), the output projection zero.
+    - `attention`: x + output(attention(norm(x))) on tokens (N, L, C), the output projection zero. It is causal unless
+      the model is seen to let tokens look at later ones.
     - `copy`: the module of that path once more, with the values of its weights; the last map of each of its residual
       branches is zero (Wu et al., "LLaMA Pro", 2024). Where it is not residual (post-norm), it is added behind a gate
       that starts at zero.
@@ -124,7 +126,7 @@ class Deepen(Mutation):
         if count % heads:
             raise MutationError(f"heads={heads} does not divide the width {count} of `{self.site}`")
         _refuse_sequence_first(network, network.sites.find(self.site))
-        causal = _causal(network)
+        causal = must_be_causal(network, network.sites.find(self.site))
         return lambda: AttentionBlock(count, heads, _feature_norm(style, channels), causal)
 
 
@@ -155,48 +157,12 @@ def _feature_norm(style: Style, channels: Channels) -> nn.Module:
     return norm if rows or not isinstance(norm, nn.BatchNorm1d) else nn.Identity()
 
 
-def _causal(network: Network) -> bool:
-    """Whether a new attention must be causal, as all others are.
-
-    Raises:
-        Declined: if the model hides tokens by masks, which a new attention would not know.
-    """
-    seen = set()
-    for node in network.module.graph.nodes:
-        part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if not _attends(network, node):
-            if node.target in (
-                "masked_fill",
-                "masked_fill_",
-                torch.masked_fill,
-                torch.tril,
-                torch.triu,
-                "tril",
-                "triu",
-            ):
-                raise Declined(f"`{node.name}` masks the model's attention; use kind=copy, which keeps its masks")
-            continue
-        if (node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")) is not None:
-            raise Declined(f"`{node.name}` has an attention mask; use kind=copy, which keeps it")
-        given = node.args[5] if len(node.args) > 5 else node.kwargs.get("is_causal")
-        seen.add(bool(given or getattr(part, "is_causal", False)))
-    if len(seen) > 1:
-        raise Declined("some of the model's attentions are causal and some are not; use kind=copy")
-    return seen == {True}
-
-
-def _attends(network: Network, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return type(network.module.get_submodule(str(node.target))).__name__ == "ScaledDotProductAttention"
-    return getattr(node.target, "__name__", "") == "scaled_dot_product_attention"
-
-
 def _refuse_sequence_first(network: Network, site: fx.Node) -> None:
     """Decline where the model's own attention takes the site's first axis for the sequence, not for the batch."""
     facts = network.analysis.facts
     first = facts[site].output.axes[0]
     for node in network.module.graph.nodes:
-        if _attends(network, node) and isinstance(node.args[0], fx.Node):
+        if is_attention(network, node) and isinstance(node.args[0], fx.Node):
             query = facts[node.args[0]].output
             if isinstance(query, Value) and [*leaves(query.axes[-2])] == [*leaves(first)] != []:
                 raise Declined("attention wants tokens (N, L, C), and here the first axis is the sequence")
