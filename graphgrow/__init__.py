@@ -33,6 +33,7 @@ from graphgrow.errors import (
 if TYPE_CHECKING:
     from graphgrow.bench.runtime import benchmark as benchmark
     from graphgrow.bench.runtime import compare as compare
+    from graphgrow.bulk.clean import clean as clean
     from graphgrow.bulk.grow_to import Grown as Grown
     from graphgrow.bulk.grow_to import grow_to as grow_to
     from graphgrow.bulk.scale import ScalePlan as ScalePlan
@@ -67,6 +68,7 @@ _HOMES = {
     "Verdict": "verification.verdict",
     "apply": "rewrite.apply",
     "benchmark": "bench.runtime",
+    "clean": "bulk.clean",
     "compare": "bench.runtime",
     "export_onnx": "export.to_onnx",
     "grow_to": "bulk.grow_to",
@@ -107,6 +109,7 @@ __all__ = [
     "Verdict",
     "apply",
     "benchmark",
+    "clean",
     "compare",
     "export_onnx",
     "export_source",

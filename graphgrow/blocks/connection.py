@@ -54,7 +54,9 @@ class ProjectedMaps(Block):
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(N, C, positions...) and (N, D, positions...) -> the target's shape."""
-        result: torch.Tensor = target + self.projection(self.resized(source, target.shape[2:]))
+        if self.resize is not None:  # nothing is read off the target that no operator needs
+            source = self.resized(source, target.shape[2:])
+        result: torch.Tensor = target + self.projection(source)
         return result
 
     def resized(self, source: torch.Tensor, size: torch.Size) -> torch.Tensor:
