@@ -111,12 +111,12 @@ class ShapeTracer(fx.Tracer):
                 original(module, name, value)
                 return
             path = ".".join(filter(None, (self.path_of_module(module), name)))
+            if name in module._parameters:
+                raise CaptureError(f"the forward replaces the parameter `{path}`; do it elsewhere")
             present, new = module._buffers.get(name), value.node.meta["value"]
-            if present is None or (present.shape, present.dtype) != (new.shape, new.dtype):
-                raise CaptureError(
-                    f"the forward replaces `{path}` by a tensor of shape {tuple(new.shape)}, {new.dtype}"
-                )
-            if self._names.get(id(present)) and storages_of(new) != storages_of(self._example_of(present)):
+            if present is None or not self._names.get(id(present)):
+                raise CaptureError(f"the forward fills `{path}`, which holds no tensor before")
+            if storages_of(new) != storages_of(self._example_of(present)):
                 self._assigned[path] = value
 
         nn.Module.__setattr__ = assign  # type: ignore[method-assign, assignment]
@@ -130,6 +130,9 @@ class ShapeTracer(fx.Tracer):
         end = next(iter(reversed(graph.nodes)))
         with graph.inserting_before(end):
             for path, value in self._assigned.items():
+                held, new = self._held(path), value.node.meta["value"]
+                if (held.shape, held.dtype) != (new.shape, new.dtype):
+                    continue  # a table that fits the input: made anew in each call
                 buffer = self.create_proxy("get_attr", path, (), {})
                 detached = self.create_proxy("call_method", "detach", (value,), {})
                 self.create_proxy("call_method", "copy_", (buffer, detached), {})

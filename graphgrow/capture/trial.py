@@ -141,9 +141,10 @@ class Trial:
         return problem if steady or not problem else self._stateful([name for name in changed if name not in left])
 
     def _buffers(self) -> dict[str, torch.Tensor]:
-        """The buffers that hold something else than before."""
+        """The buffers that hold something else than before, those of another shape left out."""
         buffers = dict(self._model.named_buffers(remove_duplicate=False))
-        return {name: buffers[name].clone() for name in self._state.changed() if name in buffers}
+        changed = [name for name in self._state.changed() if name in buffers]
+        return {name: buffers[name].clone() for name in changed if _alike(buffers[name], self._state.before(name))}
 
     def _other_buffers(self, wanted: dict[str, torch.Tensor]) -> str:
         """In what the buffers, as a graph has left them, are not as the model leaves them."""
@@ -154,6 +155,10 @@ class Trial:
             if problem:
                 return f"the buffer `{name}` is left otherwise: {problem}"
         return ""
+
+
+def _alike(buffer: torch.Tensor, before: torch.Tensor | None) -> bool:
+    return before is not None and (buffer.shape, buffer.dtype) == (before.shape, before.dtype)
 
 
 class _Fails(Exception):

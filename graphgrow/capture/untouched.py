@@ -88,12 +88,12 @@ class State:
                 ]
         return names
 
-    def before(self, path: str) -> torch.Tensor:
-        """What a buffer held."""
+    def before(self, path: str) -> torch.Tensor | None:
+        """What a buffer held; None where there was none."""
         owner, _, name = path.rpartition(".")
         held = {id(container): content for container, content in self._contents}
-        buffer = held[id(self._attributes[id(dict(self._modules)[owner])]["_buffers"])][name]
-        return next(copied for tensor, copied in self._tensors if tensor is buffer)
+        buffer = held[id(self._attributes[id(dict(self._modules)[owner])]["_buffers"])].get(name)
+        return next((copied for tensor, copied in self._tensors if tensor is buffer), None)
 
     def restore(self) -> None:
         """Put everything back."""

@@ -154,6 +154,22 @@ def test_state_that_a_graph_cannot_keep_is_refused_by_its_name(
         _assert_untouched(model, before)
 
 
+def test_a_table_that_follows_the_size_of_the_input_is_made_anew() -> None:
+    def run(m: Any, x: torch.Tensor) -> Any:
+        h = m.linear(x)
+        if m.average.shape[0] != h.shape[0]:
+            m.average = torch.arange(h.shape[0]).float()
+        return h + m.average[:, None]
+
+    model = Stateful(run)
+    graph = gg.trace(model, torch.randn(4, 3))
+    assert model.average.shape == (3,)
+    assert "its forward sets `average`" in graph.explain()
+    for batch in (4, 6):
+        x = torch.randn(batch, 3)
+        assert torch.equal(graph.module(x), Stateful(run)(x))
+
+
 def test_what_is_set_and_never_read_is_noted() -> None:
     def run(m: Any, x: torch.Tensor) -> Any:
         m.last = m.linear(x)
