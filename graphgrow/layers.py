@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -57,6 +58,39 @@ def require_same(value: Any, captured: Any, name: str) -> None:
         raise ValueError(
             f"the graph was captured with {name}={captured!r} and holds for that alone, not for {value!r:.60}; "
             "capture it again with example inputs that have the new value"
+        )
+
+
+def form_of(value: Any) -> str:
+    """The form of an input as text: containers and objects with `*` for each tensor, all else as it prints."""
+    if isinstance(value, torch.Tensor):
+        return "*"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return f"{type(value).__name__}({', '.join(f'{name}={form_of(item)}' for name, item in fields)})"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        pairs = zip(value._fields, value, strict=True)
+        return f"{type(value).__name__}({', '.join(f'{name}={form_of(item)}' for name, item in pairs)})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {form_of(item)}' for key, item in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(map(form_of, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    return repr(value)
+
+
+@fx.node.has_side_effect
+def require_form(value: Any, form: str, name: str) -> None:
+    """Refuse a call with an input of another form than that of the capture: other keys, lengths, flags or numbers.
+
+    Raises:
+        ValueError: if the form is another.
+    """
+    found = form_of(value)
+    if found != form:
+        raise ValueError(
+            f"the graph holds for {name} of the form {form:.200}, not {found:.200}; capture it again with example "
+            "inputs of the new form"
         )
 
 

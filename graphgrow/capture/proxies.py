@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import fx
 
+from graphgrow.capture.outputs import leaves_of
 from graphgrow.capture.writes import PLAIN
 from graphgrow.errors import CaptureError
 from graphgrow.layers import set_item
@@ -99,6 +103,36 @@ def _augmented(inplace: Any) -> Callable[[ValueProxy, Any], Any]:
 
 for _operator in PLAIN:
     setattr(ValueProxy, f"__{_operator.__name__}__", _augmented(_operator))
+
+
+def opened(proxy: Any, example: Any) -> Any:
+    """An input that is a container, as the forward gets it: one of its class, of a proxy for each tensor in it.
+
+    Raises:
+        CaptureError: if it is of a class whose parts are not known.
+    """
+    if isinstance(example, torch.Tensor):
+        return proxy
+    if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(example)):
+        return example
+    if dataclasses.is_dataclass(example):
+        twin: Any = copy.copy(example)
+        for field in dataclasses.fields(example):
+            item = opened(getattr(proxy, field.name), getattr(example, field.name))
+            if isinstance(twin, dict):
+                setattr(twin, field.name, item)
+            else:
+                object.__setattr__(twin, field.name, item)  # it may be frozen
+        return twin
+    if isinstance(example, tuple) and hasattr(example, "_fields"):
+        return type(example)(*(opened(proxy[i], item) for i, item in enumerate(example)))
+    if type(example) in (list, tuple):
+        return type(example)(opened(proxy[i], item) for i, item in enumerate(example))
+    if type(example) in (dict, OrderedDict):
+        return type(example)((key, opened(proxy[key], item)) for key, item in example.items())
+    raise CaptureError(
+        f"an input is a {type(example).__name__}; wanted tensors in lists, tuples, dicts and dataclasses"
+    )
 
 
 def holds_proxy(arguments: Any) -> bool:

@@ -16,6 +16,7 @@ from graphgrow.capture.assembly import assemble
 from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.modes import prune, revive, same_structure
+from graphgrow.capture.outputs import leaves_of, register_classes
 from graphgrow.capture.running import in_mode, leaves_recorded, place_of
 from graphgrow.capture.tracer import ShapeTracer
 from graphgrow.capture.trial import Trial
@@ -71,6 +72,7 @@ def capture(
     model, notes = unwrapped(model)
     notes += admit(model)
     refuse_unknown_leaves(model, leaves)
+    register_classes((args, kwargs))
     inputs = InputSpec.of(args, kwargs)
     positional = (args,) if isinstance(args, torch.Tensor) or not isinstance(args, Sequence) else tuple(args)
     named = dict(kwargs or {})
@@ -155,15 +157,19 @@ def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     examples: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            if bound.arguments.get(name):
-                raise CaptureError(f"the forward of {type(model).__name__} takes its inputs through *{name}; wrap it")
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            examples[f"*{name}"] = bound.arguments.get(name, ())
+            if examples[f"*{name}"] and any(p.kind is p.KEYWORD_ONLY for p in signature.parameters.values()):
+                raise CaptureError(
+                    f"the forward of {type(model).__name__} takes *{name} and inputs by keyword; wrap it"
+                )
+            continue
+        if parameter.kind is parameter.VAR_KEYWORD:
+            examples[f"**{name}"] = bound.arguments.get(name, {})
             continue
         value = bound.arguments.get(name, parameter.default)
-        if isinstance(value, torch.Tensor) or type(value) in (int, float):
+        if type(value) in (int, float) or any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(value)):
             examples[name] = value
-        elif any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value)):
-            raise CaptureError(f"the input `{name}` is a container of tensors; wrap the model to take them one by one")
         else:
             fixed[name] = value
     return examples, fixed

@@ -6,8 +6,10 @@ stay nodes of the graph, so that the batch size stays free.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -16,14 +18,15 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
-from graphgrow.capture.proxies import ValueProxy
+from graphgrow.capture.proxies import ValueProxy, opened
 from graphgrow.capture.running import InputView
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
-from graphgrow.layers import require_same
+from graphgrow.layers import form_of, require_form, require_same
 from graphgrow.ops.registry import module_rule
 
+_LEAVES = (torch.Tensor, bool, int, float, str, type(None))
 _SHAPE_CHANGES = {"unsqueeze_", "squeeze_", "transpose_", "swapaxes_", "swapdims_", "t_"}
 
 
@@ -147,6 +150,11 @@ class ShapeTracer(fx.Tracer):
                 name = str(arg.node.target)
                 self.create_proxy("call_function", require_same, (arg, self._fixed[name], name), {})
                 args[position] = self._fixed[name]
+            elif isinstance(arg, fx.Proxy) and not isinstance(self._examples[str(arg.node.target)], _LEAVES):
+                name = str(arg.node.target)
+                form = form_of(self._examples[name])
+                self.create_proxy("call_function", require_form, (arg, form, name.lstrip("*")), {})
+                args[position] = opened(arg, self._examples[name])
         return function, args
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -215,7 +223,18 @@ class ShapeTracer(fx.Tracer):
         return node
 
     def create_arg(self, a: Any) -> Any:
-        """As fx does; a tensor that the forward makes is kept as it is now, whatever the forward does to it later."""
+        """As fx does; a tensor that the forward makes is kept as it is now, whatever the forward does to it later.
+
+        Dictionaries of a class of their own, and objects with fields, are made by their class.
+        """
+        if isinstance(a, dict) and type(a) is not dict:
+            kind: Any = type(a)
+            if is_dataclass(kind):
+                named = {field.name: self.create_arg(getattr(a, field.name)) for field in fields(kind)}
+                return self.create_node("call_function", kind, (), {k: v for k, v in named.items() if v is not None})
+            if type(a) is OrderedDict:
+                return self.create_node("call_function", OrderedDict, (self.create_arg(list(a.items())),), {})
+            raise CaptureError(f"the forward passes on a {type(a).__name__}, a dictionary that a graph cannot make")
         if type(a) is not torch.Tensor or id(a) in self._names or a in self.tensor_attrs:
             return super().create_arg(a)
         key = (id(a), a._version)

@@ -127,5 +127,25 @@ class InputSpec:
         return args, kwargs
 
 
+def bind(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs by the names of a graph's placeholders, as Python binds them: `*xs` takes the rest, `**options` too.
+
+    Names without an input are left out.
+    """
+    bound: dict[str, Any] = {}
+    plain = [name for name in names if not name.startswith("*")]
+    for position, name in enumerate(plain):
+        if position < len(args):
+            bound[name] = args[position]
+        elif name in kwargs:
+            bound[name] = kwargs[name]
+    for name in names:
+        if name.startswith("**"):
+            bound[name] = {key: value for key, value in kwargs.items() if key not in plain}
+        elif name.startswith("*"):
+            bound[name] = tuple(args[len(plain) :])
+    return bound
+
+
 def _is_spec(leaf: Any) -> bool:
     return isinstance(leaf, TensorSpec)

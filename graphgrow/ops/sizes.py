@@ -6,7 +6,7 @@ from typing import Any
 
 from graphgrow.ir.facts import Extent
 from graphgrow.ir.value import Value
-from graphgrow.layers import require_same, require_sizes
+from graphgrow.layers import require_form, require_same, require_sizes
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
 
@@ -35,6 +35,11 @@ def plain_fact(call: Call, value: Value, *args: Any) -> Any:
     if call.node.target == "numel":
         call.freeze(value.axes, "counted as a whole")
     return call.meta
+
+
+@rule(require_form)
+def fixed_form(call: Call, value: Any, form: str, name: str) -> None:
+    """The check of an input that is a container: its tensors are read one by one."""
 
 
 @rule(require_same)

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import fx
 
-from graphgrow.ir.inputs import InputSpec
+from graphgrow.ir.inputs import InputSpec, bind
 from graphgrow.ir.meta import propagate
 from graphgrow.ir.terms import Space
 from graphgrow.ops.analysis import Analysis, analyse
@@ -129,14 +129,6 @@ def _signature(module: fx.GraphModule, inputs: InputSpec) -> object:
 
 def placeholder_values(module: fx.GraphModule, inputs: InputSpec) -> dict[str, object]:
     """An example value for each placeholder of a graph, on the meta device."""
-    args, kwargs = inputs.sample(device="meta")
-    values: dict[str, object] = {}
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    for position, node in enumerate(placeholders):
-        if position < len(args):
-            values[node.name] = args[position]
-        elif str(node.target) in kwargs:
-            values[node.name] = kwargs[str(node.target)]
-        else:
-            values[node.name] = node.args[0] if node.args else None
-    return values
+    nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
+    bound = bind([str(node.target) for node in nodes], *inputs.sample(device="meta"))
+    return {node.name: bound.get(str(node.target), node.args[0] if node.args else None) for node in nodes}

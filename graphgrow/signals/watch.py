@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from graphgrow.errors import SignalError
+from graphgrow.ir.inputs import bind
 
 Callback = Callable[[torch.Tensor], None]
 
@@ -77,11 +78,11 @@ class _Runner(fx.Interpreter):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the graph module's own."""
-        self._named = dict(kwargs)
-        return self.run(*args)
+        self._named = bind(self._order, args, kwargs)
+        return self.run()
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """A positional input, else one by name, else the default."""
+        """An input, or its default."""
         if target in self._named:
             return self._named[target]
         return super().placeholder(target, args, kwargs)

@@ -18,6 +18,7 @@ _DTYPES = {
     )
 }  # fmt: skip
 _LARGEST_INPUT = 2**31
+_DEEPEST_INPUT = 16
 
 
 def inputs_to_data(inputs: InputSpec) -> dict[str, Any]:
@@ -54,13 +55,31 @@ def _to_data(item: Any) -> Any:
         return {"shape": list(item.shape), "dtype": dtype, "low": item.low, "high": item.high}
     if item is None or isinstance(item, (bool, int, float, str)):
         return {"value": item}
-    raise LedgerError(f"an input of type {type(item).__name__} cannot be saved; pass tensors and plain values")
+    if type(item) in (list, tuple):
+        return {type(item).__name__: [_to_data(inner) for inner in item]}
+    if type(item) is dict and all(isinstance(key, str) for key in item):
+        return {"dict": {key: _to_data(inner) for key, inner in item.items()}}
+    raise LedgerError(
+        f"an input of type {type(item).__name__} cannot be saved; pass tensors and plain values, in lists and dicts"
+    )
 
 
-def _from_data(item: Any) -> Any:
+def _from_data(item: Any, depth: int = 0) -> Any:
+    if depth > _DEEPEST_INPUT:
+        raise LedgerError(f"an input specification is nested more than {_DEEPEST_INPUT} times")
     if isinstance(item, dict) and set(item) == {"value"}:
         if item["value"] is None or isinstance(item["value"], (bool, int, float, str)):
             return item["value"]
+    elif isinstance(item, dict) and set(item) in ({"list"}, {"tuple"}, {"dict"}):
+        ((kind, inner),) = item.items()
+        if kind == "dict" and isinstance(inner, dict):
+            return {key: _from_data(one, depth + 1) for key, one in inner.items()}
+        if kind != "dict" and isinstance(inner, list):
+            return (
+                [_from_data(one, depth + 1) for one in inner]
+                if kind == "list"
+                else tuple(_from_data(one, depth + 1) for one in inner)
+            )
     elif isinstance(item, dict) and set(item) == {"shape", "dtype", "low", "high"}:
         shape, numbers = item["shape"], (item["low"], item["high"])
         sound = (

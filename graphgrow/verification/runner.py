@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphgrow.ir.inputs import bind
 from graphgrow.verification.noise import is_noise, steady_function
 from graphgrow.verification.numbers import Numbers, converted, own_copy
 from graphgrow.verification.probes import Inputs
@@ -39,8 +40,8 @@ class Runner:
         self.module, self.numbers = module, numbers
         self.values: dict[str, Any] = {}
         self._buffers: dict[int, torch.Tensor] = {}
-        self._inputs = list(inputs[0])
-        self._named = dict(inputs[1])
+        names = [str(node.target) for node in module.graph.nodes if node.op == "placeholder"]
+        self._inputs = bind(names, *inputs)
         self._last_use: dict[str, list[str]] = {}
         last: dict[str, str] = {}
         for node in module.graph.nodes:
@@ -96,11 +97,7 @@ class Runner:
         raise AssertionError("a graph without an output")
 
     def _input(self, node: fx.Node) -> Any:
-        if self._inputs:
-            return self._inputs.pop(0)
-        if str(node.target) in self._named:
-            return self._named[str(node.target)]
-        return node.args[0] if node.args else None
+        return self._inputs.get(str(node.target), node.args[0] if node.args else None)
 
     def _execute(self, node: fx.Node, args: Any, kwargs: Any, buffers: dict[int, torch.Tensor]) -> Any:
         if node.op == "get_attr":

@@ -1,0 +1,197 @@
+"""Inputs and outputs of any structure: a grown model is called as the original is, and answers in kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.capture.trace import capture
+from graphgrow.graph import Graph
+
+Pair = namedtuple("Pair", "a b")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    a: Any
+    b: Any = None
+    number: int = 3
+
+
+@dataclasses.dataclass
+class Output(OrderedDict):  # type: ignore[type-arg]  # as transformers' ModelOutput: a dictionary with fields
+    logits: Any = None
+    hidden: Any = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) is not None:
+                self[field.name] = getattr(self, field.name)
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(3, 8), nn.Linear(8, 2), nn.Linear(3, 8)
+
+    def join(self, x: Any, y: Any) -> Any:
+        return self.b(torch.relu(self.a(x)) + self.c(y))
+
+
+class OneInput(Base):
+    def __init__(self, run: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self._run = run
+
+    def forward(self, data: Any) -> Any:
+        return self._run(self, data)
+
+
+class Star(Base):
+    def forward(self, *xs: Any) -> Any:
+        return self.join(xs[0], sum(xs[1:]))
+
+
+class Options(Base):
+    def forward(self, x: Any, **options: Any) -> Any:
+        return self.join(x, options["y"])
+
+
+class Both(Base):
+    def forward(self, x: Any, *rest: Any, **options: Any) -> Any:
+        return self.join(x, rest[0]) * options.get("scale", 2.0)
+
+
+class KeywordOnly(Base):
+    def forward(self, x: Any, *, y: Any, flip: bool = False, scale: float = 1.0) -> Any:
+        out = self.join(x, y) * scale
+        return -out if flip else out
+
+
+class Maybe(Base):
+    def forward(self, x: Any, y: Any = None, mode: str = "plain") -> Any:
+        out = self.b(self.a(x)) if y is None else self.join(x, y)
+        return out if mode == "plain" else {"out": out, "mode": mode}
+
+
+def _unpacked(m: Any, xs: Any) -> Any:
+    x, y = xs
+    return m.join(x, y)
+
+
+def _items(m: Any, d: Any) -> Any:
+    return m.b(sum(m.a(value) for _, value in sorted(d.items())))
+
+
+def _optional_keys(m: Any, d: Any) -> Any:
+    out = m.a(d["x"]) + (m.c(d["y"]) if "y" in d else 0)
+    return m.b(out) if d.get("mask") is None else m.b(out) * d["mask"]
+
+
+def two(count: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(count, 3), torch.randn(count, 3)
+
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[Any, Any], Inputs]]] = {
+    "a list": (lambda: OneInput(lambda m, xs: m.join(*xs)), lambda x, y: (([x, y],), {})),
+    "a tuple by name": (lambda: OneInput(_unpacked), lambda x, y: ((), {"data": (x, y)})),
+    "a dict": (lambda: OneInput(lambda m, d: {"out": m.join(d["x"], d["y"]), "len": len(d)}),
+               lambda x, y: (({"x": x, "y": y},), {})),
+    "items of a dict": (lambda: OneInput(_items), lambda x, y: (({"y": y, "x": x},), {})),
+    "keys that may be absent": (lambda: OneInput(_optional_keys), lambda x, y: (({"x": x, "mask": None},), {})),
+    "nested": (lambda: OneInput(lambda m, d: m.join(d["in"]["x"], d["in"]["ys"][0])),
+               lambda x, y: (({"in": {"x": x, "ys": [y, 1.5]}},), {})),
+    "a named tuple": (lambda: OneInput(lambda m, p: Pair(m.join(p.a, p.b), p.a)), lambda x, y: ((Pair(x, y),), {})),
+    "a dataclass": (lambda: OneInput(lambda m, r: Record(m.join(r.a, r.b), number=r.number)),
+                    lambda x, y: ((Record(x, y, 7),), {})),
+    "an ordered dict": (lambda: OneInput(lambda m, d: OrderedDict(z=m.join(d["x"], d["y"]), a=d["x"])),
+                        lambda x, y: ((OrderedDict(x=x, y=y),), {})),
+    "*args": (Star, lambda x, y: ((x, y, x), {})),
+    "**kwargs": (Options, lambda x, y: ((x,), {"y": y})),
+    "both": (Both, lambda x, y: ((x, y), {"scale": 3.0})),
+    "both, one empty": (Both, lambda x, y: ((x, y), {})),
+    "keywords only": (KeywordOnly, lambda x, y: ((x,), {"y": y, "flip": True, "scale": 0.5})),
+    "an input left out": (Maybe, lambda x, y: ((x,), {})),
+    "an input that is None": (Maybe, lambda x, y: ((x, None), {"mode": "dict"})),
+    "by position": (Maybe, lambda x, y: ((x, y, "dict"), {})),
+    "an output with fields": (lambda: OneInput(lambda m, x: Output(logits=m.b(m.a(x)))), lambda x, y: ((x,), {})),
+    "plain values out": (lambda: OneInput(lambda m, x: (m.b(m.a(x)), None, 2.5, "text", [True, {"n": x.shape[1]}])),
+                         lambda x, y: ((x,), {})),
+}  # fmt: skip
+
+
+def same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, torch.Tensor):
+        return torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+    if dataclasses.is_dataclass(a):
+        return all(same(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def traced(name: str) -> tuple[nn.Module, Graph, Callable[[Any, Any], Inputs]]:
+    build, inputs = CASES[name]
+    model = build()
+    args, kwargs = inputs(*two())
+    found = capture(model, args, kwargs, way="fx")
+    return model, Graph(found.module, found.inputs, modes=found.modes), inputs
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_grown_model_is_called_as_the_original_is(name: str) -> None:
+    model, graph, inputs = traced(name)
+    grown = gg.apply(graph, "widen(a, extra=2)")
+    for count in (4, 5):
+        args, kwargs = inputs(*two(count))
+        wanted = model(*args, **kwargs)
+        assert same(graph.module(*args, **kwargs), wanted)
+        assert same(grown.module(*args, **kwargs), wanted)
+
+
+@pytest.mark.parametrize("name", ["a list", "nested", "*args", "both", "a dataclass"])
+def test_structures_are_verified(name: str) -> None:
+    _, graph, _ = traced(name)
+    assert gg.verify(graph, gg.apply(graph, "widen(a, extra=2)")).preserved
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs", "words"),
+    [
+        ("a list", ([torch.zeros(4, 3)] * 3,), {}, r"data of the form \[\*, \*\], not \[\*, \*, \*\]"),
+        ("a list", ((torch.zeros(4, 3), torch.zeros(4, 3)),), {}, r"not \(\*, \*\)"),
+        ("keys that may be absent", ({"x": torch.zeros(4, 3), "y": torch.zeros(4, 3), "mask": None},), {}, "'y': "),
+        ("nested", ({"in": {"x": torch.zeros(4, 3), "ys": [torch.zeros(4, 3), 2.5]}},), {}, "2.5"),
+        ("a dataclass", (Record(torch.zeros(4, 3), torch.zeros(4, 3), 8),), {}, "number=8"),
+        ("*args", (torch.zeros(4, 3), torch.zeros(4, 3)), {}, r"xs of the form"),
+        ("both", (torch.zeros(4, 3), torch.zeros(4, 3)), {"scale": 4.0}, r"options of the form"),
+    ],
+)
+def test_another_form_than_that_of_the_capture_is_refused(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], words: str
+) -> None:
+    _, graph, _ = traced(name)
+    with pytest.raises(ValueError, match=words):
+        graph.module(*args, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["a list", "nested", "*args", "both"])
+def test_a_grown_model_is_saved_and_loaded(name: str, tmp_path: Path) -> None:
+    model, graph, inputs = traced(name)
+    gg.save(gg.apply(graph, "widen(a, extra=2)"), tmp_path / "grown")
+    args, kwargs = inputs(*two())
+    assert same(gg.load(tmp_path / "grown", model).module(*args, **kwargs), model(*args, **kwargs))
