@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.immutable_collections import immutable_dict
 from torch.utils import _pytree as pytree
 
 from graphgrow.capture.expansions import expansion_of
@@ -227,7 +228,7 @@ class ShapeTracer(fx.Tracer):
 
         Dictionaries of a class of their own, and objects with fields, are made by their class.
         """
-        if isinstance(a, dict) and type(a) is not dict:
+        if isinstance(a, dict) and type(a) not in (dict, immutable_dict):
             kind: Any = type(a)
             if is_dataclass(kind):
                 named = {field.name: self.create_arg(getattr(a, field.name)) for field in fields(kind)}
