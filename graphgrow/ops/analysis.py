@@ -72,14 +72,30 @@ class Analysis:
         }
 
 
-def analyse(module: fx.GraphModule) -> Analysis:
+@dataclass(frozen=True)
+class Opening:
+    """Axes of a model's interface that an analysis leaves free, for the few passes that change it.
+
+    Attributes:
+        outputs: whether the axes of the outputs are free.
+        inputs: pairs of a placeholder's name and an axis of it.
+        tables: names of parameters whose first axis is free, though it is looked up or cut by position.
+    """
+
+    outputs: bool = False
+    inputs: frozenset[tuple[str, int]] = frozenset()
+    tables: frozenset[str] = frozenset()
+
+
+def analyse(module: fx.GraphModule, opening: Opening | None = None) -> Analysis:
     """Run the rules over a graph whose nodes have their example values."""
-    return _Analyser(module).run()
+    return _Analyser(module, opening or Opening()).run()
 
 
 class _Analyser:
-    def __init__(self, module: fx.GraphModule) -> None:
-        self._module = module
+    def __init__(self, module: fx.GraphModule, opening: Opening) -> None:
+        self._module, self._opening = module, opening
+        self._free: set[Space] = set()  # which rules do not freeze by position
         self._analysis = Analysis()
         self._by_identity: dict[int, Value] = {}
         self._names: dict[int, list[str]] = {}
@@ -100,12 +116,17 @@ class _Analyser:
 
     def _placeholder(self, node: fx.Node, facts: NodeFacts) -> None:
         facts.output = self._opaque(node.meta["value"], node.name, Reason(node.name, "a model input"))
+        if isinstance(facts.output, Value):
+            for axis, term in enumerate(facts.output.axes):
+                if (node.name, axis) in self._opening.inputs and isinstance(term, Space):
+                    term.frozen = None
 
     def _output(self, node: fx.Node, facts: NodeFacts) -> None:
         result = self._values(node.args[0])
         for value in flatten_values(result):
             facts.operands.append(value)
-            freeze(value.axes, Reason(node.name, "a model output"))
+            if not self._opening.outputs:
+                freeze(value.axes, Reason(node.name, "a model output"))
 
     def _get_attr(self, node: fx.Node, facts: NodeFacts) -> None:
         facts.module_path = str(node.target).rpartition(".")[0] or str(node.target)
@@ -134,7 +155,7 @@ class _Analyser:
             return
         facts.operands.extend(operands)
         if _builds_an_output(node):
-            for value in operands:
+            for value in operands if not self._opening.outputs else ():
                 freeze(value.axes, Reason(node.name, "a model output"))
             return
         rule = rule_of(node, module)
@@ -143,7 +164,8 @@ class _Analyser:
         if hook:
             problem = f"has a {hook}, which may do anything to what it sees"
         if rule is not None and problem is None:
-            call = Call(node, facts, module, lambda name: self._module_parameter(node, name), node.meta["value"])
+            parameter = lambda name: self._module_parameter(node, name)  # noqa: E731
+            call = Call(node, facts, module, parameter, node.meta["value"], self._free)
             try:
                 facts.output = rule(call, *args, **kwargs)
                 problem = _misshapen(facts.output, node.meta["value"])
@@ -238,6 +260,8 @@ class _Analyser:
             aliases = tuple(self._names.get(id(tensor), [name]))
             buffer = not isinstance(tensor, nn.Parameter)
             value = Value(tuple(map(Space, tensor.shape)), aliases[0], True, buffer, aliases=aliases)
+            if self._opening.tables & set(aliases):
+                self._free.update(leaves(value.axes[0]))
             if not tensor.is_floating_point():
                 freeze(value.axes, Reason(aliases[0], "a table that is not of floating point"))
             self._by_identity[id(tensor)] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,9 @@ from graphgrow.ir.facts import (
 )
 from graphgrow.ir.terms import Axes, Reason, Space, Term, freeze, product, unify
 from graphgrow.ir.value import Fresh, Value
+
+BY_POSITION = ("a table that is indexed by position", "sliced by position")
+"""Why rows of a table may not grow, but for new ones behind them that nobody asks for yet."""
 
 
 class RuleDeclined(Exception):
@@ -47,7 +50,9 @@ class Call:
         module: nn.Module | None,
         parameter: Callable[[str], Value | None],
         meta: Any,
+        free: Collection[Space] = (),
     ) -> None:
+        self._free = free
         self.node, self.facts, self.module, self.meta = node, facts, module, meta
         self._parameter = parameter
 
@@ -99,8 +104,9 @@ class Call:
         return Reason(self.site, text)
 
     def freeze(self, terms: Iterable[Term], why: str) -> None:
-        """Freeze axes with the reason."""
-        freeze(terms, self.reason(why))
+        """Freeze axes with the reason; not rows that the analysis leaves free, for being looked up by position."""
+        free = self._free if why in BY_POSITION else ()
+        freeze((term for term in terms if term not in free), self.reason(why))
 
     def same(self, a: Term, b: Term, why: str = "axes that cannot be made equal") -> None:
         """State that two axes are one."""

@@ -106,6 +106,8 @@ def _apply_one(
     child = dataclasses.replace(
         network,
         module=editor.finish(),
+        inputs=step.spec or network.inputs,
+        base_inputs=network.base_inputs if step.spec is None else network.base_inputs or network.inputs,
         ledger=network.ledger.with_entry(Entry(str(mutation), seed)),
         steps=(*network.steps, step),
     )

@@ -10,6 +10,7 @@ import torch
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.flow import Fill, State
+from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.positions import axis_map
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
@@ -19,7 +20,9 @@ from graphgrow.rewrite.resize import resize
 from graphgrow.rewrite.tensors import TensorGrowth, least_squares_shares
 
 
-def grow(network: Network, editor: Editor, plan: Plan, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
+def grow(
+    network: Network, editor: Editor, plan: Plan, generator: torch.Generator, inputs: InputSpec | None = None
+) -> tuple[Step, list[TensorChange]]:
     """Grow one space of a network by a plan.
 
     Args:
@@ -27,6 +30,7 @@ def grow(network: Network, editor: Editor, plan: Plan, generator: torch.Generato
         editor: over a copy of the parent's module.
         plan: an exact growth.
         generator: on the CPU, for fresh weights and shares.
+        inputs: of the grown network, where they grow with the space.
 
     Returns:
         Where the old units are now, and how each replaced tensor came about.
@@ -36,7 +40,7 @@ def grow(network: Network, editor: Editor, plan: Plan, generator: torch.Generato
         StructureError: if a shape differs from what its axes predict.
     """
     changes = _grow_tensors(network, editor, plan, generator)
-    alike = resize(network, editor, plan.units.space, plan.units.new_size)
+    alike = resize(network, editor, plan.units.space, plan.units.new_size, inputs)
     if alike and not plan.rescaled and plan.units.old_size > 1:  # an axis of one unit may be broadcast
         editor.resized = {plan.units.space: plan.units.new_size}
     return _step(network, plan, changes), changes

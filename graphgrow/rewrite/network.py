@@ -13,7 +13,7 @@ from torch import fx
 from graphgrow.ir.inputs import InputSpec, bind
 from graphgrow.ir.meta import propagate
 from graphgrow.ir.terms import Space
-from graphgrow.ops.analysis import Analysis, analyse
+from graphgrow.ops.analysis import Analysis, Opening, analyse
 from graphgrow.rewrite.channels import ChannelAxes
 from graphgrow.rewrite.groups import Group, Groups
 from graphgrow.rewrite.ledger import Ledger
@@ -33,6 +33,12 @@ class Step:
         rounded: whether old or mean-filled entries were rounded to the parameters' own dtype.
         moved: by name of a node that was there before, the node that now carries its value to the readers.
         created: names of the nodes that the mutation made.
+        inputs: where the old positions of an input are now, by its path in the call (`keystr` of args and kwargs), for
+            each axis that grew.
+        outputs: the same for the outputs, by their path in what is returned.
+        spec: the inputs from now on, None where they are as they were.
+        dormant: names of parameters whose new entries other inputs than the examples reach alone: those of new tokens,
+            or of longer sequences.
     """
 
     nodes: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
@@ -43,6 +49,10 @@ class Step:
     rounded: bool = False
     moved: Mapping[str, str] = field(default_factory=dict)
     created: frozenset[str] = frozenset()
+    inputs: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
+    outputs: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
+    spec: InputSpec | None = None
+    dormant: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +68,9 @@ class Network:
         notes: what a user should know about the capture.
         base: the name by which the base model can be built again, None for a module of the user's own.
         steps: for each ledger entry what it did to the places of old units.
+        base_inputs: of the base, where a mutation has changed the inputs since; None where they are the same.
+        opening: axes of the interface that the analysis leaves free; of a network that a pass looks at, never of one
+            that users have.
     """
 
     module: fx.GraphModule
@@ -68,13 +81,15 @@ class Network:
     notes: tuple[str, ...] = ()
     base: str | None = None
     steps: tuple[Step, ...] = ()
+    base_inputs: InputSpec | None = None
+    opening: Opening = field(default_factory=Opening)
 
     @cached_property
     def analysis(self) -> Analysis:
         """Every node's axes and facts."""
         if _VALUED.get(self.module.graph) != _signature(self.module, self.inputs):
             propagate(self.module, placeholder_values(self.module, self.inputs))
-        return analyse(self.module)
+        return analyse(self.module, self.opening)
 
     @cached_property
     def groups(self) -> Groups:

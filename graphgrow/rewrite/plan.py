@@ -17,7 +17,7 @@ from torch import fx
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import argument_at
-from graphgrow.ir.facts import Contraction, Extent, NodeFacts, Normalisation, NormKind
+from graphgrow.ir.facts import Contraction, Extent, NodeFacts, Normalisation, NormKind, flatten_values
 from graphgrow.ir.flow import Clash, Fill, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, children, normal
@@ -109,11 +109,22 @@ class _Search:
         self._settled: set[Key] = set()  # reading axes whose fills were derived by the last evaluation
         self._first_use: dict[Value, int] = {}
         lifted = _lifted_axes(touching, plan.units.space)
+        for facts in touching:
+            if facts.node.op == "placeholder":
+                self._add_input(facts)
         for number, facts in enumerate(touching):
             for value in facts.values():
                 if value.parameter and value not in self._first_use:
                     self._first_use[value] = number
                     self._add_source(value, lifted)
+
+    def _add_input(self, facts: NodeFacts) -> None:
+        """New units of an input hold whatever the caller gives."""
+        if self.plan.kind is not Kind.APPEND:
+            raise Declined(f"`{facts.node.name}` is an input, whose units are the caller's")
+        for value in flatten_values(facts.output):
+            for axis in value.axes_with(self.plan.units.space):
+                self._choose((value, axis), {})
 
     def _add_source(self, value: Value, lifted: set[Key]) -> None:
         for axis in value.axes_with(self.plan.units.space):

@@ -11,6 +11,7 @@ from torch import fx
 from graphgrow.errors import Declined, StructureError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, flatten_values
+from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import values_of
 from graphgrow.ir.positions import grown_size
 from graphgrow.ir.terms import Axes, Space, leaves
@@ -20,7 +21,7 @@ from graphgrow.rewrite.shapes import Shapes
 CHUNK = "graphgrow_chunk"  # the key under which a node keeps the chunk that it was while its parts were equal
 
 
-def resize(network: Network, editor: Editor, space: Space, size: int) -> bool:
+def resize(network: Network, editor: Editor, space: Space, size: int, inputs: InputSpec | None = None) -> bool:
     """Give a space of a network another size, in an editor's copy whose tensors have it already.
 
     Args:
@@ -28,6 +29,7 @@ def resize(network: Network, editor: Editor, space: Space, size: int) -> bool:
         editor: over a copy of the parent's module.
         space: that changes.
         size: its new one.
+        inputs: of the copy, where they change with the space.
 
     Returns:
         Whether every operator is what it was, but for sizes.
@@ -40,7 +42,7 @@ def resize(network: Network, editor: Editor, space: Space, size: int) -> bool:
     for facts in network.analysis.restating(space):
         _restate_attributes(editor, facts, sizes)
     dropped = _drop_assertions(network, editor, space)
-    resplit = _follow(network, editor, space, sizes)
+    resplit = _follow(network, editor, space, sizes, inputs)
     return not (dropped or resplit)
 
 
@@ -81,7 +83,9 @@ def _drop_assertions(network: Network, editor: Editor, space: Space) -> bool:
     return dropped
 
 
-def _follow(network: Network, editor: Editor, space: Space, sizes: Mapping[Space, int]) -> bool:
+def _follow(
+    network: Network, editor: Editor, space: Space, sizes: Mapping[Space, int], inputs: InputSpec | None
+) -> bool:
     """Walk the graph once: put literals right, run each node that the change reaches, compare with its axes.
 
     Returns:
@@ -91,7 +95,7 @@ def _follow(network: Network, editor: Editor, space: Space, sizes: Mapping[Space
     analysis = network.analysis
     over = {facts.node.name for facts in (*analysis.touching(space), *analysis.restating(space))}
     facts_by_name = {facts.node.name: facts for facts in analysis.facts.values()}
-    shapes = Shapes(network, editor)
+    shapes = Shapes(network, editor, inputs)
     for node in list(editor.module.graph.nodes):
         if node.name not in over and not shapes.reached(node):
             continue

@@ -9,6 +9,7 @@ from torch import fx
 
 from graphgrow.errors import StructureError
 from graphgrow.ir.editor import Editor
+from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import MetaRunner, to_meta, values_of
 from graphgrow.rewrite.network import Network, placeholder_values
 
@@ -24,10 +25,11 @@ class Shapes:
     Args:
         network: the parent, whose example values the copy came with.
         editor: over a copy of the parent's module.
+        inputs: of the copy, where they are others than the parent's.
     """
 
-    def __init__(self, network: Network, editor: Editor) -> None:
-        self._inputs = placeholder_values(editor.module, network.inputs)
+    def __init__(self, network: Network, editor: Editor, inputs: InputSpec | None = None) -> None:
+        self._inputs = placeholder_values(editor.module, inputs or network.inputs)
         self._editor, self._runner = editor, MetaRunner(editor.module)
         self._changed: set[fx.Node] = set()
 

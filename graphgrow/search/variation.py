@@ -13,8 +13,10 @@ from graphgrow.rewrite.ledger import Entry, Ledger
 from graphgrow.rewrite.registry import pass_named, pass_names
 from graphgrow.search.recipe import Limits, Variation
 
-# Opening a site to a choice is for the differentiable search, which settles it again.
-RATES: Mapping[str, float] = {"mix-operators": 0.0}
+# Opening a site to a choice is for the differentiable search, which settles it again; other inputs and outputs than the
+# data's, and norms that training needs no more, are for nobody here.
+_NOT_DRAWN = ("mix-operators", "grow-outputs", "grow-inputs", "grow-vocabulary", "grow-positions", "fold-batch-norm")
+RATES: Mapping[str, float] = dict.fromkeys(_NOT_DRAWN, 0.0)
 NOT_HERE = (Declined, MutationError, Unsupported, StructureError)
 
 

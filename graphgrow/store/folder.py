@@ -6,6 +6,7 @@ that a crash at any point leaves the model that was there before.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ def save(graph: Graph, folder: str | Path) -> Path:
         "schema": SCHEMA_VERSION,
         "base": graph.base,
         "model": type(graph.module).__name__,
-        "inputs": inputs_to_data(graph.inputs),
+        "inputs": inputs_to_data(graph.base_inputs or graph.inputs),
         "training": graph.module.training,
         "frozen": [name for name, p in graph.module.named_parameters() if not p.requires_grad],
         "ledger": json.loads(graph.ledger.to_json()),
@@ -97,14 +98,14 @@ def load(folder: str | Path, model: nn.Module | None = None, leaves: Sequence[ty
     inputs = inputs_from_data(header["inputs"])
     args, kwargs = inputs.sample()
     try:
-        graph = replay_entries(trace(base, args, kwargs, leaves), ledger)
+        graph = replay_entries(dataclasses.replace(trace(base, args, kwargs, leaves), inputs=inputs), ledger)
     except GraphGrowError as error:
         raise LedgerError(f"{source} does not fit its base model {header['model']}: {error}") from error
     if len(ledger) == 0:  # nothing was replaced yet: a module of its own, so that the base keeps its tensors
         graph = own(graph)
     _install(source, graph.module, tensors, set(header["frozen"]))
     graph.module.train(header["training"])
-    return Graph(graph.module, inputs, graph.ledger, graph.way, graph.modes, graph.notes, header["base"], graph.steps)
+    return dataclasses.replace(graph, base=header["base"])
 
 
 def _unique_tensors(module: nn.Module) -> dict[str, torch.Tensor]:

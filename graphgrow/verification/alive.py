@@ -32,12 +32,14 @@ def check_alive(case: Case, found: Findings) -> None:
 
     Every new tensor must have a gradient in its new entries at one of the first two steps, and one of them at the
     first. Entries along a grown axis that start equal, and have a gradient, must not stay equal. Parameters that do
-    not require one, and those whose old entries have none either (a bias in front of a batch norm), are left out.
+    not require one, those that the examples cannot reach, and those whose old entries have none either (a bias in
+    front of a batch norm), are left out.
     """
     module = double_module(case.child.module).train("train" in case.modes)
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     old = dict(case.parent.module.named_parameters())
-    new = _new_entries(parameters, old, case.touched, tensor_places(case.steps))
+    dormant = {name for step in case.steps for name in step.dormant}
+    new = _new_entries(parameters, old, case.touched - dormant, tensor_places(case.steps))
     if not new:
         found.notes.append("alive: nothing new requires a gradient")
         return

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.ledger import Entry
@@ -15,7 +15,7 @@ from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.text import parse_mutation
 from graphgrow.verification.copies import own_network, wide_network
 from graphgrow.verification.numbers import Numbers, one_ulp
-from graphgrow.verification.places import Counterparts
+from graphgrow.verification.places import Counterparts, Places, cut, interface_places
 from graphgrow.verification.probes import Inputs, Probes
 from graphgrow.verification.runner import Runner
 from graphgrow.verification.verdict import Check
@@ -115,7 +115,27 @@ class Case:
         """Runs a graph of the case on a probe, from the same random state each time."""
         module.train(mode == "train")
         torch.manual_seed(self.probes.seed)
-        return Runner(module, probe, numbers or self.wide, module is self.parent.module)
+        of_parent, seen = module is self.parent.module, partial(self.outputs_of, module)
+        return Runner(module, self.inputs_of(module, probe), numbers or self.wide, of_parent, seen)
+
+    def inputs_of(self, module: nn.Module, probe: Inputs) -> Inputs:
+        """What a side of the case is called with: the parent with the old units alone, where the inputs have grown."""
+        if not self._is_parent(module):
+            return probe
+        args, kwargs = cut(probe, self.interface[0])
+        return args, kwargs
+
+    def outputs_of(self, module: nn.Module, outputs: Any) -> Any:
+        """What is compared of a side's outputs: the old units."""
+        return outputs if self._is_parent(module) else cut(outputs, self.interface[1])
+
+    @cached_property
+    def interface(self) -> tuple[Places, Places]:
+        """Where the old units of inputs and outputs are, by number of the leaf."""
+        return interface_places(self.steps)
+
+    def _is_parent(self, module: nn.Module) -> bool:
+        return module is self.parent.module or module is self.before.module
 
     def noisy(self, module: fx.GraphModule, probe: Inputs, mode: str) -> Runner:
         """The same with every parameter and buffer moved by one ulp."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from graphgrow.rewrite.network import Step
 
@@ -33,6 +34,19 @@ def node_places(steps: Sequence[Step]) -> dict[str, dict[int, torch.Tensor]]:
 def tensor_places(steps: Sequence[Step]) -> dict[str, dict[int, torch.Tensor]]:
     """The same for parameters and buffers."""
     return compose([step.tensors for step in steps])
+
+
+def interface_places(steps: Sequence[Step]) -> tuple[Places, Places]:
+    """The same for inputs and for outputs, by the number of the leaf as text."""
+    return compose([step.inputs for step in steps]), compose([step.outputs for step in steps])
+
+
+def cut(tree: Any, places: Places) -> Any:
+    """Nested inputs or outputs with their old units alone, where some have grown."""
+    if not places:
+        return tree
+    leaves, structure = pytree.tree_flatten(tree)
+    return pytree.tree_unflatten([project(x, places.get(str(i))) for i, x in enumerate(leaves)], structure)
 
 
 @dataclass(frozen=True)

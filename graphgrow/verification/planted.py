@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ def plant(case: Case, mode: str, probe: Inputs, first: Any, noise: Any, found: F
         Why it was not seen, if it was not: gains that are nearly closed hide what lies behind them.
     """
     module = case.child.module
-    name, position = weight_that_matters(module.train(mode == "train"), probe, case.touched)
+    seen = partial(case.outputs_of, module)
+    name, position = weight_that_matters(module.train(mode == "train"), probe, case.touched, seen)
     parameter = module.get_parameter(name)
 
     def change(original: torch.Tensor, new: torch.Tensor) -> None:

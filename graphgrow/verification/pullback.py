@@ -15,6 +15,7 @@ from graphgrow.rewrite.network import Network
 from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Case, Findings
 from graphgrow.verification.copies import wide_network
 from graphgrow.verification.numbers import Numbers, one_ulp
+from graphgrow.verification.places import cut
 from graphgrow.verification.probes import Inputs
 from graphgrow.verification.sensitivity import own_parameters, random_loss
 from graphgrow.verification.worst import Worst, errors, largest
@@ -83,13 +84,17 @@ def _gradients(
     twin, leaves = own_parameters(module.train(mode == "train"), numbers, wanted)
     torch.manual_seed(case.probes.seed)
     with torch.enable_grad():
-        args, kwargs = pytree.tree_map(_tracked, probe)
+        args, kwargs = pytree.tree_map(_tracked, case.inputs_of(module, probe))
         inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if _is_tracked(leaf)]
-        loss = random_loss(twin(*args, **kwargs))
+        loss = random_loss(case.outputs_of(module, twin(*args, **kwargs)))
         wrt = [*leaves.values(), *inputs]
         found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, wrt, allow_unused=True)
     whole = [torch.zeros_like(x) if g is None else g for g, x in zip(found, wrt, strict=True)]
-    return dict(zip(leaves, whole, strict=False)), whole[len(leaves) :]
+    rest = iter(whole[len(leaves) :])
+    of_inputs = pytree.tree_map(lambda leaf: next(rest) if _is_tracked(leaf) else None, (args, kwargs))
+    old = of_inputs if module is case.parent.module else cut(of_inputs, case.interface[0])
+    of_old = [gradient for gradient in pytree.tree_leaves(old) if gradient is not None]
+    return dict(zip(leaves, whole, strict=False)), of_old
 
 
 def _tracked(leaf: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,8 +36,15 @@ class Runner:
         values: by node name, the values that are still needed.
     """
 
-    def __init__(self, module: fx.GraphModule, inputs: Inputs, numbers: Numbers, of_parent: bool = False) -> None:
-        self._of_parent = of_parent
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        inputs: Inputs,
+        numbers: Numbers,
+        of_parent: bool = False,
+        seen: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._of_parent, self._seen = of_parent, seen
         self.module, self.numbers = module, numbers
         self.values: dict[str, Any] = {}
         self._buffers: dict[int, torch.Tensor] = {}
@@ -67,7 +75,8 @@ class Runner:
         if node.op == "placeholder":
             return self._input(node)
         if node.op == "output":
-            return self.arguments(node.args[0])
+            value = self.arguments(node.args[0])
+            return value if self._seen is None else self._seen(value)
         return self._execute(node, self.arguments(node.args), self.arguments(node.kwargs), self._buffers)
 
     def apply(self, node: fx.Node, args: Any, kwargs: Any) -> Any:

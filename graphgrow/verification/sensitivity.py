@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,7 +36,9 @@ def degeneracy(outputs: list[Any]) -> str:
     return ""
 
 
-def weight_that_matters(module: fx.GraphModule, probe: Inputs, touched: set[str]) -> tuple[str, int]:
+def weight_that_matters(
+    module: fx.GraphModule, probe: Inputs, touched: set[str], seen: Callable[[Any], Any] = lambda outputs: outputs
+) -> tuple[str, int]:
     """The parameter and position of the largest |w dL/dw|, among those that growth made or replaced if there are any.
 
     Where those are all zero or have no gradient (a closed block), it is that of the largest |dL/dw| among them. The
@@ -46,27 +48,30 @@ def weight_that_matters(module: fx.GraphModule, probe: Inputs, touched: set[str]
         module: the graph, in the mode that is meant; neither it nor its parameters are changed.
         probe: inputs; those of floating point are cast.
         touched: names of the parameters that growth made or replaced.
+        seen: what is compared of the outputs.
     """
     parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
     wanted = touched & parameters.keys()
-    known = gradients(module, probe, wanted)
+    known = gradients(module, probe, wanted, seen)
     if not known:
         wanted = set(parameters)
-        known = gradients(module, probe, wanted)
+        known = gradients(module, probe, wanted, seen)
     best = _largest({name: g.mul_(parameters[name].detach()) for name, g in known.items()})  # no second copy
     if best is None or best[0] == 0:
-        best = _largest(gradients(module, probe, wanted))
+        best = _largest(gradients(module, probe, wanted, seen))
     return (next(iter(parameters)), 0) if best is None else best[1:]
 
 
-def gradients(module: fx.GraphModule, probe: Inputs, wanted: set[str]) -> dict[str, torch.Tensor]:
+def gradients(
+    module: fx.GraphModule, probe: Inputs, wanted: set[str], seen: Callable[[Any], Any] = lambda outputs: outputs
+) -> dict[str, torch.Tensor]:
     """The gradients of some parameters for a random linear loss of all outputs; those that have none are left out."""
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
     numbers = Numbers(torch.float64 if dtypes == {torch.float64} else torch.float32)
     twin, copies = own_parameters(module, numbers, wanted)
     with torch.enable_grad():
         args, kwargs = pytree.tree_map(lambda leaf: cast(leaf, numbers.dtype), probe)
-        loss = random_loss(twin(*args, **kwargs))
+        loss = random_loss(seen(twin(*args, **kwargs)))
         found: tuple[torch.Tensor | None, ...] = ()
         if copies:
             found = torch.autograd.grad(loss, list(copies.values()), allow_unused=True)

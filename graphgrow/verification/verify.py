@@ -81,7 +81,7 @@ def verify(
             no such mode.
     """
     wanted = _wanted(modes)
-    spec = next((side.inputs for side in (before, after) if isinstance(side, Network)), None)
+    spec = next((side.inputs for side in (after, before) if isinstance(side, Network)), None)
     if spec is None:
         if inputs is None:
             raise NotPreserved("gg.verify of two plain modules wants inputs: gg.verify(a, b, inputs=x)")
@@ -169,10 +169,11 @@ def _refuse(module: nn.Module) -> None:
 
 def _as_parent(module: nn.Module, after: Network) -> Network | None:
     """The network of a plain module, if the ledger of `after` makes the same architecture of it; else None."""
-    args, kwargs = after.inputs.sample()
+    inputs = after.base_inputs or after.inputs
+    args, kwargs = inputs.sample()
     try:
         found = capture(module, args, kwargs)
-        base = Network(found.module, after.inputs, way=found.way, modes=found.modes, notes=found.notes)
+        base = Network(found.module, inputs, way=found.way, modes=found.modes, notes=found.notes)
         grown = replay(base, after.ledger)
     except GraphGrowError:
         return None

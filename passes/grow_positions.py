@@ -1,0 +1,55 @@
+"""grow-positions: a longer table of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from graphgrow.errors import Declined, MutationError
+from graphgrow.ir.editor import Editor
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.tables import append_rows, refuse_fixed_rows, tables
+
+
+@dataclass(frozen=True)
+class GrowPositions(Mutation):
+    """Append rows to a table of positions, so that longer sequences can be read.
+
+    For tables of which a sequence reads the first rows, by counting or by a slice; one that is added as a whole has the
+    length of the input, and stays. What was answered to sequences that were short enough stays. Masks and other tables
+    of the same length are left as they are. Exact in eval and train mode.
+
+    Attributes:
+        table: the module path of an embedding of positions, or the name of the parameter.
+        extra: how many rows, at least 1.
+    """
+
+    table: str
+    extra: int = 1
+    name: ClassVar[str] = "grow-positions"
+    summary: ClassVar[str] = "a longer table of positions"
+
+    @classmethod
+    def sites(cls, network: Network) -> Iterator[GrowPositions | Refusal]:
+        """Every table that is read from its front: by as many rows again."""
+        for table in tables(network):
+            if table.by_tokens:
+                continue
+            try:
+                refuse_fixed_rows(network, table)
+            except Declined as declined:
+                yield Refusal(table.site, str(declined))
+                continue
+            yield cls(table.site, network.analysis.parameters[table.parameter].axes[0].size)
+
+    def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
+        """Append them."""
+        for table in tables(network):
+            if self.table in (table.site, table.parameter) and not table.by_tokens:
+                return append_rows(network, editor, table, self.extra, generator)
+        known = ", ".join(f"`{table.site}`" for table in tables(network) if not table.by_tokens) or "none"
+        raise MutationError(f"`{self.table}` is no table whose first rows are read; there are {known}")

@@ -1,0 +1,98 @@
+"""grow-outputs: the old logits stay, to the bit, in their places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.graph import Graph
+from graphgrow.models import MODELS
+from graphgrow.rewrite.apply import replay
+from tests.passes.claims import assert_exports
+from tests.preserved import assert_preserved, assert_same_bits
+from tests.rewrite.small_models import Forward
+
+
+def two_heads() -> Graph:
+    model = Forward(
+        lambda m, x: {"a": m.a(m.first(x).tanh()), "rest": (m.b(m.first(x)), x.sum(1))},
+        first=nn.Linear(3, 4), a=nn.Linear(4, 2), b=nn.Linear(4, 5, bias=False),
+    )  # fmt: skip
+    return gg.trace(model.double(), torch.randn(2, 3).double())
+
+
+def test_each_of_several_outputs_by_itself() -> None:
+    graph = two_heads()
+    assert [str(m) for m in graph.mutations("grow-outputs")] == ["grow-outputs(a)", "grow-outputs(b)"]
+    x = torch.randn(4, 3).double()
+    before = graph.module(x)
+    child = gg.apply(graph, "grow-outputs(b, extra=2)", seed=1)
+    after = child.module(x)
+    assert torch.equal(after["a"], before["a"])
+    assert torch.equal(after["rest"][0][:, :5], before["rest"][0])
+    assert after["rest"][0].shape == (4, 7)
+    assert bool(after["rest"][0][:, 5:].any())
+    assert torch.equal(after["rest"][1], before["rest"][1])
+    assert_preserved(graph, child)
+    assert_same_bits(replay(graph, child.ledger).module, child.module)
+
+
+def test_verify_compares_the_old_part_and_sees_a_mistake_in_it() -> None:
+    graph = two_heads()
+    child = gg.apply(graph, ["grow-outputs(b, extra=2)", "widen(first, extra=1)", "grow-outputs(b, extra=1)"])
+    verdict = gg.verify(graph, child, modes="all")
+    assert verdict.preserved is True, str(verdict)
+    with torch.no_grad():
+        child.module.get_parameter("b.weight")[6] += 1.0  # a new one
+    assert gg.verify(graph, child).preserved is True
+    with torch.no_grad():
+        child.module.get_parameter("b.weight")[4, 0] *= 1 + 1e-9
+    assert gg.verify(graph, child).preserved is False
+
+
+def test_a_head_of_a_convolution_and_a_hidden_stream() -> None:
+    graph = gg.trace(MODELS["unet"].factory().eval(), MODELS["unet"].example())
+    child = gg.apply(graph, "grow-outputs(head, extra=3)")
+    assert child.module(*child.inputs.sample()[0]).shape[1] == 13
+    assert gg.verify(graph, child).preserved is True
+    encoder = gg.trace(nn.TransformerEncoderLayer(8, 2, 16, 0.0, norm_first=True).eval(), torch.randn(2, 5, 8))
+    assert len(encoder.mutations("grow-outputs")) == 0  # the input has this axis too
+
+
+REFUSED: dict[str, tuple[Any, str, str]] = {
+    "softmax": (nn.Sequential(nn.Linear(3, 4), nn.Softmax(-1)), "grow-outputs(0)", "a softmax over it"),
+    "hidden": (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), "grow-outputs(0)", "does not leave the model"),
+    "mean": (Forward(lambda m, x: (m.a(x), m.a(x).mean(1)), a=nn.Linear(3, 4)), "grow-outputs(a)", "mean"),
+    "residual": (Forward(lambda m, x: x + m.a(x), a=nn.Linear(3, 3)), "grow-outputs(a)", "input"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name: str) -> None:
+    model, text, said = REFUSED[name]
+    graph = gg.trace(model, torch.randn(2, 3))
+    with pytest.raises(gg.Declined, match=said):
+        gg.apply(graph, text)
+    assert text not in [str(m) for m in graph.mutations("grow-outputs")]
+
+
+def test_nothing_to_add() -> None:
+    with pytest.raises(gg.MutationError, match="at least 1"):
+        gg.apply(two_heads(), "grow-outputs(a, extra=0)")
+
+
+def test_exported_saved_and_trained_on(tmp_path: Path) -> None:
+    graph = gg.trace("graphgrow:mlp")
+    optimizer = torch.optim.AdamW(graph.module.parameters())
+    child = gg.apply(graph, "grow-outputs(head, extra=2)", optimizer=optimizer)
+    child.module(*child.inputs.sample()[0]).square().sum().backward()
+    optimizer.step()
+    assert_exports(child, tmp_path)
+    loaded = gg.load(gg.save(child, tmp_path / "saved"))
+    assert_same_bits(loaded.module, child.module)
+    assert loaded.text() == child.text()
