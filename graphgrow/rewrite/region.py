@@ -97,7 +97,9 @@ class Region:
         return [n for n in self.inputs if _alike(n.meta.get("value"), wanted) and overwritten <= {n}]
 
 
-def copy_region(insertion: Insertion, region: Region, stream: fx.Node) -> fx.Node:
+def copy_region(
+    insertion: Insertion, region: Region, stream: fx.Node, arriving: fx.Node | None = None, path: str = ""
+) -> fx.Node:
     """Put a copy of a region behind its result; its modules and parameters are copies too, with the same values.
 
     What is tied within the region is tied within the copy; a parameter that nodes outside hold too stays theirs.
@@ -106,31 +108,34 @@ def copy_region(insertion: Insertion, region: Region, stream: fx.Node) -> fx.Nod
     Args:
         insertion: at the region's result.
         region: of the insertion's copy of the graph.
-        stream: the input of the region that the copy reads the result for.
+        stream: the input of the region that the copy reads another value for.
+        arriving: that value; by default the result.
+        path: where its modules go; by default the path of the insertion.
 
     Returns:
         The copy of the result.
     """
-    copies = _Copies(insertion, region)
-    arriving = region.result
+    path = path or insertion.path
+    copies = _Copies(insertion, region, path)
+    arriving = arriving or region.result
     if stream in region.written_inputs(insertion.editor.module):
-        arriving = insertion.add("call_method", "clone", (region.result,))
+        arriving = insertion.add("call_method", "clone", (arriving,))
     values: dict[fx.Node, fx.Node] = {node: node for node in region.inputs}
     values[stream] = arriving
     targets = {node: copies.module(str(node.target)) for node in region.nodes if node.op == "call_module"}
     targets |= {node: copies.tensor(str(node.target)) for node in region.nodes if node.op == "get_attr"}
     for node in region.nodes:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-        values[node] = insertion.add(node.op, targets.get(node, node.target), args, kwargs, insertion.path)
-        _restack(values[node], node, region.path, insertion.path)
+        values[node] = insertion.add(node.op, targets.get(node, node.target), args, kwargs, path)
+        _restack(values[node], node, region.path, path)
     return values[region.result]
 
 
 class _Copies:
     """Copies of the modules and tensors of a region, under the path of an insertion."""
 
-    def __init__(self, insertion: Insertion, region: Region) -> None:
-        self._editor, self._path, self._new = insertion.editor, region.path, insertion.path
+    def __init__(self, insertion: Insertion, region: Region, path: str) -> None:
+        self._editor, self._path, self._new = insertion.editor, region.path, path
         root = self._editor.module
         mine = set(region.nodes)
         outside = (node for node in root.graph.nodes if node not in mine)

@@ -1,0 +1,32 @@
+"""What chooses among experts."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from graphgrow.blocks.block import Block
+from graphgrow.layers import Router
+
+
+class Routing(Block):
+    """The shares of experts for each token, from a random router: equal scores would starve all but the first.
+
+    Args:
+        width: of a token.
+        experts: how many there are.
+        top_k: how many are chosen for a token.
+    """
+
+    def __init__(self, width: int, experts: int, top_k: int) -> None:
+        super().__init__()
+        self.router = Router(width, experts, top_k)
+
+    def start(self, generator: torch.Generator) -> None:
+        """Scores of unit variance on normalised tokens."""
+        nn.init.normal_(self.router.weight, std=self.router.width**-0.5, generator=generator)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., width) -> (..., experts)."""
+        shares: torch.Tensor = self.router(x)
+        return shares
