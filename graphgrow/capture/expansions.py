@@ -34,30 +34,52 @@ def _multihead_attention(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Any, Any]:
-    """nn.MultiheadAttention: (N, L, E) or (L, N, E) -> the same shape, and the weights where asked for."""
-    if module.bias_k is not None or module.add_zero_attn:
-        raise CaptureError(
-            "nn.MultiheadAttention with add_bias_kv or add_zero_attn is not supported; mark it as a leaf"
-        )
-    if len(query.shape) != 3:
-        raise CaptureError("nn.MultiheadAttention without a batch axis is not supported; mark it as a leaf")
+    """nn.MultiheadAttention: (N, L, E), (L, N, E) or (L, E) -> the same shape, and the weights where asked for."""
+    if is_causal and attn_mask is None:
+        raise CaptureError("nn.MultiheadAttention with is_causal=True needs its attn_mask")
+    if is_causal and key_padding_mask is None and not need_weights:
+        attn_mask = None  # as torch, which takes the caller's word for it
+    else:
+        is_causal = False
+    single = len(query.shape) == 2
     projections = _project(module, query, key, value)
-    if not module.batch_first:
+    if single:
+        projections = tuple(x.unsqueeze(0) for x in projections)
+        key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+    elif not module.batch_first:
         projections = tuple(x.transpose(0, 1) for x in projections)
+    if module.bias_k is not None:
+        q, k, v = projections
+        k, v = (_behind(x, row) for x, row in ((k, module.bias_k), (v, module.bias_v)))
+        projections = (q, k, v)
     q, k, v = (x.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for x in projections)
-    mask = _merge_masks(attn_mask, key_padding_mask, is_causal, q, k)
+    if module.add_zero_attn:
+        k, v = (F.pad(x, (0, 0, 0, 1)) for x in (k, v))
+    added = (module.bias_k is not None) + bool(module.add_zero_attn)
+    if added:  # tokens that no mask hides
+        attn_mask, key_padding_mask = (
+            None if m is None else F.pad(m, (0, added)) for m in (attn_mask, key_padding_mask)
+        )
+    mask = _merge_masks(attn_mask, key_padding_mask, q)
     if need_weights:
         heads, weights = _weighted(module, q, k, v, mask)
         weights = weights.mean(1) if average_attn_weights else weights
     else:
         heads, weights = (
-            F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=_dropout(module)),
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=_dropout(module), is_causal=is_causal),
             None,
         )
     joined = heads.transpose(1, 2).flatten(-2)
+    if single:
+        return module.out_proj(joined.squeeze(0)), None if weights is None else weights.squeeze(0)
     if not module.batch_first:
         joined = joined.transpose(0, 1)
     return module.out_proj(joined), weights
+
+
+def _behind(x: Any, row: Any) -> Any:
+    """(N, S, E) with a learned row (1, 1, E) behind the last token of each."""
+    return torch.cat([x, row.expand(x.shape[0], -1, -1)], dim=1)
 
 
 def _dropout(module: Any) -> float:
@@ -78,10 +100,8 @@ def _project(module: Any, query: Any, key: Any, value: Any) -> tuple[Any, Any, A
     return q, k, v
 
 
-def _merge_masks(attn_mask: Any, key_padding_mask: Any, is_causal: bool, q: Any, k: Any) -> Any:
+def _merge_masks(attn_mask: Any, key_padding_mask: Any, q: Any) -> Any:
     """One mask for the scores (N, H, L, S): boolean True means hidden in torch's layer, seen in its function."""
-    if is_causal and attn_mask is None:
-        raise CaptureError("nn.MultiheadAttention with is_causal=True needs its attn_mask")
     masks = []
     if attn_mask is not None:
         if len(attn_mask.shape) == 3:

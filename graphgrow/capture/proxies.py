@@ -28,7 +28,14 @@ class ValueProxy(fx.Proxy):
         """The example value; tensors are on the meta device."""
         return self.node.meta["value"]
 
+    @property  # type: ignore[misc]  # it is read alone
+    def __class__(self) -> Any:
+        """What it stands for: the forward's own `isinstance(x, torch.Tensor)` is answered by the example."""
+        return type(self.example)
+
     def __getattr__(self, name: str) -> Any:
+        if name == "_is_param":  # torch asks so whether something is an nn.Parameter
+            return False
         if name in _CONSTANT_ATTRIBUTES and isinstance(self.example, torch.Tensor):
             return getattr(self.example, name) if name != "is_meta" else False
         if name in ("shape", "device", "T", "mT") and isinstance(self.example, torch.Tensor):

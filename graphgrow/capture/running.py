@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,17 @@ from graphgrow.ir.meta import to_meta
 
 
 @contextmanager
+def layer_by_layer() -> Iterator[None]:
+    """nn.TransformerEncoder and its like as their layers say, not by torch's fused path, which zeroes hidden tokens."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
 def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     """The whole model in one mode, and each of its modules back in its own afterwards."""
     before = [(module, module.training) for module in model.modules()]
@@ -32,9 +43,16 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 
 def run(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool = False, seed: int = 0
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    training: bool = False,
+    seed: int = 0,
+    fused: bool = False,
 ) -> tuple[Any, bool]:
     """One call on copies of the inputs, from a seed; parameters that it writes into are put back.
+
+    With `fused`, nn.TransformerEncoder and its like may take torch's fused path, else they run layer by layer.
 
     Returns:
         What the model returned, and whether it drew random numbers on the CPU.
@@ -45,7 +63,7 @@ def run(
         for device in devices:
             torch.cuda.default_generators[device.index].manual_seed(seed)
         settled = torch.default_generator.manual_seed(seed).get_state()
-        with parameters_kept(model):
+        with parameters_kept(model), nullcontext() if fused else layer_by_layer():
             answer = model(*args, **kwargs)
         return answer, not torch.equal(settled, torch.default_generator.get_state())
 

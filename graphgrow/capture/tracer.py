@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.proxies import ValueProxy, opened
-from graphgrow.capture.running import InputView
+from graphgrow.capture.running import InputView, layer_by_layer
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
@@ -29,6 +29,17 @@ from graphgrow.ops.registry import module_rule
 
 _LEAVES = (torch.Tensor, bool, int, float, str, type(None))
 _SHAPE_CHANGES = {"unsqueeze_", "squeeze_", "transpose_", "swapaxes_", "swapdims_", "t_"}
+
+
+@contextmanager
+def _masks_taken_as_given() -> Iterator[None]:
+    """nn.Transformer looks whether a mask happens to be causal; the graph uses the mask, whatever it is."""
+    original = nn.modules.transformer._detect_is_causal_mask
+    nn.modules.transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+    try:
+        yield
+    finally:
+        nn.modules.transformer._detect_is_causal_mask = original
 
 
 @contextmanager
@@ -97,7 +108,14 @@ class ShapeTracer(fx.Tracer):
             self._names.setdefault(id(tensor), name)
         before = set(root.__dict__)
         try:
-            with torch.enable_grad(), factories_seen(self), _wrapped_functions_open(), self._assignments_seen():
+            with (
+                torch.enable_grad(),
+                layer_by_layer(),
+                _masks_taken_as_given(),
+                factories_seen(self),
+                _wrapped_functions_open(),
+                self._assignments_seen(),
+            ):
                 graph = super().trace(root, concrete_args)
         finally:
             for name in set(root.__dict__) - before:  # fx parks tensor constants on the user's module
@@ -228,6 +246,8 @@ class ShapeTracer(fx.Tracer):
 
         Dictionaries of a class of their own, and objects with fields, are made by their class.
         """
+        if isinstance(a, fx.Proxy):
+            return a.node
         if isinstance(a, dict) and type(a) not in (dict, immutable_dict):
             kind: Any = type(a)
             if is_dataclass(kind):

@@ -56,6 +56,13 @@ class Trial:
         self._steady = not disagreement(model, self._again, self.answer)
         other = run(model, args, kwargs, seed=1)[0] if random else self._again
         state.restore()
+        if any(isinstance(part, nn.TransformerEncoder) for part in model.modules()):
+            fused = run(model, args, kwargs, fused=True)[0]
+            state.restore()
+            if disagreement(model, fused, self.answer):
+                self.notes.append(
+                    "without gradients nn.TransformerEncoder puts out zeros at hidden tokens, the graph not"
+                )
         kept = [name for name in self._changed if name not in self._left]
         if kept:
             self.notes.append(f"its forward sets {_listed(kept)}, which the graph does not")
@@ -190,6 +197,8 @@ class _DropoutOff(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in self._DROPOUTS:
             return args[0] if args else kwargs["input"]
+        if func is F.multi_head_attention_forward:
+            args = (*args[:10], 0.0, *args[11:])
         if func is F.scaled_dot_product_attention:
             kwargs["dropout_p"] = 0.0
             args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
