@@ -51,6 +51,10 @@ class SignalError(GraphGrowError):
     """A signal cannot be measured here, or nothing was seen yet that it could be computed from."""
 
 
+class TrainingError(GraphGrowError):
+    """A recipe, a policy or a checkpoint cannot be used as it is."""
+
+
 class ModelError(GraphGrowError):
     """A model's name or factory cannot be resolved."""
 

@@ -37,11 +37,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "source": (*CORE, "verification", "export"),
     "bench": (*CORE, "passes", "store", "models", "graph", "verification"),
     "stage": (*CORE, "passes", "store", "models", "graph", "verification", "export", "bench"),
+    "data": (*LOWEST, "store", "models", *CORE, "graph"),
     "report": LOWEST,
 }
-ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "report", "root")
-ALLOWED["search"] = (*ALLOWED["stage"], "stage", "report", "demo")
-ALLOWED["cli"] = (*ALLOWED["search"], "search", "root")
+ALLOWED["train"] = (*ALLOWED["stage"], "stage", "signals", "data", "report")
+ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "data", "report", "root")
+ALLOWED["search"] = (*ALLOWED["stage"], "stage", "data", "report", "demo")
+ALLOWED["cli"] = (*ALLOWED["search"], "search", "train", "signals", "root")
 ALLOWED["root"] = tuple(ALLOWED)
 
 # What a layer may import from outside of the project, where that is restricted (standard library aside).

@@ -1,6 +1,7 @@
 """What is recorded: frozen values that read and write plain JSON."""
 
 from graphgrow.records.base import Record
+from graphgrow.records.growth import DecisionRecord
 from graphgrow.records.search import CandidateRecord, GenerationRecord
 from graphgrow.records.stage import BenchmarkRecord, ComparisonRecord, ExportRecord, LatencyRecord, StageRecord
 
@@ -8,6 +9,7 @@ __all__ = [
     "BenchmarkRecord",
     "CandidateRecord",
     "ComparisonRecord",
+    "DecisionRecord",
     "ExportRecord",
     "GenerationRecord",
     "LatencyRecord",

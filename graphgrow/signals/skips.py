@@ -109,6 +109,27 @@ class SkipSignal:
         """
         return sorted((pair.score() for pair in self._pairs), key=lambda score: -score.per_flop)
 
+    def agreement(self, held_out: SkipSignal) -> dict[str, float]:
+        """By mutation, the cosine of each connection's gradient here and on data that was held out.
+
+        A first step down the gradient measured here changes the held-out loss by minus their inner product, so that a
+        connection whose cosine is not positive brings nothing there.
+
+        Args:
+            held_out: a signal over the same pairs with the same options.
+
+        Raises:
+            SignalError: if one of them saw no backward pass, or they measure other pairs.
+        """
+        if [pair.sites for pair in self._pairs] != [pair.sites for pair in held_out._pairs]:
+            raise SignalError("the two signals measure other pairs; make both with the same arguments")
+        cosines = {}
+        for mine, theirs in zip(self._pairs, held_out._pairs, strict=True):
+            a, b = mine.gradient(), theirs.gradient()
+            size = float(a.norm() * b.norm())
+            cosines[mine.score().mutation] = float((a * b).sum()) / size if size > 0 else 0.0
+        return cosines
+
     def _arrive(self, pair: _Pair, value: torch.Tensor) -> None:
         source = pair.read(value.detach()[: self._rows])
         pair.arriving = source.clone() if pair.gated else self._combined(pair, source)
@@ -160,6 +181,18 @@ class _Pair:
     batches: int = 0
     _sums: torch.Tensor | None = None  # the gradient, then one for each permutation
     _aligned: float = 0.0
+
+    @property
+    def sites(self) -> tuple[str, str]:
+        """Source and target."""
+        return self.source, self.target
+
+    def gradient(self) -> torch.Tensor:
+        """Of the connection's weights (in random combinations, where those are measured), a mean over batches."""
+        if self._sums is None:
+            name = self.target
+            raise SignalError(f"no gradient of `{name}` was seen; run loss.backward() while the model is watched")
+        return self._sums[0] / self.batches
 
     def read(self, value: torch.Tensor) -> torch.Tensor:
         """What the connection's weights would read."""

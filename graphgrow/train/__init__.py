@@ -1,0 +1,1 @@
+"""Growing while training: policies that decide, a grower for any loop, and a trainer that is ready made."""

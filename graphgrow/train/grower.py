@@ -1,0 +1,390 @@
+"""Growing inside any training loop: observe, propose, apply."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from graphgrow.errors import GraphGrowError, NotPreserved, SignalError, TrainingError
+from graphgrow.graph import Graph
+from graphgrow.records import DecisionRecord
+from graphgrow.rewrite.apply import apply
+from graphgrow.signals.skips import SkipSignal
+from graphgrow.signals.watch import Signal, Watch
+from graphgrow.train.averaging import follow_growth
+from graphgrow.train.budget import Budget
+from graphgrow.train.newness import new_entries
+from graphgrow.train.pace import Newcomers, Pace
+from graphgrow.train.policy import Candidate, Evidence, GrowthPolicy, make_policy
+from graphgrow.train.schedule import Plateau, Schedule
+from graphgrow.train.snapshot import Snapshot
+
+Loss = Callable[[torch.nn.Module], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a grower would do now.
+
+    Attributes:
+        candidates: that fit together, in order.
+        reason: why now, in words.
+        numbers: what it rests on, by name; those of the n-th candidate from the second on carry its number.
+        parameters: of the grown network.
+        flops: of the grown network, for one sample.
+    """
+
+    candidates: tuple[Candidate, ...]
+    reason: str
+    numbers: Mapping[str, float]
+    parameters: int
+    flops: int
+
+    @property
+    def mutations(self) -> tuple[str, ...]:
+        """All of them in order, as text."""
+        return tuple(mutation for candidate in self.candidates for mutation in candidate.mutations)
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {', '.join(self.mutations)}"
+
+
+class Grower:
+    """Lets a network grow while a loop of the user's own trains it.
+
+        grower = Grower(graph, optimizer, "dnm", budget=Budget(parameters=100_000))
+        for epoch in range(epochs):
+            for x, y in batches:
+                optimizer.zero_grad()
+                with grower.observe():
+                    F.cross_entropy(grower.module(x), y).backward()
+                optimizer.step()
+            if proposal := grower.propose(validation_loss(grower.module)):
+                grower.apply(proposal)
+
+    Optimizer, learning-rate schedulers and gradient scalers stay the same objects; so does an averaged model.
+
+    Args:
+        graph: to grow; train `grower.module`, which is another module after each growth.
+        optimizer: over the graph's parameters, carried over in place.
+        policy: or its name; see `policies()`.
+        budget: upper limits of the grown network.
+        when: the schedule; by default a plateau of the metric given to `propose`.
+        cool_down: rounds after a growth in which nothing is asked.
+        most_stages: growths in all.
+        averaged: an AveragedModel of the graph's module, grown along.
+        pace: of the updates of what is new.
+        every: of so many batches one is observed.
+        held_out: `module -> loss` on data that is not trained on; connections must lower it to first order.
+        rollback_after: rounds after which a growth is taken back if the metric is not below what it was; None never.
+        verify: whether each growth is verified before the optimizer is touched; the trainer does that in its stages.
+        seed: of fresh weights, of samples that signals draw, and of what policies draw.
+
+    Attributes:
+        graph: the newest.
+        decisions: one record for each time it was time.
+        stage: growths so far.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        optimizer: Optimizer | None = None,
+        policy: GrowthPolicy | str = "dnm",
+        *,
+        budget: Budget | None = None,
+        when: Schedule | None = None,
+        cool_down: int = 0,
+        most_stages: int | None = None,
+        averaged: AveragedModel | None = None,
+        pace: Pace | None = None,
+        every: int = 20,
+        held_out: Loss | None = None,
+        rollback_after: int | None = None,
+        verify: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.graph = graph
+        self.policy = make_policy(policy)
+        self.decisions: list[DecisionRecord] = []
+        self.stage = 0
+        self._optimizer = optimizer
+        self._budget = budget or Budget()
+        self._when = when or Plateau()
+        self._cool_down = cool_down
+        self._most_stages = most_stages
+        self._averaged = averaged
+        self._newcomers = None if optimizer is None else Newcomers(optimizer, pace or Pace())
+        self._every = every
+        self._held_out = held_out
+        self._rollback_after = rollback_after
+        self._verify = verify
+        self._seed = seed
+        self._round = 0
+        self._batch = 0
+        self._metrics: list[float | None] = []
+        self._before: tuple[Snapshot, float | None] | None = None
+        self._signals: Mapping[str, Signal] | None = None
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """The newest network: an ordinary nn.Module."""
+        return self.graph.module
+
+    @contextlib.contextmanager
+    def observe(self) -> Iterator[None]:
+        """Around forward and backward pass of one batch; most batches are left alone."""
+        watched = self._batch % self._every == 0 and not self._finished
+        self._batch += 1
+        if not watched:
+            yield
+            return
+        signals = self._measuring()
+        with Watch(self.module, signals.values()):
+            yield
+
+    def propose(self, metric: float | None = None) -> Proposal | None:
+        """At the end of a round (an epoch, say): what to do now, if it is time and anything is to be done.
+
+        What is decided, and on which numbers, is recorded in `decisions`.
+
+        Args:
+            metric: the lower the better, a validation loss say; a plateau and a rollback need it.
+
+        Raises:
+            TrainingError: if the schedule needs a metric and none is given.
+        """
+        self._round += 1
+        self._metrics.append(metric)
+        if self._roll_back(metric) or self._finished or len(self._metrics) <= self._cool_down:
+            return None
+        reason = self._when.due(self._metrics)
+        if reason is None:
+            self._signals = None
+            return None
+        try:
+            evidence = self._evidence()
+        except SignalError as error:
+            return self._decline(f"{reason}, but {error}", ())
+        self._signals = None
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._round)
+        candidates = self.policy.candidates(self.graph, evidence, generator)
+        return self._choose(candidates, reason)
+
+    def apply(self, proposal: Proposal) -> Graph:
+        """Carry a proposal out; the optimizer and the average go along.
+
+        Raises:
+            NotPreserved: if the child computes another function; nothing has changed then.
+            Declined, OptimizerError: as `gg.apply` does; likewise.
+        """
+        child = apply(self.graph, proposal.mutations, seed=self.seed_of_stage)
+        if self._verify:
+            from graphgrow.verification.verify import verify
+
+            verdict = verify(self.graph, child, seed=self._seed)
+            if verdict.preserved is not True:
+                raise NotPreserved(f"{proposal}: {verdict}")
+        self.prepare()
+        if self._optimizer is not None:
+            child = apply(self.graph, proposal.mutations, seed=self.seed_of_stage, optimizer=self._optimizer)
+        self.follow(child, proposal)
+        return child
+
+    @property
+    def seed_of_stage(self) -> int:
+        """Of the fresh weights of the next growth."""
+        return self._seed
+
+    def prepare(self) -> None:
+        """Before the optimizer is carried over by other means than `apply`: keep what a rollback needs."""
+        if self._rollback_after is not None:
+            best = min((metric for metric in self._metrics if metric is not None), default=None)
+            self._before = Snapshot.of(self.graph, self._optimizer, self._averaged), best
+
+    def follow(self, child: Graph, proposal: Proposal) -> None:
+        """Take up a child that was made of a proposal's mutations with `seed_of_stage`, the optimizer with it."""
+        parent = self.graph
+        new = new_entries(parent, proposal.mutations, self.seed_of_stage)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._round + 500_000)
+        numbers = dict(proposal.numbers)
+        for candidate in proposal.candidates:
+            gap = candidate.start.apply(parent, child, new, generator)
+            if gap is not None:
+                numbers["gap"] = gap
+        if self._averaged is not None:
+            follow_growth(self._averaged, parent, child)
+        if self._newcomers is not None:
+            self._newcomers.welcome(child.module, new)
+        self._record("grown", proposal.reason, proposal.mutations, numbers, child)
+        self.graph, self._signals, self._metrics = child, None, []
+        self.stage += 1
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs beside the graph; plain values and tensors.
+
+        Raises:
+            TrainingError: in the middle of a round, or while a growth may still be rolled back.
+        """
+        if self._signals is not None:
+            raise TrainingError("a grower's state can be kept between rounds only: after propose or apply")
+        if self._before is not None:
+            raise TrainingError("a growth may still be rolled back; keep the state once that is decided")
+        return {
+            "round": self._round,
+            "batch": self._batch,
+            "stage": self.stage,
+            "metrics": list(self._metrics),
+            "decisions": [decision.to_json() for decision in self.decisions],
+            "newcomers": None if self._newcomers is None else self._newcomers.state(),
+        }
+
+    def restore(self, graph: Graph, state: Mapping[str, Any]) -> None:
+        """Go on from a state, with the graph that belongs to it."""
+        self.graph, self._signals = graph, None
+        self._round, self._batch, self.stage = state["round"], state["batch"], state["stage"]
+        self._metrics = list(state["metrics"])
+        self.decisions = [DecisionRecord.from_json(item) for item in state["decisions"]]
+        if self._newcomers is not None and state["newcomers"] is not None:
+            self._newcomers.restore(graph.module, state["newcomers"])
+
+    # -- measuring ---------------------------------------------------------------------------------------------
+
+    @property
+    def _finished(self) -> bool:
+        return self._most_stages is not None and self.stage >= self._most_stages
+
+    def _measuring(self) -> Mapping[str, Signal]:
+        if self._signals is None:
+            self._signals = self.policy.signals(self.graph, self._seed + self._round)
+        return self._signals
+
+    def _evidence(self) -> Evidence:
+        signals: Mapping[str, Any] = self._measuring()
+        results = {name: signal.results() for name, signal in signals.items()}
+        skips = signals.get("skips")
+        held_out = self._agreement(skips) if isinstance(skips, SkipSignal) and self._held_out is not None else {}
+        return Evidence(
+            activity=results.get("activity", {}),
+            gradients=results.get("gradients", {}),
+            directions=results.get("directions", {}),
+            skips=tuple(results.get("skips", ())),
+            held_out=held_out,
+            stage=self.stage,
+        )
+
+    def _agreement(self, training: SkipSignal) -> dict[str, float]:
+        """How the connections' gradients agree with those of the held-out loss; gradients of parameters are left alone."""
+        assert self._held_out is not None
+        held_out = self.policy.signals(self.graph, self._seed + self._round - 1)["skips"]
+        assert isinstance(held_out, SkipSignal)
+        kept = [(parameter, parameter.grad) for parameter in self.module.parameters()]
+        training_mode = self.module.training
+        try:
+            with Watch(self.module, [held_out]):
+                self._held_out(self.module).backward()  # type: ignore[no-untyped-call]
+        finally:
+            self.module.train(training_mode)
+            for parameter, gradient in kept:
+                parameter.grad = gradient
+        return training.agreement(held_out)
+
+    # -- deciding ----------------------------------------------------------------------------------------------
+
+    def _choose(self, candidates: Iterator[Candidate], reason: str) -> Proposal | None:
+        """The first candidates that fit together into the budget and the stage."""
+        limit = self.policy.growth * self.graph.flops * 1.05
+        chosen: list[Candidate] = []
+        parameters, flops = self.graph.parameter_count, self.graph.flops
+        refusals: list[str] = []
+        considered: list[str] = []
+        for candidate in candidates:
+            considered.extend(candidate.mutations)
+            together = [text for one in (*chosen, candidate) for text in one.mutations]
+            try:
+                cost = self.graph.cost(together)
+            except GraphGrowError as error:
+                refusals.append(str(error))
+                continue
+            total = self.graph.parameter_count + cost.parameters, self.graph.flops + cost.flops
+            refusal = self._budget.refusal(*total)
+            if refusal is None and total[1] > limit:
+                refusal = f"more than {self.policy.growth:g} times the FLOPs in one stage"
+            if refusal is not None:
+                refusals.append(refusal)
+                continue
+            chosen.append(candidate)
+            parameters, flops = total
+            if len(chosen) == self.policy.most:
+                break
+        if not chosen:
+            why = refusals[0] if refusals else f"the policy {self.policy.name} sees nothing to do"
+            return self._decline(f"{reason}, but {why}", tuple(considered))
+        proposal = Proposal(tuple(chosen), reason, _numbers(chosen), parameters, flops)
+        if self._budget.latency_ms is not None:
+            slow = self._budget.too_slow(apply(self.graph, proposal.mutations, seed=self.seed_of_stage))
+            if slow is not None:
+                return self._decline(f"{reason}, but {slow}", proposal.mutations)
+        return proposal
+
+    def _decline(self, reason: str, mutations: tuple[str, ...]) -> None:
+        self._signals = None
+        self._record("declined", reason, mutations, {}, self.graph)
+        self._metrics = []
+
+    def _roll_back(self, metric: float | None) -> bool:
+        """Take the last growth back if it has not paid in time."""
+        if self._before is None or len(self._metrics) < (self._rollback_after or 0):
+            return False
+        snapshot, best = self._before
+        if metric is None or best is None:
+            raise TrainingError("a rollback needs a metric; call propose(validation_loss)")
+        self._before = None
+        reached = min(one for one in self._metrics if one is not None)
+        if reached < best:
+            return False
+        grown = self.graph
+        self.graph = snapshot.restore(self._optimizer, self._averaged)
+        if self._newcomers is not None:
+            self._newcomers.welcome(self.graph.module, {})
+        reason = f"{reached:.4g} after {len(self._metrics)} rounds is no better than {best:.4g} before the growth"
+        numbers = {"metric_before": best, "metric_after": reached}
+        entries = grown.ledger.after(self.graph.ledger) or ()
+        self._signals, self._metrics = None, []
+        self.graph, kept = grown, self.graph
+        self._record("rolled back", reason, tuple(entry.mutation for entry in entries), numbers, kept)
+        self.graph = kept
+        return True
+
+    def _record(
+        self, verdict: str, reason: str, mutations: tuple[str, ...], numbers: Mapping[str, float], after: Graph
+    ) -> None:
+        self.decisions.append(
+            DecisionRecord(
+                round=self._round - 1,
+                policy=self.policy.name,
+                verdict=verdict,
+                reason=reason,
+                mutations=mutations,
+                numbers=dict(numbers),
+                parameters_before=self.graph.parameter_count,
+                parameters_after=after.parameter_count,
+                flops_before=self.graph.flops,
+                flops_after=after.flops,
+            )
+        )
+
+
+def _numbers(candidates: list[Candidate]) -> dict[str, float]:
+    found = {}
+    for position, candidate in enumerate(candidates, 1):
+        for name, value in candidate.numbers.items():
+            found[name if len(candidates) == 1 else f"{name}_{position}"] = float(value)
+    return found

@@ -1,0 +1,51 @@
+"""Which entries of a grown network's parameters are new, found by the machinery that carries optimizer state over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from graphgrow.graph import Graph
+from graphgrow.rewrite.apply import apply
+from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.roles import register_optimizer
+
+
+class _Marks(Optimizer):
+    """Keeps 1 for each entry that was there before: copies inherit it, new entries and parameters have none."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__(parameters, {})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["known"] = torch.ones_like(parameter, dtype=torch.float32)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """It trains nothing."""
+        raise NotImplementedError
+
+
+register_optimizer(_Marks, known="direction")
+
+
+def new_entries(graph: Graph, mutations: Iterable[Mutation | str], seed: int) -> dict[str, torch.Tensor]:
+    """Which entries of the child's parameters neither were there before nor are copies of such, bool, by name.
+
+    Parameters without new entries are left out.
+
+    Raises:
+        MutationError, Declined: as `apply` does.
+    """
+    marks = _Marks(graph.module.parameters())
+    child = apply(graph, list(mutations), seed=seed, optimizer=marks)
+    found = {}
+    for name, parameter in child.module.named_parameters():
+        known = marks.state.get(parameter, {}).get("known")
+        new = torch.ones_like(parameter, dtype=torch.bool) if known is None else known == 0
+        if bool(new.any()):
+            found[name] = new
+    return found

@@ -1,0 +1,1 @@
+"""Growth policies, one a file; the folder is the registry."""

@@ -1,0 +1,136 @@
+"""What a growth policy is: which signals it wants, and what it would do on them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+
+from graphgrow.errors import TrainingError
+from graphgrow.graph import Graph
+from graphgrow.signals.activity import Activity
+from graphgrow.signals.gradients import UnitGradients
+from graphgrow.signals.gradmax import GrowthDirections
+from graphgrow.signals.skips import SkipScore
+from graphgrow.signals.watch import Signal
+from graphgrow.train.start import Start
+
+PACKAGE = "graphgrow.train.policies"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured since the last round; a part that the policy did not ask for is empty.
+
+    Attributes:
+        activity: by group.
+        gradients: by group.
+        directions: by group.
+        skips: the best first.
+        held_out: by the mutation of a connection, the share of its held-out gradient that its training gradient agrees
+            with (their cosine); empty where nothing was held out.
+        stage: growths before this one.
+    """
+
+    activity: Mapping[str, Activity] = field(default_factory=dict)
+    gradients: Mapping[str, UnitGradients] = field(default_factory=dict)
+    directions: Mapping[str, GrowthDirections] = field(default_factory=dict)
+    skips: tuple[SkipScore, ...] = ()
+    held_out: Mapping[str, float] = field(default_factory=dict)
+    stage: int = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Mutations that a policy would make together, all or none.
+
+    Attributes:
+        mutations: in text form, in order.
+        numbers: what speaks for them, by name.
+        start: how what is new starts.
+    """
+
+    mutations: tuple[str, ...]
+    numbers: Mapping[str, float]
+    start: Start = Start()  # noqa: RUF009 - frozen
+
+
+@dataclass(frozen=True)
+class GrowthPolicy(ABC):
+    """Turns signals into mutations. A policy is a file in `policies/` with one frozen dataclass.
+
+    Attributes:
+        growth: by how much one stage may raise the FLOPs of a sample, as a factor.
+        most: candidates that one stage may take.
+        name: by which it is called.
+        summary: one line on what it does.
+    """
+
+    growth: float = 2.0
+    most: int = 64
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def signals(self, graph: Graph, seed: int) -> Mapping[str, Signal]:  # noqa: ARG002, RUF100
+        """The signals it wants measured, under the names of the parts of `Evidence`."""
+        return {}
+
+    @abstractmethod
+    def candidates(self, graph: Graph, evidence: Evidence, generator: torch.Generator) -> Iterator[Candidate]:
+        """What it would do, what it wants most first; as many as fit are taken."""
+
+    def options(self) -> dict[str, Any]:
+        """Its fields, for records."""
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+
+
+@cache
+def policies() -> dict[str, type[GrowthPolicy]]:
+    """Every policy by its name.
+
+    Raises:
+        TypeError: if a file of the folder does not hold exactly one policy, or not under its own name.
+    """
+    found: dict[str, type[GrowthPolicy]] = {}
+    package = importlib.import_module(PACKAGE)
+    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda item: item.name):
+        module = importlib.import_module(f"{PACKAGE}.{info.name}")
+        own = [
+            item
+            for item in vars(module).values()
+            if isinstance(item, type) and issubclass(item, GrowthPolicy) and item.__module__ == module.__name__
+        ]
+        if len(own) != 1 or own[0].name != info.name:
+            raise TypeError(f"{module.__name__} must hold exactly one policy, named {info.name!r}")
+        found[own[0].name] = own[0]
+    return found
+
+
+def make_policy(policy: GrowthPolicy | str, **options: Any) -> GrowthPolicy:
+    """A policy by name, with options.
+
+    Raises:
+        TrainingError: if there is none of that name, or it has no such option.
+    """
+    if isinstance(policy, GrowthPolicy):
+        return policy
+    known = policies()
+    if policy not in known:
+        raise TrainingError(f"there is no policy `{policy}`; there are {', '.join(known)}")
+    fields = {item.name for item in dataclasses.fields(known[policy])}
+    unknown = sorted(set(options) - fields)
+    if unknown:
+        raise TrainingError(f"the policy `{policy}` has no option {', '.join(unknown)}; it has {', '.join(sorted(fields))}")
+    lists = {name: _frozen(value) for name, value in options.items()}
+    return known[policy](**lists)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
