@@ -27,6 +27,7 @@ from graphgrow.errors import (
     SearchError,
     SignalError,
     StructureError,
+    TrainingError,
     Unsupported,
 )
 
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from graphgrow.store.folder import save as save
     from graphgrow.store.tracing import replay as replay
     from graphgrow.store.tracing import trace as trace
+    from graphgrow.train.budget import Budget as Budget
+    from graphgrow.train.grower import Grower as Grower
     from graphgrow.verification.verdict import Verdict as Verdict
     from graphgrow.verification.verify import verify as verify
 
@@ -60,7 +63,9 @@ __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import graphgrow` stays quick.
 _HOMES = {
+    "Budget": "train.budget",
     "Graph": "graph",
+    "Grower": "train.grower",
     "Grown": "bulk.grow_to",
     "Ledger": "rewrite.ledger",
     "Mutation": "rewrite.contract",
@@ -88,11 +93,13 @@ _HOMES = {
 
 __all__ = [
     "BenchmarkError",
+    "Budget",
     "CaptureError",
     "Declined",
     "ExportError",
     "Graph",
     "GraphGrowError",
+    "Grower",
     "Grown",
     "Ledger",
     "LedgerError",
@@ -105,6 +112,7 @@ __all__ = [
     "SearchError",
     "SignalError",
     "StructureError",
+    "TrainingError",
     "Unsupported",
     "Verdict",
     "apply",

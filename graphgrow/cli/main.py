@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from graphgrow import __version__
-from graphgrow.cli import demo, evolve, grow, inspect, onnx, verify
+from graphgrow.cli import demo, evolve, grow, inspect, onnx, train, verify
 from graphgrow.cli.screen import complain, show_text
 from graphgrow.errors import GraphGrowError
 
@@ -60,9 +60,17 @@ def _help(command: Callable[..., None]) -> str:
     return re.sub(r"(?<!\n)\n(?![\n$])", " ", cleandoc(command.__doc__ or ""))
 
 
-_COMMANDS = (
-    inspect.inspect, inspect.mutations, grow.grow, verify.verify, onnx.export, onnx.bench, evolve.evolve, demo.demo,
-)  # fmt: skip
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    inspect.inspect,
+    inspect.mutations,
+    grow.grow,
+    verify.verify,
+    onnx.export,
+    onnx.bench,
+    train.train,
+    evolve.evolve,
+    demo.demo,
+)
 for command in _COMMANDS:
     app.command(help=_help(command))(command)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from graphgrow.demo.data import Digits, load_digits
+from graphgrow.data.digits import digits
+from graphgrow.data.parts import Data
 from graphgrow.demo.narration import Narration
 from graphgrow.demo.training import Settings, pass_over, score, train_to_plateau
 from graphgrow.graph import Graph
@@ -108,7 +109,7 @@ class _Run:
         epochs: behind the base so far.
     """
 
-    data: Digits
+    data: Data
     graph: Graph
     optimizer: torch.optim.Adam
     generator: torch.Generator
@@ -120,8 +121,8 @@ class _Run:
 
     @classmethod
     def start(cls, seed: int, settings: Settings, tell: Narration) -> _Run:
-        data = load_digits()
-        graph = trace(build_model(), data.training.images[:2])
+        data = digits()
+        graph = trace(build_model(), data.training.inputs[:2])
         optimizer = torch.optim.Adam(graph.module.parameters(), lr=LEARNING_RATE)
         return cls(data, graph, optimizer, torch.Generator().manual_seed(seed), settings, seed, tell)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from graphgrow.demo.data import Digits
+from graphgrow.data.parts import Data
 from graphgrow.demo.training import Score
 from graphgrow.graph import Graph
 from graphgrow.records import StageRecord
@@ -31,7 +31,7 @@ class Narration:
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def opening(self, data: Digits, graph: Graph) -> None:
+    def opening(self, data: Data, graph: Graph) -> None:
         """What is going to happen, and on what."""
         counts = f"{len(data.training)} for training, {len(data.validation)} for validation, {len(data.test)} held out"
         self._say("[bold]graphgrow demo[/]: a network that grows without forgetting")

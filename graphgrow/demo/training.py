@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import Optimizer
 
-from graphgrow.demo.data import Digits, Part
+from graphgrow.data.parts import Data, Part
 from graphgrow.layers import Blend
 
 
@@ -46,15 +46,15 @@ def score(model: nn.Module, part: Part) -> Score:
     """Evaluate a classifier in eval mode."""
     model.eval()
     with torch.no_grad():
-        logits = model(part.images)
-    right = (logits.argmax(1) == part.labels).double().mean()
-    return Score(float(F.cross_entropy(logits, part.labels)), float(right))
+        logits = model(part.inputs)
+    right = (logits.argmax(1) == part.targets).double().mean()
+    return Score(float(F.cross_entropy(logits, part.targets)), float(right))
 
 
 def train_to_plateau(
     model: nn.Module,
     optimizer: Optimizer,
-    data: Digits,
+    data: Data,
     settings: Settings,
     generator: torch.Generator,
     watch: Callable[[int, Score], None] = lambda epoch, now: None,
@@ -103,7 +103,7 @@ def train_to_plateau(
 
 
 def pass_over(
-    model: nn.Module, optimizer: Optimizer, data: Digits, settings: Settings, generator: torch.Generator
+    model: nn.Module, optimizer: Optimizer, data: Data, settings: Settings, generator: torch.Generator
 ) -> int:
     """Train while every blend of two activations is moved from the old one to the new one, in equal steps.
 
@@ -147,5 +147,5 @@ def _one_epoch(model: nn.Module, optimizer: Optimizer, part: Part, batch_size: i
     model.train()
     for batch in torch.randperm(len(part), generator=generator).split(batch_size):  # type: ignore[no-untyped-call]
         optimizer.zero_grad()
-        F.cross_entropy(model(part.images[batch]), part.labels[batch]).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(model(part.inputs[batch]), part.targets[batch]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

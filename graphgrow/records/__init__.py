@@ -1,7 +1,7 @@
 """What is recorded: frozen values that read and write plain JSON."""
 
 from graphgrow.records.base import Record
-from graphgrow.records.growth import DecisionRecord
+from graphgrow.records.growth import DecisionRecord, EpochRecord, TrainingRecord
 from graphgrow.records.search import CandidateRecord, GenerationRecord
 from graphgrow.records.stage import BenchmarkRecord, ComparisonRecord, ExportRecord, LatencyRecord, StageRecord
 
@@ -10,9 +10,11 @@ __all__ = [
     "CandidateRecord",
     "ComparisonRecord",
     "DecisionRecord",
+    "EpochRecord",
     "ExportRecord",
     "GenerationRecord",
     "LatencyRecord",
     "Record",
     "StageRecord",
+    "TrainingRecord",
 ]

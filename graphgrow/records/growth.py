@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphgrow.records.base import Record
+from graphgrow.records.stage import StageRecord
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,57 @@ class DecisionRecord(Record):
     parameters_after: int
     flops_before: int
     flops_after: int
+
+
+@dataclass(frozen=True)
+class EpochRecord(Record):
+    """One epoch of a training.
+
+    Attributes:
+        epoch: from 1.
+        stage: growths before it.
+        training_loss: mean over its batches.
+        validation_loss: after it.
+        validation_accuracy: after it, in [0, 1].
+        learning_rate: of the first group of parameters.
+        parameters: of the network that was trained.
+        flops: of one forward pass of one sample.
+        training_flops: spent so far; a training step counts three forward passes.
+    """
+
+    epoch: int
+    stage: int
+    training_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    parameters: int
+    flops: int
+    training_flops: int
+
+
+@dataclass(frozen=True)
+class TrainingRecord(Record):
+    """A whole training with its growth.
+
+    Attributes:
+        recipe: its name.
+        data: what it was trained on, in words.
+        seed: of weights, samples and growth.
+        epochs: in order.
+        decisions: about growth, in order.
+        stages: in order, the base first.
+        test_accuracy: at the end, in [0, 1], on data that decided nothing.
+        training_flops: in all.
+        seconds: in all, over all sittings.
+    """
+
+    recipe: str
+    data: str
+    seed: int
+    epochs: tuple[EpochRecord, ...]
+    decisions: tuple[DecisionRecord, ...]
+    stages: tuple[StageRecord, ...]
+    test_accuracy: float
+    training_flops: int
+    seconds: float

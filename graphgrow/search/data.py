@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from graphgrow.demo.data import load_digits
+from graphgrow.data.digits import digits
 from graphgrow.errors import SearchError
 
 
@@ -47,7 +47,7 @@ def load_data(name: str) -> Parts:
     Raises:
         SearchError: if there is no such data, or it lacks a part.
     """
-    made: Any = load_digits() if name == "digits" else _called(name)
+    made: Any = digits() if name == "digits" else _called(name)
     parts: list[Any] = [getattr(made, part, None) for part in ("training", "validation", "test")]
     if any(not _is_part(part) for part in parts):
         raise SearchError(f"the data {name} wants parts training, validation and test, each with images and labels")

@@ -70,6 +70,36 @@ def run_stage(
         MutationError, Declined, OptimizerError, Unsupported: as `apply` does; likewise.
         ExportError, BenchmarkError: the stage's files are then those of before, the optimizer is the child's.
     """
+    child, record = begin_stage(
+        graph, mutations, index=index, name=name, seed=seed, optimizer=optimizer, share=share, evaluate=evaluate
+    )
+    if train is not None:
+        start = time.perf_counter()
+        train(child)
+        record = replace(record, seconds=record.seconds + time.perf_counter() - start)
+    elif evaluate is not None:
+        record, evaluate = replace(record, accuracy_after=record.accuracy_before), None
+    return child, end_stage(child, record, folder=folder, evaluate=evaluate, batch_sizes=batch_sizes, repeats=repeats)
+
+
+def begin_stage(
+    graph: Graph,
+    mutations: Mutation | str | Iterable[Mutation | str],
+    *,
+    index: int,
+    name: str,
+    seed: int = 0,
+    optimizer: Optimizer | None = None,
+    share: bool = True,
+    evaluate: Callable[[Graph], float] | None = None,
+) -> tuple[Graph, StageRecord]:
+    """The first part of `run_stage`: apply and verify. Between this and `end_stage` the child is trained.
+
+    Args and errors as there.
+
+    Returns:
+        The verified child, and a record of the growth alone.
+    """
     if not _NAME.fullmatch(name) or index < 0:
         raise ExportError(
             f"a stage of index {index} and name {name!r} names no file; count from 0, and use letters, digits, "
@@ -77,45 +107,58 @@ def run_stage(
         )
     start = time.perf_counter()
     chosen = [mutations] if isinstance(mutations, (str, Mutation)) else list(mutations)
-    child, record = _grow(graph, chosen, seed, optimizer, share)
-    before = None if evaluate is None else evaluate(child)
-    after = before
-    if train is not None:
-        train(child)
-        after = None if evaluate is None else evaluate(child)
-    record = replace(
-        record, index=index, name=name, flops=count_flops(child), accuracy_before=before, accuracy_after=after
-    )
-    return child, _publish(child, record, Path(folder), start, batch_sizes, repeats)
-
-
-def _grow(
-    graph: Graph, mutations: Sequence[Mutation | str], seed: int, optimizer: Optimizer | None, share: bool
-) -> tuple[Graph, StageRecord]:
-    """The verified child, and a record of the growth alone."""
-    child = apply(graph, mutations, seed=seed, share=share)
+    child = apply(graph, chosen, seed=seed, share=share)
     max_error = bound = 0.0  # nothing was changed, so nothing can differ
-    if mutations:
+    if chosen:
         verdict = verify(graph, child, seed=seed)
         if verdict.preserved is not True:
-            raise NotPreserved(f"{', '.join(map(str, mutations))}: {verdict}")
+            raise NotPreserved(f"{', '.join(map(str, chosen))}: {verdict}")
         max_error, bound = verdict.max_error, verdict.bound
     if optimizer is not None:
-        child = apply(graph, mutations, seed=seed, optimizer=optimizer, share=share)
+        child = apply(graph, chosen, seed=seed, optimizer=optimizer, share=share)
+    before = None if evaluate is None else evaluate(child)
     record = StageRecord(
-        index=0,
-        name="",
+        index=index,
+        name=name,
         mutations=tuple(entry.mutation for entry in child.ledger.entries[len(graph.ledger) :]),
         parameters=child.parameter_count,
-        flops=0,
-        accuracy_before=None,
+        flops=count_flops(child),
+        accuracy_before=before,
         accuracy_after=None,
-        seconds=0.0,
+        seconds=time.perf_counter() - start,
         preserved=True,
         max_error=max_error,
         bound=bound,
     )
     return child, record
+
+
+def end_stage(
+    child: Graph,
+    record: StageRecord,
+    *,
+    folder: str | os.PathLike[str],
+    evaluate: Callable[[Graph], float] | None = None,
+    batch_sizes: Sequence[int] = (1, 8),
+    repeats: int = 50,
+) -> StageRecord:
+    """The last part of `run_stage`: evaluate, export, benchmark, and write the record.
+
+    Args:
+        child: of `begin_stage`, trained by now.
+        record: what `begin_stage` returned; `seconds` is added to.
+        folder: made where it is missing; receives the ONNX file and the record.
+        evaluate: held-out accuracy in [0, 1] of a graph.
+        batch_sizes: of the benchmark.
+        repeats: timed runs for each of them.
+
+    Raises:
+        ExportError, BenchmarkError: the stage's files are then those of before.
+    """
+    start = time.perf_counter() - record.seconds
+    if evaluate is not None:
+        record = replace(record, accuracy_after=evaluate(child))
+    return _publish(child, record, Path(folder), start, batch_sizes, repeats)
 
 
 def _publish(

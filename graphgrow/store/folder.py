@@ -27,6 +27,7 @@ from graphgrow.rewrite.own import own
 from graphgrow.store.files import digest, read_plain, write_atomically
 from graphgrow.store.inputs import inputs_from_data, inputs_to_data
 from graphgrow.store.names import KNOWN_SOURCES, build
+from graphgrow.store.tensors import install, unique_tensors
 from graphgrow.store.tracing import trace
 
 SCHEMA_VERSION = 1
@@ -55,7 +56,7 @@ def save(graph: Graph, folder: str | Path) -> Path:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LedgerError(f"cannot make the folder {target}: {error.strerror}; choose another place") from error
-    data = tensor_bytes(_unique_tensors(graph.module))
+    data = tensor_bytes(unique_tensors(graph.module))
     checksum = digest(data)
     weights = f"weights-{checksum[:16]}.safetensors"
     header = {
@@ -103,19 +104,9 @@ def load(folder: str | Path, model: nn.Module | None = None, leaves: Sequence[ty
         raise LedgerError(f"{source} does not fit its base model {header['model']}: {error}") from error
     if len(ledger) == 0:  # nothing was replaced yet: a module of its own, so that the base keeps its tensors
         graph = own(graph)
-    _install(source, graph.module, tensors, set(header["frozen"]))
+    install(str(source), graph.module, tensors, set(header["frozen"]))
     graph.module.train(header["training"])
     return dataclasses.replace(graph, base=header["base"])
-
-
-def _unique_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer once, under its first name, contiguous and on the CPU."""
-    tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if tensor.is_meta:
-            raise LedgerError(f"`{name}` is on the meta device and holds no data to save")
-        tensors[name] = tensor.detach().cpu().contiguous().clone()
-    return tensors
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -166,28 +157,3 @@ def _base_model(folder: Path, header: dict[str, Any], model: nn.Module | None) -
         kind = header["model"]
         raise LedgerError(f"{folder} was grown from a {kind} of your own; pass it: gg.load(folder, model={kind}(...))")
     return build(name)[0]
-
-
-def _install(folder: Path, module: nn.Module, tensors: dict[str, torch.Tensor], frozen: set[str]) -> None:
-    """Put the stored tensors in place, as new objects, under all the names of each."""
-    present = dict([*module.named_parameters(), *module.named_buffers()])
-    if set(present) != set(tensors):
-        difference = sorted(set(present) ^ set(tensors))
-        raise LedgerError(f"{folder} holds other tensors than its ledger builds: {', '.join(difference[:5])}")
-    names: dict[int, list[str]] = {}
-    everything = [
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ]
-    for name, tensor in everything:
-        names.setdefault(id(tensor), []).append(name)
-    for name, old in present.items():
-        stored = tensors[name]
-        if stored.shape != old.shape:
-            raise LedgerError(f"{folder}: `{name}` is {tuple(stored.shape)} where the ledger builds {tuple(old.shape)}")
-        parameter = isinstance(old, nn.Parameter)
-        new = nn.Parameter(stored, requires_grad=name not in frozen) if parameter else stored
-        for alias in names[id(old)]:
-            owner, _, field = alias.rpartition(".")
-            holder = module.get_submodule(owner)
-            (holder._parameters if parameter else holder._buffers)[field] = new  # type: ignore[assignment]

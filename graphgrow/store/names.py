@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -16,17 +18,18 @@ KNOWN_SOURCES = ("graphgrow", "torchvision")
 _IMAGE_SIZES = {"inception_v3": 299}
 
 
-def build(name: str) -> tuple[nn.Module, tuple[Any, ...] | None]:
+def build(name: str, **options: Any) -> tuple[nn.Module, tuple[Any, ...] | None]:
     """A model by name, freshly initialised, with example inputs.
 
     Args:
         name: `graphgrow:NAME` (a reference model), `torchvision:NAME`, or `package.module:factory`.
+        options: keywords of the model's factory; the example inputs are those of the defaults.
 
     Returns:
         The model, and its example inputs (None for a factory, whose inputs only its author knows).
 
     Raises:
-        ModelError: if there is no such model, or the factory does not return a module.
+        ModelError: if there is no such model, it takes no such options, or the factory does not return a module.
     """
     source, colon, rest = name.partition(":")
     if not colon or not rest:
@@ -34,28 +37,28 @@ def build(name: str) -> tuple[nn.Module, tuple[Any, ...] | None]:
             f"{name!r} is no model: give graphgrow:NAME, torchvision:NAME, package.module:factory or a saved folder"
         )
     if source == "graphgrow":
-        return _reference(rest)
-    return _torchvision(rest) if source == "torchvision" else (_factory(source, rest), None)
+        return _reference(rest, options)
+    return _torchvision(rest, options) if source == "torchvision" else (_factory(source, rest, options), None)
 
 
-def _reference(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
+def _reference(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[Any, ...]]:
     from graphgrow.models import MODELS
 
     if name not in MODELS:
         raise ModelError(f"there is no graphgrow:{name}; there are {', '.join(MODELS)}")
     entry = MODELS[name]
-    return entry.factory(), entry.example()
+    return _made(f"graphgrow:{name}", entry.factory, chosen), entry.example()
 
 
-def _torchvision(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
+def _torchvision(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[Any, ...]]:
     models = import_torchvision().models
     if name not in models.list_models():
         close = difflib.get_close_matches(name, models.list_models(), 3)
         raise ModelError(f"there is no torchvision:{name}" + (f"; did you mean {', '.join(close)}?" if close else ""))
-    options = {"weights": None}
+    options: dict[str, Any] = {"weights": None, **chosen}
     if models.get_model_builder(name).__module__.startswith("torchvision.models.segmentation"):
         options["weights_backbone"] = None
-    model: nn.Module = models.get_model(name, **options)
+    model: nn.Module = _made(f"torchvision:{name}", partial(models.get_model, name), options)
     size = _IMAGE_SIZES.get(name, 224)
     video = ".video." in type(model).__module__
     shape = (2, 3, 16, 112, 112) if video else (2, 3, size, size)
@@ -87,14 +90,23 @@ def import_torchvision() -> ModuleType:
 _LIBRARIES: list[torch.library.Library] = []
 
 
-def _factory(module_name: str, attribute: str) -> nn.Module:
+def _factory(module_name: str, attribute: str, chosen: Mapping[str, Any]) -> nn.Module:
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except ImportError as error:
         raise ModelError(f"cannot import {module_name!r}: {error}; is its folder on PYTHONPATH?") from error
     except AttributeError as error:
         raise ModelError(f"{module_name!r} has no {attribute!r}") from error
-    model = factory if isinstance(factory, nn.Module) else factory()
+    model = factory if isinstance(factory, nn.Module) else _made(f"{module_name}:{attribute}", factory, chosen)
     if not isinstance(model, nn.Module):
         raise ModelError(f"{module_name}:{attribute} returns {type(model).__name__}, not an nn.Module")
     return model
+
+
+def _made(name: str, factory: Callable[..., Any], chosen: Mapping[str, Any]) -> Any:
+    try:
+        return factory(**chosen)
+    except TypeError as error:
+        if not chosen:
+            raise
+        raise ModelError(f"{name} cannot be made with {', '.join(chosen)}: {error}") from error

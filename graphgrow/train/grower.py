@@ -138,10 +138,15 @@ class Grower:
         """The newest network: an ordinary nn.Module."""
         return self.graph.module
 
+    @property
+    def will_observe(self) -> bool:
+        """Whether the next batch is one that is observed: a compiled module is not, so call `module` itself then."""
+        return self._batch % self._every == 0 and not self._finished
+
     @contextlib.contextmanager
     def observe(self) -> Iterator[None]:
         """Around forward and backward pass of one batch; most batches are left alone."""
-        watched = self._batch % self._every == 0 and not self._finished
+        watched = self.will_observe
         self._batch += 1
         if not watched:
             yield
@@ -172,7 +177,8 @@ class Grower:
         try:
             evidence = self._evidence()
         except SignalError as error:
-            return self._decline(f"{reason}, but {error}", ())
+            self._decline(f"{reason}, but {error}", ())
+            return None
         self._signals = None
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._round)
         candidates = self.policy.candidates(self.graph, evidence, generator)
@@ -281,7 +287,7 @@ class Grower:
         )
 
     def _agreement(self, training: SkipSignal) -> dict[str, float]:
-        """How the connections' gradients agree with those of the held-out loss; gradients of parameters are left alone."""
+        """How the connections' gradients agree with the held-out loss's; gradients of parameters are left alone."""
         assert self._held_out is not None
         held_out = self.policy.signals(self.graph, self._seed + self._round - 1)["skips"]
         assert isinstance(held_out, SkipSignal)
@@ -326,12 +332,14 @@ class Grower:
                 break
         if not chosen:
             why = refusals[0] if refusals else f"the policy {self.policy.name} sees nothing to do"
-            return self._decline(f"{reason}, but {why}", tuple(considered))
+            self._decline(f"{reason}, but {why}", tuple(considered))
+            return None
         proposal = Proposal(tuple(chosen), reason, _numbers(chosen), parameters, flops)
         if self._budget.latency_ms is not None:
             slow = self._budget.too_slow(apply(self.graph, proposal.mutations, seed=self.seed_of_stage))
             if slow is not None:
-                return self._decline(f"{reason}, but {slow}", proposal.mutations)
+                self._decline(f"{reason}, but {slow}", proposal.mutations)
+                return None
         return proposal
 
     def _decline(self, reason: str, mutations: tuple[str, ...]) -> None:

@@ -40,8 +40,10 @@ class Pace:
 
 
 class Newcomers:
-    """Slows the updates of new entries down, by hooks on an optimizer: before a step it remembers them, after it it
-    takes a part of the way. So the optimizer may be any, and a step that a gradient scaler leaves out is left out.
+    """Slows the updates of new entries down, under any optimizer.
+
+    By hooks on it: before a step the entries are remembered, after it they go a part of the way. A step that a
+    gradient scaler leaves out is left out here too.
 
     Args:
         optimizer: that trains them.

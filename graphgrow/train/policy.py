@@ -91,6 +91,15 @@ class GrowthPolicy(ABC):
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
 
 
+def uniform_shares(growth: float) -> Iterator[float]:
+    """Shares by which all groups may widen together in one stage, the largest first.
+
+    The FLOPs of a layer go with the product of two widths.
+    """
+    share = growth**0.5 - 1
+    yield from (share, share / 2, share / 4)
+
+
 @cache
 def policies() -> dict[str, type[GrowthPolicy]]:
     """Every policy by its name.
@@ -127,7 +136,9 @@ def make_policy(policy: GrowthPolicy | str, **options: Any) -> GrowthPolicy:
     fields = {item.name for item in dataclasses.fields(known[policy])}
     unknown = sorted(set(options) - fields)
     if unknown:
-        raise TrainingError(f"the policy `{policy}` has no option {', '.join(unknown)}; it has {', '.join(sorted(fields))}")
+        raise TrainingError(
+            f"the policy `{policy}` has no option {', '.join(unknown)}; it has {', '.join(sorted(fields))}"
+        )
     lists = {name: _frozen(value) for name, value in options.items()}
     return known[policy](**lists)
 

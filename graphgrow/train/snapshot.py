@@ -25,14 +25,14 @@ class Snapshot:
     graph: Graph
     _tensors: dict[str, torch.Tensor]
     _groups: list[dict[str, Any]]
-    _state: dict[nn.Parameter, dict[str, Any]]
+    _state: dict[torch.Tensor, dict[str, Any]]
     _average: nn.Module | None
 
     @classmethod
     def of(cls, graph: Graph, optimizer: Optimizer | None, averaged: AveragedModel | None = None) -> Snapshot:
         """Copy everything that training changes."""
         groups: list[dict[str, Any]] = []
-        state: dict[nn.Parameter, dict[str, Any]] = {}
+        state: dict[torch.Tensor, dict[str, Any]] = {}
         if optimizer is not None:
             keys = ("params", "param_names")
             groups = [{key: list(group[key]) for key in keys if key in group} for group in optimizer.param_groups]

@@ -22,8 +22,8 @@ class Start:
 
     Attributes:
         kind: "fresh": as the pass made it. "variance": fresh incoming weights are scaled to the root mean square of
-            the trained ones beside them (variance transfer, Yuan et al., "Accelerated training via incrementally growing
-            neural networks", NeurIPS 2023). "directions": incoming weights are those given. These three change
+            the trained ones beside them (variance transfer, Yuan et al., "Accelerated training via incrementally
+            growing neural networks", NeurIPS 2023). "directions": incoming weights are those given. These three change
             nothing, since what reads new units is zero. "he": what reads new units is fresh as well. "noise": Gaussian
             noise on all copies and their readers. These two change the function, and the change is measured.
         size: standard deviation of the noise, over the root mean square of the tensor.
@@ -92,12 +92,19 @@ def _match(parameter: nn.Parameter, entries: torch.Tensor) -> None:
 
 
 def _direct(parameter: nn.Parameter, entries: torch.Tensor, rows: torch.Tensor) -> None:
-    """Put rows in the place of new rows, each with the norm that the present one has."""
-    places = entries.flatten(1).all(1).nonzero().flatten()
-    count = min(len(places), len(rows))
-    present = parameter[places[:count]].flatten(1).norm(dim=1)
-    shape = (-1, *(1,) * (parameter.dim() - 1))
-    parameter[places[:count]] = rows[:count].to(parameter) * present.reshape(shape)
+    """Put rows in the place of new rows, each with the norm that the present one has.
+
+    What they read may have grown in the same stage; the new inputs are left as they are.
+    """
+    whole = entries.flatten(1).all(1)
+    places = whole.nonzero().flatten()[: len(rows)]
+    known = ~entries[~whole].transpose(0, 1).flatten(1).any(1)
+    if int(known.sum()) != rows.shape[1]:
+        raise TrainingError(f"rows over {rows.shape[1]} inputs do not fit the {int(known.sum())} that are not new")
+    inputs = known.nonzero().flatten()
+    present = parameter[places[:, None], inputs]
+    norms = present.flatten(1).norm(dim=1).reshape(-1, *(1,) * (parameter.dim() - 1))
+    parameter[places[:, None], inputs] = rows[: len(places)].to(parameter) * norms
 
 
 def _open(parameter: nn.Parameter, entries: torch.Tensor, generator: torch.Generator) -> None:

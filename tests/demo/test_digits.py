@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 import graphgrow as gg
-from graphgrow.demo.data import load_digits
+from graphgrow.data.digits import digits
 from graphgrow.demo.digits import STAGES, build_model, choose, run_demo
 from graphgrow.demo.training import Settings, score
 from graphgrow.records import StageRecord
@@ -67,7 +67,7 @@ def test_the_saved_model_has_the_accuracy_that_was_recorded(run: tuple[Path, lis
     folder, records, _ = run
     grown = gg.load(folder / "grown", model=build_model())
     assert len(grown.ledger) == sum(len(record.mutations) for record in records)
-    assert score(grown.module, load_digits().test).accuracy == records[-1].accuracy_after
+    assert score(grown.module, digits().test).accuracy == records[-1].accuracy_after
 
 
 def test_the_story_is_told(run: tuple[Path, list[StageRecord], str]) -> None:

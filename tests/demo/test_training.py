@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from graphgrow.demo.data import Digits, Part
+from graphgrow.data.parts import Data, Part
 from graphgrow.demo.training import Score, Settings, score, train_to_plateau
 
 QUICK = Settings(patience=3, max_epochs=20, settling=2)
@@ -19,10 +19,10 @@ def points(count: int, seed: int) -> Part:
     return Part(inputs, (inputs[:, 0] > 0).long())
 
 
-def training_of(rate: float) -> tuple[nn.Linear, torch.optim.Adam, Digits, torch.Generator]:
+def training_of(rate: float) -> tuple[nn.Linear, torch.optim.Adam, Data, torch.Generator]:
     torch.manual_seed(0)
     model = nn.Linear(2, 2)
-    data = Digits(points(64, 1), points(32, 2), points(32, 3))
+    data = Data(points(64, 1), points(32, 2), points(32, 3), classes=2, source="points")
     return model, torch.optim.Adam(model.parameters(), lr=rate), data, torch.Generator().manual_seed(0)
 
 
@@ -44,7 +44,9 @@ def test_what_makes_it_worse_is_taken_back_with_the_optimizer() -> None:
     model, optimizer, data, generator = training_of(0.1)
     train_to_plateau(model, optimizer, data, Settings(patience=5, max_epochs=30, settling=2), generator)
     weights, state = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
-    hopeless = Digits(Part(data.training.images, 1 - data.training.labels), data.validation, data.test)
+    hopeless = Data(
+        Part(data.training.inputs, 1 - data.training.targets), data.validation, data.test, classes=2, source="points"
+    )
     epochs = train_to_plateau(model, optimizer, hopeless, QUICK, generator)
     assert epochs == 1 + QUICK.patience + QUICK.settling
     assert all(torch.equal(model.state_dict()[name], weights[name]) for name in weights)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from graphgrow.graph import Graph
-from graphgrow.train.policy import Candidate, Evidence, GrowthPolicy
+from graphgrow.train.policy import Candidate, Evidence, GrowthPolicy, uniform_shares
 from graphgrow.train.start import Start
 
 
@@ -23,17 +23,18 @@ class Net2Net(GrowthPolicy):
     """
 
     noise: float = 0.0
+    most: int = 1
     name: ClassVar[str] = "net2net"
     summary: ClassVar[str] = "widen all groups by the same share, with copies of random units"
 
     def candidates(self, graph: Graph, evidence: Evidence, generator: torch.Generator) -> Iterator[Candidate]:
-        """One candidate: all groups together."""
-        share = self.growth**0.5 - 1  # FLOPs of a layer go with the product of two widths
+        """All groups together, by the whole share or, where that is too much, by a half or a quarter of it."""
         start = Start("noise", self.noise) if self.noise > 0 else Start()
-        mutations = []
-        for mutation in graph.mutations("split"):
-            size = graph.group(mutation.site_name).size
-            units = torch.randperm(size, generator=generator)[: max(1, round(share * size))].sort().values.tolist()
-            mutations.append(f"split({mutation.site_name}, units={units})")
-        if mutations:
-            yield Candidate(tuple(mutations), {"share": share}, start)
+        offered = [(mutation.site_name, graph.group(mutation.site_name).size) for mutation in graph.mutations("split")]
+        for share in uniform_shares(self.growth):
+            mutations = []
+            for name, size in offered:
+                drawn = torch.randperm(size, generator=generator)[: max(1, round(share * size))]
+                mutations.append(f"split({name}, units={drawn.sort().values.tolist()})")
+            if mutations:
+                yield Candidate(tuple(mutations), {"share": share}, start)

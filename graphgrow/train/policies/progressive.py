@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from graphgrow.graph import Graph
-from graphgrow.train.policy import Candidate, Evidence, GrowthPolicy
+from graphgrow.train.policy import Candidate, Evidence, GrowthPolicy, uniform_shares
 from graphgrow.train.start import Start
 
 
@@ -24,19 +24,18 @@ class Progressive(GrowthPolicy):
 
     stages: tuple[tuple[str, ...], ...] = ()
     start: str = "fresh"
+    most: int = 1
     name: ClassVar[str] = "progressive"
     summary: ClassVar[str] = "fixed stages: those that are listed, or uniform widening by fresh units"
 
     def candidates(self, graph: Graph, evidence: Evidence, generator: torch.Generator) -> Iterator[Candidate]:
-        """One candidate: the stage that is next."""
+        """The stage that is next; of uniform widening the whole share or, where that is too much, a part of it."""
         if self.stages:
             if evidence.stage < len(self.stages):
                 yield Candidate(self.stages[evidence.stage], {"stage": float(evidence.stage)}, Start(self.start))
             return
-        share = self.growth**0.5 - 1
-        mutations = []
-        for mutation in graph.mutations("widen"):
-            size = graph.group(mutation.site_name).size
-            mutations.append(f"widen({mutation.site_name}, extra={max(1, round(share * size))})")
-        if mutations:
-            yield Candidate(tuple(mutations), {"share": share}, Start(self.start))
+        offered = [(mutation.site_name, graph.group(mutation.site_name).size) for mutation in graph.mutations("widen")]
+        for share in uniform_shares(self.growth):
+            mutations = [f"widen({name}, extra={max(1, round(share * size))})" for name, size in offered]
+            if mutations:
+                yield Candidate(tuple(mutations), {"share": share}, Start(self.start))

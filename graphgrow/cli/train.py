@@ -1,0 +1,60 @@
+"""`graphgrow train`: a recipe, trained and grown."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from graphgrow.cli.models import JsonOption
+from graphgrow.cli.screen import console, show, show_json
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="NAME", help="Of one that comes with graphgrow, or a .toml file."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Where everything goes; by default runs/NAME.")
+    ] = None,
+    root: Annotated[
+        str | None, typer.Option("--root", metavar="FOLDER", help="Where the data lie, for data of torchvision.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's.")] = None,
+    list_them: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model and let it grow while it trains.
+
+    Shows the growth live. Each stage is verified, exported to ONNX and benchmarked; at the end there are the records as
+    JSON, a figure and the grown model. Interrupted or killed, the same command goes on from the last epoch.
+
+    For example:
+    $ graphgrow train --recipe digits-dnm
+    $ graphgrow train --recipe cifar10-dnm --root ~/data --out runs/cifar
+    """
+    from graphgrow.train.recipe import open_recipe, recipe_names
+
+    if list_them:
+        for name in recipe_names():
+            show(f"[bold]{name:20}[/] {escape(open_recipe(name).summary)}")
+        return
+    if recipe is None:
+        raise typer.BadParameter("give one, for instance --recipe digits-dnm; --list shows them", param_hint="--recipe")
+    from graphgrow.train.loop import train as run
+    from graphgrow.train.narration import Narration
+
+    chosen = open_recipe(recipe)
+    if seed is not None:
+        chosen = dataclasses.replace(chosen, seed=seed)
+    if epochs is not None:
+        chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, epochs=epochs))
+    folder = out or Path("runs") / chosen.name
+    record = run(chosen, folder, root=root, narration=Narration(console(to_error=as_json)))
+    if as_json:
+        show_json(record.to_json())

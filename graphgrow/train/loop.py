@@ -1,0 +1,359 @@
+"""The ready-made trainer: a recipe, a folder, and everything that comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from graphgrow.data.names import load_data
+from graphgrow.errors import TrainingError
+from graphgrow.graph import Graph
+from graphgrow.records import EpochRecord, StageRecord, TrainingRecord
+from graphgrow.report.timeline import timeline
+from graphgrow.rewrite.apply import replay
+from graphgrow.rewrite.ledger import Ledger
+from graphgrow.stage import begin_stage, end_stage
+from graphgrow.store.files import write_atomically
+from graphgrow.store.folder import save
+from graphgrow.store.names import build
+from graphgrow.store.tensors import install, unique_tensors
+from graphgrow.store.tracing import trace
+from graphgrow.train.budget import Budget
+from graphgrow.train.checkpoint import newest_checkpoint, write_checkpoint
+from graphgrow.train.evaluation import loss_of, score
+from graphgrow.train.grower import Grower, Proposal
+from graphgrow.train.narration import Narration
+from graphgrow.train.optimizers import make_optimizer, optimizer_state, restore_optimizer
+from graphgrow.train.pace import Pace
+from graphgrow.train.policy import make_policy
+from graphgrow.train.recipe import GrowthPart, Recipe
+from graphgrow.train.schedule import Interval, Plateau, Schedule
+
+CHECKPOINTS = "checkpoints"
+
+
+def train(
+    recipe: Recipe,
+    folder: str | os.PathLike[str],
+    *,
+    root: str | None = None,
+    narration: Narration | None = None,
+    repeats: int = 50,
+) -> TrainingRecord:
+    """Train a recipe's model on its data and let it grow; go on where an earlier call in the same folder stopped.
+
+    A stage lasts from one growth to the next: it is verified when it begins, and exported and benchmarked when it ends.
+    After every epoch there is a checkpoint. Killed at any moment and called again, it ends with the same weights, to
+    the bit, as in one go (on the CPU, with one thread).
+
+    Args:
+        recipe: what to do.
+        folder: receives `NN-name.onnx` and `NN-name.json` for each stage, `checkpoints/`, and at the end
+            `training.json`, `training.png` and the grown model in `grown/`, as `gg.save` writes it.
+        root: of data that lie in a folder.
+        narration: tells about it; None is silent.
+        repeats: timed runs of each exported file.
+
+    Raises:
+        TrainingError: if the recipe cannot be carried out, the folder holds the checkpoints of another recipe, or a
+            checkpoint cannot be written.
+        NotPreserved, ExportError, BenchmarkError: as `run_stage` does.
+    """
+    with _reproducible(recipe.seed):
+        return _Run(recipe, Path(folder), root, narration or Narration(None), repeats).run()
+
+
+class _Run:
+    """One training; everything that changes is restored from a checkpoint.
+
+    Attributes:
+        stages: that have ended.
+        stage: the one that is going on.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, root: str | None, tell: Narration, repeats: int) -> None:
+        self.recipe, self.folder, self.tell, self.repeats = recipe, folder, tell, repeats
+        self.data = load_data(recipe.data.name, root, **recipe.data.options)
+        model, _ = build(recipe.model.name, **recipe.model.options)
+        graph = trace(model, self.data.training.inputs[:2])
+        named = recipe.model.name.startswith(("graphgrow:", "torchvision:")) and not recipe.model.options
+        self.base = replace(graph, base=recipe.model.name) if named else graph
+        part = recipe.training
+        self.optimizer = make_optimizer(part.optimizer, graph.module, part.lr, part.weight_decay)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.averaged = self._average(graph.module)
+        self.grower = self._grower(self.base, recipe.growth)
+        self.order = torch.Generator().manual_seed(recipe.seed)
+        self.epochs: list[EpochRecord] = []
+        self.stages: list[StageRecord] = []
+        self.stage: StageRecord | None = None
+        self.training_flops = 0
+        self.seconds = 0.0
+        self._compiled: tuple[nn.Module, Any] | None = None
+
+    def run(self) -> TrainingRecord:
+        """From the newest checkpoint, or the beginning, to the end."""
+        self._resume()
+        self.tell.opening(self.recipe, self.data, self.grower.graph, len(self.epochs))
+        if self.stage is None:
+            self._begin(None)
+        with self.tell.progress(self.recipe.training.epochs) as watch:
+            while len(self.epochs) < self.recipe.training.epochs:
+                start = time.perf_counter()
+                self.epochs.append(self._epoch())
+                watch(self.epochs[-1])
+                asked = len(self.epochs) <= self._last_growth
+                proposal = self.grower.propose(self.epochs[-1].validation_loss) if asked else None
+                if proposal is not None:
+                    self._end()
+                    self._begin(proposal)
+                self.seconds += time.perf_counter() - start
+                self._checkpoint()
+        return self._finish()
+
+    # -- epochs ------------------------------------------------------------------------------------------------
+
+    def _epoch(self) -> EpochRecord:
+        part, training = self.recipe.training, self.data.training
+        graph = self.grower.graph
+        flops = graph.flops
+        graph.module.train()
+        total = 0.0
+        for batch in torch.randperm(len(training), generator=self.order).split(part.batch_size):  # type: ignore[no-untyped-call]
+            if len(batch) < 2:  # a batch norm needs two samples
+                continue
+            total += self._step(training.inputs[batch], training.targets[batch]) * len(batch)
+            self.training_flops += 3 * flops * len(batch)
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        self.scheduler.step()
+        found = score(self._measured, self.data.validation)
+        return EpochRecord(
+            epoch=len(self.epochs) + 1,
+            stage=self.grower.stage,
+            training_loss=total / len(training),
+            validation_loss=found.loss,
+            validation_accuracy=found.accuracy,
+            learning_rate=rate,
+            parameters=graph.parameter_count,
+            flops=flops,
+            training_flops=self.training_flops,
+        )
+
+    def _step(self, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+        module = self.grower.module
+        runner = module if self.grower.will_observe else self._fast(module)
+        self.optimizer.zero_grad()
+        with self.grower.observe():
+            with self._precision():
+                logits = runner(inputs)
+            loss = loss_of(logits, targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(module)
+        return float(loss.detach())
+
+    def _fast(self, module: nn.Module) -> Any:
+        """The module, compiled where the recipe says so; compiled anew after each growth."""
+        if not self.recipe.training.compile:
+            return module
+        if self._compiled is None or self._compiled[0] is not module:
+            self._compiled = module, torch.compile(module, backend=self.recipe.training.compile)
+        return self._compiled[1]
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        half = self.recipe.training.precision == "bfloat16"
+        return torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext()
+
+    @property
+    def _measured(self) -> fx.GraphModule:
+        """What is measured: the average, where there is one."""
+        if self.averaged is None:
+            return self.grower.module
+        assert isinstance(self.averaged.module, fx.GraphModule)
+        return self.averaged.module
+
+    def _accuracy(self) -> float:
+        return score(self._measured, self.data.test).accuracy
+
+    # -- stages ------------------------------------------------------------------------------------------------
+
+    @property
+    def _last_growth(self) -> int:
+        """The epoch after which it grows no more."""
+        growth = self.recipe.growth
+        return 0 if growth is None else int(growth.until * self.recipe.training.epochs)
+
+    def _begin(self, proposal: Proposal | None) -> None:
+        """Begin a stage: verify, carry the optimizer over, start what is new."""
+        index = len(self.stages)
+        name = "base" if proposal is None else self.grower.policy.name
+        mutations = () if proposal is None else proposal.mutations
+        child, record = begin_stage(
+            self.grower.graph,
+            mutations,
+            index=index,
+            name=name,
+            seed=self.grower.seed_of_stage,
+            optimizer=None if proposal is None else self.optimizer,
+        )
+        if proposal is not None:
+            self.grower.follow(child, proposal)
+        self.stage = replace(record, accuracy_before=self._accuracy())
+        if proposal is not None:
+            self.tell.growth(self.stage, self.grower.decisions[-1], len(self.epochs))
+
+    def _end(self) -> None:
+        """End a stage: test, export, benchmark, record."""
+        assert self.stage is not None
+        graph = replace(self.grower.graph, module=self._measured)
+        graph.module.eval()
+        record = replace(self.stage, accuracy_after=self._accuracy())
+        self.stages.append(end_stage(graph, record, folder=self.folder, repeats=self.repeats))
+        self.stage = None
+
+    def _finish(self) -> TrainingRecord:
+        self._end()
+        record = TrainingRecord(
+            recipe=self.recipe.name,
+            data=self.data.source,
+            seed=self.recipe.seed,
+            epochs=tuple(self.epochs),
+            decisions=tuple(self.grower.decisions),
+            stages=tuple(self.stages),
+            test_accuracy=self._accuracy(),
+            training_flops=self.training_flops,
+            seconds=self.seconds,
+        )
+        text = json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n"
+        write_atomically(self.folder / "training.json", text.encode())
+        picture = timeline(record, self.folder / "training.png")
+        saved = save(replace(self.grower.graph, module=self._measured), self.folder / "grown")
+        self.tell.closing(record, picture, saved)
+        return record
+
+    # -- checkpoints -------------------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> None:
+        assert self.stage is not None
+        module = self.grower.module
+        state = {
+            "recipe": json.dumps(self.recipe.to_data()),
+            "ledger": self.grower.graph.ledger.to_json(),
+            "tensors": unique_tensors(module),
+            "optimizer": optimizer_state(self.optimizer, module),
+            "scheduler": {name: item for name, item in self.scheduler.state_dict().items() if name != "lr_lambdas"},
+            "average": None if self.averaged is None else self._average_state(self.averaged),
+            "grower": self.grower.state(),
+            "order": self.order.get_state(),
+            "random": torch.get_rng_state(),
+            "epochs": [record.to_json() for record in self.epochs],
+            "stages": [record.to_json() for record in self.stages],
+            "stage": self.stage.to_json(),
+            "training_flops": self.training_flops,
+            "seconds": self.seconds,
+        }
+        write_checkpoint(self.folder / CHECKPOINTS, len(self.epochs), state)
+
+    def _resume(self) -> None:
+        found = newest_checkpoint(self.folder / CHECKPOINTS)
+        if found is None:
+            return
+        for note in found.notes:
+            self.tell.warn(f"passed over a checkpoint: {note}")
+        state: Any = found.state
+        self._refuse_another(Recipe.from_data(json.loads(state["recipe"])))
+        graph = replay(self.base, Ledger.from_json(state["ledger"]))
+        where = str(self.folder / CHECKPOINTS)
+        install(where, graph.module, state["tensors"], set())
+        graph = replace(graph)  # without what was found out about the tensors it had
+        restore_optimizer(self.optimizer, graph.module, state["optimizer"])
+        self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
+        self.averaged = self._average(graph.module)
+        if self.averaged is not None:
+            install(where, self.averaged.module, state["average"]["tensors"], set())
+            self.averaged.n_averaged.copy_(state["average"]["count"])
+        self.grower = self._grower(graph, self.recipe.growth)
+        self.grower.restore(graph, state["grower"])
+        self.order.set_state(state["order"])
+        torch.set_rng_state(state["random"])
+        self.epochs = [EpochRecord.from_json(item) for item in state["epochs"]]
+        self.stages = [StageRecord.from_json(item) for item in state["stages"]]
+        self.stage = StageRecord.from_json(state["stage"])
+        self.training_flops, self.seconds = state["training_flops"], state["seconds"]
+
+    def _refuse_another(self, theirs: Recipe) -> None:
+        if theirs == self.recipe:
+            return
+        mine, other = (dataclasses.asdict(one) for one in (self.recipe, theirs))
+        different = [f"{key}: {other[key]} there, {mine[key]} here" for key in mine if mine[key] != other[key]]
+        listed = "\n  ".join(different)
+        raise TrainingError(
+            f"{self.folder} holds the checkpoints of another training:\n  {listed}\nuse another folder, or that recipe"
+        )
+
+    @staticmethod
+    def _average_state(averaged: AveragedModel) -> dict[str, Any]:
+        return {"tensors": unique_tensors(averaged.module), "count": averaged.n_averaged}
+
+    # -- parts of the recipe -----------------------------------------------------------------------------------
+
+    def _rate(self, epoch: int) -> float:
+        """The factor on the learning rate: 1, and at the end a line to zero."""
+        total = self.recipe.training.epochs
+        falling = max(1, round(self.recipe.training.anneal * total))
+        return min(1.0, (total - epoch) / falling)
+
+    def _average(self, module: nn.Module) -> AveragedModel | None:
+        decay = self.recipe.training.average
+        if decay == 0:
+            return None
+        return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+
+    def _grower(self, graph: Graph, growth: GrowthPart | None) -> Grower:
+        part = growth or GrowthPart(stages=0)
+        when: Schedule = Plateau(part.plateau) if part.plateau else Interval(part.interval)
+        budget = Budget(part.parameters or None, part.flops or None, part.latency_ms or None)
+        return Grower(
+            graph,
+            self.optimizer,
+            make_policy(part.policy, **part.options),
+            budget=budget,
+            when=when,
+            cool_down=part.cool_down,
+            most_stages=part.stages,
+            averaged=self.averaged,
+            pace=Pace(warm_up=part.warm_up),
+            every=part.every,
+            held_out=self._held_out,
+            verify=False,  # stages do that
+            seed=self.recipe.seed,
+        )
+
+    def _held_out(self, module: nn.Module) -> torch.Tensor:
+        part = self.data.validation
+        return loss_of(module(part.inputs[:256]), part.targets[:256])
+
+
+@contextlib.contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    """Weights from the seed, and one thread, so that sums have one order."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

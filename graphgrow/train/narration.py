@@ -1,0 +1,122 @@
+"""What the trainer says on the terminal: live progress, and a line for each growth."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphgrow.data.parts import Data
+from graphgrow.graph import Graph
+from graphgrow.records import DecisionRecord, EpochRecord, StageRecord, TrainingRecord
+from graphgrow.rewrite.cost import flops_text
+from graphgrow.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Watch = Callable[[EpochRecord], None]
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+class Narration:
+    """Tells the story of a training.
+
+    Args:
+        console: where; None is silence.
+    """
+
+    def __init__(self, console: Console | None) -> None:
+        self._console = console
+
+    def opening(self, recipe: Recipe, data: Data, graph: Graph, done: int) -> None:
+        """What is going to happen, and on what."""
+        counts = (
+            f"{len(data.training):,} for training, {len(data.validation):,} for validation, {len(data.test):,} held"
+        )
+        self._say(f"[bold]{_plain(recipe.name)}[/]: {_plain(recipe.summary)}")
+        self._say(f"  data   {_plain(data.source)}: {counts}")
+        self._say(f"  model  {graph.parameter_count:,} parameters, {flops_text(graph.flops)} a sample")
+        if done:
+            self._say(f"  going on behind epoch {done}", style="yellow")
+
+    @contextlib.contextmanager
+    def progress(self, epochs: int) -> Iterator[Watch]:
+        """A bar that shows the epoch, the losses and how the network has grown; it disappears at the end."""
+        if self._console is None:
+            yield lambda _: None
+            return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("  epoch {task.completed}/{task.total}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+        )
+        quiet = not self._console.is_terminal
+        with Progress(*columns, console=self._console, transient=True, disable=quiet) as progress:
+            task = progress.add_task("", total=epochs, text="")
+            sizes: list[int] = []
+
+            def watch(record: EpochRecord) -> None:
+                sizes.append(record.parameters)
+                text = (
+                    f"loss {record.training_loss:.3f}, validation {record.validation_loss:.3f} "
+                    f"({record.validation_accuracy:.1%}), {record.parameters:,} parameters {growth_bar(sizes)}"
+                )
+                progress.update(task, completed=record.epoch, text=text)
+
+            yield watch
+
+    def growth(self, stage: StageRecord, decision: DecisionRecord, epoch: int) -> None:
+        """A stage has begun."""
+        grew = f"{decision.parameters_before:,} -> [bold]{decision.parameters_after:,}[/] parameters"
+        self._say(f"\n[bold]stage {stage.index}[/] behind epoch {epoch}: {_plain(decision.reason)}; {grew}")
+        for mutation in stage.mutations[:6]:
+            self._say(f"  {_plain(mutation)}", style="cyan")
+        if len(stage.mutations) > 6:
+            self._say(f"  and {len(stage.mutations) - 6} more", style="cyan")
+        numbers = ", ".join(f"{name} {value:.3g}" for name, value in list(decision.numbers.items())[:6])
+        if numbers:
+            self._say(f"  because of {numbers}", style="dim")
+        self._say(f"  [green]function preserved[/]: off by {stage.max_error:.1e} at most, {stage.bound:.1e} allowed")
+        if "gap" in decision.numbers:
+            self._say(f"  [yellow]its start then moved the outputs by {decision.numbers['gap']:.1%}[/]")
+
+    def warn(self, text: str) -> None:
+        """Something that was worked around."""
+        self._say(_plain(text), style="yellow")
+
+    def closing(self, record: TrainingRecord, picture: Path, saved: Path) -> None:
+        """The table, and where everything is."""
+        if self._console is None:
+            return
+        from graphgrow.report import table
+
+        self._say("")
+        self._console.print(table(record.stages))
+        self._say(f"\nheld-out accuracy [bold]{record.test_accuracy:.1%}[/], {record.training_flops / 1e9:,.1f} GFLOPs")
+        self._say(f"[bold]files[/] in {_plain(str(saved.parent))}")
+        self._say(f"  figure        {picture.name}")
+        self._say("  records       training.json, and NN-name.json beside each stage's NN-name.onnx")
+        self._say(f"  grown model   {saved.name}/ (ledger and weights)")
+        self._say(f"done in {record.seconds:.0f} s")
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        if self._console is not None:
+            self._console.print(text, style=style, highlight=False, soft_wrap=True)
+
+
+def growth_bar(sizes: list[int], width: int = 20) -> str:
+    """The sizes of all epochs so far as a line of blocks, the largest the full height."""
+    step = max(1, -(-len(sizes) // width))
+    shown = sizes[::step]
+    return "".join(_BLOCKS[max(1, round(8 * size / max(sizes)))] for size in shown)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

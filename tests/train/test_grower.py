@@ -1,0 +1,215 @@
+"""The grower in a plain loop: every policy grows exactly, within its budget, with everything carried over."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import graphgrow as gg
+from graphgrow.errors import TrainingError
+from graphgrow.train.budget import Budget
+from graphgrow.train.grower import Grower
+from graphgrow.train.policy import policies
+from graphgrow.train.schedule import Interval, Plateau
+from tests.train import small
+
+
+@pytest.mark.parametrize("policy", list(policies()))
+@pytest.mark.parametrize("norm", [False, True])
+def test_every_policy_grows_within_its_budget_and_changes_no_output(policy: str, norm: bool) -> None:
+    graph = small.graph(norm)
+    optimizer = small.adam(graph)
+    budget = Budget(parameters=400)
+    grower = Grower(graph, optimizer, policy, when=Interval(2), every=1, budget=budget, held_out=small.loss)
+    sizes = []
+    for _ in range(8):
+        metric = small.epoch(grower, optimizer)
+        before = grower.module(small.INPUTS)
+        proposal = grower.propose(metric)
+        if proposal is None:
+            continue
+        child = grower.apply(proposal)
+        assert grower.graph is child
+        assert torch.allclose(grower.module.eval()(small.INPUTS), before, atol=1e-5)
+        assert {id(p) for g in optimizer.param_groups for p in g["params"]} == {
+            id(p) for p in child.module.parameters()
+        }
+        assert (child.parameter_count, child.flops) == (proposal.parameters, proposal.flops)
+        sizes.append(child.parameter_count)
+    assert sizes, "something was grown"
+    assert sizes == sorted(sizes)
+    assert sizes[-1] <= 400
+    grown = [decision for decision in grower.decisions if decision.verdict == "grown"]
+    assert [decision.parameters_after for decision in grown] == sizes
+    assert all(decision.flops_after <= 2.1 * decision.flops_before for decision in grown)
+    assert all(decision.reason == "2 rounds since the last growth" for decision in grown)
+
+
+def test_the_numbers_of_a_decision_are_those_of_the_signals() -> None:
+    graph = small.graph()
+    optimizer = small.adam(graph)
+    grower = Grower(graph, optimizer, "dnm", when=Interval(1), every=1)
+    grower.propose(small.epoch(grower, optimizer))
+    proposal = grower.propose(small.epoch(grower, optimizer))
+    assert proposal is not None
+    assert any(name.startswith("entropy") and 0.4 <= value <= 1 for name, value in proposal.numbers.items())
+
+
+def test_a_training_with_growth_goes_on_and_repeats() -> None:
+    """Equal seeds give equal weights; the second time through a scheduler, a scaler and an average as well."""
+    ends = []
+    for _ in range(2):
+        graph = small.graph()
+        optimizer = small.adam(graph)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+        grower = Grower(graph, optimizer, "net2net", when=Interval(3), every=2, most_stages=2, seed=5)
+        for _ in range(8):
+            metric = small.epoch(grower, optimizer)
+            scheduler.step()
+            if proposal := grower.propose(metric):
+                grower.apply(proposal)
+        assert grower.stage == 2
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 * 0.25)
+        ends.append(torch.cat([p.detach().flatten() for p in grower.module.parameters()]))
+    assert torch.equal(*ends)
+
+
+def test_a_gradient_scaler_goes_on() -> None:
+    graph = small.graph()
+    optimizer = torch.optim.SGD(graph.module.parameters(), lr=0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    grower = Grower(graph, optimizer, "net2net", when=Interval(1))
+    for _ in range(3):
+        optimizer.zero_grad()
+        before = float(small.loss(grower.module).detach())
+        with grower.observe():
+            scaler.scale(small.loss(grower.module)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if grower.stage == 0 and (proposal := grower.propose(before)):
+            grower.apply(proposal)
+    assert float(small.loss(grower.module).detach()) < before
+    assert scaler.get_scale() == 8.0
+
+
+def test_an_average_grows_along_exactly() -> None:
+    graph = small.graph(norm=True)
+    optimizer = small.adam(graph)
+    averaged = AveragedModel(graph.module, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    grower = Grower(graph, optimizer, "random", when=Interval(2), every=1, averaged=averaged)
+    for _ in range(2):
+        metric = small.epoch(grower, optimizer)
+        averaged.update_parameters(grower.module)
+        proposal = grower.propose(metric)
+    assert proposal is not None
+    averaged.eval()
+    before, count = averaged(small.INPUTS), int(averaged.n_averaged)
+    grower.apply(proposal)
+    assert torch.allclose(averaged.eval()(small.INPUTS), before, atol=1e-5)
+    small.epoch(grower, optimizer)
+    averaged.update_parameters(grower.module)
+    assert int(averaged.n_averaged) == count + 1
+    shapes = [p.shape for p in grower.module.parameters()]
+    assert [p.shape for p in averaged.module.parameters()] == shapes
+
+
+def test_what_did_not_pay_is_taken_back() -> None:
+    graph = small.graph()
+    optimizer = small.adam(graph)
+    grower = Grower(graph, optimizer, "net2net", when=Interval(1), every=1, rollback_after=2, verify=False)
+    small.epoch(grower, optimizer)
+    proposal = grower.propose(0.5)
+    assert proposal is not None
+    tensors = copy.deepcopy(graph.module.state_dict())
+    moments = {name: optimizer.state[p]["exp_avg"].clone() for name, p in graph.module.named_parameters()}
+    grower.apply(proposal)
+    for _ in range(2):
+        small.epoch(grower, optimizer)
+        grower.propose(0.6)
+    assert grower.decisions[-1].verdict == "rolled back"
+    assert grower.decisions[-1].numbers == {"metric_before": 0.5, "metric_after": 0.6}
+    assert grower.graph is graph
+    assert all(torch.equal(graph.module.state_dict()[name], tensor) for name, tensor in tensors.items())
+    for name, parameter in graph.module.named_parameters():
+        assert torch.equal(optimizer.state[parameter]["exp_avg"], moments[name])
+    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in graph.module.parameters()}
+    small.epoch(grower, optimizer)
+
+
+def test_what_pays_stays() -> None:
+    graph = small.graph()
+    optimizer = small.adam(graph)
+    grower = Grower(graph, optimizer, "net2net", when=Interval(5), every=1, rollback_after=1, verify=False)
+    for _ in range(5):
+        small.epoch(grower, optimizer)
+        proposal = grower.propose(0.5)
+    assert proposal is not None
+    grower.apply(proposal)
+    small.epoch(grower, optimizer)
+    grower.propose(0.4)
+    assert grower.graph is not graph
+    assert [decision.verdict for decision in grower.decisions] == ["grown"]
+
+
+def test_limits_are_kept_and_named() -> None:
+    graph = small.graph()
+    optimizer = small.adam(graph)
+    grower = Grower(graph, optimizer, "net2net", when=Interval(1), every=1, budget=Budget(parameters=160), cool_down=1)
+    small.epoch(grower, optimizer)
+    assert grower.propose(1.0) is None, "the cool-down"
+    assert grower.decisions == []
+    small.epoch(grower, optimizer)
+    assert grower.propose(1.0) is None
+    assert "parameters are more than the 160 allowed" in grower.decisions[0].reason
+    assert grower.decisions[0].verdict == "declined"
+    slow = Grower(graph, optimizer, "net2net", when=Interval(1), budget=Budget(latency_ms=1e-6))
+    assert slow.propose(1.0) is None
+    assert "ms are more than the 0.000 ms allowed" in slow.decisions[0].reason
+
+
+def test_a_plateau_needs_a_metric() -> None:
+    with pytest.raises(TrainingError, match="validation_loss"):
+        Grower(small.graph(), None, "net2net", when=Plateau()).propose()
+
+
+def test_a_proposal_without_measurements_says_so() -> None:
+    grower = Grower(small.graph(), None, "gradmax", when=Interval(1))
+    assert grower.propose() is None
+    assert "run loss.backward() while the model is watched" in grower.decisions[0].reason
+
+
+def test_nothing_is_left_on_the_module_and_most_batches_are_left_alone() -> None:
+    graph = small.graph()
+    grower = Grower(graph, None, "dnm", every=3)
+    watched = []
+    for _ in range(6):
+        with grower.observe():
+            watched.append("forward" in grower.module.__dict__)
+            small.loss(grower.module).backward()
+        assert "forward" not in grower.module.__dict__
+    assert watched == [True, False, False] * 2
+
+
+def test_an_unknown_policy_or_option_is_named() -> None:
+    with pytest.raises(TrainingError, match="no policy `dmn`; there are dnm, gradmax, net2net, progressive, random"):
+        Grower(small.graph(), None, "dmn")
+    from graphgrow.train.policy import make_policy
+
+    with pytest.raises(TrainingError, match="`dnm` has no option entropie; it has connections, entropy"):
+        make_policy("dnm", entropie=0.3)
+
+
+def test_an_optimizer_that_is_unknown_leaves_everything_as_it_was() -> None:
+    graph = small.graph()
+    optimizer = torch.optim.Rprop(graph.module.parameters())
+    grower = Grower(graph, optimizer, "net2net", when=Interval(1), verify=False)
+    small.epoch(grower, optimizer)
+    proposal = grower.propose(1.0)
+    assert proposal is not None
+    with pytest.raises(gg.OptimizerError, match="Rprop"):
+        grower.apply(proposal)
+    assert grower.graph is graph
+    assert grower.stage == 0

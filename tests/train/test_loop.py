@@ -1,0 +1,159 @@
+"""The trainer: what it writes, and that being killed at any moment changes nothing of what it ends with.
+
+Real processes are killed by SIGKILL, which they send to themselves at chosen places: in the middle of an epoch, of a
+growth, of writing a file. `tools/kill_training.py` does the same at many random moments.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import graphgrow as gg
+from graphgrow.data.names import load_data
+from graphgrow.errors import TrainingError
+from graphgrow.models import MLP
+from graphgrow.records import StageRecord, TrainingRecord
+from graphgrow.train import loop
+from graphgrow.train.grower import Grower
+from graphgrow.train.recipe import Recipe
+
+RECIPE = Recipe.from_toml("""
+name = "tiny"
+summary = "a small MLP on digits"
+[model]
+name = "graphgrow.models:MLP"
+options = { channels = 1, image_size = 8, hidden = [6, 6] }
+[data]
+name = "digits"
+[training]
+epochs = 6
+lr = 1e-2
+batch_size = 128
+average = 0.9
+[growth]
+policy = "dnm"
+options = { entropy = 0.1 }
+interval = 2
+stages = 1
+every = 2
+warm_up = 10
+""")
+
+
+def test_a_run_writes_its_records_and_the_model_that_it_measured(tmp_path: Path) -> None:
+    record = loop.train(RECIPE, tmp_path, repeats=2)
+    again = TrainingRecord.from_json(json.loads((tmp_path / "training.json").read_text()))
+    assert again == record
+    assert [stage.index for stage in record.stages] == [0, 1]
+    assert [one.verdict for one in record.decisions] == ["grown"]
+    assert record.stages[1].mutations == record.decisions[0].mutations
+    assert all(stage.preserved and stage.export and stage.benchmark for stage in record.stages)
+    assert record.stages[1].accuracy_before == pytest.approx(record.stages[0].accuracy_after or 0, abs=0.01)
+    for stage in record.stages:
+        stem = f"{stage.index:02d}-{stage.name}"
+        assert (tmp_path / f"{stem}.onnx").exists()
+        assert StageRecord.from_json(json.loads((tmp_path / f"{stem}.json").read_text())) == stage
+    assert [one.epoch for one in record.epochs] == list(range(1, 7))
+    assert record.epochs[-1].learning_rate < record.epochs[0].learning_rate
+    steps = [898 * 3 * one.flops for one in record.epochs]
+    assert record.training_flops == sum(steps)
+    grown = gg.load(tmp_path / "grown", MLP(channels=1, image_size=8, hidden=(6, 6)))
+    data = load_data("digits")
+    right = (grown.module.eval()(data.test.inputs).argmax(1) == data.test.targets).double().mean()
+    assert float(right) == pytest.approx(record.test_accuracy)
+    assert (tmp_path / "training.png").stat().st_size > 10_000
+    assert not (tmp_path / "checkpoints" / "checkpoint-000001.json").exists(), "old ones are removed"
+    other = replace(RECIPE, training=replace(RECIPE.training, lr=0.5))
+    with pytest.raises(TrainingError, match=r"another training:\n  training: .*0.01.* there, .*0.5"):
+        loop.train(other, tmp_path)
+
+
+def test_other_precision_and_a_compiled_module(tmp_path: Path) -> None:
+    part = replace(RECIPE.training, epochs=1, precision="bfloat16", compile="eager", average=0.0)
+    record = loop.train(replace(RECIPE, training=part, growth=None), tmp_path, repeats=2)
+    assert record.epochs[0].training_loss < 2.4
+    assert record.decisions == ()
+
+
+# -- kill -9 -----------------------------------------------------------------------------------------------------
+
+
+def _no_export(graph: Any, record: StageRecord, **_: Any) -> StageRecord:
+    """Exports take most of the time here, and are whole or not there by tests of their own."""
+    return record
+
+
+def _killed_at(owner: Any, name: str, call: int) -> None:
+    """Let the call-th call of a function end the process, half way: behind what it does first."""
+    real: Callable[..., Any] = getattr(owner, name)
+    count = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def _process(folder: Path, place: str, call: int) -> None:
+    torch.set_num_threads(1)
+    setattr(loop, "end_stage", _no_export)  # noqa: B010
+    places = {
+        "a training step": (loop._Run, "_step"),
+        "carrying over to the average": (Grower, "follow"),
+        "behind a growth, before its checkpoint": (loop._Run, "_checkpoint"),
+        "syncing a file": (os, "fsync"),
+        "putting a file in place": (Path, "replace"),
+    }
+    if place:
+        _killed_at(*places[place], call)
+    loop.train(RECIPE, folder)
+
+
+def _run(folder: Path, place: str = "", call: int = 0) -> int | None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["graphgrow.train.loop", "sklearn.datasets", "sklearn.model_selection"])
+    process = context.Process(target=_process, args=(folder, place, call))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights_to_the_bit(tmp_path: Path) -> None:
+    assert _run(tmp_path / "whole") == 0
+    kills = [
+        ("a training step", 3),  # before there is any checkpoint
+        ("a training step", 12),  # in the second epoch, behind which it grows
+        ("carrying over to the average", 1),
+        ("behind a growth, before its checkpoint", 1),
+        ("syncing a file", 3),
+        ("putting a file in place", 2),
+        ("a training step", 12),  # behind the growth
+    ]
+    for place, call in kills:
+        assert _run(tmp_path / "killed", place, call) == -signal.SIGKILL, place
+    assert _run(tmp_path / "killed") == 0
+    whole, killed = (
+        TrainingRecord.from_json(json.loads((tmp_path / name / "training.json").read_text()))
+        for name in ("whole", "killed")
+    )
+    assert killed.epochs == whole.epochs
+    assert killed.decisions == whole.decisions
+    assert killed.test_accuracy == whole.test_accuracy
+    weights = [sorted(path.name for path in (tmp_path / name / "grown").iterdir()) for name in ("whole", "killed")]
+    assert weights[0] == weights[1], "the file's name carries its checksum"
+    left = {path.suffix for path in (tmp_path / "killed" / "checkpoints").iterdir()}
+    assert left == {".json", ".safetensors"}, "nothing half written stays"

@@ -1,0 +1,87 @@
+"""The pace of new entries: exact parts of what the optimizer does, the rest untouched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from graphgrow.train.newness import new_entries
+from graphgrow.train.pace import Newcomers, Pace
+from tests.train import small
+
+MAKERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.1),
+    "foreach": lambda p: torch.optim.AdamW(p, lr=0.1, foreach=True),
+}
+
+
+def test_the_factor_rises_and_comes_back_to_one() -> None:
+    pace = Pace(rate=2.0, warm_up=3, decay=3)
+    assert [pace.factor(step) for step in range(1, 9)] == [0.5, 1.0, 1.5, 1.75, 1.5, 1.25, 1.0, 1.0]
+    assert [pace.over(step) for step in (6, 7)] == [False, True]
+    assert [Pace(warm_up=0).factor(step) for step in (1, 2)] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_first_steps_of_new_entries_are_a_part_of_what_they_would_be(kind: str) -> None:
+    net = nn.Linear(3, 4)
+    twin = copy.deepcopy(net)
+    new = torch.zeros(4, 3, dtype=torch.bool)
+    new[2:] = True
+    slow, plain = MAKERS[kind](net.parameters()), MAKERS[kind](twin.parameters())
+    newcomers = Newcomers(slow, Pace(warm_up=4))
+    newcomers.welcome(net, {"weight": new})
+    start = net.weight.detach().clone()
+    x = torch.randn(5, 3)
+    for module, optimizer in ((net, slow), (twin, plain)):
+        module(x).square().sum().backward()
+        optimizer.step()
+    step = twin.weight.detach() - start
+    assert torch.allclose(net.weight.detach() - start, torch.where(new, step / 5, step), atol=1e-7)
+    assert torch.equal(net.bias, twin.bias)
+    for _ in range(5):
+        before = net.weight.detach().clone()
+        slow.step()
+    assert torch.equal(newcomers.state()["step"] * torch.ones(()), torch.tensor(6.0))
+    assert newcomers.state()["entries"] == {}
+    assert not torch.equal(before, net.weight)
+
+
+def test_a_state_goes_on_where_it_was() -> None:
+    ends = []
+    for resumed in (False, True):
+        torch.manual_seed(0)
+        net = nn.Linear(3, 4)
+        optimizer = MAKERS["adamw"](net.parameters())
+        newcomers = Newcomers(optimizer, Pace(warm_up=6))
+        newcomers.welcome(net, {"weight": torch.ones(4, 3, dtype=torch.bool)})
+        for number in range(4):
+            if resumed and number == 2:
+                state = newcomers.state()
+                newcomers.welcome(net, {})
+                newcomers.restore(net, state)
+            optimizer.zero_grad()
+            net(torch.ones(2, 3)).square().sum().backward()
+            optimizer.step()
+        ends.append(net.weight.detach())
+    assert torch.equal(*ends)
+
+
+def test_new_entries_are_appended_ones_and_no_copies() -> None:
+    graph = small.graph()
+    mutations = ["split(0, units=[1, 2])", "widen(2, extra=2)", "widen(0, extra=1)", "deepen(1, kind=mlp)"]
+    new = new_entries(graph, mutations, seed=3)
+    rows = new["0.weight"].all(1)
+    assert rows.tolist() == [False] * 8 + [True], "copies are known, the appended row is not"
+    assert new["2.weight"].shape == (7, 9)
+    assert new["2.weight"][:5, :8].any().item() is False
+    assert new["2.weight"][5:].all()
+    assert new["2.weight"][:, 8].all()
+    assert all(bool(entries.all()) for name, entries in new.items() if "deepen" in name)
+    assert "6.weight" not in new

@@ -1,0 +1,85 @@
+"""What single policies decide, on evidence that is made up or measured."""
+
+from __future__ import annotations
+
+import torch
+
+from graphgrow.signals.activity import Activity
+from graphgrow.signals.gradients import UnitGradients
+from graphgrow.signals.skips import SkipScore
+from graphgrow.train.policies.dnm import Dnm
+from graphgrow.train.policies.progressive import Progressive
+from graphgrow.train.policies.random import Random
+from graphgrow.train.policy import Evidence, policies
+from tests.train import small
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def _activity(group: str, entropy: list[float], rank: float, constant: int | None = None) -> Activity:
+    count = len(entropy)
+    still = torch.tensor([unit == constant for unit in range(count)])
+    values = torch.tensor(entropy, dtype=torch.float64)
+    return Activity(group, values, torch.zeros(count), still, still, rank * count, rank, 100)
+
+
+def _gradients(group: str, variance: list[float]) -> UnitGradients:
+    return UnitGradients(group, torch.zeros(len(variance)), torch.tensor(variance, dtype=torch.float64), 100)
+
+
+def test_dnm_splits_the_busy_units_of_the_fullest_group_first() -> None:
+    graph = small.graph()
+    evidence = Evidence(
+        activity={
+            "0": _activity("0", [0.9, 0.1, 0.8, 0.7, 0.95, 0.6], rank=0.5, constant=4),
+            "2": _activity("2", [0.9, 0.8, 0.5, 0.2, 0.1], rank=0.9),
+        },
+        gradients={"0": _gradients("0", [1, 1, 1, 9, 1, 1]), "2": _gradients("2", [1, 1, 1, 1, 1])},
+    )
+    found = list(Dnm(entropy=0.55, share=0.5).candidates(graph, evidence, GENERATOR))
+    assert [candidate.mutations for candidate in found] == [("split(2, units=[0, 1])",), ("split(0, units=[0, 2, 3])",)]
+    assert found[0].numbers["rank_share"] == 0.9
+    assert found[0].numbers["entropy"] == torch.tensor([0.9, 0.8], dtype=torch.float64).mean()
+
+
+def test_dnm_connects_what_stands_out_of_chance_and_helps_what_was_held_out() -> None:
+    graph = small.graph()
+
+    def score(target: str, norm: float) -> SkipScore:
+        return SkipScore("1", target, norm, 1.0, 0.1 * norm, 100, 4)
+
+    skips = (score("3", 3.0), score("5", 2.0), score("4", 1.2))
+    held_out = {"add-skip(1, target=3)": -0.2, "add-skip(1, target=5)": 0.4}
+    evidence = Evidence(skips=skips, held_out=held_out)
+    found = list(Dnm(connections=2, gradient=1.5).candidates(graph, evidence, GENERATOR))
+    assert [candidate.mutations for candidate in found] == [("add-skip(1, target=5)",)]
+    assert found[0].numbers["held_out_cosine"] == 0.4
+    assert found[0].numbers["above_chance"] == 2.0
+
+
+def test_a_split_probability_of_zero_splits_nothing() -> None:
+    evidence = Evidence(activity={"0": _activity("0", [0.9] * 6, 0.5)}, gradients={"0": _gradients("0", [1.0] * 6)})
+    assert not list(Dnm(split_probability=0.0).candidates(small.graph(), evidence, GENERATOR))
+
+
+def test_progressive_follows_its_list() -> None:
+    policy = Progressive(stages=(("widen(0, extra=2)",), ("deepen(1, kind=mlp)", "split(2)")))
+    graph = small.graph()
+    for stage in (0, 1):
+        (candidate,) = policy.candidates(graph, Evidence(stage=stage), GENERATOR)
+        assert candidate.mutations == policy.stages[stage]
+    assert not list(policy.candidates(graph, Evidence(stage=2), GENERATOR))
+
+
+def test_random_repeats_with_its_generator_and_differs_with_another() -> None:
+    graph = small.graph()
+    drawn = [
+        [c.mutations for c in Random().candidates(graph, Evidence(), torch.Generator().manual_seed(seed))]
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_the_folder_is_the_registry() -> None:
+    assert list(policies()) == ["dnm", "gradmax", "net2net", "progressive", "random"]
+    assert all(policy.summary for policy in policies().values())
