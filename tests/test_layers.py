@@ -42,7 +42,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 ALLOWED["train"] = (*ALLOWED["stage"], "stage", "signals", "data", "report")
 ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "data", "report", "root")
-ALLOWED["search"] = (*ALLOWED["stage"], "stage", "data", "report", "demo")
+ALLOWED["search"] = (*ALLOWED["stage"], "stage", "bulk", "data", "report", "demo")
 ALLOWED["cli"] = (*ALLOWED["search"], "search", "train", "signals", "root")
 ALLOWED["root"] = tuple(ALLOWED)
 

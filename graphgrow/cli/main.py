@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from graphgrow import __version__
-from graphgrow.cli import demo, evolve, grow, inspect, onnx, train, verify
+from graphgrow.cli import demo, evolve, grow, inspect, onnx, search, train, verify
 from graphgrow.cli.screen import complain, show_text
 from graphgrow.errors import GraphGrowError
 
@@ -69,6 +69,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     onnx.bench,
     train.train,
     evolve.evolve,
+    search.search,
     demo.demo,
 )
 for command in _COMMANDS:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Concat
 from graphgrow.ir.value import Fresh, Value
-from graphgrow.layers import Blend, Gate
+from graphgrow.layers import Blend, Choice, Gate, Zeros
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import module_rule, rule
@@ -90,6 +90,20 @@ def gate(call: Call, input: Value) -> Value:
     """A factor that is the same for all units."""
     call.weight("gate")
     return call.output(input.axes, call.same_flow(input))
+
+
+@rule(Zeros)
+def zeros(call: Call, input: Value) -> Value:
+    """Zero at zero, and everywhere else."""
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+
+
+@rule(Choice)
+def choice(call: Call, *values: Value) -> Value:
+    """A sum with one weight for all units of each value."""
+    for name in ("alpha", "opened", "anchor", "temperature"):
+        call.freeze(call.weight(name).axes, "one weight for each operator of a choice")
+    return call.output(_broadcast(call, list(values)), fl.Add(tuple(map(call.operand, values))))
 
 
 @rule(Blend)

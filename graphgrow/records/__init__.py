@@ -2,12 +2,13 @@
 
 from graphgrow.records.base import Record
 from graphgrow.records.growth import DecisionRecord, EpochRecord, TrainingRecord
-from graphgrow.records.search import CandidateRecord, GenerationRecord
+from graphgrow.records.search import CandidateRecord, ChoiceRecord, GenerationRecord, RoundRecord
 from graphgrow.records.stage import BenchmarkRecord, ComparisonRecord, ExportRecord, LatencyRecord, StageRecord
 
 __all__ = [
     "BenchmarkRecord",
     "CandidateRecord",
+    "ChoiceRecord",
     "ComparisonRecord",
     "DecisionRecord",
     "EpochRecord",
@@ -15,6 +16,7 @@ __all__ = [
     "GenerationRecord",
     "LatencyRecord",
     "Record",
+    "RoundRecord",
     "StageRecord",
     "TrainingRecord",
 ]

@@ -69,3 +69,61 @@ class GenerationRecord(Record):
     population: tuple[int, ...]
     front: tuple[int, ...]
     hypervolume: float
+
+
+@dataclass(frozen=True)
+class ChoiceRecord(Record):
+    """One choice between operators, from its opening to its end.
+
+    Attributes:
+        site: the operator beside which it was opened.
+        names: of the operators, the present one first.
+        steps: of the training at which the weights were noted.
+        shares: at each of them, the probability of each operator, noise aside.
+        strongest: the most probable one at the end.
+        kept: the one that was left; another than the strongest where the guard against skips stepped in.
+    """
+
+    site: str
+    names: tuple[str, ...]
+    steps: tuple[int, ...]
+    shares: tuple[tuple[float, ...], ...]
+    strongest: str
+    kept: str
+
+
+@dataclass(frozen=True)
+class RoundRecord(Record):
+    """One round of growing and choosing.
+
+    Attributes:
+        index: of the round, from 0.
+        grown: mutations by which the network grew before its choices were opened.
+        choices: one for each site.
+        preserved: whether opening, and taking away what was not chosen, left the function as it was.
+        loss_open: validation loss, in nats, of the mixture at the end of the alternation.
+        loss_closed: the same with all the weight on the operators that were kept: the difference is the gap.
+        accuracy_open: validation accuracy in [0, 1] of the mixture.
+        accuracy_closed: the same with all the weight on the operators that were kept.
+        accuracy: after the training behind that.
+        test: on the test part, which decides nothing.
+        guarded_at: the step at which the guard against skips stopped the architecture parameters; None if it did not.
+        parameters: of the network at the end of the round.
+        flops: of one forward pass of one sample.
+        seconds: the round took.
+    """
+
+    index: int
+    grown: tuple[str, ...]
+    choices: tuple[ChoiceRecord, ...]
+    preserved: bool
+    loss_open: float
+    loss_closed: float
+    accuracy_open: float
+    accuracy_closed: float
+    accuracy: float
+    test: float
+    guarded_at: int | None
+    parameters: int
+    flops: int
+    seconds: float

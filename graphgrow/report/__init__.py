@@ -1,5 +1,6 @@
 """Tables and figures, from records only."""
 
+from graphgrow.report.choice import choice_figure, choice_table
 from graphgrow.report.figure import figure
 from graphgrow.report.front import Scale, front_figure, front_table
 from graphgrow.report.lineage import lineage, lineage_figure
@@ -8,6 +9,8 @@ from graphgrow.report.timeline import timeline
 
 __all__ = [
     "Scale",
+    "choice_figure",
+    "choice_table",
     "figure",
     "front_figure",
     "front_table",

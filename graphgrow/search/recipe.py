@@ -170,6 +170,76 @@ class Evolution:
         _want(min(self.budget.base, self.budget.child) >= 0, "budgets are numbers from 0 on")
 
 
+@dataclass(frozen=True)
+class Alternation:
+    """How architecture parameters and weights are trained in turns.
+
+    Attributes:
+        steps: of the weights, in each round.
+        every: steps of the weights for one step of the architecture parameters.
+        learning_rate: of the architecture parameters (Adam).
+        hot: temperature at the start; it falls with the share of the steps that is done, so that it arrives at `cold`
+            however long a round is.
+        cold: temperature at the end.
+        opening: share of the steps in which the choices open.
+        warm_up: share of the steps in which the weights alone are trained, all operators being sampled alike, so that
+            the present operator is not chosen merely because it is trained already.
+        hard: whether each step samples one operator of each choice, rather than a mixture.
+        entropy: weight of the mean entropy of the choices, in [0, 1], in the loss of the architecture parameters at the
+            end; it rises with the share of the steps that is done.
+        most_free: share of the sites that may end with an operator without parameters (a skip, a pool, nothing): where
+            more of them lead, the architecture parameters are stopped (Liang et al., "DARTS+", 2019, arXiv:1909.06035).
+    """
+
+    steps: int = 600
+    every: int = 2
+    learning_rate: float = 0.03
+    hot: float = 1.0
+    cold: float = 0.1
+    opening: float = 0.2
+    warm_up: float = 0.4
+    hard: bool = False
+    entropy: float = 0.1
+    most_free: float = 0.34
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """The recipe of a differentiable search: choice and growth in turns.
+
+    Attributes:
+        sites: patterns of the sites that are opened, as `stages.*.conv*`.
+        choices: the operators to choose between, besides the present one; none for all usual ones.
+        rounds: of opening, choosing and settling.
+        grow: passes of which one random mutation is applied before each round but the first.
+        decide: `alpha`; or `random`, a random choice from the same candidates, as a control.
+        base: steps of training before the first round.
+        finish: steps of training after each round.
+        seed: of all draws.
+    """
+
+    task: Task
+    sites: tuple[str, ...] = ("*",)
+    choices: tuple[str, ...] = ()
+    rounds: int = 1
+    grow: tuple[str, ...] = ()
+    decide: str = "alpha"
+    base: int = 600
+    finish: int = 300
+    seed: int = 0
+    training: Training = field(default_factory=Training)
+    alternation: Alternation = field(default_factory=Alternation)
+
+    def __post_init__(self) -> None:
+        turns = self.alternation
+        _want(self.decide in ("alpha", "random"), f"decide is {self.decide!r}; there are alpha and random")
+        _want(min(self.rounds, turns.every) >= 1, "rounds and every are whole numbers from 1 on")
+        _want(min(self.base, self.finish, turns.steps, self.seed) >= 0, "steps and seed are whole numbers from 0 on")
+        _want(0 < turns.cold <= turns.hot, "the temperature falls from hot to cold, which is above 0")
+        _want(0 <= turns.warm_up <= 1, "warm_up is a share, from 0 to 1")
+        _want(0 < turns.opening <= 1 and 0 <= turns.most_free <= 1, "opening and most_free are shares, up to 1")
+
+
 def _want(holds: bool, text: str) -> None:
     if not holds:
         raise SearchError(f"the recipe cannot be followed: {text}")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from graphgrow.ir.editor import Editor
-from graphgrow.layers import Blend
+from graphgrow.layers import Blend, Choice
 from graphgrow.rewrite.network import Network
 from graphgrow.verification.noise import quiet
 
@@ -69,7 +69,7 @@ def _lively(part: nn.Module, name: str, tensor: torch.Tensor, generator: torch.G
     noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
     if name == "running_var" or (name == "weight" and isinstance(part, _NORMS)):
         return 0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-    if isinstance(part, Blend):
+    if isinstance(part, (Blend, Choice)):
         return tensor.double()  # a share of 0 or 1 is a state that later mutations rest on
     if isinstance(tensor, nn.Parameter) and tensor.dim() >= 2:
         return noise * math.sqrt(2.0 / max(tensor[0].numel(), 1))

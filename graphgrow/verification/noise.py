@@ -8,6 +8,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from graphgrow.layers import Choice
+
 _FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
 _CLASSES = ("Dropout", "AlphaDropout", "StochasticDepth", "DropPath")
 _BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
@@ -61,7 +63,9 @@ def _probability(module: nn.Module) -> float | None:
 
 
 def _silence(part: nn.Module) -> None:
-    """Switch off the noise inside of modules that do more."""
+    """Switch off the noise inside of modules that do more; a choice then has the gradient of its function."""
+    if isinstance(part, Choice):
+        part.gumbel, part.straight = 0.0, False
     if isinstance(part, (nn.MultiheadAttention, nn.RNNBase)):
         part.dropout = 0.0
 

@@ -1,0 +1,211 @@
+"""Training architecture parameters and weights in turns, batch by batch.
+
+First order, as in DARTS (Liu et al., 2019, arXiv:1806.09055): weights step on a training batch, architecture parameters
+on a validation batch, each with the other held.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from graphgrow.errors import SearchError
+from graphgrow.graph import Graph
+from graphgrow.layers import Choice, Zeros
+from graphgrow.search.data import Parts
+from graphgrow.search.recipe import Alternation, Training
+from graphgrow.search.training import batches, rate
+
+NOTES = 60  # points of the course that are kept
+WON = 0.5  # probability above which an operator has won its site
+Watch = Callable[[int, Sequence["Site"]], None]
+
+
+@dataclass
+class Site:
+    """One choice of a graph.
+
+    Attributes:
+        name: of the operator beside which it was opened.
+        choice: the layer.
+        free: for each operator, whether it has no parameters.
+        steps: at which shares were noted.
+        shares: at each of them, the probability of each operator, noise aside.
+    """
+
+    name: str
+    choice: Choice
+    free: tuple[bool, ...]
+    steps: list[int]
+    shares: list[tuple[float, ...]]
+
+    @property
+    def leader(self) -> int:
+        """The place of the most probable operator."""
+        return int(self.choice.alpha.detach().argmax())
+
+    @property
+    def certainty(self) -> float:
+        """The probability of the most probable operator."""
+        return float(self._probabilities().max())
+
+    def note(self, step: int) -> None:
+        """Remember the shares at a step."""
+        self.steps.append(step)
+        self.shares.append(tuple(float(share) for share in self._probabilities()))
+
+    def _probabilities(self) -> torch.Tensor:
+        """Of the operators, noise aside."""
+        return torch.softmax(self.choice.alpha.detach() / self.choice.temperature, 0)
+
+
+def sites_of(graph: Graph) -> list[Site]:
+    """The choices of a graph, in its order."""
+    found = []
+    for node in graph.module.graph.nodes:
+        part = graph.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(part, Choice):
+            free = tuple(_is_free(graph.module, value.target, value.op) for value in node.args)
+            found.append(Site(graph.sites.name(node.args[0]), part, free, [], []))
+    return found
+
+
+def _is_free(module: nn.Module, target: object, op: str) -> bool:
+    """Whether an operator is a skip, a pool or nothing; activations have no parameters either, and are not meant."""
+    part = module.get_submodule(str(target)) if op == "call_module" else None
+    pools = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    return isinstance(part, (nn.Identity, Zeros, *pools))
+
+
+def alternate(
+    graph: Graph, sites: Sequence[Site], data: Parts, training: Training, turns: Alternation, seed: int, watch: Watch
+) -> int | None:
+    """Train weights and architecture parameters of a graph's module in place.
+
+    Args:
+        graph: its choices closed; at the end they are open.
+        sites: its choices; their courses are noted.
+        data: weights see the training part, architecture parameters the validation part.
+        training: of the weights.
+        turns: how they alternate.
+        seed: of the batches and the noise.
+        watch: is told the step and the sites, now and then.
+
+    Returns:
+        The step at which the guard against skips stopped the architecture parameters; None if it did not.
+
+    Raises:
+        SearchError: if a loss is not finite, or there is no choice.
+    """
+    if not sites:
+        raise SearchError("there is no choice to make; open sites with mix-operators first")
+    alphas = [site.choice.alpha for site in sites]
+    apart = {id(site.choice.opened) for site in sites} | {id(alpha) for alpha in alphas}
+    weights = [p for p in graph.module.parameters() if id(p) not in apart and p.requires_grad]
+    for_weights = torch.optim.AdamW(weights, lr=training.learning_rate, weight_decay=training.weight_decay)
+    for_alphas = torch.optim.Adam(alphas, lr=turns.learning_rate, betas=(0.5, 0.999))
+    fitted = batches(data.training, training.batch_size, seed)
+    held = batches(data.validation, training.batch_size, seed + 1)
+    stopped: int | None = None
+    graph.module.train()
+    with torch.random.fork_rng(devices=[]), _searching(sites, turns.hard):
+        torch.manual_seed(seed)
+        for step in range(turns.steps):
+            done = step / turns.steps
+            _set(sites, turns, done)
+            for group in for_weights.param_groups:
+                group["lr"] = training.learning_rate * rate(done, training.warm_up)
+            _step(graph.module, *next(fitted), for_weights, for_alphas, step)
+            if stopped is None and done >= turns.warm_up and step % turns.every == 0:
+                penalty = turns.entropy * _behind(turns, done) * _entropy(sites)
+                _step(graph.module, *next(held), for_alphas, for_weights, step, penalty)
+                won = sum(site.free[site.leader] and site.certainty > WON for site in sites)
+                stopped = step if won > turns.most_free * len(sites) else None
+            if step % max(1, turns.steps // NOTES) == 0:
+                for site in sites:
+                    site.note(step)
+                watch(step, sites)
+        _set(sites, turns, 1.0)
+        for site in sites:
+            site.note(turns.steps)
+    graph.module.eval()
+    return stopped
+
+
+def _step(
+    module: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    moving: torch.optim.Optimizer,
+    still: torch.optim.Optimizer,
+    step: int,
+    penalty: torch.Tensor | float = 0.0,
+) -> None:
+    moving.zero_grad()
+    still.zero_grad()
+    loss = F.cross_entropy(module(images), labels) + penalty
+    if not bool(loss.isfinite()):
+        raise SearchError(f"the loss is {float(loss)} in step {step}; lower the learning rate")
+    loss.backward()  # type: ignore[no-untyped-call]
+    moving.step()
+
+
+def _set(sites: Sequence[Site], turns: Alternation, done: float) -> None:
+    """The temperature and the opening that belong to a share of the steps."""
+    for site in sites:
+        site.choice.temperature.fill_(turns.hot * (turns.cold / turns.hot) ** _behind(turns, done))
+        site.choice.opened.data.fill_(min(1.0, done / turns.opening))
+
+
+def _behind(turns: Alternation, done: float) -> float:
+    """How much of the choosing is done, from 0 at the end of the warm-up to 1."""
+    return max(0.0, (done - turns.warm_up) / max(1 - turns.warm_up, 1e-9))
+
+
+def _entropy(sites: Sequence[Site]) -> torch.Tensor:
+    """The mean entropy of the choices, each as a share of the highest that it could have."""
+    parts = []
+    for site in sites:
+        logs = torch.log_softmax(site.choice.alpha / site.choice.temperature, 0)
+        parts.append(-(logs.exp() * logs).sum() / math.log(len(logs)))
+    return torch.stack(parts).mean()
+
+
+@contextmanager
+def _searching(sites: Sequence[Site], hard: bool) -> Iterator[None]:
+    """Noise on, and the opening in the hands of the schedule."""
+    for site in sites:
+        site.choice.gumbel, site.choice.hard = 1.0, hard
+        site.choice.opened.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for site in sites:
+            site.choice.gumbel, site.choice.hard = 0.0, False
+            site.choice.opened.requires_grad_(True)
+
+
+def decided(sites: Sequence[Site], most_free: float) -> list[int]:
+    """For each site the place of the operator that stays: the strongest, skips and the like at most at their share.
+
+    Where more sites are led by operators without parameters, those keep them whose lead over the best operator with
+    parameters is the largest.
+    """
+    kept = [site.leader for site in sites]
+    leads: list[tuple[float, int, int]] = []
+    for number, site in enumerate(sites):
+        if site.free[kept[number]]:
+            alpha = site.choice.alpha.detach()
+            others = [place for place, free in enumerate(site.free) if not free]
+            best = max(others, key=lambda place, alpha=alpha: float(alpha[place]))  # type: ignore[misc]
+            leads.append((float(alpha[kept[number]] - alpha[best]), number, best))
+    room = int(most_free * len(sites))
+    for _, number, best in sorted(leads, reverse=True)[room:]:
+        kept[number] = best
+    return kept
