@@ -1,131 +1,45 @@
-"""Random small models: residual, grouped and dense convolutional nets, MLPs with norms, attention blocks."""
+"""Random small models: convolutional nets in one to three dimensions, MLPs, transformers, several inputs and outputs.
+
+Each prints as the code that makes it; the names in it come from here and from `tests.properties.blocks`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn import functional as F
 
-Model = tuple[nn.Module, torch.Tensor]
-ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.PReLU, nn.Hardswish)
+from tests.properties.blocks import (
+    Beside,
+    CrossAttention,
+    Decoder,
+    DownAndUp,
+    Gate,
+    GatedHidden,
+    LastAxis,
+    LayerAttention,
+    PackedAttention,
+    Patches,
+    Residual,
+    Shuffle,
+    TiedPair,
+    Tokens,
+    Twice,
+    TwoInTwoOut,
+)
+from tests.properties.written import VOCABULARY, Model, noise, stirred, tokens
 
-
-class Residual(nn.Module):
-    """x + branch(x), or the sum through a projection where widths differ."""
-
-    def __init__(self, branch: nn.Module, projection: nn.Module | None = None) -> None:
-        super().__init__()
-        self.branch, self.projection = branch, projection or nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Shapes as those of the branch."""
-        result: torch.Tensor = self.projection(x) + self.branch(x)
-        return result
-
-
-class Beside(nn.Module):
-    """Two branches, concatenated along the channels (a dense block where one is the identity)."""
-
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, c, ...) -> (n, c1 + c2, ...)."""
-        return torch.cat([self.first(x), self.second(x)], 1)
-
-
-class Gate(nn.Module):
-    """Squeeze and excitation: each channel times a gate that all channels decide."""
-
-    def __init__(self, channels: int, squeezed: int) -> None:
-        super().__init__()
-        self.down, self.up = nn.Conv2d(channels, squeezed, 1), nn.Conv2d(squeezed, channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, c, h, w) -> the same."""
-        gate = self.up(torch.relu(self.down(x.mean((2, 3), keepdim=True))))
-        return x * torch.sigmoid(gate)
-
-
-class Twice(nn.Module):
-    """The same module called two times."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Shapes are kept."""
-        result: torch.Tensor = self.inner(torch.tanh(self.inner(x)))
-        return result
-
-
-class GatedHidden(nn.Module):
-    """One projection, cut in two: a value and its gate."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.up, self.down = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., width) -> the same."""
-        value, gate = self.up(x).chunk(2, dim=-1)
-        result: torch.Tensor = self.down(value * F.silu(gate))
-        return result
-
-
-class PackedAttention(nn.Module):
-    """Self-attention from one packed projection, by views into heads."""
-
-    def __init__(self, width: int, heads: int, head_width: int, fused: bool) -> None:
-        super().__init__()
-        self.heads, self.fused = heads, fused
-        self.qkv, self.out = nn.Linear(width, 3 * heads * head_width), nn.Linear(heads * head_width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, l, width) -> the same."""
-        n, length, _ = x.shape
-        q, k, v = self.qkv(x).reshape(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.fused:
-            mixed = F.scaled_dot_product_attention(q, k, v)
-        else:
-            scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
-            mixed = torch.softmax(scores, dim=-1) @ v
-        result: torch.Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, -1))
-        return result
-
-
-class LayerAttention(nn.Module):
-    """nn.MultiheadAttention on one sequence."""
-
-    def __init__(self, width: int, heads: int, weights: bool) -> None:
-        super().__init__()
-        self.weights, self.attention = weights, nn.MultiheadAttention(width, heads, batch_first=True)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, l, width) -> the same."""
-        result: torch.Tensor = self.attention(x, x, x, need_weights=self.weights)[0]
-        return result
-
-
-class Tokens(nn.Module):
-    """Embedded tokens with positions, blocks, and the first token or the mean of all read out."""
-
-    def __init__(self, embed: nn.Module, width: int, length: int, blocks: nn.Module, head: nn.Module, how: str) -> None:
-        super().__init__()
-        self.embed, self.blocks, self.head, self.how = embed, blocks, head, how
-        self.positions = nn.Parameter(torch.randn(1, length, width))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, l, features) or whole numbers (n, l) -> (n, classes)."""
-        x = self.blocks(self.embed(x) + self.positions)
-        x = x[:, 0] if self.how == "first" else x.mean(1) if self.how == "mean" else x.flatten(1)
-        result: torch.Tensor = self.head(x)
-        return result
+ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.ELU)
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+INSTANCE_NORMS = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+POOLS = {
+    1: (nn.AvgPool1d, nn.MaxPool1d, nn.AdaptiveAvgPool1d),
+    2: (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d),
+    3: (nn.AvgPool3d, nn.MaxPool3d, nn.AdaptiveAvgPool3d),
+}
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 def _activation(draw: Any, channels: int) -> nn.Module:
@@ -134,63 +48,74 @@ def _activation(draw: Any, channels: int) -> nn.Module:
     return nn.PReLU(channels) if kind is nn.PReLU and draw(st.booleans()) else kind()
 
 
-def _map_norm(draw: Any, channels: int) -> nn.Module:
+def _map_norm(draw: Any, channels: int, dims: int) -> nn.Module:
     kind = draw(st.sampled_from(["batch", "batch", "group", "none", "instance"]))
     if kind == "batch":
-        return nn.BatchNorm2d(channels)
+        return BATCH_NORMS[dims](channels)
     if kind == "group":
         divisors = [d for d in range(1, channels + 1) if channels % d == 0]
         return nn.GroupNorm(draw(st.sampled_from(divisors)), channels)
-    return nn.InstanceNorm2d(channels, affine=True) if kind == "instance" else nn.Identity()
+    return INSTANCE_NORMS[dims](channels, affine=True) if kind == "instance" else nn.Identity()
 
 
-def _conv(draw: Any, inputs: int, outputs: int) -> nn.Sequential:
-    """A 3x3 or 1x1 convolution of drawn groups, with norm and activation."""
+def _conv(draw: Any, inputs: int, outputs: int, dims: int) -> nn.Sequential:
+    """A convolution of kernel 3 or 1 and drawn groups, with norm and activation."""
     groups = draw(st.sampled_from([g for g in range(1, inputs + 1) if inputs % g == 0 and outputs % g == 0]))
-    kernel = draw(st.sampled_from([1, 3]))
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=draw(st.booleans()))
-    return nn.Sequential(layer, _map_norm(draw, outputs), _activation(draw, outputs))
+    kernel, bias = draw(st.sampled_from([1, 3])), draw(st.booleans())
+    layer = CONVOLUTIONS[dims](inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=bias)
+    return nn.Sequential(layer, _map_norm(draw, outputs, dims), _activation(draw, outputs))
 
 
-def _conv_block(draw: Any, channels: int) -> tuple[nn.Module, int]:
+def _conv_block(draw: Any, channels: int, dims: int) -> tuple[nn.Module, int]:
     """A block over `channels`, and how many channels come out."""
-    kind = draw(st.sampled_from(["conv", "residual", "separable", "beside", "dense", "gate", "twice", "pool"]))
-    width = draw(st.integers(2, 6))
+    kinds = ["conv", "residual", "separable", "beside", "dense", "gate", "twice", "pool", "last axis", "down and up"]
+    kind = draw(st.sampled_from([*kinds, "shuffle"] if dims == 2 and channels % 2 == 0 else kinds))
+    width, conv = draw(st.integers(2, 6)), CONVOLUTIONS[dims]
     if kind == "conv":
-        return _conv(draw, channels, width), width
+        return _conv(draw, channels, width, dims), width
     if kind == "residual":
-        branch = nn.Sequential(_conv(draw, channels, width), nn.Conv2d(width, channels, 1), _map_norm(draw, channels))
-        return Residual(branch), channels
+        end = [conv(width, channels, 1), _map_norm(draw, channels, dims)]
+        return Residual(nn.Sequential(_conv(draw, channels, width, dims), *end)), channels
     if kind == "separable":
-        depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        return nn.Sequential(depthwise, _map_norm(draw, channels), nn.Conv2d(channels, width, 1)), width
+        depthwise = conv(channels, channels, 3, padding=1, groups=channels)
+        return nn.Sequential(depthwise, _map_norm(draw, channels, dims), conv(channels, width, 1)), width
     if kind == "beside":
-        return Beside(_conv(draw, channels, width), _conv(draw, channels, 2)), width + 2
+        return Beside(_conv(draw, channels, width, dims), _conv(draw, channels, 2, dims)), width + 2
     if kind == "dense":
-        return Beside(nn.Identity(), _conv(draw, channels, width)), channels + width
+        return Beside(nn.Identity(), _conv(draw, channels, width, dims)), channels + width
     if kind == "gate":
-        return Gate(channels, width), channels
+        axes = tuple(range(2, 2 + dims))
+        return Gate(conv(channels, width, 1), conv(width, channels, 1), axes), channels
     if kind == "twice":
-        return Twice(nn.Conv2d(channels, channels, 3, padding=1)), channels
-    return draw(st.sampled_from([nn.AvgPool2d(2, 1), nn.MaxPool2d(2, 1)])), channels
+        return Twice(conv(channels, channels, 3, padding=1)), channels
+    if kind == "shuffle":
+        return Shuffle(_conv(draw, channels // 2, channels // 2, dims)), channels
+    if kind == "last axis":
+        inner = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width), nn.GELU(), nn.Linear(width, channels))
+        return LastAxis(conv(channels, channels, 3, padding=1, groups=channels), inner, channels), channels
+    if kind == "down and up":
+        up = TRANSPOSED[dims](width, 2, 3, padding=1)
+        return DownAndUp(conv(channels, width, 3, padding=1), up), channels + 2
+    return draw(st.sampled_from(POOLS[dims][:2]))(2, 1), channels
 
 
 @st.composite
 def conv_nets(draw: Any) -> Model:
-    """A stem, up to three blocks, and a head on pooled or flattened maps."""
+    """A stem, up to three blocks, and a head on pooled or flattened maps, in one to three dimensions."""
+    dims = draw(st.sampled_from([2, 2, 2, 1, 3]))
     channels = draw(st.integers(2, 5))
-    height, width = draw(st.integers(5, 7)), draw(st.integers(5, 7))
-    layers: list[nn.Module] = [nn.Conv2d(2, channels, 3, padding=1)]
+    sizes = tuple(draw(st.integers(5, 7)) for _ in range(dims))
+    layers: list[nn.Module] = [CONVOLUTIONS[dims](2, channels, 3, padding=1)]
     for _ in range(draw(st.integers(1, 3))):
-        block, channels = _conv_block(draw, channels)
+        block, channels = _conv_block(draw, channels, dims)
         layers.append(block)
-    x = torch.randn(3, 2, height, width, dtype=torch.float64)
+    x = noise((3, 2, *sizes))
     if draw(st.booleans()):
-        layers += [nn.AdaptiveAvgPool2d(draw(st.integers(1, 2))), nn.Flatten()]
+        layers += [POOLS[dims][2](draw(st.integers(1, 2))), nn.Flatten()]
     else:
-        layers += [nn.MaxPool2d(2), nn.Flatten()]
+        layers += [POOLS[dims][1](2), nn.Flatten()]
     features = nn.Sequential(*layers).double()(x).shape[1]
-    return _stirred(nn.Sequential(*layers, nn.Linear(features, 2))), x
+    return _model(draw, nn.Sequential(*layers, nn.Linear(features, 2)), x)
 
 
 def _vector_norm(draw: Any, width: int, batch: bool) -> nn.Module:
@@ -199,7 +124,7 @@ def _vector_norm(draw: Any, width: int, batch: bool) -> nn.Module:
     if kind == "layer":
         return nn.LayerNorm(width)
     if kind == "rms":
-        return nn.RMSNorm(width, eps=1e-3)
+        return nn.RMSNorm(width, eps=draw(st.sampled_from([1e-3, None])))
     return nn.BatchNorm1d(width) if kind == "batch" else nn.Identity()
 
 
@@ -223,15 +148,24 @@ def mlps(draw: Any) -> Model:
     blocks = [_mlp_block(draw, width, True) for _ in range(draw(st.integers(1, 3)))]
     layers = [nn.Linear(3, width), *blocks, _vector_norm(draw, width, True)]
     if draw(st.booleans()):
-        first, second = nn.Linear(width, width), nn.Linear(width, width)
-        second.weight = first.weight
-        layers += [first, nn.Tanh(), second]
-    return _stirred(nn.Sequential(*layers, nn.Linear(width, 2))), torch.randn(6, 3, dtype=torch.float64)
+        layers.append(TiedPair(width))
+    return _model(draw, nn.Sequential(*layers, nn.Linear(width, 2)), noise((6, 3)))
+
+
+@st.composite
+def forks(draw: Any) -> Model:
+    """Two inputs, joined, and two outputs."""
+    width = draw(st.integers(2, 6))
+    trunk = nn.Sequential(*(_mlp_block(draw, width, True) for _ in range(draw(st.integers(1, 2)))))
+    heads: list[nn.Module] = [nn.Linear(width, 2), nn.Linear(width, 1)]
+    first, second = nn.Linear(3, width), nn.Sequential(nn.Linear(4, width), _activation(draw, width))
+    how = draw(st.sampled_from(["product", "maximum"]))
+    return _model(draw, TwoInTwoOut(first, second, trunk, heads, how), (noise((6, 3), 0), noise((6, 4), 1)))
 
 
 @st.composite
 def transformers(draw: Any) -> Model:
-    """Pre-norm blocks of attention and MLP on a stream of tokens."""
+    """Pre-norm blocks of attention and MLP on a stream of tokens, of embedded words, vectors or patches."""
     heads, head_width = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     width, length = heads * head_width, draw(st.integers(2, 4))
     blocks: list[nn.Module] = []
@@ -244,25 +178,35 @@ def transformers(draw: Any) -> Model:
         blocks.append(_mlp_block(draw, width, False))
     how = draw(st.sampled_from(["first", "mean", "flat"]))
     head = nn.Linear(width * (length if how == "flat" else 1), 2)
-    if draw(st.booleans()):
-        embed: nn.Module = nn.Embedding(5, width)
-        x = torch.randint(0, 5, (2, length))
-    else:
-        embed, x = nn.Linear(3, width), torch.randn(2, length, 3, dtype=torch.float64)
+    source = draw(st.sampled_from(["words", "vectors", "patches"]))
+    embed: nn.Module = nn.Embedding(VOCABULARY, width)
+    x = tokens((2, length))
+    if source == "vectors":
+        embed, x = nn.Linear(3, width), noise((2, length, 3))
+    elif source == "patches":
+        embed, x = nn.Sequential(nn.Conv2d(2, width, 2, stride=2), Patches()), noise((2, 2, 2, 2 * length))
     stack = nn.Sequential(*blocks, _vector_norm(draw, width, False))
-    return _stirred(Tokens(embed, width, length, stack, head, how)), x
+    return _model(draw, Tokens(embed, width, length, stack, head, how), x)
 
 
-def _stirred(model: nn.Module) -> nn.Module:
-    """Norms with parameters and statistics that are not trivial, in float64."""
-    for module in model.modules():
-        if "Norm" in type(module).__name__:
-            for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-                if tensor.is_floating_point():
-                    nn.init.uniform_(tensor, 0.5, 1.5) if name != "bias" else nn.init.normal_(tensor)
-    return model.double().eval()
+@st.composite
+def decoders(draw: Any) -> Model:
+    """Two sequences of tokens, one read through the other by masked attention, with a tied head."""
+    width = draw(st.integers(2, 6))
+    cross = CrossAttention(width, draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    norm, block = _vector_norm(draw, width, False), _mlp_block(draw, width, False)
+    lengths = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    inputs = tokens((2, lengths[0]), 0), tokens((2, lengths[1]), 1)
+    return _model(draw, Decoder(width, cross, norm, block), inputs)
+
+
+def _model(draw: Any, module: nn.Module, inputs: Any) -> Model:
+    return Model(stirred(module, draw(st.integers(0, 99))), inputs)
+
+
+FAMILIES = {"conv": conv_nets(), "mlp": mlps(), "transformer": transformers(), "fork": forks(), "decoder": decoders()}
 
 
 def models() -> st.SearchStrategy[Model]:
-    """Any of them, in eval mode and float64, with an example input."""
-    return st.one_of(conv_nets(), mlps(), transformers())
+    """Any of them, in eval mode and float64, with example inputs."""
+    return st.one_of(*FAMILIES.values())

@@ -25,7 +25,8 @@ from graphgrow.rewrite.contract import Mutation
 from graphgrow.rewrite.junctions import junctions
 from tests.effort import examples
 from tests.preserved import assert_preserved, assert_same_bits, assert_untouched, fingerprint
-from tests.properties.models import Model, conv_nets, mlps, models, transformers
+from tests.properties.models import FAMILIES, models
+from tests.properties.written import Model
 
 MOST = 6  # about as many mutations of one pass are tried on one model
 LARGE = 20_000  # parameters above which a chain goes on in small steps
@@ -52,8 +53,8 @@ def _check_unless_refused(graph: Graph, mutation: Mutation) -> None:
     _check(graph, mutation, seed=1)
 
 
-@pytest.mark.parametrize("strategy", [conv_nets(), mlps(), transformers()], ids=["conv", "mlp", "transformer"])
-@examples(10)
+@pytest.mark.parametrize("strategy", FAMILIES.values(), ids=FAMILIES)
+@examples(6)
 @given(data=st.data())
 def test_every_offered_mutation(strategy: st.SearchStrategy[Model], data: st.DataObject) -> None:
     model, inputs = data.draw(strategy)

@@ -24,7 +24,8 @@ from graphgrow.models import MODELS
 from graphgrow.source import write
 from graphgrow.source.forward import forward_lines
 from graphgrow.source.write import SourceRecord, export_source
-from tests.properties.models import Model, models
+from tests.properties.models import models
+from tests.properties.written import Model
 
 
 def loaded(folder: Path) -> nn.Module:
