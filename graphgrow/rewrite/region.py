@@ -50,6 +50,7 @@ class Region:
                 known inside, it writes into memory that is not its own, or it might overflow.
         """
         nodes = tuple(node for node in graph.nodes if _within(node, path)) if standing is None else tuple(standing)
+        nodes = _with_own_parameters(nodes, path)
         if not nodes:
             raise Declined(f"no operator stands in `{path}`; kind=copy wants the path of a module that is called")
         leaving = [node for node in nodes if any(not _within(user, path) for user in node.users)]
@@ -182,7 +183,20 @@ class _Copies:
 
 
 def _within(node: fx.Node, path: str) -> bool:
-    return any(str(scope) == path for scope, _ in (node.meta.get(STACK) or {}).values())
+    """Whether a node stands in the module's forward; so does a parameter of its own that is fetched for it alone."""
+    if any(str(scope) == path for scope, _ in (node.meta.get(STACK) or {}).values()):
+        return True
+    fetched = node.op == "get_attr" and STACK not in node.meta and _inside(str(node.target), path)
+    return fetched and all(_within(user, path) for user in node.users)
+
+
+def _with_own_parameters(nodes: tuple[fx.Node, ...], path: str) -> tuple[fx.Node, ...]:
+    """The nodes, and the parameters that are fetched for them alone, in graph order."""
+    own = {used for node in nodes for used in node.all_input_nodes if used.op == "get_attr" and _within(used, path)}
+    if own <= set(nodes):
+        return nodes
+    wanted = {*nodes, *own}
+    return tuple(node for node in nodes[0].graph.nodes if node in wanted)
 
 
 def _inside(target: str, path: str) -> bool:

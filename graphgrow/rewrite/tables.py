@@ -16,7 +16,6 @@ from graphgrow.ir.value import Fresh
 from graphgrow.ops.analysis import Opening
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.interface import append_to_interface, appended, opened, refuse_inputs
-from graphgrow.rewrite.neighbours import in_front_of
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import Kind, plan_growth
 
@@ -61,17 +60,21 @@ def _table(network: Network, node: fx.Node) -> Table | None:
 
 
 def _chosen_by_the_caller(network: Network, indices: object) -> bool:
-    """Whether whole numbers of an input choose the rows; numbers that are counted do not depend on their values."""
-    if not isinstance(indices, fx.Node):
-        return False
-    return any(
-        node.op == "placeholder" and not any(_reads_a_size(user) for user in node.users if user in front)
-        for front in [in_front_of(indices)]
-        for node in front
-    )
+    """Whether whole numbers of an input choose the rows; what is counted depends on sizes and on padding alone."""
+    seen: set[fx.Node] = set()
+    pending = [indices] if isinstance(indices, fx.Node) else []
+    while pending:
+        node = pending.pop()
+        if node.op == "placeholder":
+            return True
+        if node not in seen and not _counts(node):
+            seen.add(node)
+            pending.extend(node.all_input_nodes)
+    return False
 
 
-def _reads_a_size(node: fx.Node) -> bool:
+def _counts(node: fx.Node) -> bool:
+    """Whether a node passes on how many there are, and not which."""
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
     return name in ("size", "getattr", "arange", "ones_like", "zeros_like", "cumsum", "ne", "dim")
 

@@ -48,6 +48,19 @@ def test_a_head_of_its_own_grows_by_itself() -> None:
     assert gg.verify(graph, child).preserved is True
 
 
+def test_tokens_that_are_viewed_by_their_own_sizes_are_tokens() -> None:
+    """As GPT-2 does: the ids are reshaped by sizes that are read off them; positions are counted."""
+
+    def run(m: Any, x: torch.Tensor) -> Any:
+        ids = x.view(-1, x.size(1))
+        return m.out(m.tokens(ids) + m.places(torch.arange(ids.shape[1])))
+
+    model = Forward(run, tokens=nn.Embedding(7, 4), places=nn.Embedding(6, 4), out=nn.Linear(4, 2))
+    graph = gg.trace(model, torch.randint(0, 7, (2, 5)))
+    assert [m.site_name for m in graph.mutations("grow-vocabulary")] == ["tokens"]
+    assert [m.site_name for m in graph.mutations("grow-positions")] == ["places"]
+
+
 def test_which_tables_are_offered() -> None:
     for tied in (False, True):
         graph = language_model(tied)

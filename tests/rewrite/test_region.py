@@ -360,3 +360,39 @@ def test_the_copy_is_a_module_of_its_own() -> None:
         name for name, _ in again.module.named_parameters()
     }
     assert_preserved(graph, dataclasses.replace(again, steps=child.steps))
+
+
+def test_parameters_that_a_capture_fetches_outside_of_every_module_belong_to_theirs() -> None:
+    """As Dynamo writes them: without a place of their own; copies have their own, and those of others stay shared."""
+
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.b = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """(n, 4) -> the same."""
+            return x + F.linear(x, self.w, self.b).tanh()
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.part, self.last = nn.Linear(3, 4), Half(), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """(n, 3) -> (n, 2)."""
+            result: torch.Tensor = self.last(self.part(self.first(x)) + self.part.b)
+            return result
+
+    graph = gg.trace(Whole().double(), torch.randn(2, 3).double())
+    fetched = [node for node in graph.module.graph.nodes if node.op == "get_attr"]
+    for node in fetched:
+        node.meta.pop("nn_module_stack", None)
+    region = Region.of(graph.module.graph, "part")
+    assert [node.target for node in region.nodes if node.op == "get_attr"][:1] == ["part.w"]
+    child = gg.apply(graph, "deepen(part, kind=copy)")
+    names = {name for name, _ in child.module.named_parameters()} - {
+        name for name, _ in graph.module.named_parameters()
+    }
+    assert "part_deepen.w" in names
+    assert gg.verify(graph, child).preserved is True
