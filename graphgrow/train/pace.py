@@ -10,12 +10,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+SHARE = 0.5  # where the pace of shared entries begins: of two shares each goes as far as the whole did
+
 
 @dataclass(frozen=True)
 class Pace:
     """By what the updates of new entries are multiplied, t steps after a growth.
 
-    It rises linearly from 0 to `rate` within `warm_up` steps, and then goes linearly to 1 within `decay` steps.
+    It rises linearly from 0 to `rate` within `warm_up` steps, and then goes linearly to 1 within `decay` steps. Entries
+    that were shared out by a split begin at a half: each share gets the gradient of the whole, so that both together
+    would go twice as far.
 
     Attributes:
         rate: learning rate of what is new over that of the rest.
@@ -27,20 +31,41 @@ class Pace:
     warm_up: int = 100
     decay: int = 0
 
-    def factor(self, step: int) -> float:
-        """The factor of the step-th update, from 1."""
+    def factor(self, step: int, start: float = 0.0) -> float:
+        """The factor of the step-th update, from 1, of entries that begin at `start`."""
+        rate = self.rate if start == 0.0 else 1.0
         if step <= self.warm_up:
-            return self.rate * step / (self.warm_up + 1)
+            return start + (rate - start) * step / (self.warm_up + 1)
         along = (step - self.warm_up) / (self.decay + 1)
-        return 1.0 if along >= 1 else self.rate + (1.0 - self.rate) * along
+        return 1.0 if along >= 1 else rate + (1.0 - rate) * along
 
     def over(self, step: int) -> bool:
         """Whether all later factors are 1."""
         return step > self.warm_up + self.decay
 
 
+@dataclass(frozen=True, eq=False)
+class _Entries:
+    """Some entries of one parameter, by their places in it when it is flat."""
+
+    name: str
+    parameter: nn.Parameter
+    places: torch.Tensor
+    start: float
+
+    def values(self) -> torch.Tensor:
+        return self.parameter.detach().flatten().index_select(0, self.places)
+
+    def set(self, values: torch.Tensor) -> None:
+        if self.parameter.is_contiguous():
+            self.parameter.view(-1).index_copy_(0, self.places, values)
+        else:
+            flat = self.parameter.flatten().index_copy(0, self.places, values)
+            self.parameter.copy_(flat.view(self.parameter.shape))
+
+
 class Newcomers:
-    """Slows the updates of new entries down, under any optimizer.
+    """Slows the updates of new and of shared entries down, under any optimizer.
 
     By hooks on it: before a step the entries are remembered, after it they go a part of the way. A step that a
     gradient scaler leaves out is left out here too.
@@ -53,49 +78,47 @@ class Newcomers:
     def __init__(self, optimizer: Optimizer, pace: Pace) -> None:
         self._pace = pace
         self._step = 0
-        self._entries: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
-        self._before: dict[str, torch.Tensor] = {}
+        self._entries: list[_Entries] = []
+        self._before: list[torch.Tensor] = []
         optimizer.register_step_pre_hook(self._remember)
         optimizer.register_step_post_hook(self._slow_down)
 
-    def welcome(self, module: nn.Module, new: Mapping[str, torch.Tensor]) -> None:
-        """Begin anew with the entries of one growth; those of the last one go on at full pace."""
-        self._step = 0
-        self._before = {}
-        self._entries = {}
-        for name, entries in new.items():
-            parameter = module.get_parameter(name)
-            self._entries[name] = (parameter, entries.to(parameter.device).flatten().nonzero().flatten())
+    def welcome(
+        self, module: nn.Module, new: Mapping[str, torch.Tensor], shared: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        """Begin anew with the entries of one growth; those of the last one go on at full pace.
+
+        Args:
+            module: grown.
+            new: by name of a parameter, which entries are new, bool.
+            shared: likewise, which hold a share of what one entry held.
+        """
+        self._step, self._before, self._entries = 0, [], []
+        for start, found in ((0.0, new), (SHARE, shared or {})):
+            for name, entries in found.items():
+                parameter = module.get_parameter(name)
+                places = entries.to(parameter.device).flatten().nonzero().flatten()
+                self._entries.append(_Entries(name, parameter, places, start))
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs: the step and the places of the entries."""
-        return {"step": self._step, "entries": {name: places for name, (_, places) in self._entries.items()}}
+        """What `restore` needs: the step, and for each set of entries its parameter, places and start."""
+        return {"step": self._step, "entries": [[one.name, one.places, one.start] for one in self._entries]}
 
     def restore(self, module: nn.Module, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        self._step = state["step"]
-        self._entries = {name: (module.get_parameter(name), places) for name, places in state["entries"].items()}
+        self._step, self._before = state["step"], []
+        self._entries = [
+            _Entries(name, module.get_parameter(name), places, start) for name, places, start in state["entries"]
+        ]
 
     def _remember(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._step += 1
-        if self._entries and self._pace.over(self._step):
-            self._entries = {}
-        for name, (parameter, places) in self._entries.items():
-            self._before[name] = _entries_of(parameter, places)
+        if self._pace.over(self._step):
+            self._entries = []
+        self._before = [one.values() for one in self._entries]
 
     def _slow_down(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        factor = self._pace.factor(self._step)
         with torch.no_grad():
-            for name, (parameter, places) in self._entries.items():
-                before = self._before.pop(name)
-                after = _entries_of(parameter, places)
-                mixed = torch.lerp(before, after, factor)
-                if parameter.is_contiguous():
-                    parameter.view(-1).index_copy_(0, places, mixed)
-                else:
-                    flat = parameter.flatten().index_copy(0, places, mixed)
-                    parameter.copy_(flat.view(parameter.shape))
-
-
-def _entries_of(parameter: nn.Parameter, places: torch.Tensor) -> torch.Tensor:
-    return parameter.detach().flatten().index_select(0, places)
+            for one, before in zip(self._entries, self._before, strict=True):
+                one.set(torch.lerp(before, one.values(), self._pace.factor(self._step, one.start)))
+        self._before = []

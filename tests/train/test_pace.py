@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from graphgrow.train.newness import new_entries
+import graphgrow as gg
+from graphgrow.train.newness import new_entries, shared_entries
 from graphgrow.train.pace import Newcomers, Pace
 from tests.train import small
 
@@ -25,6 +26,7 @@ def test_the_factor_rises_and_comes_back_to_one() -> None:
     pace = Pace(rate=2.0, warm_up=3, decay=3)
     assert [pace.factor(step) for step in range(1, 9)] == [0.5, 1.0, 1.5, 1.75, 1.5, 1.25, 1.0, 1.0]
     assert [pace.over(step) for step in (6, 7)] == [False, True]
+    assert [Pace(warm_up=3).factor(step, 0.5) for step in range(1, 6)] == [0.625, 0.75, 0.875, 1.0, 1.0]
     assert [Pace(warm_up=0).factor(step) for step in (1, 2)] == [1.0, 1.0]
 
 
@@ -49,7 +51,7 @@ def test_the_first_steps_of_new_entries_are_a_part_of_what_they_would_be(kind: s
         before = net.weight.detach().clone()
         slow.step()
     assert torch.equal(newcomers.state()["step"] * torch.ones(()), torch.tensor(6.0))
-    assert newcomers.state()["entries"] == {}
+    assert newcomers.state()["entries"] == []
     assert not torch.equal(before, net.weight)
 
 
@@ -85,3 +87,34 @@ def test_new_entries_are_appended_ones_and_no_copies() -> None:
     assert new["2.weight"][:, 8].all()
     assert all(bool(entries.all()) for name, entries in new.items() if "deepen" in name)
     assert "6.weight" not in new
+
+
+def test_shared_entries_are_the_reading_weights_of_what_was_split() -> None:
+    graph = small.graph()
+    mutations = ["split(0, units=[1, 2])", "widen(2, extra=1)"]
+    new = new_entries(graph, mutations, seed=3)
+    shared = shared_entries(graph, gg.apply(graph, mutations, seed=3), new)
+    assert set(shared) == {"2.weight"}, "what writes copies is whole, and the widened group's readers are untouched"
+    columns = shared["2.weight"][:5].all(0)
+    assert columns.tolist() == [False, True, True, False, False, False, True, True]
+    assert not shared["2.weight"][5:].any()
+
+
+def test_two_shares_together_begin_at_the_pace_of_the_whole() -> None:
+    """Under SGD without momentum: the sum of both shares moves as the one weight does in the net that is not split."""
+    moves = []
+    for split in (False, True):
+        graph = small.graph()
+        optimizer = torch.optim.SGD(graph.module.parameters(), lr=0.1)
+        newcomers = Newcomers(optimizer, Pace(warm_up=10_000))
+        grown = graph
+        if split:
+            new = new_entries(graph, ["split(0)"], seed=3)
+            grown = gg.apply(graph, "split(0)", seed=3, optimizer=optimizer)
+            newcomers.welcome(grown.module, new, shared_entries(graph, grown, new))
+        weight = grown.module.get_parameter("2.weight")
+        before = weight.detach().clone()
+        small.loss(grown.module).backward()
+        optimizer.step()
+        moves.append((weight.detach() - before).unflatten(1, (-1, 6)).sum(1))
+    assert torch.allclose(*moves, rtol=1e-3, atol=1e-7)

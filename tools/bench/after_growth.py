@@ -1,0 +1,130 @@
+"""What the loss does in the 30 steps after a growth, at an unchanged learning rate, by what becomes of the optimizer.
+
+    python tools/bench/after_growth.py
+
+A net is trained on the digits, then twins of it go on for 30 steps on the same batches: one is not grown, the others
+are grown, with the optimizer's state carried over and new entries warmed up, carried over alone, padded with zeros
+(second moments too), or reset. Each step the loss on the whole training part is taken; the figures are its largest and
+its mean value over the 30 steps, each over that of the twin that was not grown, medians over seeds.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import graphgrow as gg
+from graphgrow.data.digits import digits
+from graphgrow.data.parts import Part
+from graphgrow.graph import Graph
+from graphgrow.models import MLP, ResNet
+from graphgrow.train.newness import new_entries, shared_entries
+from graphgrow.train.pace import Newcomers, Pace
+from tools.bench.results import parser, table
+
+STEPS = 30
+WAYS = ("carried, warmed up", "carried", "zeros", "reset")
+MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, list[str]]]] = {
+    "mlp": (
+        lambda: MLP(channels=1, image_size=8, hidden=(12, 12)),
+        {
+            "widen": ["widen(layers.0, extra=6)", "widen(layers.3, extra=6)"],
+            "split": ["split(layers.0)", "split(layers.3)"],
+            "deepen": ["deepen(layers.1, kind=mlp)"],
+        },
+    ),
+    "resnet": (
+        lambda: ResNet(channels=1, widths=(4, 8), blocks=(1, 1)),
+        {
+            "widen": ["widen(stem, extra=4)", "widen(stages.1.0.conv1, extra=8)"],
+            "split": ["split(stem)", "split(stages.1.0.conv1)"],
+            "deepen": ["deepen(stages.0.0, kind=copy)"],
+        },
+    ),
+}
+
+
+def steps(graph: Graph, optimizer: torch.optim.Optimizer, part: Part, seed: int, count: int) -> list[float]:
+    """Train for some steps on batches that the seed gives; the loss on the whole part after each."""
+    order = torch.Generator().manual_seed(seed)
+    losses = []
+    for _ in range(count):
+        batch = torch.randint(len(part), (64,), generator=order)
+        optimizer.zero_grad()
+        F.cross_entropy(graph.module.train()(part.inputs[batch]), part.targets[batch]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        with torch.no_grad():
+            losses.append(float(F.cross_entropy(graph.module.eval()(part.inputs), part.targets)))
+    return losses
+
+
+def twin(graph: Graph, optimizer: torch.optim.Optimizer, lr: float) -> tuple[Graph, torch.optim.Optimizer]:
+    """A copy of a graph and of its optimizer."""
+    own = gg.apply(graph, [], share=False)
+    module = copy.deepcopy(graph.module)
+    own = type(graph)(module, graph.inputs, graph.ledger, graph.way, graph.modes, graph.notes, graph.base, graph.steps)
+    made = torch.optim.AdamW(own.module.parameters(), lr=lr)
+    made.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return own, made
+
+
+def measure(model: str, kind: str, lr: float, seed: int, part: Part) -> dict[str, tuple[float, float]]:
+    """By way, the largest and the mean loss over those of the twin that was not grown."""
+    build, growths = MODELS[model]
+    torch.manual_seed(seed)
+    graph = gg.trace(build(), part.inputs[:2])
+    optimizer = torch.optim.AdamW(graph.module.parameters(), lr=lr)
+    steps(graph, optimizer, part, seed, 200)
+    plain = steps(*twin(graph, optimizer, lr), part, seed + 100, STEPS)
+    found = {}
+    for way in WAYS:
+        mine, theirs = twin(graph, optimizer, lr)
+        new = new_entries(mine, growths[kind], seed)
+        newcomers = Newcomers(theirs, Pace(warm_up=100))
+        child = gg.apply(mine, growths[kind], seed=seed, optimizer=theirs)
+        if way == "carried, warmed up":
+            newcomers.welcome(child.module, new, shared_entries(mine, child, new))
+        if way == "reset":
+            theirs.state.clear()
+        if way == "zeros":
+            for name, entries in new.items():
+                for state in theirs.state.get(child.module.get_parameter(name), {}).values():
+                    if state.shape == entries.shape:
+                        state[entries] = 0
+        losses = steps(child, theirs, part, seed + 100, STEPS)
+        found[way] = max(losses) / max(plain), statistics.mean(losses) / statistics.mean(plain)
+    return found
+
+
+def main() -> None:
+    """Read the command line, run, print."""
+    options = parser(__doc__)
+    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--lr", type=float, default=3e-3)
+    parsed = options.parse_args()
+    torch.set_num_threads(parsed.threads)
+    part = digits().training
+    lines = []
+    for model, (_, growths) in MODELS.items():
+        for kind in growths:
+            runs = [measure(model, kind, parsed.lr, seed, part) for seed in range(parsed.seeds)]
+            cells = []
+            for way in WAYS:
+                largest, mean = (statistics.median(run[way][index] for run in runs) for index in (0, 1))
+                cells.append(f"{largest:.3f}, {mean:.3f}")
+            lines.append([f"{model}, {kind}", *cells])
+            print(lines[-1], flush=True)
+    print(table(["growth", *WAYS], lines))
+
+
+if __name__ == "__main__":
+    main()
