@@ -117,4 +117,4 @@ def test_two_shares_together_begin_at_the_pace_of_the_whole() -> None:
         small.loss(grown.module).backward()
         optimizer.step()
         moves.append((weight.detach() - before).unflatten(1, (-1, 6)).sum(1))
-    assert torch.allclose(*moves, rtol=1e-3, atol=1e-7)
+    assert torch.allclose(moves[0], moves[1], rtol=1e-3, atol=1e-7)

@@ -1,0 +1,104 @@
+"""What the signals cost: histograms against a loop of torch.histogram, and observation as a part of an epoch.
+
+    python tools/bench/signals.py
+
+Times are processor time of this process, one torch thread, the least of the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import graphgrow as gg
+from graphgrow.signals.histogram import UnitHistograms
+from graphgrow.train.grower import Grower
+from graphgrow.train.policy import policies
+from tools.bench.results import table
+
+UNITS = 512
+
+
+def least(call: Callable[[], object], repeats: int) -> float:
+    """The least processor time of some calls, in seconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def histograms(samples: int, repeats: int) -> list[str]:
+    """One row: a batch of so many samples for 512 units, counted, and counted and made entropies of."""
+    rows = torch.randn(samples, UNITS)
+    columns = rows.T.contiguous()
+    mine = UnitHistograms(UNITS, 64)
+    mine.update(rows)
+
+    def loop(entropies: bool) -> None:
+        for unit in columns:
+            counts = torch.histogram(unit, bins=64)[0]
+            if entropies:
+                shares = counts / samples
+                -torch.special.xlogy(shares, shares).sum() / torch.log((shares > 0).sum())
+
+    def whole() -> None:
+        mine.update(rows)
+        mine.entropy()
+
+    pairs = ((least(lambda: loop(False), 5), lambda: mine.update(rows)), (least(lambda: loop(True), 5), whole))
+    cells = []
+    for theirs, ours in pairs:
+        own = least(ours, 20 * repeats)
+        cells += [f"{1e3 * theirs:.2f} ms", f"{1e3 * own:.3f} ms", f"{theirs / own:.0f}"]
+    return [str(samples), *cells]
+
+
+def epochs(policy: str, batches: int, repeats: int) -> list[str]:
+    """One row: an epoch of a ResNet on 3x32x32 images, plain and observed at the default sampling."""
+    graph = gg.trace("graphgrow:resnet")
+    images, labels = torch.randn(64, 3, 32, 32), torch.randint(10, (64,))
+    optimizer = torch.optim.AdamW(graph.module.parameters())
+    grower = Grower(graph, optimizer, policy)
+
+    def epoch(observed: bool) -> None:
+        for _ in range(batches):
+            optimizer.zero_grad()
+            if observed:
+                with grower.observe():
+                    F.cross_entropy(grower.module(images), labels).backward()  # type: ignore[no-untyped-call]
+            else:
+                F.cross_entropy(grower.module(images), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    epoch(True)  # what is made once is made now
+    plain = least(lambda: epoch(False), repeats)
+    observed = least(lambda: epoch(True), repeats)
+    return [policy, f"{plain:.2f} s", f"{observed:.2f} s", f"{100 * (observed / plain - 1):+.1f} %"]
+
+
+def main() -> None:
+    """Read the command line, run, print."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--batches", type=int, default=20)
+    parsed = options.parse_args()
+    torch.set_num_threads(1)
+    head = ["samples", "loop", "graphgrow", "times", "loop to entropies", "graphgrow", "times"]
+    print(table(head, [histograms(samples, parsed.repeats) for samples in (16, 64, 256)]))
+    names = [name for name in policies() if name in ("dnm", "gradmax")]
+    rows = [epochs(name, parsed.batches, parsed.repeats) for name in names]
+    print(table(["policy", "epoch", "observed", "more"], rows))
+
+
+if __name__ == "__main__":
+    main()
