@@ -53,6 +53,8 @@ def disagreement(model: nn.Module, found: Any, wanted: Any) -> str:
         return f"the graph of {name} returns a {type(found).__name__}, the model a {type(wanted).__name__}"
     for a, b in zip(mine, theirs, strict=True):
         if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+            if type(a) is type(b) and isinstance(b, (bool, int, float, str)) and a != b:
+                return f"the graph of {name} returns {a!r}, the model {b!r}"
             continue
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             return (

@@ -24,6 +24,7 @@ from graphgrow.capture.leaf_calls import closed_layers
 from graphgrow.capture.outputs import map_output
 from graphgrow.errors import CaptureError
 
+_MAPS = 4  # axes of an image
 Keys = tuple[Any, ...]  # where a tensor stands among the inputs: the name of the forward's parameter, then keys
 
 
@@ -123,7 +124,7 @@ def _without_data(result: Any) -> Any:
     example = result.meta["example_value"] if isinstance(result, fx.Node) else result
     if isinstance(example, torch.Tensor):
         return torch.empty([_hint(size) for size in example.shape], dtype=example.dtype, device="meta")
-    raise CaptureError(f"its output holds a {type(example).__name__} that is computed from sizes; return tensors alone")
+    return _hint(example)  # a number, which is compared at other sizes later
 
 
 def _hint(size: Any) -> int:
@@ -133,7 +134,8 @@ def _hint(size: Any) -> int:
 def _shown(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[int, Keys]]:
     """Copies of the inputs, whose sizes are free, and where each tensor stands, by identity.
 
-    torch takes a size of 1 for a constant: a batch of one is shown twice.
+    torch takes a size of 1 for a constant: a batch of one is shown twice. Of images and videos the batch alone is free:
+    strides and windows make so long expressions of their height and width that a capture takes minutes.
     """
     tensors = [leaf for leaf in pytree.tree_leaves(dict(inputs)) if isinstance(leaf, torch.Tensor)]
     single = bool(tensors) and tensors[0].dim() > 0 and tensors[0].shape[0] == 1
@@ -144,7 +146,7 @@ def _shown(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[int, Keys]]:
             return leaf
         repeat = single and leaf.dim() > 0 and leaf.shape[0] == 1
         twin = leaf.detach().repeat(2, *[1] * (leaf.dim() - 1)) if repeat else leaf.detach().clone()
-        for axis in range(twin.dim()):
+        for axis in range(1 if twin.dim() >= _MAPS else twin.dim()):
             torch._dynamo.maybe_mark_dynamic(twin, axis)
         places[id(twin)] = tuple(_key(step) for step in path)
         return twin
@@ -190,7 +192,14 @@ def _settings() -> Iterator[None]:
     level = logger.level
     with contextlib.ExitStack() as stack:
         stack.enter_context(symbolic.patch(use_duck_shape=False))  # type: ignore[attr-defined]  # made by torch at run time
-        stack.enter_context(torch._dynamo.config.patch(allow_rnn=True, assume_static_by_default=True))
+        stack.enter_context(
+            torch._dynamo.config.patch(
+                allow_rnn=True,
+                assume_static_by_default=True,
+                automatic_dynamic_shapes=False,  # numbers that another model had otherwise stay numbers
+                specialize_float=True,
+            )
+        )
         logger.setLevel(logging.CRITICAL)
         stack.callback(logger.setLevel, level)
         yield

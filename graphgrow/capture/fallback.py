@@ -93,7 +93,7 @@ def capture_with_dynamo(
     if alive:
         revive(graph, graphs["eval"], lambda path, module: constants.setdefault(path, module) and path)
     module = assemble(model, graph, constants)
-    _refuse_what_needs_data(module, inputs)
+    _give_examples(module.graph, module, inputs)
     raise_norms(module)
     if trial is not None:
         modes, found = trial.of(module, modes)
@@ -108,20 +108,18 @@ def _thread(graph: fx.Graph, model: nn.Module, inputs: Mapping[str, Any], consta
     for name, constant in constants.items():
         if isinstance(constant, torch.Tensor):
             holder.register_buffer(name, constant)
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            node.meta["value"] = to_meta(inputs[str(node.target)])
+    _give_examples(graph, holder, inputs)
     thread_inplace(graph, holder, made=constants)
 
 
-def _refuse_what_needs_data(module: fx.GraphModule, inputs: Mapping[str, Any]) -> None:
-    """Every operator must work out the shapes of its result without numbers, as the analysis of axes does.
+def _give_examples(graph: fx.Graph, holder: nn.Module, inputs: Mapping[str, Any]) -> None:
+    """Give every node its example value: each operator must work out shapes without numbers, as the analysis does.
 
     Raises:
         CaptureError: if one does not; with its place in the model's code.
     """
-    runner, values = MetaRunner(module), {name: to_meta(value) for name, value in inputs.items()}
-    for node in module.graph.nodes:
+    runner, values = MetaRunner(holder), {name: to_meta(value) for name, value in inputs.items()}
+    for node in graph.nodes:
         if node.op == "output":
             return
         if node.op == "placeholder":

@@ -19,7 +19,7 @@ from graphgrow.errors import CaptureError
 from graphgrow.layers import require_same
 
 STACK = "nn_module_stack"
-_WITHOUT_EFFECT = {"_log_api_usage_once", "_enter_autocast", "_exit_autocast"}
+_WITHOUT_EFFECT = {"_log_api_usage_once", "_enter_autocast", "_exit_autocast", "lazy_load_decompositions"}
 
 
 def raise_graph(
@@ -156,10 +156,17 @@ class _Raising:
             self._switch_gradients(bool(node.args[0]), values)
             return None
         args, kwargs = self._arguments_of((node.args, dict(node.kwargs)), values)
-        if node.target is operator.getitem and isinstance(args[0], (tuple, list)):
-            return args[0][args[1]]
+        if node.target is torch.Size:
+            return tuple(args[0])  # sizes one by one, each of which a view may restate
+        if node.target in (operator.getitem, operator.add) and isinstance(args[0], (tuple, list)):
+            return node.target(*args)
         if node.target is torch.ops.higher_order.tag_activation_checkpoint:
             return self._inlined(args[0], args[1:])
+        if any(isinstance(arg, fx.GraphModule) for arg in args):
+            raise CaptureError(
+                f"`{name}` has a forward or a backward of its own (torch.autograd.Function and its like), which a graph "
+                "cannot keep; mark the submodule as a leaf"
+            )
         if node.op == "call_function" and "_functorch" in str(getattr(node.target, "__module__", "")):
             raise CaptureError(f"it uses `{name}` of torch.func, for which a graph has no node")
         if node.target is layer_call:

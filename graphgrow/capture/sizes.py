@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +37,9 @@ class _Trial:
         except Exception:  # noqa: BLE001  # a size that the model itself does not take says nothing
             return None
         try:
-            return disagreement(self.model, run(self.module, (), resized), wanted)
+            with contextlib.redirect_stderr(io.StringIO()):  # fx tells every error of a graph there too
+                found = run(self.module, (), resized)
+            return disagreement(self.model, found, wanted)
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             return f"the graph fails there: {error}"
 
