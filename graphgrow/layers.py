@@ -116,26 +116,29 @@ class RootMeanSquareNorm(nn.Module):
     For inputs up to float32 it is, to the bit, the formula that it stands for.
 
     Args:
-        weight: (C,), or None for a norm without one.
+        width: C, or None for a norm without a weight.
         eps: added to the mean of squares.
         offset: added to the weight: 1 for norms that scale by 1 + w.
         upcast: whether statistics and scaling are computed in float32 at least, or in the input's dtype.
         cast_last: whether the result is scaled in float32 and cast to the input's dtype then, or cast before that.
 
     Attributes:
-        weight: as given; shared, not copied.
+        weight: (C,), or None.
     """
 
     def __init__(
         self,
-        weight: nn.Parameter | None,
+        width: int | None,
         eps: float = 1e-6,
         offset: float = 0.0,
         upcast: bool = True,
         cast_last: bool = False,
     ) -> None:
         super().__init__()
-        self.weight = weight
+        start = 0.0 if offset else 1.0
+        self.width = width
+        self.weight: nn.Parameter | None
+        self.register_parameter("weight", None if width is None else nn.Parameter(torch.full((width,), start)))
         self.eps, self.offset, self.upcast, self.cast_last = eps, offset, upcast, cast_last
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -152,7 +155,7 @@ class RootMeanSquareNorm(nn.Module):
 
     def extra_repr(self) -> str:
         """The options, for printing."""
-        return f"eps={self.eps}, offset={self.offset}, upcast={self.upcast}, cast_last={self.cast_last}"
+        return f"{self.width}, eps={self.eps}, offset={self.offset}, upcast={self.upcast}, cast_last={self.cast_last}"
 
 
 class Gate(nn.Module):

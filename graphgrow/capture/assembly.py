@@ -9,6 +9,8 @@ from torch import fx, nn
 
 from graphgrow.ir.editor import rebuild
 
+_BOOKKEEPING = "_is_hf_initialized"  # a mark that transformers leaves on modules while it makes them
+
 
 def assemble(model: nn.Module, graph: fx.Graph, constants: Mapping[str, Any]) -> fx.GraphModule:
     """The graph module of a captured graph.
@@ -28,3 +30,4 @@ def _copy_modes(model: nn.Module, module: fx.GraphModule) -> None:
     modes = {path: original.training for path, original in model.named_modules(remove_duplicate=False)}
     for path, mine in module.named_modules(remove_duplicate=False):
         mine.training = modes.get(path, model.training)
+        mine.__dict__.pop(_BOOKKEEPING, None)

@@ -61,11 +61,12 @@ def capture_with_dynamo(
     Raises:
         CaptureError: if there is no single graph, or it computes something else than the model.
     """
-    named, notes, assumed = dict(kwargs), [], frozenset[str]()
+    named, notes = dict(kwargs), list[str]()
     if trial is not None and keeps_state(trial.answer) and "use_cache" not in named and _takes(model, "use_cache"):
-        named["use_cache"], assumed = False, frozenset({"use_cache"})
+        named["use_cache"] = False
         notes.append("its cache of past keys and values is left out: the graph holds for use_cache=False")
         trial = trial.with_inputs(args, named)
+    assumed = frozenset({"use_cache"}) if named.get("use_cache") is False else frozenset[str]()
     inputs = _by_name(model, args, named)
     present = "train" if model.training else "eval"
     constants: dict[str, Any] = {}

@@ -120,7 +120,8 @@ def _place(module: fx.GraphModule, norm: _Norm) -> str | None:
     weight = owner.weight
     if not isinstance(weight, nn.Parameter):
         return None
-    layer = RootMeanSquareNorm(weight, **options)
+    layer = RootMeanSquareNorm(None, **options)
+    layer.width, layer.weight = len(weight), weight
     layer.training = owner.training
     module.set_submodule(path, layer)
     return path

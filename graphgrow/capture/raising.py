@@ -164,8 +164,8 @@ class _Raising:
             return self._inlined(args[0], args[1:])
         if any(isinstance(arg, fx.GraphModule) for arg in args):
             raise CaptureError(
-                f"`{name}` has a forward or a backward of its own (torch.autograd.Function and its like), which a graph "
-                "cannot keep; mark the submodule as a leaf"
+                f"`{name}` has a backward of its own (as a torch.autograd.Function has), which a graph cannot "
+                "keep; mark the submodule as a leaf"
             )
         if node.op == "call_function" and "_functorch" in str(getattr(node.target, "__module__", "")):
             raise CaptureError(f"it uses `{name}` of torch.func, for which a graph has no node")

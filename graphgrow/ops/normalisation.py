@@ -146,6 +146,8 @@ def root_mean_square_norm(call: Call, input: Value) -> Value:
     module = call.module
     assert isinstance(module, RootMeanSquareNorm)
     weight = call.parameter("weight", Fresh.ZEROS if module.offset else Fresh.ONES)
+    if weight is not None:
+        call.attribute("width", weight.axes[0])
     slot = Slot(("eps",), True)
     return _normalise_last(call, NormKind.RMS, input, 1, weight, None, slot, module.eps, module.offset)
 

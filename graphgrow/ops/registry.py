@@ -21,7 +21,8 @@ def rule(*targets: object) -> Callable[[R], R]:
 
     Args:
         targets: module classes, functions, names of tensor methods (`"view"`), or, for classes of packages
-            that may be absent, the qualified name of the class (`"torchvision.ops.misc.Permute"`).
+            that may be absent, the qualified name of the class (`"torchvision.ops.misc.Permute"`) or of an operator
+            (`"transformers::grouped_mm_fallback"`).
 
     A rule is called as `rule(call, *args, **kwargs)` with the node's own arguments, in which nodes are replaced
     by their values. It states facts through `call` and returns the node's output value.
@@ -64,7 +65,9 @@ def module_rule(module_class: type) -> Rule | None:
 def rule_of(node: fx.Node, module: nn.Module | None) -> Rule | None:
     """The rule that speaks for a node, or None."""
     load_rules()
-    return module_rule(type(module)) if module is not None else _RULES.get(node.target)
+    if module is not None:
+        return module_rule(type(module))
+    return _RULES.get(node.target) or _RULES.get(getattr(node.target, "_qualified_op_name", None))
 
 
 def registered() -> dict[object, Rule]:

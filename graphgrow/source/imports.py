@@ -20,7 +20,7 @@ import graphgrow.layers
 from graphgrow.errors import ExportError
 from graphgrow.source.layout import one_line
 
-PACKAGES = ("torch", "torchvision", "timm")
+PACKAGES = ("torch", "torchvision", "timm", "transformers")
 """What a generated file may import, the standard library and safetensors aside."""
 
 _SHORT: tuple[tuple[str, types.ModuleType], ...] = (("nn", nn), ("torch", torch), ("F", F))
@@ -212,8 +212,8 @@ class Imports:
 
 
 _REMEDY = (
-    "a plain file can use torch, torchvision and timm only: trace without `leaves`, so that its inside becomes torch's "
-    "operators, or replace it before gg.trace; gg.save keeps any model"
+    "a plain file can use torch, torchvision, timm and transformers only: trace without `leaves`, so that its inside "
+    "becomes torch's operators, or replace it before gg.trace; gg.save keeps any model"
 )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from graphgrow.ir.editor import shallow_copy
 from graphgrow.verification.noise import steadied
 
 KEPT = 256 * 2**20  # bytes of conversions that are kept: small models are converted once
+_NARROWER = {torch.float32, torch.float16, torch.bfloat16}
 _PERIOD = 65_521  # of the signs of `one_ulp`: a prime, so that they fall into step with no row of a tensor
 
 Change = Callable[[torch.Tensor, torch.Tensor], None]
@@ -58,6 +61,16 @@ class Numbers:
         number = self.of(tensor)
         return number if self._change is not None and number.is_floating_point() else number.clone()
 
+    def named(self, arguments: Any) -> Any:
+        """Arguments of an operator; narrower dtypes that the model names (`x.to(torch.float32)`) become this one."""
+        if self.dtype is not torch.float64:
+            return arguments
+        return pytree.tree_map(_widest, arguments)
+
+    def cast(self, method: str) -> str:
+        """The name of a tensor's method; of those that cast to a narrower dtype, the one that casts to this."""
+        return "double" if self.dtype is torch.float64 and method in ("float", "half", "bfloat16") else method
+
     def forget(self) -> None:
         """Keep nothing."""
         self._kept.clear()
@@ -68,6 +81,10 @@ class Numbers:
         new = tensor.detach().to(self.dtype or tensor.dtype, copy=True)
         self._change(tensor, new)
         return new
+
+
+def _widest(leaf: Any) -> Any:
+    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _NARROWER else leaf
 
 
 def one_ulp(seed: int) -> Change:

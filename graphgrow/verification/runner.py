@@ -111,11 +111,12 @@ class Runner:
     def _execute(self, node: fx.Node, args: Any, kwargs: Any, buffers: dict[int, torch.Tensor]) -> Any:
         if node.op == "get_attr":
             return self._attribute(str(node.target), buffers)
+        args, kwargs = self.numbers.named((args, kwargs))
         if node.op == "call_module":
             called = self.module.get_submodule(str(node.target))
             return converted(called, self.numbers, buffers)(*args, **kwargs)
         if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            return getattr(args[0], self.numbers.cast(str(node.target)))(*args[1:], **kwargs)
         if is_noise(node):
             return steady_function(*args, **kwargs)
         assert callable(node.target)

@@ -73,7 +73,7 @@ def _last(kind: Any, rank: int, **options: Any) -> Callable[[Draw], nn.Module]:
 def _root_mean_square(offset: float) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         width = draw(2, 5)
-        layer = _stir(RootMeanSquareNorm(nn.Parameter(torch.empty(width)), eps=1e-2, offset=offset))
+        layer = _stir(RootMeanSquareNorm(width, eps=1e-2, offset=offset))
         return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 2, 3, width)}, {"op": layer})
 
     return build

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+import graphgrow as gg
 from graphgrow.verification.numbers import Numbers, converted, one_ulp
 
 
@@ -56,3 +57,21 @@ def test_a_recurrent_layer_is_converted_with_its_list_of_tensors() -> None:
     found, _ = converted(layer, Numbers(torch.float64), {})(x.double())
     assert found.dtype == torch.float64
     assert torch.allclose(found, layer(x)[0].double(), atol=1e-6)
+
+
+def test_dtypes_that_a_model_names_are_widened_with_it() -> None:
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = torch.softmax(self.first(x).float(), -1, dtype=torch.float32).to(torch.float32)
+            return self.second(h)
+
+    torch.manual_seed(0)
+    graph = gg.trace(Casting(), torch.randn(2, 4))
+    verdict = gg.verify(graph, gg.apply(graph, "add-skip(first, target=:softmax)"))
+    assert verdict.preserved, str(verdict)
+    assert Numbers(torch.float64).named((torch.float32, [torch.int64])) == (torch.float64, [torch.int64])
+    assert Numbers(torch.float32).named((torch.bfloat16,)) == (torch.bfloat16,)

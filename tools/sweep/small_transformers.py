@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from graphgrow.errors import ModelError
 from graphgrow.store.names import import_torchvision
@@ -141,7 +142,8 @@ FAMILIES: dict[str, Family] = {
                        {**_SIZES, "max_2d_position_embeddings": 128}, _layout),
     "llama": Family("LlamaForCausalLM", "LlamaConfig", _GROUPED, _tokens),
     "mamba": Family("MambaForCausalLM", "MambaConfig",
-                    {"vocab_size": _VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, _tokens),
+                    {"vocab_size": _VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4,
+                     "use_associative_scan": False}, _tokens),
     "marian": Family("MarianMTModel", "MarianConfig", {**_BART, "decoder_vocab_size": _VOCABULARY}, _pairs),
     "mbart": Family("MBartForConditionalGeneration", "MBartConfig", _BART, _pairs),
     "mistral": Family("MistralForCausalLM", "MistralConfig", _GROUPED, _tokens),
@@ -195,7 +197,8 @@ FAMILIES: dict[str, Family] = {
     "vit-mae": Family("ViTMAEModel", "ViTMAEConfig", {**_VISION, "mask_ratio": 0.0}, _image),
     "wav2vec2": Family("Wav2Vec2ForCTC", "Wav2Vec2Config", _WAVE, _waveform),
     "whisper": Family("WhisperForConditionalGeneration", "WhisperConfig",
-                      {**_BART, "num_mel_bins": 16, "max_source_positions": 20, "max_target_positions": 32}, _spectrogram),
+                      {**_BART, "num_mel_bins": 16, "max_source_positions": 20, "max_target_positions": 32},
+                      _spectrogram),
     "xglm": Family("XGLMForCausalLM", "XGLMConfig",
                    {"vocab_size": _VOCABULARY, "d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48,
                     "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 2}, _tokens),
@@ -221,4 +224,7 @@ def build_small(name: str, seed: int = 0) -> tuple[nn.Module, Inputs]:
     torch.manual_seed(seed)
     config = getattr(library, family.config)(**family.values)
     model: nn.Module = getattr(library, family.model)(config)
+    for part in model.modules():
+        for parametrised in list(getattr(part, "parametrizations", {})):
+            parametrize.remove_parametrizations(part, parametrised)
     return model.eval(), family.inputs(torch.Generator().manual_seed(seed))
