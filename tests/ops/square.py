@@ -349,6 +349,8 @@ def _units(space: Space, kind: Kind, draw: Draw, uniform: bool) -> Units:
 def _target(graph: Graph, node: fx.Node) -> set[object]:
     """Under which targets a node may be registered."""
     if node.op != "call_module":
-        return {node.target} if node.op in ("call_function", "call_method") else set()
+        if node.op not in ("call_function", "call_method"):
+            return set()
+        return {node.target, getattr(node.target, "_qualified_op_name", node.target)}
     module_class = type(graph.module.get_submodule(str(node.target)))
     return {module_class, class_name(module_class)} & set(registered())

@@ -1,14 +1,44 @@
-"""The router: shares of the best, and its width grows with what it reads."""
+"""The router: shares of the best, and its width grows with what it reads. Rows of tokens by the matrix of their expert."""
 
 from __future__ import annotations
 
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import graphgrow as gg
 from graphgrow.layers import Router
+from graphgrow.store.names import import_torchvision
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.square import Case
 from tests.preserved import assert_preserved
 from tests.rewrite.small_models import Forward
+
+ROWS = "free>free zero>zero mean>mean copy>copy share>share"
+SUMMED = "free>- zero>- mean>- copy>- share>-"
+
+
+def _grouped(draw: Draw) -> nn.Module:
+    import_torchvision()
+    pytest.importorskip("transformers.integrations.moe")
+    rows, width, out = draw(3, 5), draw(2, 4), draw(2, 4)
+    sources = {"x": normal_tensor(draw, rows, width), "y": normal_tensor(draw, 2, width, out)}
+    offsets = {"offs": torch.tensor([draw(1, 2), rows], dtype=torch.int32)}
+    target = torch.ops.transformers.grouped_mm_fallback
+    return Probe(lambda m: op(target, m.x, m.y, offs=m.offs), sources, None, offsets)
+
+
+CASES = [Case(("transformers::grouped_mm_fallback",), _grouped, {"x.1": SUMMED, "y.2": ROWS})]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(4)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))
 
 
 def test_shares_are_a_softmax_over_the_best() -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.value import Value
-from graphgrow.layers import require_same
+from graphgrow.layers import require_form, require_same, require_sizes
 from graphgrow.ops import registry
 from graphgrow.ops.call import Call
 from tests.ops.probe import Draw, Probe, normal_tensor, op
@@ -30,6 +30,9 @@ EXEMPT: dict[object, str] = {
     "get_device": "puts out no tensor",
     torch._assert: "puts out nothing; test_pointwise has it beside another operator",
     require_same: "puts out nothing; it guards an input that the graph is specialised to",
+    require_form: "puts out nothing; it guards the form of an input",
+    require_sizes: "puts out nothing; it guards the sizes of an input",
+    "transformers.models.bloom.modeling_bloom.BloomGelu": "of a package that may be absent; it is gelu by tanh",
     "float": "rounds; the rule is that of `double`",
     "half": "rounds; the rule is that of `double`",
     "bfloat16": "rounds; the rule is that of `double`",
