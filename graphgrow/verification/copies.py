@@ -8,12 +8,13 @@ import math
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import Blend, Choice
 from graphgrow.rewrite.network import Network
 from graphgrow.verification.noise import quiet
+from graphgrow.verification.numbers import Numbers, widest
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 N = TypeVar("N", bound=Network)
@@ -27,7 +28,7 @@ def own_network(network: N) -> N:
 
 def wide_network(network: N) -> N:
     """A copy of a network in float64, sharing nothing."""
-    module = Editor(network.module, share=False).finish().double()
+    module = widened(Editor(network.module, share=False).finish())
     return dataclasses.replace(network, module=module, inputs=network.inputs.with_dtype(torch.float64))
 
 
@@ -39,7 +40,21 @@ def double_network(network: N) -> N:
 
 def double_module(module: M) -> M:
     """A deep copy of a module in float64, noise off."""
-    return quiet(copy.deepcopy(module).double())
+    return quiet(widened(copy.deepcopy(module)))
+
+
+def widened(module: M) -> M:
+    """A module taken to float64, in place: its tensors, and the narrower dtypes that its graph names."""
+    module.double()
+    if isinstance(module, fx.GraphModule):
+        numbers = Numbers(torch.float64)
+        for node in module.graph.nodes:
+            if node.op in ("call_function", "call_method", "call_module"):
+                node.args, node.kwargs = fx.node.map_aggregate((node.args, dict(node.kwargs)), widest)
+            if node.op == "call_method":
+                node.target = numbers.cast(str(node.target))
+        module.recompile()
+    return module
 
 
 def refill(network: N, seed: int, keep: frozenset[str] = frozenset()) -> N:

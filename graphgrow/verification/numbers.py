@@ -65,7 +65,7 @@ class Numbers:
         """Arguments of an operator; narrower dtypes that the model names (`x.to(torch.float32)`) become this one."""
         if self.dtype is not torch.float64:
             return arguments
-        return pytree.tree_map(_widest, arguments)
+        return pytree.tree_map(widest, arguments)
 
     def cast(self, method: str) -> str:
         """The name of a tensor's method; of those that cast to a narrower dtype, the one that casts to this."""
@@ -83,7 +83,8 @@ class Numbers:
         return new
 
 
-def _widest(leaf: Any) -> Any:
+def widest(leaf: Any) -> Any:
+    """A dtype of floating point becomes float64; anything else stays."""
     return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _NARROWER else leaf
 
 

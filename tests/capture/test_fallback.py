@@ -109,7 +109,7 @@ def test_the_ways_can_be_chosen() -> None:
         (n.op, n.target) for n in first.module.graph.nodes if n.op == "call_module"
     ]
     assert gg.verify(second, gg.apply(second, "widen(0, extra=2)")).preserved
-    with pytest.raises(gg.CaptureError, match=r"KeyError: '\*\*more'"):
+    with pytest.raises(gg.CaptureError, match="cannot be traced"):
         gg.trace(model(), IDS, way="fx")
     with pytest.raises(gg.CaptureError, match="there are auto, fx, dynamo"):
         gg.trace(plain, x, way="ts")
@@ -147,8 +147,7 @@ def test_sizes_that_were_not_seen_to_agree_are_refused() -> None:
             weight = 2.0 if x.shape[1] == 5 else 3.0
             return self.linear(x) * weight
 
-    graph = gg.trace(Branches(), torch.randn(2, 5, 4))
-    assert graph.way == "dynamo"
+    graph = gg.trace(Branches(), torch.randn(2, 5, 4), way="dynamo")
     assert "sizes that stay those of the example: x (axis 1, 2)" in graph.explain()
     assert graph.module(torch.randn(7, 5, 4)).shape == (7, 5, 4)
     with pytest.raises(ValueError, match=r"for x of shape \(any, 5, 4\), not \(2, 6, 4\)"):
@@ -176,7 +175,7 @@ def test_gradients_stop_where_they_did() -> None:
 
     torch.manual_seed(0)
     original, x = Partly(), torch.randn(2, 3)
-    graph = gg.trace(original, x)
+    graph = gg.trace(original, x, way="dynamo")
     graph.module(x).sum().backward()
     assert original.a.weight.grad is None
     assert original.b.weight.grad is not None
@@ -193,7 +192,7 @@ def test_checkpointed_regions_are_opened() -> None:
 
     torch.manual_seed(0)
     original, x = Checkpointed(), torch.randn(2, 3)
-    graph = gg.trace(original, x)
+    graph = gg.trace(original, x, way="dynamo")
     assert torch.equal(graph.module(x), original(x))
     assert gg.verify(graph, gg.apply(graph, "widen(a, extra=2)")).preserved
 
@@ -249,7 +248,7 @@ def test_leaves_stay_one_node() -> None:
         def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
             return self.inner(self.first(x))
 
-    graph = gg.trace(Outer(), torch.randn(2, 3), leaves=[Inner])
+    graph = gg.trace(Outer(), torch.randn(2, 3), leaves=[Inner], way="dynamo")
     assert [str(n.target) for n in graph.module.graph.nodes if n.op == "call_module"] == ["first", "inner"]
     assert "Inner has no axis rule" in graph.explain()
 
