@@ -1,4 +1,4 @@
-"""The router: shares of the best, and its width grows with what it reads. Rows of tokens by the matrix of their expert."""
+"""The router: shares of the best; its width grows with what it reads. Rows of tokens by their experts."""
 
 from __future__ import annotations
 
