@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,13 +18,26 @@ def graph_text(network: Network) -> str:
 
     Spaces that belong to no group are numbered in order of appearance (`s0`), frozen ones carry an exclamation mark.
     """
-    names: dict[Space, str] = {group.space: group.name for group in network.groups}
+    names = _Names({group.space: group.name for group in network.groups})
     lines = []
     for node, facts in network.analysis.facts.items():
         arguments = ", ".join([*map(_argument, node.args), *(f"{k}={_argument(v)}" for k, v in node.kwargs.items())])
         operator = node.op if node.op in ("placeholder", "output") else _operator(node)
         lines.append(f"{node.name} = {operator}({arguments}){_shape(facts.output, names)}")
     return "\n".join(lines)
+
+
+class _Names(dict[Space, str]):
+    """Names of spaces; those without one are numbered as they are asked for."""
+
+    def __init__(self, known: Mapping[Space, str]) -> None:
+        super().__init__(known)
+        taken = set(known.values())
+        self._free = (name for name in map("s{}".format, itertools.count()) if name not in taken)
+
+    def __missing__(self, space: Space) -> str:
+        """The next name that no group has."""
+        return self.setdefault(space, next(self._free))
 
 
 def _operator(node: fx.Node) -> str:
@@ -38,7 +52,7 @@ def _argument(argument: Any) -> str:
     return str(argument)
 
 
-def _shape(output: Any, names: dict[Space, str]) -> str:
+def _shape(output: Any, names: _Names) -> str:
     if isinstance(output, Value):
         return f": [{', '.join(_term(term, names) for term in output.axes)}]"
     if isinstance(output, tuple) and any(isinstance(item, Value) for item in output):
@@ -46,14 +60,13 @@ def _shape(output: Any, names: dict[Space, str]) -> str:
     return ""
 
 
-def _term(term: Term, names: dict[Space, str]) -> str:
+def _term(term: Term, names: _Names) -> str:
     term = normal(term)
     if isinstance(term, Product):
         return " x ".join(f"({_term(f, names)})" if isinstance(f, Concat) else _term(f, names) for f in term.factors)
     if isinstance(term, Concat):
         return " ++ ".join(_term(part, names) for part in term.parts)
-    name = names.setdefault(term, f"s{sum(n.startswith('s') and n[1:].isdigit() for n in names.values())}")
-    return f"{name}={term.size}{'!' if term.frozen else ''}"
+    return f"{names[term]}={term.size}{'!' if term.frozen else ''}"
 
 
 def explanation(network: Network) -> str:
