@@ -35,7 +35,12 @@ class LateCode(fx.GraphModule):
 
     def recompile(self) -> Any:
         """Write the code now, but for the first call, which fx makes while the module is built."""
-        return None if self.__dict__.pop("_late", False) else super().recompile()
+        if self.__dict__.pop("_late", False):
+            return None
+        code = super().recompile()
+        if "__call__" in vars(type(self)):  # by which fx prints every error, also one that is expected and handled
+            del type(self).__call__
+        return code
 
     def __getattr__(self, name: str) -> Any:
         """What nn.Module finds; the code's parts, which fx keeps as attributes, are written first."""

@@ -7,6 +7,7 @@ import inspect
 import io
 from typing import Any
 
+import pytest
 import torch
 from torch import fx, nn
 
@@ -56,6 +57,14 @@ def test_one_module_writes_no_code_for_another() -> None:
     first, second = late()[0], late()[0]
     first(torch.randn(2, 3))
     assert not written(second)
+
+
+def test_an_error_is_raised_and_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    module, _ = late()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            module(torch.randn(2, 5))
+    assert capsys.readouterr().err == ""
 
 
 def test_copies_pickles_and_exports_run() -> None:
