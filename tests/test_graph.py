@@ -72,7 +72,8 @@ def test_mutations_are_found_as_they_are_asked_for(graph: gg.Graph, monkeypatch:
     assert isinstance(mutations, Mutations)
     assert str(mutations[0]) == "add-branch(stem, kind=mlp)"
     assert len(mutations._found) == 1
-    assert [str(m) for m in mutations] == [
+    asked = {"add-branch", "add-skip", "deepen", "split", "swap-activation", "widen"}
+    assert [str(m) for m in mutations if m.name in asked] == [
         "add-branch(stem, kind=mlp)",
         "add-branch(inner, kind=mlp)",
         "add-branch(outer, kind=mlp)",
@@ -87,7 +88,7 @@ def test_mutations_are_found_as_they_are_asked_for(graph: gg.Graph, monkeypatch:
         "widen(stem, extra=2)",
         "widen(inner, extra=3)",
     ]
-    assert len(mutations) == 13
+    assert sum(m.name in asked for m in mutations) == 13
     assert {refusal.site for refusal in graph.mutations("widen").refusals} == {"head", "odd"}
     assert [str(m) for m in graph.mutations("widen")] == ["widen(stem, extra=2)", "widen(inner, extra=3)"]
     with pytest.raises(gg.MutationError, match="no pass `grow`"):

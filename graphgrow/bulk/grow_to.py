@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from graphgrow.bulk.demands import Demand, demands
 from graphgrow.bulk.fit import Fit
 from graphgrow.bulk.lineage import Lineage
+from graphgrow.bulk.widening import widening
 from graphgrow.capture.trace import capture
 from graphgrow.errors import Declined, NotPreserved, Unsupported
 from graphgrow.graph import Graph
@@ -85,8 +86,9 @@ def grow_to(
     """Grow a model into the shapes of a larger one of the same class, and load the result into that.
 
     Training then goes on in code of one's own, with the larger model and its state_dict. The target is captured with
-    the graph's example inputs; what is wider in it is widened (heads and head widths by the target's own numbers), and
-    blocks of which it has more are copies that start as identity, spread evenly (Wu et al., "LLaMA Pro", 2024). The
+    the graph's example inputs; what is wider in it is widened (heads and head widths by the target's own numbers), or
+    split where only whole copies are exact; blocks of which it has more are copies that start as identity, spread
+    evenly (Wu et al., "LLaMA Pro", 2024). The
     growth is carried out in float64 first, on the graph's weights and on lively random ones, and the target's own
     code is compared with the graph; nothing is changed before that has passed.
 
@@ -144,7 +146,7 @@ class _Growth:
         target = Network(found.module, found.inputs)
         lineage = Lineage.of(graph, target, model.state_dict())
         wider = demands(graph, target, lineage.origins)
-        texts = [f"widen({demand.group}, extra={demand.extra})" for demand in wider]
+        texts = [_text(graph, demand) for demand in wider]
         # widths first: copies made after that have the grown shapes
         texts += [f"deepen({site}, kind=copy)" for site in lineage.sites]
         return cls(graph, model, target, lineage, tuple(wider), tuple(map(parse_mutation, texts)), seed)
@@ -153,9 +155,7 @@ class _Growth:
         try:
             return apply(graph, self.mutations, seed=self.seed, optimizer=optimizer)
         except Declined as declined:
-            asking = next((w.name for w in self.wider if f"widen({w.group}," in str(declined)), None)
-            text = "" if asking is None else f"`{asking}` of the target asks for what this graph cannot do: "
-            raise Unsupported(f"{text}{declined}") from declined
+            raise Unsupported(f"this graph cannot grow into the target: {declined}") from declined
 
     def fit(self, grown: Graph, model: nn.Module) -> Fit:
         return Fit.of(grown, self.target, model, self.lineage.paths(grown, self.target))
@@ -199,6 +199,19 @@ class _Growth:
             f"`{stretched.group}` grows, and attention scales by its width; give the target more heads of the same "
             "width instead"
         )
+
+
+def _text(graph: Graph, demand: Demand) -> str:
+    """The mutation that meets a demand.
+
+    Raises:
+        Unsupported: if there is none that is exact.
+    """
+    try:
+        return widening(graph, graph.group(demand.group), demand.extra)
+    except Declined as declined:
+        asks = f"`{demand.name}` of the target asks for what this graph cannot do"
+        raise Unsupported(f"{asks}: widen({demand.group}, extra={demand.extra}): {declined}") from declined
 
 
 def _refuse_empty(graph: Graph, model: nn.Module) -> None:

@@ -10,15 +10,14 @@ from itertools import combinations
 from torch.optim import Optimizer
 
 from graphgrow.bulk.stages import Modules
+from graphgrow.bulk.widening import widening
 from graphgrow.errors import Declined, MutationError, Unsupported
 from graphgrow.graph import Graph
-from graphgrow.ir.positions import Units
 from graphgrow.ir.terms import Product, Space, Term, children, leaves, normal
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.bare import without_data
 from graphgrow.rewrite.contract import Mutation, Refusal
 from graphgrow.rewrite.groups import Group
-from graphgrow.rewrite.plan import Kind, plan_growth
 from graphgrow.rewrite.text import parse_mutation
 
 MULTIPLE = 8
@@ -85,9 +84,11 @@ def scale(
 ) -> Graph:
     """Grow every width of a model by one factor and every depth by another; the function is preserved.
 
-    Each channel group of n units gets round(n * width), rounded up to a multiple, by `widen`. Of the factors of one
-    axis a single one grows, else the axis would by width^2: of attention the heads and not their width (with rotary
-    embeddings and attention's default scale the width cannot), of grouped convolutions and group norms the groups.
+    Each channel group of n units gets round(n * width), rounded up to a multiple, by `widen`; where only whole copies
+    are exact (a layer norm behind depthwise convolutions) and the result is so many times n, by `split`. Of the
+    factors of one axis a single one grows, else the axis would by width^2: of attention the heads and not their width
+    (with rotary embeddings and attention's default scale the width cannot), of grouped convolutions and group norms
+    the groups.
     Each stage of n blocks (`layer1.0`, `layer1.1`, ...) gets round(n * depth), by copies that stand evenly spread
     behind the blocks that can be copied and start as identity (Wu et al., "LLaMA Pro", 2024).
 
@@ -171,10 +172,14 @@ class _Trial:
                 self._refuse(group.name, f"a factor of an axis of which `{other}` grows")
             elif wanted <= group.size:
                 self._refuse(group.name, f"{group.size} units times {factor:g} round to {group.size}")
-            elif self._plan(group, wanted - group.size):
+            else:
+                try:
+                    text = widening(self._graph, group, wanted - group.size)  # how others grow makes no difference
+                except Declined as declined:
+                    self._refuse(group.name, str(declined))
+                    continue
                 grown[group.space] = group.name
-                growth = Growth(group.name, group.size, wanted, "units")
-                chosen.append((growth, [f"widen({group.name}, extra={wanted - group.size})"]))
+                chosen.append((Growth(group.name, group.size, wanted, "units"), [text]))
         self._carry_out(chosen)
 
     def deepen(self, factor: float) -> None:
@@ -195,15 +200,6 @@ class _Trial:
                 continue
             growth = Growth(stage.name, len(stage), wanted, "blocks")
             self._carry_out([(growth, [f"deepen({site}, kind=copy)" for site in sites])])
-
-    def _plan(self, group: Group, extra: int) -> bool:
-        """Whether there is an exact growth of a group; what others grow by makes no difference to that."""
-        try:
-            plan_growth(self._graph.analysis, Units.appended(group.space, extra), Kind.APPEND)
-        except Declined as declined:
-            self._refuse(group.name, str(declined))
-            return False
-        return True
 
     def _carry_out(self, chosen: Sequence[tuple[Growth, list[str]]]) -> None:
         """Apply the mutations of all growths together; where one is declined after all, each by itself."""

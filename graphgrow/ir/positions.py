@@ -26,6 +26,11 @@ class Units:
         """`extra` new units behind the old ones."""
         return cls(space, torch.cat([torch.arange(space.size), torch.zeros(extra, dtype=torch.int64)]))
 
+    @classmethod
+    def copied(cls, space: Space, copies: int) -> Units:
+        """Every unit so many times, the old ones counted."""
+        return cls(space, torch.arange(space.size).repeat(copies))
+
     @property
     def old_size(self) -> int:
         """Units before."""

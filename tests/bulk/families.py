@@ -41,6 +41,14 @@ def vision_transformer(heads: int, depth: int) -> nn.Module:
     return model
 
 
+def convnext(first: int, second: int, depth: int) -> nn.Module:
+    """torchvision's: layer norms behind depthwise convolutions, of which whole copies alone are exact."""
+    config = torchvision.models.convnext.CNBlockConfig
+    stages = [config(first, second, depth), config(second, None, depth)]
+    model: nn.Module = torchvision.models.ConvNeXt(stages, num_classes=5)
+    return model
+
+
 class FunctionalRMSNorm(nn.Module):
     """Root mean square norm by function, its eps an attribute of this module."""
 

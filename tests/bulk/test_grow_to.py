@@ -14,7 +14,7 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.bulk.grow_to import grow_to
 from graphgrow.models import gpt, mixer, mobilenet, resnet, vit
-from tests.bulk.families import FunctionalRMSNorm, Llama, PlainResNet, vision_transformer
+from tests.bulk.families import FunctionalRMSNorm, Llama, PlainResNet, convnext, vision_transformer
 
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 16 * 16, dtype=torch.float64).reshape(2, 3, 16, 16).sin()
 LARGE_IMAGES = torch.linspace(-2, 2, 2 * 3 * 32 * 32, dtype=torch.float64).reshape(2, 3, 32, 32).sin()
@@ -56,6 +56,7 @@ PAIRS = [
         lambda: Llama(3, 2, False, FunctionalRMSNorm),
         TOKENS,
     ),
+    Pair("convnext, twice as wide", lambda: convnext(4, 8, 1), lambda: convnext(8, 16, 2), LARGE_IMAGES),
     Pair("tied llama, deeper", lambda: Llama(2, 1, True, rms_norm), lambda: Llama(2, 3, True, rms_norm), TOKENS),
 ]
 
@@ -229,7 +230,7 @@ def test_refusals_say_what_does_not_fit(
 
 
 def test_a_growth_that_is_declined_names_the_targets_parameter() -> None:
-    small, large = mixer.mixer(width=8, depth=1).double(), mixer.mixer(width=16, depth=1).double()
+    small, large = mixer.mixer(width=8, depth=1).double(), mixer.mixer(width=12, depth=1).double()
     with pytest.raises(
         gg.Unsupported, match=r"`patch_embed.weight` of the target asks for .* layer norm over the axis"
     ):

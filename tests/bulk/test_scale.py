@@ -16,7 +16,7 @@ from graphgrow.graph import Graph
 from graphgrow.models import densenet, gpt, mixer, mlp, mobilenet, resnet, vit
 from graphgrow.verification.copies import double_network, refill
 from tests.bulk.families import PlainResNet
-from tests.preserved import assert_same_bits, assert_untouched, fingerprint
+from tests.preserved import assert_preserved, assert_same_bits, assert_untouched, fingerprint
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
 TOKENS = torch.arange(2 * 7).reshape(2, 7) % 64
@@ -149,15 +149,23 @@ def test_the_plan_foretells_and_changes_nothing() -> None:
 
 def test_the_plan_prints_what_grows_and_what_does_not() -> None:
     model = mixer.mixer(width=16, depth=1)
-    lines = str(plan_scale(traced(model), width=2, depth=2)).splitlines()
+    lines = str(plan_scale(traced(model), width=1.5, depth=2)).splitlines()
     count = sum(parameter.numel() for parameter in model.parameters())
     assert lines[0].startswith(f"2 widths and 1 depths grow, from {count:,} to ")
-    assert "  blocks.0.channel_mlp.0     32 -> 64 units" in lines
+    assert "  blocks.0.channel_mlp.0     32 -> 48 units" in lines
     assert "  blocks.0                    1 -> 2 blocks" in lines
     reasons = {line.split("  ")[1]: line for line in lines[lines.index("4 do not:") + 1 :]}
     assert reasons["patch_embed"].endswith("needs new units at mean, but they are free (at `blocks.0.norm2`)")
     assert "widen(" not in reasons["patch_embed"]
     assert reasons["head"].endswith("frozen: a model output (at `output`)")
+
+
+def test_what_cannot_be_widened_is_split_where_the_factor_is_whole() -> None:
+    small = traced(mixer.mixer(width=16, depth=1))
+    grown = scale(small, width=2)
+    assert "split(patch_embed)" in [entry.mutation for entry in grown.ledger]
+    assert grown.groups.find("patch_embed").size == 32
+    assert_preserved(small, grown)
 
 
 def test_stages_that_cannot_be_deepened_are_named() -> None:
