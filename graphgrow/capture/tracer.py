@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.fx.immutable_collections import immutable_dict
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.einops import einops_open
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.proxies import ValueProxy, opened
@@ -25,7 +26,7 @@ from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
 from graphgrow.layers import form_of, require_form, require_same
-from graphgrow.ops.registry import module_rule
+from graphgrow.ops.registry import load_rules, module_rule
 
 _LEAVES = (torch.Tensor, bool, int, float, str, type(None))
 _SHAPE_CHANGES = {"unsqueeze_", "squeeze_", "transpose_", "swapaxes_", "swapdims_", "t_"}
@@ -107,12 +108,14 @@ class ShapeTracer(fx.Tracer):
         for name, tensor in (*root.named_parameters(), *root.named_buffers()):
             self._names.setdefault(id(tensor), name)
         before = set(root.__dict__)
+        load_rules()  # they are registered for torch's functions as these are now
         try:
             with (
                 torch.enable_grad(),
                 layer_by_layer(),
                 _masks_taken_as_given(),
                 factories_seen(self),
+                einops_open(ValueProxy),
                 _wrapped_functions_open(),
                 self._assignments_seen(),
             ):
@@ -235,6 +238,8 @@ class ShapeTracer(fx.Tracer):
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Make a node; fetched tensors, constants of the source among them, have their example at once."""
+        if not self.graph.nodes:
+            self.graph._graph_namespace.create_name("self", None)  # a submodule may be called so; the code has its own
         node = super().create_node(kind, target, *args, **kwargs)
         if kind == "get_attr":
             value = self._origins.get(str(target))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from graphgrow.ir.facts import Slot
 from graphgrow.ir.hooks import own_hooks
 from graphgrow.ir.late import LateCode
 from graphgrow.ir.terms import Space
+
+_UNSCALED = "_unscaled"  # ends the name of a node whose output is multiplied by a number
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:
@@ -134,6 +137,21 @@ class Editor:
             return True
         target, args, kwargs = before  # an edit puts others in their place
         return node.target is not target or node.args is not args or node.kwargs is not kwargs
+
+    def multiply(self, node: fx.Node, factor: float) -> None:
+        """Multiply what a node puts out by a number; the product takes over the node's name, and its readers."""
+        users = list(node.users)
+        only = users[0] if len(users) == 1 else None
+        if only is not None and only.target is operator.mul and only.name == node.name.removesuffix(_UNSCALED):
+            only.args = (node, only.args[1] * factor)  # type: ignore[operator]  # the factor of an earlier growth
+            return
+        name = node.name
+        with node.graph.inserting_after(node):
+            product = node.graph.call_function(operator.mul, (node, factor))
+        node.replace_all_uses_with(product, delete_user_cb=lambda user: user is not product)
+        product.meta["value"] = node.meta["value"]
+        node.name, product.name = f"{name}{_UNSCALED}", name
+        self._nodes[node.name], self._nodes[name] = node, product
 
     def finish(self) -> LateCode:
         """Check the graph's own consistency; its code is written anew when it is run."""

@@ -37,6 +37,38 @@ class Summation:
     axis: int
 
 
+class StatisticKind(Enum):
+    """What a statistic makes of all units of an axis."""
+
+    MEAN = "mean"
+    VARIANCE = "variance"
+    DEVIATION = "standard deviation"
+    NORM = "norm"
+    EXTREME = "extreme"
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number that is taken of all units along axes.
+
+    Attributes:
+        kind: what it is.
+        value: of what it is taken.
+        axes: along which axes.
+        output: what depends on it and can be rescaled as a whole, so that growth does not show: the statistic itself,
+            or what was divided by it.
+        parameter: the correction of a variance (1 is Bessel's), the power of a norm.
+        inverse: whether the output was divided by the number.
+    """
+
+    kind: StatisticKind
+    value: Value
+    axes: tuple[int, ...]
+    output: Value
+    parameter: float = 0.0
+    inverse: bool = False
+
+
 class NormKind(Enum):
     """What a normalisation subtracts and divides by."""
 
@@ -63,6 +95,7 @@ class Normalisation:
     """Statistics over axes: the terms, the parameters that scale and shift the result, and where eps stands.
 
     The result is scaled by offset + weight.
+    A norm without a weight has its `output` rescaled instead.
     """
 
     kind: NormKind
@@ -74,6 +107,7 @@ class Normalisation:
     eps: Slot | None
     eps_value: float
     offset: float = 0.0
+    output: Value | None = None
 
 
 @dataclass(frozen=True)
@@ -86,11 +120,19 @@ class Noise:
 
 @dataclass(frozen=True)
 class SizeSlot:
-    """A slot that restates sizes: one term, or a tuple of terms, whose sizes it must keep."""
+    """A slot that restates sizes: one term, or a tuple of terms, whose sizes it must keep.
+
+    Attributes:
+        slot: where it stands.
+        terms: what it restates.
+        as_tuple: whether it holds a tuple of numbers.
+        within: terms whose growth moves it too (a place that is counted from the end of an axis).
+    """
 
     slot: Slot
     terms: Axes
     as_tuple: bool = False
+    within: Axes = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +162,7 @@ class NodeFacts:
     flows: list[tuple[Value, Flow]] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
     summations: list[Summation] = field(default_factory=list)
+    statistics: list[Statistic] = field(default_factory=list)
     normalisations: list[Normalisation] = field(default_factory=list)
     noises: list[Noise] = field(default_factory=list)
     sizes: list[SizeSlot] = field(default_factory=list)

@@ -23,11 +23,21 @@ class Fill(Enum):
     MEAN = "mean"  # appended: the mean of the old units
     COPY = "copy"  # replicated: what the copied unit holds
     SHARE = "share"  # replicated: the copies add up to what the unit held
+    NULL = "null"  # all units are zero, whatever grows: a constant of zeros
     EVEN = "even"  # the operand does not have the axis: one value for all units
 
 
 class Clash(Exception):
-    """A flow cannot carry these states; the text says why."""
+    """A flow cannot carry these states; the text says why.
+
+    Attributes:
+        wanted: what the operands of `at` would have to be instead, if that is known.
+        at: the expression that clashes.
+    """
+
+    def __init__(self, text: str, at: Flow | None = None, wanted: Fill | None = None) -> None:
+        super().__init__(text)
+        self.at, self.wanted = at, wanted
 
 
 State = tuple[Fill, ...]
@@ -76,6 +86,7 @@ class Pointwise:
     Attributes:
         zero: f(0) = 0.
         total: finite for every finite input; else new units must not be free (0 times inf is NaN).
+        total_at_zero: finite at zero, with a finite slope, so that new units of zero are harmless (exp).
         constant_safe: harmless where the new units are constant (a batch norm is not: its gradient
             grows by 1/sqrt(eps)).
     """
@@ -83,6 +94,7 @@ class Pointwise:
     terms: tuple[Flow, ...]
     zero: bool = False
     total: bool = True
+    total_at_zero: bool = False
     constant_safe: bool = True
 
 
@@ -118,6 +130,26 @@ class Normalised:
 
 
 @dataclass(frozen=True)
+class Centred:
+    """A value minus its own mean over one axis: new units at the mean come out as zero.
+
+    Attributes:
+        inner: what is centred.
+        term: the axis of the mean.
+        otherwise: the flow for all other axes.
+    """
+
+    inner: Flow
+    term: Axes
+    otherwise: Flow
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """A constant of zeros: its new units are zero too, whatever grows."""
+
+
+@dataclass(frozen=True)
 class Along:
     """One flow for the spaces of some axes, another for all the rest (cat and split: along, and across)."""
 
@@ -126,14 +158,20 @@ class Along:
     across: Flow
 
 
-Flow = Operand | Same | Add | Mul | Choose | Pointwise | Stack | Slice | Normalised | Along
+Flow = Operand | Same | Add | Mul | Choose | Pointwise | Stack | Slice | Normalised | Centred | Zeros | Along
+
+
+def _without_null(fills: list[Fill]) -> list[Fill]:
+    """The fills beside constants of zeros, which go along with whatever the others do."""
+    return [fill for fill in fills if fill is not Fill.NULL] or [Fill.NULL]
 
 
 def add_fills(fills: list[Fill]) -> Fill:
     """The fill of a sum."""
+    fills = _without_null(fills)
     carried = [f for f in fills if f is not Fill.EVEN]
     if not carried:
-        return Fill.EVEN
+        return fills[0]
     if len(set(carried)) == 1 and len(carried) == len(fills):
         return carried[0]
     if Fill.SHARE in carried:
@@ -150,8 +188,9 @@ def mul_fills(fills: list[Fill]) -> Fill:
     carried = [f for f in fills if f is not Fill.EVEN]
     if not carried:
         return Fill.EVEN
-    if Fill.ZERO in carried:
-        return Fill.ZERO
+    for vanishing in (Fill.NULL, Fill.ZERO):
+        if vanishing in carried:
+            return vanishing
     if len(carried) == 1:
         return carried[0]
     if carried.count(Fill.SHARE) > 1:
@@ -163,9 +202,10 @@ def mul_fills(fills: list[Fill]) -> Fill:
 
 def choose_fills(fills: list[Fill]) -> Fill:
     """The fill of a selection among operands."""
+    fills = _without_null(fills)
     carried = {f for f in fills if f is not Fill.EVEN}
     if not carried:
-        return Fill.EVEN
+        return fills[0]
     if len(carried) == 1 and (Fill.EVEN not in fills or Fill.COPY in carried):
         return carried.pop()
     if Fill.SHARE in carried:
@@ -175,15 +215,17 @@ def choose_fills(fills: list[Fill]) -> Fill:
 
 def pointwise_fills(fills: list[Fill], flow: Pointwise) -> Fill:
     """The fill of a function of each unit alone."""
-    carried = {f for f in fills if f is not Fill.EVEN}
+    if Fill.NULL in fills and set(fills) <= {Fill.NULL, Fill.EVEN}:
+        return Fill.NULL if flow.zero and Fill.EVEN not in fills else Fill.EVEN
+    carried = {f for f in fills if f not in (Fill.EVEN, Fill.NULL)}
     if not carried:
         return Fill.EVEN
     if Fill.SHARE in carried:
         raise Clash("a non-linear function of shares")
     if carried == {Fill.COPY}:
         return Fill.COPY
-    if not flow.total:
-        raise Clash("it may not be finite on new units")
+    if not flow.total and not (flow.total_at_zero and carried == {Fill.ZERO}):
+        raise Clash("it may not be finite on new units", flow, Fill.ZERO if flow.total_at_zero else None)
     if not flow.constant_safe and Fill.ZERO in carried:
         raise Clash("constant units in front of a batch norm (its gradient there grows by 1/sqrt(eps))")
     if flow.zero and carried == {Fill.ZERO} and Fill.EVEN not in fills:

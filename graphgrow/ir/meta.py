@@ -78,7 +78,7 @@ class MetaRunner:
                 return to_meta(value)
             args, kwargs = to_meta((args, kwargs))
             if kind == "call_method":
-                return getattr(args[0], target)(*args[1:], **kwargs)
+                return to_meta(getattr(args[0], target)(*args[1:], **kwargs))
             return to_meta(target(*args, **kwargs))  # a new tensor may stand on the default device
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from graphgrow.ir.terms import Concat, Product, Space, Term, leaves, normal
+from graphgrow.ir.terms import Concat, Product, Space, Term, children, leaves, normal, product
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,39 @@ class AxisMap:
         """Whether every old position has the same number of copies, so that means over the axis stay as they are."""
         counts = torch.bincount(self.source)
         return bool((counts == counts[0]).all())
+
+
+@dataclass(frozen=True)
+class Recurring:
+    """Kept positions along an axis whose slowest factors are sizes of the inputs: the same in every period.
+
+    Attributes:
+        kept: within one period, where the old positions are.
+        period: how many positions a period has.
+    """
+
+    kept: torch.Tensor
+    period: int
+
+    def along(self, size: int) -> torch.Tensor:
+        """The kept positions along an axis of that size; -1, gone, stays -1."""
+        starts = torch.arange(size // self.period) * self.period
+        return torch.where(self.kept < 0, -1, starts[:, None] + self.kept).flatten()
+
+
+Kept = torch.Tensor | Recurring
+
+
+def kept_positions(term: Term, units: Units) -> Kept:
+    """Where the old positions of an axis are after growth, whatever sizes the inputs have."""
+    term = normal(term)
+    factors = list(children(term)) if isinstance(term, Product) else []
+    while factors and isinstance(factors[0], Space) and factors[0].frozen is not None:
+        del factors[0]
+    if not factors or len(factors) == len(children(term)):  # type: ignore[arg-type]
+        return axis_map(term, units).kept
+    inner = product(factors)
+    return Recurring(axis_map(inner, units).kept, grown_size(inner, {units.space: units.new_size}))
 
 
 def occurrences(term: Term, space: Space) -> int:

@@ -29,6 +29,8 @@ class Value:
         fresh: how free new entries start (parameters only).
         fan: the axes whose sizes multiply to the fan-in (parameters only).
         aliases: all qualified names of the parameter, when it is tied.
+        at_least: what every entry is known to reach.
+        mean_of: the value and the axis that this is the mean of, with that axis kept at size 1.
     """
 
     axes: Axes
@@ -38,6 +40,8 @@ class Value:
     fresh: Fresh = Fresh.LIKE
     fan: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
+    at_least: float = float("-inf")
+    mean_of: tuple[Value, int] | None = None
 
     def axes_with(self, space: Space) -> list[int]:
         """The indices of the axes whose terms hold the space."""

@@ -56,7 +56,11 @@ class Analysis:
         if self._restating is None:
             self._restating = {}
             for facts in self.facts.values():
-                stated = (facts.split_parts, *(size.terms for size in facts.sizes), *(pin.terms for pin in facts.pins))
+                stated = (
+                    facts.split_parts,
+                    *((*size.terms, *size.within) for size in facts.sizes),
+                    *(pin.terms for pin in facts.pins),
+                )
                 for leaf in {leaf for terms in stated for term in terms for leaf in leaves(term)}:
                     self._restating.setdefault(leaf, []).append(facts)
         return self._restating.get(space, [])
@@ -150,7 +154,9 @@ class _Analyser:
     def _apply(self, node: fx.Node, facts: NodeFacts, module: nn.Module | None) -> None:
         args, kwargs = self._values((node.args, node.kwargs))
         operands = list(flatten_values((args, kwargs)))
-        if not operands and module is None and not _looks_up(node, args):
+        rule = rule_of(node, module)
+        makes_tensor = rule is not None and isinstance(node.meta["value"], torch.Tensor)
+        if not operands and module is None and not makes_tensor and not _looks_up(node, args):
             facts.output = self._computed(node, args, kwargs)
             return
         facts.operands.extend(operands)
@@ -158,7 +164,6 @@ class _Analyser:
             for value in operands if not self._opening.outputs else ():
                 freeze(value.axes, Reason(node.name, "a model output"))
             return
-        rule = rule_of(node, module)
         problem = "no rule" if rule is None else _misfit(rule, args, kwargs)
         hook = hook_of(module) if module is not None else ""
         if hook:
@@ -190,7 +195,8 @@ class _Analyser:
         text = f"{what}: {problem}" if problem != "no rule" else f"{what} has no axis rule"
         reason = Reason(facts.module_path or node.name, text)
         facts.flows, facts.contractions, facts.normalisations = [], [], []
-        facts.summations, facts.noises, facts.sizes, facts.pins, facts.split_parts = [], [], [], [], ()
+        facts.summations, facts.statistics, facts.noises, facts.sizes, facts.pins = [], [], [], [], []
+        facts.split_parts = ()
         if module is not None:
             for name, _ in [*module.named_parameters(), *module.named_buffers()]:
                 value = self._parameter_named(f"{node.target}.{name}")

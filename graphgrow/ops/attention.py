@@ -12,7 +12,7 @@ from graphgrow.ir.terms import Axes, Space, normal
 from graphgrow.ir.value import Value
 from graphgrow.layers import ScaledDotProductAttention
 from graphgrow.ops.broadcast import align
-from graphgrow.ops.call import Call, RuleDeclined, plain
+from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
 
 
@@ -46,16 +46,23 @@ def attention_module(call: Call, query: Value, key: Value, value: Value, attn_ma
 
 
 def _attend(call: Call, query: Value, key: Value, value: Value, mask: Any, dropout_p: float, grouped: bool) -> Value:
-    if grouped and query.axes[-3].size != key.axes[-3].size:
-        raise RuleDeclined("grouped-query attention")
-    if len(query.axes) >= 3:
+    shared = grouped and query.axes[-3].size != key.axes[-3].size
+    if shared:  # a query head reads the key and value head of its group
+        sizes = (key.axes[-3].size, query.axes[-3].size // key.axes[-3].size)
+        group = call.factor(query.axes[-3], sizes, ("heads", "queries"))[0]
+        call.same(group, key.axes[-3])
+        call.same(group, value.axes[-3])
+    elif len(query.axes) >= 3:
         _label(query.axes[-3:-2], "heads")
     call.contract(query, -1, key, -1)
     _label(query.axes[-1:], "head_width")
     _label(value.axes[-1:], "value_width")
     call.same(key.axes[-2], value.axes[-2])
     call.freeze([key.axes[-2]], "a softmax over it")
-    batch = align(call, [query.axes[:-2], key.axes[:-2], value.axes[:-2]])
+    if shared:
+        batch = (*align(call, [query.axes[:-3], key.axes[:-3], value.axes[:-3]]), query.axes[-3])
+    else:
+        batch = align(call, [query.axes[:-2], key.axes[:-2], value.axes[:-2]])
     scores: list[fl.Flow] = [call.operand(query, drop=[-1]), call.operand(key, drop=[-1, -2])]
     if isinstance(mask, Value):
         align(call, [mask.axes, (*batch, query.axes[-2], key.axes[-2])])

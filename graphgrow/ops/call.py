@@ -20,6 +20,8 @@ from graphgrow.ir.facts import (
     Pin,
     SizeSlot,
     Slot,
+    Statistic,
+    StatisticKind,
     Summation,
 )
 from graphgrow.ir.terms import Axes, Reason, Space, Term, freeze, product, unify
@@ -60,6 +62,12 @@ class Call:
     def site(self) -> str:
         """The module path of the call where there is one, else the node's name."""
         return self.facts.module_path or self.node.name
+
+    @property
+    def name(self) -> str:
+        """The name of the function or method that is called."""
+        target = self.node.target
+        return target if isinstance(target, str) else target.__name__
 
     # -- values and axes ---------------------------------------------------------------------------------
 
@@ -149,9 +157,26 @@ class Call:
         self.same(over, right.axes[right_axis])
         self.facts.contractions.append(Contraction(left, left_axis, right, right_axis, over))
 
+    def contract_within(self, left: Value, left_axis: int, right: Value, right_axis: int, over: Term) -> None:
+        """State a sum over a part of an axis that both operands have whole."""
+        left_axis, right_axis = self.axis(left, left_axis), self.axis(right, right_axis)
+        self.facts.contractions.append(Contraction(left, left_axis, right, right_axis, over))
+
     def sum_over(self, value: Value, axis: int) -> None:
         """State a sum of one operand along an axis."""
         self.facts.summations.append(Summation(value, self.axis(value, axis)))
+
+    def statistic(
+        self,
+        kind: StatisticKind,
+        value: Value,
+        axes: Iterable[int],
+        output: Value,
+        parameter: float = 0.0,
+        inverse: bool = False,
+    ) -> None:
+        """State that a number is taken of all units along axes, and what can be rescaled where growth changes it."""
+        self.facts.statistics.append(Statistic(kind, value, tuple(axes), output, parameter, inverse))
 
     def normalise(
         self,
@@ -164,10 +189,11 @@ class Call:
         eps: Slot | None,
         eps_value: float,
         offset: float = 0.0,
+        output: Value | None = None,
     ) -> None:
-        """State that statistics are taken over these axes."""
+        """State that statistics are taken over these axes; without a weight, the output itself can be rescaled."""
         self.facts.normalisations.append(
-            Normalisation(kind, value, tuple(axes), tuple(term), weight, bias, eps, eps_value, offset)
+            Normalisation(kind, value, tuple(axes), tuple(term), weight, bias, eps, eps_value, offset, output)
         )
 
     def noise(self, value: Value, p: float) -> None:
@@ -181,9 +207,9 @@ class Call:
         """State that an attribute of the module restates the size of a term (or of several, as a tuple)."""
         self.facts.sizes.append(SizeSlot(Slot((name,), True), terms, as_tuple))
 
-    def literal(self, path: Sequence[Any], *terms: Term, as_tuple: bool = False) -> None:
-        """State that an argument of the node restates the size of a term."""
-        self.facts.sizes.append(SizeSlot(Slot(tuple(path), False), terms, as_tuple))
+    def literal(self, path: Sequence[Any], *terms: Term, as_tuple: bool = False, within: Axes = ()) -> None:
+        """State that an argument of the node restates the size of a term (anew when an axis grows that it lies in)."""
+        self.facts.sizes.append(SizeSlot(Slot(tuple(path), False), terms, as_tuple, within))
 
     def pin(self, path: Sequence[Any], terms: Axes, value: Any, on_module: bool = False) -> None:
         """State that a slot must hold this value when one of the terms changes its size."""

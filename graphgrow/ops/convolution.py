@@ -32,6 +32,25 @@ def convolution(
     return _convolve(call, input, weight, bias, int(groups), transposed=False)
 
 
+@rule(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+def transposed(
+    call: Call,
+    input: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Value:
+    """(N, C, ...) with weight (C, O / groups, kernel...) -> (N, O, ...)."""
+    if groups > 1:
+        spatial = len(weight.axes) - 2
+        call.literal(call.argument_path(6, "groups"), _groups_term(call, input, int(groups), spatial))
+    return _convolve(call, input, weight, bias, int(groups), transposed=True)
+
+
 @rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def convolution_module(call: Call, input: Value) -> Value:
     """nn.Conv1d, nn.Conv2d, nn.Conv3d."""
@@ -84,6 +103,8 @@ def _convolve(call: Call, input: Value, weight: Value, bias: Value | None, group
         # the contraction runs within a group only, so the axis of groups itself reaches the output
         rows = call.operand(weight, drop=[] if transposed else [1])
         flow = fl.Mul((call.operand(input), rows))
+        if transposed and inner is not None:  # what is summed over does not reach the output
+            inner = None
         if inner is not None:  # an axis within the groups that is read may be written too, by the weight alone
             flow = fl.Along((inner,), rows, flow)
     if bias is not None:
@@ -101,14 +122,7 @@ def _grouped(
     group = _groups_term(call, input, groups, len(input.axes) - channel - 1)
     width = input.axes[channel].size // groups
     if transposed:
-        call.same(weight.axes[0], input.axes[channel])
-        rows: Term = weight.axes[1]
-        outputs = product((group, rows)) if rows.size > 1 else group
-        if width > 1 or rows.size > 1:
-            call.freeze([input.axes[channel], rows], "a transposed convolution with groups of several channels")
-        else:
-            call.freeze([rows], "one output channel in each group")
-        return outputs, None
+        return _grouped_transposed(call, input, channel, weight, group, width)
     outputs = weight.axes[0]
     per_group = outputs.size // groups
     if per_group == 1:
@@ -120,6 +134,24 @@ def _grouped(
         return outputs, None
     inner = call.factor(input.axes[channel], (groups, width), ("groups", "group_width"))[1]
     call.contract(input, channel, weight, 1, term=inner)
+    return outputs, inner
+
+
+def _grouped_transposed(
+    call: Call, input: Value, channel: int, weight: Value, group: Term, width: int
+) -> tuple[Term, Term | None]:
+    """Weight (groups x width, rows, kernel...): the sum runs over the width, each group by itself."""
+    call.same(weight.axes[0], input.axes[channel])
+    rows: Term = weight.axes[1]
+    if rows.size > 1:
+        outputs = product((group, rows))
+    else:
+        call.freeze([rows], "one output channel in each group")
+        outputs = group
+    if width == 1:
+        return outputs, None
+    inner = call.factor(input.axes[channel], (group.size, width), ("groups", "group_width"))[1]
+    call.contract_within(input, channel, weight, 0, inner)
     return outputs, inner
 
 

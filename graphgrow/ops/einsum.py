@@ -1,7 +1,8 @@
-"""torch.einsum with one or two operands."""
+"""torch.einsum."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -12,25 +13,27 @@ from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
 
+_SPARE = "0123456789"  # letters for the axes behind an ellipsis
+
 
 @rule(torch.einsum)
-def einsum(call: Call, equation: str, *operands: Any) -> Value:
-    """Letters of both operands that the output lacks are contracted; those of one alone are summed over."""
+def einsum(call: Call, equation: Any, *operands: Any) -> Value:
+    """Letters of two operands that the output lacks are contracted; those of one alone are summed over."""
+    if not isinstance(equation, str):
+        raise RuleDeclined("an equation that is not a string")
     values = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else list(operands)
     inputs, output = _letters(equation, values)
-    axes: dict[str, Term] = {}
-    for letters, value in zip(inputs, values, strict=True):
-        for letter, term in zip(letters, value.axes, strict=True):
-            if letter in axes:
-                call.same(axes[letter], term)
-            axes.setdefault(letter, term)
+    axes = _axes(call, inputs, values)
     for letter in dict.fromkeys("".join(inputs)):
-        if letter in output:
+        holders = [(value, letters.index(letter)) for letters, value in zip(inputs, values, strict=True)
+                   if letter in letters]  # fmt: skip
+        if any(letters.count(letter) > 1 for letters in inputs):
+            call.freeze([axes[letter]], "a diagonal over it")
+        elif letter in output:
             continue
-        holders = [
-            (value, letters.index(letter)) for letters, value in zip(inputs, values, strict=True) if letter in letters
-        ]
-        if len(holders) == 2:
+        elif len(holders) > 2:
+            call.freeze([axes[letter]], "a sum over a product of three and more operands")
+        elif len(holders) == 2:
             (left, i), (right, j) = holders
             call.contract(left, i, right, j)
         else:
@@ -42,14 +45,35 @@ def einsum(call: Call, equation: str, *operands: Any) -> Value:
     return call.output((axes[letter] for letter in output), fl.Mul(factors))
 
 
-def _letters(equation: str, values: list[Value]) -> tuple[list[str], str]:
-    """The letters of each operand and of the output, blanks removed."""
+def _axes(call: Call, inputs: list[str], values: list[Value]) -> dict[str, Term]:
+    """The axis of each letter; those behind an ellipsis broadcast."""
+    axes: dict[str, Term] = {}
+    for letters, value in zip(inputs, values, strict=True):
+        for letter, term in zip(letters, value.axes, strict=True):
+            present = axes.setdefault(letter, term)
+            if present.size == term.size:
+                call.same(present, term)
+                continue
+            small, large = sorted((present, term), key=lambda axis: axis.size)
+            call.freeze([small], "an axis of size 1 that is broadcast")
+            axes[letter] = large
+    return axes
+
+
+def _letters(equation: str, values: list[Any]) -> tuple[list[str], str]:
+    """The letters of each operand and of the output: blanks removed, ellipses and a left-out output written out."""
+    if not all(isinstance(value, Value) for value in values):
+        raise RuleDeclined("operands that are not tensors")
     left, arrow, output = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
-    if "." in equation or not arrow:
-        raise RuleDeclined("an equation with an ellipsis or without an output")
-    if not 1 <= len(inputs) <= 2 or any(len(set(letters)) < len(letters) for letters in inputs):
-        raise RuleDeclined("an equation of three operands, or with a diagonal")
-    if [len(letters) for letters in inputs] != [len(value.axes) for value in values]:
+    if len(inputs) != len(values):
         raise RuleDeclined("an equation that does not fit its operands")
-    return inputs, output
+    if not arrow:
+        count = Counter(left.replace(",", "").replace(".", ""))
+        output = "..." * ("..." in left) + "".join(sorted(letter for letter, n in count.items() if n == 1))
+    hidden = [len(value.axes) - len(letters.replace("...", "")) for letters, value in zip(inputs, values, strict=True)]
+    most = max((n for n, letters in zip(hidden, inputs, strict=True) if "..." in letters), default=0)
+    written = [letters.replace("...", _SPARE[most - n : most]) for letters, n in zip(inputs, hidden, strict=True)]
+    if [len(letters) for letters in written] != [len(value.axes) for value in values] or most > len(_SPARE):
+        raise RuleDeclined("an equation that does not fit its operands")
+    return written, output.replace("...", _SPARE[:most])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.value import Fresh, Value
-from graphgrow.ops.call import Call
+from graphgrow.ops.call import Call, meta_shape
 from graphgrow.ops.registry import rule
 
 
@@ -39,3 +41,21 @@ def embedding_module(call: Call, input: Value) -> Value:
     call.attribute("num_embeddings", weight.axes[0])
     call.attribute("embedding_dim", weight.axes[1])
     return embedding(call, input, weight, max_norm=module.max_norm)
+
+
+@rule(nn.EmbeddingBag)
+def embedding_bag(call: Call, input: Value, offsets: Value | None = None, per_sample_weights: Any = None) -> Value:
+    """(B, N) indices into (V, E) -> (B, E), or flat ones with offsets: sums, means or maxima of rows."""
+    module = call.module
+    assert isinstance(module, nn.EmbeddingBag)
+    weight = call.weight("weight", Fresh.LIKE)
+    call.attribute("num_embeddings", weight.axes[0])
+    call.attribute("embedding_dim", weight.axes[1])
+    call.freeze([weight.axes[0]], "a table that is indexed by position")
+    if module.max_norm is not None:
+        call.freeze([weight.axes[1]], "rows whose norm is limited")
+    bags = input.axes[:1] if offsets is None else (call.fixed(meta_shape(call.meta)[0], "bags by position"),)
+    rows = call.operand(weight, drop=[0])
+    return call.output(
+        (*bags, weight.axes[1]), fl.Pointwise((rows,), zero=True) if module.mode == "max" else fl.Same(rows)
+    )

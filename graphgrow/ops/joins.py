@@ -1,8 +1,7 @@
-"""Concatenation, stacking, splitting and indexing."""
+"""Concatenation, stacking and splitting."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Concat, Term
 from graphgrow.ir.value import Value
-from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
+from graphgrow.ops.call import Call, meta_shape
 from graphgrow.ops.registry import rule
 
 
@@ -70,78 +69,3 @@ def chunk(call: Call, input: Value, chunks: int, dim: int = 0) -> tuple[Value, .
 def split(call: Call, input: Value, split_size_or_sections: Any, dim: int = 0) -> tuple[Value, ...]:
     """Parts of given sizes."""
     return _parts(call, input, dim)
-
-
-@rule(torch.unbind, "unbind")
-def unbind(call: Call, input: Value, dim: int = 0) -> tuple[Value, ...]:
-    """Each position of an axis by itself."""
-    index = call.axis(input, dim)
-    call.freeze([input.axes[index]], "indexed by position")
-    axes = (*input.axes[:index], *input.axes[index + 1 :])
-    flow = fl.Same(call.operand(input, drop=[index]))
-    return tuple(call.output(axes, flow, index=i) for i in range(input.axes[index].size))
-
-
-@rule(torch.select, "select")
-def select(call: Call, input: Value, dim: int, index: Any) -> Value:
-    """One position of an axis."""
-    at = call.axis(input, dim)
-    call.freeze([input.axes[at]], "indexed by position")
-    return call.output((*input.axes[:at], *input.axes[at + 1 :]), fl.Same(call.operand(input, drop=[at])))
-
-
-@rule(operator.getitem)
-def getitem(call: Call, container: Any, index: Any) -> Any:
-    """An item of a tuple, or basic indexing of a tensor."""
-    if not isinstance(container, Value):
-        return container[plain(index)] if not isinstance(container, dict) else container[index]
-    items = index if isinstance(index, tuple) else (index,)
-    if len(items) == 1 and isinstance(items[0], Value) and container.axes:
-        return _looked_up(call, container, items[0])
-    if any(isinstance(item, (Value, list)) for item in items):
-        raise RuleDeclined("indexed by a tensor")
-    spare = len(container.axes) - sum(item is not None and item is not Ellipsis for item in items)
-    shape = meta_shape(call.meta)
-    axes: list[Term] = []
-    dropped: set[int] = set()
-    source = 0
-    for item in items:
-        if item is Ellipsis:
-            axes.extend(container.axes[source : source + spare])
-            source += spare
-        elif item is None:
-            axes.append(call.fixed(1, "an axis of size 1 that a view makes"))
-        elif isinstance(item, slice):
-            axes.append(_sliced(call, container.axes[source], item, shape[len(axes)]))
-            source += 1
-        else:
-            call.freeze([container.axes[source]], "indexed by position")
-            dropped.add(source)
-            source += 1
-    axes.extend(container.axes[source:])
-    return call.output(axes, fl.Same(call.operand(container, drop=dropped)))
-
-
-def _looked_up(call: Call, table: Value, index: Value) -> Value:
-    """table[index]: rows looked up by whole numbers."""
-    call.freeze([table.axes[0]], "a table that is indexed by position")
-    axes = (*index.axes, *table.axes[1:])
-    if len(axes) != len(meta_shape(call.meta)):
-        raise RuleDeclined("indexed by a mask")
-    rows = fl.Same(call.operand(table, drop=[0]))
-    return call.output(axes, fl.Along(index.axes, call.operand(index), rows))
-
-
-def _sliced(call: Call, term: Term, item: slice, size: int) -> Term:
-    if item.start in (None, 0) and item.step in (None, 1) and item.stop is None:
-        return term
-    call.freeze([term], "sliced by position")
-    return call.fixed(size, "sliced by position")
-
-
-@rule(torch.roll, "roll")
-def roll(call: Call, input: Value, shifts: Any, dims: Any = None) -> Value:
-    """Positions moved around."""
-    indices = range(len(input.axes)) if dims is None else (dims if isinstance(dims, (tuple, list)) else (dims,))
-    call.freeze((input.axes[call.axis(input, i)] for i in indices), "rolled by position")
-    return call.output(input.axes, call.same_flow(input))

@@ -1,8 +1,9 @@
-"""Linear maps: nn.Linear, F.linear, matmul."""
+"""Linear maps: nn.Linear, F.linear, products of matrices and vectors, nn.Bilinear."""
 
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from graphgrow.ir import flow as fl
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.broadcast import align
-from graphgrow.ops.call import Call, RuleDeclined
+from graphgrow.ops.call import Call, RuleDeclined, plain
 from graphgrow.ops.registry import rule
 
 
@@ -39,12 +40,66 @@ def linear_module(call: Call, input: Value) -> Value:
     return linear(call, input, weight, call.parameter("bias", Fresh.ZEROS))
 
 
-@rule(torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm", "__matmul__")
+def _multiply(call: Call, input: Value, other: Value) -> tuple[tuple[Any, ...], fl.Flow]:
+    """Axes and flow of (..., n, k) x (..., k, m), where either may be a vector (k)."""
+    if not input.axes or not other.axes:
+        raise RuleDeclined("a product with a number")
+    column = -1 if len(other.axes) == 1 else -2
+    call.contract(input, -1, other, column)
+    batch = (
+        align(call, [axes for axes in (input.axes[:-2], other.axes[:-2]) if axes])
+        if max(len(input.axes), len(other.axes)) > 2
+        else ()
+    )
+    rows = input.axes[-2:-1]
+    columns = other.axes[-1:] if column == -2 else ()
+    flow = fl.Mul((call.operand(input, drop=[-1]), call.operand(other, drop=[column])))
+    return (*batch, *rows, *columns), flow
+
+
+@rule(torch.matmul, torch.bmm, operator.matmul, torch.mm, torch.mv, torch.dot, "matmul", "bmm", "mm", "mv", "dot",
+      "__matmul__")  # fmt: skip
 def matmul(call: Call, input: Value, other: Value) -> Value:
-    """(..., n, k) x (..., k, m) -> (..., n, m), batch axes broadcast."""
-    if len(input.axes) < 2 or len(other.axes) < 2:
-        raise RuleDeclined("a matmul with a vector")
-    call.contract(input, -1, other, -2)
-    batch = align(call, [input.axes[:-2], other.axes[:-2]])
-    flow = fl.Mul((call.operand(input, drop=[-1]), call.operand(other, drop=[-2])))
-    return call.output((*batch, input.axes[-2], other.axes[-1]), flow)
+    """(..., n, k) x (..., k, m) -> (..., n, m), batch axes broadcast; a vector lacks its n or m."""
+    return call.output(*_multiply(call, input, other))
+
+
+@rule(torch.addmm, torch.baddbmm, torch.addmv, "addmm", "baddbmm", "addmv")
+def add_product(call: Call, input: Value, first: Value, second: Value, *, beta: Any = 1, alpha: Any = 1) -> Value:
+    """Beta * input + alpha * first x second; with beta 0 the input does not count."""
+    axes, flow = _multiply(call, first, second)
+    axes = align(call, [axes, input.axes])
+    if plain(beta) == 0:
+        return call.output(axes, flow)
+    call.starts(input, Fresh.ZEROS)
+    return call.output(axes, fl.Add((flow, call.operand(input))))
+
+
+@rule(torch.outer, "outer", torch.ger, "ger")
+def outer(call: Call, input: Value, other: Value) -> Value:
+    """(n) and (m) -> (n, m)."""
+    return call.output((*input.axes, *other.axes), fl.Mul((call.operand(input), call.operand(other))))
+
+
+@rule(F.bilinear)
+def bilinear(call: Call, left: Value, right: Value, weight: Value, bias: Value | None = None) -> Value:
+    """(..., i), (..., j) and a weight (o, i, j) -> (..., o)."""
+    call.starts(weight, Fresh.HE, fan=(1, 2))
+    call.starts(bias, Fresh.ZEROS)
+    call.contract(left, -1, weight, 1)
+    call.contract(right, -1, weight, 2)
+    if bias is not None:
+        call.same(weight.axes[0], bias.axes[0])
+    batch = align(call, [left.axes[:-1], right.axes[:-1]])
+    factors = (call.operand(left, drop=[-1]), call.operand(right, drop=[-1]), call.operand(weight, drop=[1, 2]))
+    return call.output((*batch, weight.axes[0]), call.plus_bias(fl.Mul(factors), bias))
+
+
+@rule(nn.Bilinear)
+def bilinear_module(call: Call, left: Value, right: Value) -> Value:
+    """nn.Bilinear."""
+    weight = call.weight("weight", Fresh.HE, fan=(1, 2))
+    call.attribute("out_features", weight.axes[0])
+    call.attribute("in1_features", weight.axes[1])
+    call.attribute("in2_features", weight.axes[2])
+    return bilinear(call, left, right, weight, call.parameter("bias", Fresh.ZEROS))

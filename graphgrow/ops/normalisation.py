@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import NormKind, Slot
+from graphgrow.ir.facts import NormKind, Slot, StatisticKind
 from graphgrow.ir.terms import Term, product
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.layers import RootMeanSquareNorm
+from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
 
@@ -90,8 +91,9 @@ def _normalise_last(
             call.same(mine, theirs)
         flows.append(call.operand(parameter))
     axes = tuple(range(len(input.axes) - rank, len(input.axes)))
-    call.normalise(kind, input, axes, term, weight, bias, eps, eps_value, offset)
-    return call.output(input.axes, fl.Normalised(flows[0], term, fl.Pointwise(tuple(flows))))
+    output = call.output(input.axes, fl.Normalised(flows[0], term, fl.Pointwise(tuple(flows))))
+    call.normalise(kind, input, axes, term, weight, bias, eps, eps_value, offset, output)
+    return output
 
 
 @rule(F.layer_norm)
@@ -222,9 +224,34 @@ def batch_norm_and_activation(call: Call, input: Value) -> Value:
 def normalise_vector(
     call: Call, input: Value, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
 ) -> Value:
-    """Division by a norm along one axis, each unit of which depends on all."""
-    call.freeze([input.axes[call.axis(input, dim)]], "a norm over it")
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+    """Division by a norm along one axis, each unit of which depends on all, and which zeros do not change."""
+    output = call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+    call.statistic(StatisticKind.NORM, input, [call.axis(input, dim)], output, float(p), inverse=True)
+    return output
+
+
+@rule(F.cosine_similarity, nn.CosineSimilarity, nn.PairwiseDistance, F.pairwise_distance)
+def compared(call: Call, input: Value, other: Value, *args: Any, **options: Any) -> Value:
+    """Two vectors compared as a whole: an angle, or a distance."""
+    axes = align(call, [input.axes, other.axes])
+    fallback = 1 if call.node.target in (F.cosine_similarity,) else -1
+    dim = getattr(call.module, "dim", args[0] if args and fallback == 1 else options.get("dim", fallback))
+    at = int(dim) % len(axes)
+    call.freeze([axes[at]], "compared as a whole")
+    drops = [[at - len(axes)] if len(value.axes) >= len(axes) - at else [] for value in (input, other)]
+    flow = fl.Pointwise(tuple(call.operand(v, drop=d) for v, d in zip((input, other), drops, strict=True)))
+    kept = [term for i, term in enumerate(axes) if i != at]
+    return call.output(kept, flow)
+
+
+@rule(torch.cdist)
+def distances(call: Call, x1: Value, x2: Value, p: float = 2.0, compute_mode: Any = None) -> Value:
+    """(..., P, M) and (..., R, M) -> (..., P, R)."""
+    call.same(x1.axes[-1], x2.axes[-1])
+    call.freeze([x1.axes[-1]], "compared as a whole")
+    batch = align(call, [x1.axes[:-2], x2.axes[:-2]]) if max(len(x1.axes), len(x2.axes)) > 2 else ()
+    flow = fl.Pointwise((call.operand(x1, drop=[-1]), call.operand(x2, drop=[-1])))
+    return call.output((*batch, x1.axes[-2], x2.axes[-2]), flow)
 
 
 @rule(nn.LocalResponseNorm, F.local_response_norm)

@@ -24,7 +24,10 @@ from graphgrow.ops.registry import module_rule, rule
     F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.tanh, F.elu, F.selu, F.celu, F.mish, F.hardswish,
     F.softsign, torch.relu, torch.tanh, torch.sin, torch.abs, torch.square, torch.relu_, F.relu_, torch.erf,
     "transformers.models.bloom.modeling_bloom.BloomGelu",
-    torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign",
+    torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign", "expm1",
+    F.tanhshrink, F.softshrink, F.hardshrink, torch.atan, "atan", torch.arctan, "arctan", torch.asinh, "asinh",
+    torch.round, "round", torch.ceil, "ceil", torch.floor, "floor", torch.trunc, "trunc", torch.frac, "frac",
+    torch.nan_to_num, "nan_to_num", "tanh_",
 )  # fmt: skip
 def zero_keeping(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """f(0) = 0, finite everywhere."""
@@ -48,18 +51,32 @@ def random_slope(call: Call, input: Value) -> Value:
 
 @rule(
     nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus,
-    F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus, torch.sigmoid, torch.cos, "sigmoid", "cos",
+    F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus, torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_",
+    torch.erfc, "erfc", nn.Threshold, F.threshold, torch.isnan, torch.isinf, torch.isfinite,
 )  # fmt: skip
 def bounded(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Finite everywhere, not zero at zero."""
     return call.output(input.axes, fl.Pointwise((call.operand(input),)))
 
 
-@rule(torch.exp, torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal, torch.log1p,
-      "exp", "log", "sqrt", "rsqrt", "reciprocal", "log1p")  # fmt: skip
+@rule(torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh")
+def growing(call: Call, input: Value) -> Value:
+    """Finite near zero, but not everywhere: new units of zero are harmless, free ones could overflow."""
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), total=False, total_at_zero=True))
+
+
+@rule(torch.log1p, torch.sinh, torch.tan, "log1p", "sinh", "tan")
+def growing_from_zero(call: Call, input: Value) -> Value:
+    """f(0) = 0; finite near zero, but not everywhere."""
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, total=False, total_at_zero=True))
+
+
+@rule(torch.log, torch.log2, torch.log10, torch.sqrt, torch.rsqrt, torch.reciprocal,
+      "log", "log2", "log10", "sqrt", "rsqrt", "reciprocal")  # fmt: skip
 def partial(call: Call, input: Value) -> Value:
-    """Not finite everywhere: free new units could make 0 times inf of a closed reading weight."""
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), total=False))
+    """Neither finite everywhere nor at zero: free new units could make 0 times inf of a closed reading weight."""
+    total = input.at_least > 0
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), total=total))
 
 
 @rule(torch.clamp, "clamp", torch.clip, "clip")
@@ -151,7 +168,20 @@ def add(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Value:
         # x + c moves every unit alike: copies stay copies, means stay means, zeros do not stay zeros
         value = operands[0]
         return call.output(value.axes, fl.Add((call.operand(value), fl.Operand(value, ()))))
+    centred = _minus_its_mean(call, operands)
+    if centred is not None:
+        return centred
     return call.output(_broadcast(call, operands), fl.Add(tuple(map(call.operand, operands))))
+
+
+def _minus_its_mean(call: Call, operands: list[Value]) -> Value | None:
+    """X - x.mean(dim, keepdim=True): zero where x is at its mean."""
+    whole, mean = operands
+    if mean.mean_of is None or mean.mean_of[0] is not whole or not call.name.strip("_").endswith("sub"):
+        return None
+    operand, axis = call.operand(whole), mean.mean_of[1]
+    axes = _broadcast(call, operands)
+    return call.output(axes, fl.Centred(operand, (whole.axes[axis],), fl.Add((operand, call.operand(mean)))))
 
 
 @rule(operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__", "__rmul__", "__imul__", torch.multiply)
@@ -188,9 +218,10 @@ def divide(call: Call, input: Any, other: Any, *, rounding_mode: str | None = No
 
 @rule(torch.pow, operator.pow, "pow", "__pow__")
 def power(call: Call, input: Any, exponent: Any) -> Value:
-    """A power x ** p by a number."""
+    """A power x ** p by a number, or of or by a tensor."""
     if not isinstance(input, Value) or isinstance(exponent, Value):
-        raise RuleDeclined("a power of or by a tensor")
+        operands = [value for value in (input, exponent) if isinstance(value, Value)]
+        return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
     whole = float(exponent).is_integer() and float(exponent) > 0
     return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=whole, total=whole))
 
@@ -232,11 +263,28 @@ def assertion(call: Call, condition: Any, message: Any = None) -> None:
 
 @rule(nn.GLU, F.glu)
 def glu(call: Call, input: Value, dim: int = -1) -> Value:
-    """First half times sigmoid of the second."""
+    """First half times sigmoid of the second: one space, which lies in the axis twice."""
     module = call.module
     dim = call.axis(input, module.dim if isinstance(module, nn.GLU) else dim)
     half = call.space(input.axes[dim].size // 2)
-    call.same(input.axes[dim], Concat((half, call.space(half.size))))
-    call.freeze([input.axes[dim]], "a gate over the two halves of one tensor")
+    call.same(input.axes[dim], Concat((half, half)), "a gate over two halves that cannot be made equal")
     axes = (*input.axes[:dim], half, *input.axes[dim + 1 :])
-    return call.output(axes, fl.Pointwise((call.operand(input, drop=[dim]),)))
+    operand = fl.Operand(input, (dim,))
+    gated = fl.Mul((fl.Slice(operand, (), half), fl.Pointwise((fl.Slice(operand, (half,), half),))))
+    return call.output(axes, fl.Along((half,), gated, fl.Pointwise((call.operand(input, drop=[dim]),), zero=True)))
+
+
+@rule(torch.addcdiv, "addcdiv")
+def add_quotient(call: Call, input: Value, tensor1: Value, tensor2: Value, *, value: Any = 1) -> Value:
+    """A sum of one operand and a quotient: input + value * tensor1 / tensor2."""
+    quotient = fl.Mul((call.operand(tensor1), fl.Pointwise((call.operand(tensor2),), total=False)))
+    return call.output(_broadcast(call, [input, tensor1, tensor2]), fl.Add((call.operand(input), quotient)))
+
+
+@rule(torch.lerp, "lerp")
+def interpolation(call: Call, input: Value, end: Value, weight: Any) -> Value:
+    """Input + weight * (end - input)."""
+    operands = [value for value in (input, end, weight) if isinstance(value, Value)]
+    if isinstance(weight, Value):
+        return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), zero=True))
+    return call.output(_broadcast(call, operands), fl.Add(tuple(map(call.operand, operands))))

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
+from graphgrow.ir.terms import product
 from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
 from graphgrow.ops.registry import rule
@@ -63,8 +64,9 @@ def _first_position(call: Call, input: Value, ranks: dict[object, int]) -> int:
     return len(input.axes) - ranks[call.node.target if call.module is None else type(call.module)]
 
 
-@rule(F.pad, torch.nn.ConstantPad1d, torch.nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d, nn.ReflectionPad2d,
-      nn.ReplicationPad2d, nn.ReflectionPad1d, nn.ReplicationPad1d)  # fmt: skip
+@rule(F.pad, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d,
+      nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d, nn.ReplicationPad1d, nn.ReplicationPad2d,
+      nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d)  # fmt: skip
 def pad(call: Call, input: Value, pad: Sequence[int] | None = None, mode: str = "constant", value: Any = None) -> Value:
     """Padded axes have new positions; the others are left alone."""
     shape = meta_shape(call.meta)
@@ -76,3 +78,50 @@ def pad(call: Call, input: Value, pad: Sequence[int] | None = None, mode: str = 
         call.fixed(shape[i], "an axis that is padded") if i in touched else term for i, term in enumerate(input.axes)
     ]
     return call.output(axes, fl.Pointwise((call.operand(input),), zero=not plain(value)))
+
+
+@rule(nn.Unfold, F.unfold)
+def unfold(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+    """(N, C, H, W) -> (N, C kernel, L): the windows of each channel."""
+    shape = meta_shape(call.meta)
+    if len(input.axes) != 4:
+        raise RuleDeclined("an input without a batch axis")
+    call.freeze(input.axes[2:], "positions that a window moves along")
+    places = call.fixed(shape[1] // input.axes[1].size, "places of a window")
+    windows = call.fixed(shape[2], "positions that a window moves along")
+    axes = (input.axes[0], product((input.axes[1], places)), windows)
+    return call.output(axes, fl.Same(call.operand(input, drop=[2, 3])))
+
+
+@rule(nn.Fold, F.fold)
+def fold(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+    """(N, C kernel, L) -> (N, C, H, W): windows added up where they lie."""
+    shape = meta_shape(call.meta)
+    if len(input.axes) != 3:
+        raise RuleDeclined("an input without a batch axis")
+    call.freeze(input.axes[2:], "positions that a window moves along")
+    channels = call.space(shape[1])
+    places = call.fixed(input.axes[1].size // shape[1], "places of a window")
+    call.same(input.axes[1], product((channels, places)), "a fold that cuts across its axes")
+    positions = [call.fixed(size, "positions that a window moves along") for size in shape[2:]]
+    return call.output((input.axes[0], channels, *positions), fl.Same(call.operand(input, drop=[2])))
+
+
+@rule(F.grid_sample)
+def grid_sample(call: Call, input: Value, grid: Value, *args: Any, **kwargs: Any) -> Value:
+    """(N, C, ...) read at places that a grid names: linear in what is read, each channel alone."""
+    call.same(input.axes[0], grid.axes[0])
+    call.freeze((*input.axes[2:], *grid.axes[1:]), "places to read at")
+    positions = [call.fixed(size, "places to read at") for size in meta_shape(call.meta)[2:]]
+    read = call.operand(input, drop=range(2, len(input.axes)))
+    places = fl.Pointwise((call.operand(grid, drop=range(1, len(grid.axes))),))
+    return call.output((*input.axes[:2], *positions), fl.Mul((read, places)))
+
+
+@rule(F.affine_grid)
+def affine_grid(call: Call, theta: Value, size: Any, align_corners: Any = None) -> Value:
+    """(N, 2, 3) -> (N, H, W, 2): places to read at, for which the channels in `size` do not count."""
+    call.freeze(theta.axes[1:], "a map of places")
+    call.literal((*call.argument_path(1, "size"), 0), theta.axes[0])
+    places = [call.fixed(count, "places to read at") for count in meta_shape(call.meta)[1:]]
+    return call.output((theta.axes[0], *places), fl.Same(call.operand(theta, drop=[1, 2])))

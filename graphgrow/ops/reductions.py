@@ -10,8 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import StatisticKind
 from graphgrow.ir.terms import Term
 from graphgrow.ir.value import Value
+from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call
 from graphgrow.ops.registry import rule
 
@@ -38,10 +40,13 @@ def _dims_or_flag(dim: Any, dtype: Any) -> Any:
 
 @rule(torch.mean, "mean")
 def mean(call: Call, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
-    """The mean over axes, which new units would change."""
+    """The mean over axes: new units must hold it, or leave the sum, which is then divided by the old count."""
     dims = _dims(call, input, _dims_or_flag(dim, dtype))
-    call.freeze((input.axes[i] for i in dims), "averaged over")
-    return call.output(_reduced(call, input, dims, keepdim), fl.Same(call.operand(input, drop=dims)))
+    output = call.output(_reduced(call, input, dims, keepdim), fl.Same(call.operand(input, drop=dims)))
+    call.statistic(StatisticKind.MEAN, input, dims, output)
+    if keepdim and len(dims) == 1:
+        output.mean_of = (input, dims[0])
+    return output
 
 
 @rule(torch.sum, "sum")
@@ -53,21 +58,111 @@ def total(call: Call, input: Value, dim: Any = None, keepdim: bool = False, *, d
     return call.output(_reduced(call, input, dims, keepdim), fl.Same(call.operand(input, drop=dims)))
 
 
-@rule(torch.amax, torch.amin, "amax", "amin", torch.var, torch.std, "var", "std")
-def statistic(call: Call, input: Value, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> Value:
-    """A statistic over axes."""
+@rule(torch.amax, torch.amin, "amax", "amin")
+def extreme(call: Call, input: Value, dim: Any = None, keepdim: bool = False) -> Value:
+    """The largest or smallest over axes, which copies do not change."""
+    dims = _dims(call, input, dim)
+    flow = fl.Pointwise((call.operand(input, drop=dims),), zero=True)
+    output = call.output(_reduced(call, input, dims, keepdim), flow)
+    call.statistic(StatisticKind.EXTREME, input, dims, output)
+    return output
+
+
+@rule(torch.max, torch.min, "max", "min")
+def extreme_and_place(call: Call, input: Value, dim: Any = None, keepdim: bool = False) -> Any:
+    """The largest or smallest of all, of two tensors, or along an axis together with its place."""
+    if isinstance(dim, Value):
+        operands = (call.operand(input), call.operand(dim))
+        return call.output(align(call, [input.axes, dim.axes]), fl.Pointwise(operands, zero=True))
+    values = extreme(call, input, dim, keepdim)
+    if dim is None:
+        return values
+    places = fl.Pointwise((call.operand(input, drop=[dim]),))
+    return values, call.output(values.axes, places, index=1)
+
+
+@rule(torch.var, torch.std, "var", "std")
+def spread(
+    call: Call,
+    input: Value,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: Any = 1,
+) -> Value:
+    """The variance or standard deviation over axes."""
+    if isinstance(dim, bool):  # var(x, unbiased): over all axes
+        dim, unbiased = None, dim
+    dims = _dims(call, input, dim)
+    flow = fl.Pointwise((call.operand(input, drop=dims),))
+    output = call.output(_reduced(call, input, dims, keepdim), flow)
+    kind = StatisticKind.VARIANCE if call.name == "var" else StatisticKind.DEVIATION
+    call.statistic(kind, input, dims, output, float(correction if unbiased else 0))
+    return output
+
+
+@rule(torch.var_mean, torch.std_mean)
+def spread_and_mean(
+    call: Call,
+    input: Value,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: Any = 1,
+) -> tuple[Value, Value]:
+    """Variance (or standard deviation) and mean in one."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    dims = _dims(call, input, dim)
+    axes = _reduced(call, input, dims, keepdim)
+    spread_out = call.output(axes, fl.Pointwise((call.operand(input, drop=dims),)), index=0)
+    mean_out = call.output(axes, fl.Same(call.operand(input, drop=dims)), index=1)
+    kind = StatisticKind.VARIANCE if call.node.target is torch.var_mean else StatisticKind.DEVIATION
+    call.statistic(kind, input, dims, spread_out, float(correction if unbiased else 0))
+    call.statistic(StatisticKind.MEAN, input, dims, mean_out)
+    if keepdim and len(dims) == 1:
+        mean_out.mean_of = (input, dims[0])
+    return spread_out, mean_out
+
+
+@rule(torch.norm, "norm", torch.linalg.norm, torch.linalg.vector_norm)
+def norm(
+    call: Call,
+    input: Value,
+    p: Any = "fro",
+    dim: Any = None,
+    keepdim: bool = False,
+    out: None = None,
+    dtype: Any = None,
+    *,
+    ord: Any = None,
+) -> Value:
+    """A p-norm over axes, which zeros do not change."""
+    p = 2 if ord is None and p in (None, "fro") else (p if ord is None else ord)
+    dims = _dims(call, input, dim)
+    if not isinstance(p, (int, float)) or p <= 0:
+        call.freeze((input.axes[i] for i in dims), f"a norm of order {p} over it")
+    elif call.node.target is torch.linalg.norm and len(dims) > 1:
+        call.freeze((input.axes[i] for i in dims), "a matrix norm over it")
+    output = call.output(
+        _reduced(call, input, dims, keepdim), fl.Pointwise((call.operand(input, drop=dims),), zero=True)
+    )
+    call.statistic(StatisticKind.NORM, input, dims, output, float(p) if isinstance(p, (int, float)) else 2.0)
+    return output
+
+
+@rule(torch.logsumexp, "logsumexp", torch.prod, "prod", torch.median, "median", torch.all, "all", torch.any, "any")
+def of_all(call: Call, input: Value, dim: Any = None, keepdim: bool = False) -> Any:
+    """Numbers that every unit of the axes has a part in."""
     dims = _dims(call, input, dim)
     call.freeze((input.axes[i] for i in dims), "reduced over")
+    axes = _reduced(call, input, dims, keepdim)
     flow = fl.Pointwise((call.operand(input, drop=dims),))
-    return call.output(_reduced(call, input, dims, keepdim), flow)
-
-
-@rule(torch.norm, "norm")
-def norm(
-    call: Call, input: Value, p: Any = "fro", dim: Any = None, keepdim: bool = False, *, dtype: Any = None
-) -> Value:
-    """A p-norm over axes."""
-    return statistic(call, input, dim, keepdim=keepdim)
+    if isinstance(call.meta, torch.Tensor):
+        return call.output(axes, flow)
+    return tuple(call.output(axes, flow, index=i) for i in range(len(call.meta)))
 
 
 @rule(nn.Softmax, nn.LogSoftmax, nn.Softmin, F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax",

@@ -19,6 +19,9 @@ def attribute(call: Call, value: Any, name: str, *default: Any) -> Any:
     if isinstance(value, Value) and name in ("T", "mT"):
         axes = (*value.axes[:-2], value.axes[-1], value.axes[-2]) if name == "mT" else tuple(reversed(value.axes))
         return call.output(axes, call.same_flow(value))
+    if isinstance(value, tuple) and hasattr(call.meta, "shape"):  # the values or indices of a maximum, a sort
+        names = type(call.node.args[0].meta["value"]).__match_args__  # type: ignore[union-attr]
+        return value[names.index(name)]
     return call.meta
 
 

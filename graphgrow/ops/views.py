@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Axes, Space, Term, product
 from graphgrow.ir.value import Value
 from graphgrow.ops.broadcast import align
-from graphgrow.ops.call import Call, RuleDeclined, meta_shape
+from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
+from graphgrow.ops.factories import sized_axis
 from graphgrow.ops.registry import rule
 
 
@@ -127,9 +129,12 @@ def flatten(call: Call, input: Value, start_dim: int = 0, end_dim: int = -1) -> 
 @rule(torch.unflatten, "unflatten", nn.Unflatten)
 def unflatten(call: Call, input: Value, dim: int | None = None, sizes: Sequence[Any] = ()) -> Value:
     """Several axes from one."""
-    if isinstance(call.module, nn.Unflatten):
-        call.freeze(input.axes, "nn.Unflatten restates sizes")
-        return _view(call, input, None)
+    module = call.module
+    if isinstance(module, nn.Unflatten):
+        dim, sizes = int(module.dim), module.unflattened_size
+        if any(size == -1 or not isinstance(size, int) for size in sizes):
+            call.freeze(input.axes, "nn.Unflatten restates sizes in a form of its own")
+            return _view(call, input, None)
     assert dim is not None
     index = call.axis(input, dim)
     shape = meta_shape(call.meta)
@@ -139,7 +144,9 @@ def unflatten(call: Call, input: Value, dim: int | None = None, sizes: Sequence[
         for size in shape[index : index + count]
     ]
     call.same(input.axes[index], product(spaces), "a view that cuts across its axes")
-    for i, space in enumerate(spaces):
+    if module is not None:
+        call.attribute("unflattened_size", *spaces, as_tuple=True)
+    for i, space in enumerate(spaces if module is None else ()):
         call.literal((*call.argument_path(2, "sizes"), i), space)
     return call.output((*input.axes[:index], *spaces, *input.axes[index + 1 :]), call.same_flow(input))
 
@@ -200,22 +207,102 @@ def squeeze(call: Call, input: Value, dim: Any = None) -> Value:
 
 @rule("expand", "expand_as", torch.broadcast_to)
 def expand(call: Call, input: Value, *sizes: Any) -> Value:
-    """Axes of size 1 repeated, and new ones in front."""
+    """Axes of size 1 repeated, and new ones in front: each takes on whatever size is asked for."""
     shape = meta_shape(call.meta)
     extra = len(shape) - len(input.axes)
     if len(sizes) == 1 and isinstance(sizes[0], Value):
         return call.output(align(call, [input.axes, sizes[0].axes]), call.same_flow(input))
-    axes: list[Term] = [call.fixed(size, "an axis that is expanded") for size in shape[:extra]]
-    for term, size in zip(input.axes, shape[extra:], strict=True):
-        if term.size == size:
+    paths = _size_paths(call, 1, sizes)
+    items = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    old: list[Term | None] = [None] * extra + list(input.axes)
+    axes: list[Term] = []
+    for term, item, size, path in zip(old, items, shape, paths, strict=True):
+        if term is not None and term.size == size:
             axes.append(term)
-        else:
+            if plain(item) != -1:
+                call.literal(path, term)
+            continue
+        if term is not None:
             call.freeze([term], "an axis of size 1 that is expanded")
-            axes.append(call.fixed(size, "an axis that is expanded"))
-    if all(isinstance(size, int) for size in sizes) and sizes:
-        for i, (size, term) in enumerate(zip(sizes, axes, strict=True)):
-            if size != -1:
-                call.literal(("args", 1 + i), term)
-    else:
-        call.freeze(axes, "an expand to computed sizes")
+        axes.append(sized_axis(call, item, size, path))
     return call.output(axes, call.same_flow(input))
+
+
+@rule("repeat", torch.tile, "tile")
+def repeat(call: Call, input: Value, *counts: Any) -> Value:
+    """Axes laid several times behind themselves, and new ones in front."""
+    paths = _size_paths(call, 1, counts)
+    items = counts[0] if len(counts) == 1 and isinstance(counts[0], (tuple, list)) else counts
+    shape = meta_shape(call.meta)
+    if len(items) != len(shape):
+        raise RuleDeclined("fewer counts than axes")
+    old: list[Term | None] = [None] * (len(shape) - len(input.axes)) + list(input.axes)
+    axes: list[Term] = []
+    for term, item, size, path in zip(old, items, shape, paths, strict=True):
+        if term is not None and plain(item) == 1:
+            axes.append(term)
+        elif term is None or term.size == 1:
+            call.freeze([] if term is None else [term], "an axis of size 1 that is repeated")
+            axes.append(sized_axis(call, item, size, path))
+        else:
+            count = call.fixed(size // term.size, "how often an axis is repeated")
+            axes.append(product((count, term)))
+    return call.output(axes, call.same_flow(input))
+
+
+@rule(torch.repeat_interleave, "repeat_interleave")
+def repeat_interleave(call: Call, input: Value, repeats: Any, dim: int | None = None) -> Value:
+    """Each position several times in a row: key and value heads for groups of query heads."""
+    if isinstance(repeats, Value) or dim is None:
+        raise RuleDeclined("repeated by a tensor, or over all axes")
+    index = call.axis(input, dim)
+    count = call.fixed(meta_shape(call.meta)[index] // input.axes[index].size, "how often an axis is repeated")
+    repeated = product((input.axes[index], count))
+    return call.output((*input.axes[:index], repeated, *input.axes[index + 1 :]), call.same_flow(input))
+
+
+@rule(nn.PixelShuffle, F.pixel_shuffle)
+def pixel_shuffle(call: Call, input: Value, upscale_factor: int = 1) -> Value:
+    """(..., C r r, H, W) -> (..., C, H r, W r)."""
+    factor = call.module.upscale_factor if isinstance(call.module, nn.PixelShuffle) else int(plain(upscale_factor))
+    offsets = call.fixed(factor * factor, "offsets of a pixel shuffle")
+    channels = call.space(input.axes[-3].size // offsets.size)
+    call.same(input.axes[-3], product((channels, offsets)), "a pixel shuffle that cuts across its axes")
+    call.freeze(input.axes[-2:], "positions of a pixel shuffle")
+    positions = [call.fixed(size, "positions of a pixel shuffle") for size in meta_shape(call.meta)[-2:]]
+    return call.output((*input.axes[:-3], channels, *positions), call.same_flow(input))
+
+
+@rule(nn.PixelUnshuffle, F.pixel_unshuffle)
+def pixel_unshuffle(call: Call, input: Value, downscale_factor: int = 1) -> Value:
+    """(..., C, H r, W r) -> (..., C r r, H, W)."""
+    shape = meta_shape(call.meta)
+    offsets = call.fixed(shape[-3] // input.axes[-3].size, "offsets of a pixel shuffle")
+    call.freeze(input.axes[-2:], "positions of a pixel shuffle")
+    positions = [call.fixed(size, "positions of a pixel shuffle") for size in shape[-2:]]
+    channels = product((input.axes[-3], offsets))
+    return call.output((*input.axes[:-3], channels, *positions), call.same_flow(input))
+
+
+@rule(nn.ChannelShuffle, torch.channel_shuffle, F.channel_shuffle)
+def channel_shuffle(call: Call, input: Value, groups: int = 1) -> Value:
+    """(N, g w, ...) -> (N, w g, ...)."""
+    count = call.module.groups if isinstance(call.module, nn.ChannelShuffle) else int(plain(groups))
+    sizes = (count, input.axes[1].size // count)
+    group, width = call.factor(input.axes[1], sizes, ("groups", "group_width"))
+    if call.module is not None:
+        call.attribute("groups", group)
+    else:
+        call.literal(call.argument_path(1, "groups"), group)
+    return call.output((input.axes[0], product((width, group)), *input.axes[2:]), call.same_flow(input))
+
+
+@rule("unfold")
+def windows(call: Call, input: Value, dimension: int, size: Any, step: Any) -> Value:
+    """Windows along an axis, whose places get an axis of their own at the end."""
+    index = call.axis(input, dimension)
+    call.freeze([input.axes[index]], "an axis that windows move along")
+    shape = meta_shape(call.meta)
+    count, width = (call.fixed(shape[i], "an axis that windows move along") for i in (index, -1))
+    axes = (*input.axes[:index], count, *input.axes[index + 1 :], width)
+    return call.output(axes, fl.Same(call.operand(input, drop=[index])))

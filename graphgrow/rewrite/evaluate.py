@@ -30,6 +30,8 @@ def evaluate(flow: Flow, space: Space, fills: Mapping[Key, State], count: int) -
     Raises:
         Clash: if the operator cannot carry the states of its operands.
     """
+    if isinstance(flow, fl.Zeros):
+        return (Fill.NULL,) * count
     state = _state(flow, space, fills)
     if state is None:
         return (Fill.EVEN,) * count
@@ -48,6 +50,8 @@ def _state(flow: Flow, space: Space, fills: Mapping[Key, State]) -> State | None
         return _state(flow.inner, space, fills)
     if isinstance(flow, fl.Normalised):
         return _normalised(flow, space, fills)
+    if isinstance(flow, fl.Centred):
+        return _centred(flow, space, fills)
     if isinstance(flow, fl.Along):
         return _state(flow.along if holds(flow.terms, space) else flow.across, space, fills)
     if isinstance(flow, fl.Slice):
@@ -98,7 +102,21 @@ def _normalised(flow: fl.Normalised, space: Space, fills: Mapping[Key, State]) -
     state = _state(flow.inner, space, fills)
     if state is None:
         return None
-    return tuple(fill if fill in (Fill.COPY, Fill.SHARE) else Fill.ZERO for fill in state)
+    return tuple(fill if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.ZERO for fill in state)
+
+
+_CENTRED = {Fill.MEAN: Fill.ZERO, Fill.NULL: Fill.NULL, Fill.COPY: Fill.COPY, Fill.EVEN: Fill.EVEN}
+
+
+def _centred(flow: fl.Centred, space: Space, fills: Mapping[Key, State]) -> State | None:
+    if not holds(flow.term, space):
+        return _state(flow.otherwise, space, fills)
+    state = _state(flow.inner, space, fills)
+    if state is None:
+        return None
+    if Fill.SHARE in state:
+        raise fl.Clash("shares minus their mean")
+    return tuple(_CENTRED.get(fill, Fill.FREE) for fill in state)
 
 
 def _slice(flow: fl.Slice, space: Space, fills: Mapping[Key, State]) -> State | None:

@@ -11,7 +11,7 @@ from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.flow import Fill, State
 from graphgrow.ir.inputs import InputSpec
-from graphgrow.ir.positions import axis_map
+from graphgrow.ir.positions import Kept, axis_map, kept_positions
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.network import Network, Step
@@ -41,7 +41,8 @@ def grow(
     """
     changes = _grow_tensors(network, editor, plan, generator)
     alike = resize(network, editor, plan.units.space, plan.units.new_size, inputs)
-    if alike and not plan.rescaled and plan.units.old_size > 1:  # an axis of one unit may be broadcast
+    rescaled = _rescale_statistics(network, editor, plan)
+    if alike and not (plan.rescaled or rescaled) and plan.units.old_size > 1:  # an axis of one unit may be broadcast
         editor.resized = {plan.units.space: plan.units.new_size}
     return _step(network, plan, changes), changes
 
@@ -103,17 +104,26 @@ def _spread_shares(plan: Plan, growths: Mapping[Value, TensorGrowth], changes: l
         growth.unit_shares = shares
 
 
+def _rescale_statistics(network: Network, editor: Editor, plan: Plan) -> bool:
+    """Multiply what is taken of all units of the axis by what makes up for the new ones; whether there was any."""
+    factors = {value: factor for value, factor in plan.factors.items() if factor != 1.0}
+    for facts in network.analysis.facts.values():
+        if isinstance(facts.output, Value) and facts.output in factors:
+            editor.multiply(editor.node(facts.node.name), factors[facts.output])
+    return bool(factors)
+
+
 # -- what happened -------------------------------------------------------------------------------------------
 
 
 def _step(network: Network, plan: Plan, changes: list[TensorChange]) -> Step:
-    nodes: dict[str, dict[int, torch.Tensor]] = {}
+    nodes: dict[str, dict[int, Kept]] = {}
     shared: set[str] = set()
     for facts in network.analysis.touching(plan.units.space):
         if not isinstance(facts.output, Value):
             continue
         for axis in facts.output.axes_with(plan.units.space):
-            kept = axis_map(facts.output.axes[axis], plan.units).kept
+            kept = kept_positions(facts.output.axes[axis], plan.units)
             nodes.setdefault(facts.node.name, {})[axis] = kept
             if Fill.SHARE in plan.fills.get((facts.output, axis), ()):
                 shared.add(facts.node.name)

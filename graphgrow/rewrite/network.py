@@ -12,6 +12,7 @@ from torch import fx
 
 from graphgrow.ir.inputs import InputSpec, bind
 from graphgrow.ir.meta import propagate
+from graphgrow.ir.positions import Kept
 from graphgrow.ir.terms import Space
 from graphgrow.ops.analysis import Analysis, Opening, analyse
 from graphgrow.rewrite.channels import ChannelAxes
@@ -41,7 +42,7 @@ class Step:
             or of longer sequences.
     """
 
-    nodes: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
+    nodes: Mapping[str, Mapping[int, Kept]] = field(default_factory=dict)
     shared: frozenset[str] = frozenset()
     tensors: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
     exact_in: frozenset[str] = frozenset({"eval", "train"})

@@ -8,6 +8,7 @@ requirement holds is accepted, so an error of the search can lose a growth but n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,7 +18,7 @@ from torch import fx
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import argument_at
-from graphgrow.ir.facts import Contraction, Extent, NodeFacts, Normalisation, NormKind, flatten_values
+from graphgrow.ir.facts import Contraction, Extent, NodeFacts, Normalisation, NormKind, Statistic, flatten_values
 from graphgrow.ir.flow import Clash, Fill, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, children, normal
@@ -25,6 +26,7 @@ from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Analysis
 from graphgrow.rewrite.evaluate import Key, evaluate, holds
 from graphgrow.rewrite.request import Requests
+from graphgrow.rewrite.statistics import growing_axis, judge
 
 
 class Kind(Enum):
@@ -45,6 +47,7 @@ class Plan:
         readers: the axes of parameters along which the space is read and nothing else.
         exact_in: the modes in which the growth is exact.
         rescaled: normalisations whose scale and eps must change, with the ratio n / (n + k).
+        factors: by value, what a statistic over the axis must be multiplied by to be what it was.
     """
 
     units: Units
@@ -53,14 +56,17 @@ class Plan:
     readers: set[Key] = field(default_factory=set)
     exact_in: frozenset[str] = frozenset({"eval", "train"})
     rescaled: list[Normalisation] = field(default_factory=list)
+    factors: dict[Value, float] = field(default_factory=dict)
 
 
 class _Unmet(Exception):
     """A requirement that does not hold, and the requests any one of which could mend it."""
 
-    def __init__(self, facts: NodeFacts, text: str, remedies: list[tuple[Value, int, int, Fill]]) -> None:
+    def __init__(
+        self, facts: NodeFacts, text: str, remedies: list[tuple[Value, int, int, Fill]], clash: Clash | None = None
+    ) -> None:
         super().__init__(text)
-        self.facts, self.text, self.remedies = facts, text, remedies
+        self.facts, self.text, self.remedies, self.clash = facts, text, remedies, clash
 
 
 class Present(Protocol):
@@ -172,7 +178,7 @@ class _Search:
                 try:
                     self.plan.fills[(output, axis)] = evaluate(flow, space, self.plan.fills, count)
                 except Clash as clash:
-                    raise _Unmet(facts, str(clash), []) from None
+                    raise _Unmet(facts, str(clash), [], clash) from None
 
     def mend(self, unmet: _Unmet) -> int:
         """Change the sources so that a requirement may hold; from where on to evaluate again.
@@ -181,7 +187,9 @@ class _Search:
             Declined: if no change can bring that about.
         """
         changed = next(filter(None, (self._requests.ask(*remedy) for remedy in unmet.remedies)), None)
-        if changed is None:
+        if unmet.clash is not None and unmet.clash.at is not None and unmet.clash.wanted is not None:
+            changed = self._requests.ask_operands(unmet.clash.at, unmet.clash.wanted)
+        if not changed:
             raise _declined(unmet) from None
         for key in self._settled:
             del self.plan.fills[key]
@@ -243,11 +251,9 @@ def _lifted_axes(touching: list[NodeFacts], space: Space) -> set[Key]:
     lifted: set[Key] = set()
     contracted: set[Key] = set()
     for facts in touching:
-        for c in facts.contractions:
-            contracted |= {(c.left, c.left_axis), (c.right, c.right_axis)}
+        contracted |= _contracted(facts, space)
     for facts in touching:
-        dropped = {(c.left, c.left_axis) for c in facts.contractions if c.term is c.left.axes[c.left_axis]}
-        dropped |= {(c.right, c.right_axis) for c in facts.contractions}
+        dropped = _contracted(facts, space)
         for value in facts.operands:
             if value.parameter and facts.node.op != "get_attr":
                 lifted |= {(value, a) for a in value.axes_with(space) if (value, a) not in dropped}
@@ -258,6 +264,16 @@ def _lifted_axes(touching: list[NodeFacts], space: Space) -> set[Key]:
     return lifted
 
 
+def _contracted(facts: NodeFacts, space: Space) -> set[Key]:
+    """The axes that a node sums over the space along."""
+    return {
+        key
+        for c in facts.contractions
+        if holds((c.term,), space)
+        for key in ((c.left, c.left_axis), (c.right, c.right_axis))
+    }
+
+
 def _require(facts: NodeFacts, plan: Plan) -> None:
     """Sums and normalisations at one node."""
     space, append = plan.units.space, plan.kind is Kind.APPEND
@@ -265,11 +281,28 @@ def _require(facts: NodeFacts, plan: Plan) -> None:
         key = (summation.value, summation.axis)
         wanted = Fill.ZERO if append else Fill.SHARE
         for i, fill in enumerate(_fill(plan, key, space)):
-            if fill is not wanted:
+            if fill not in (wanted, Fill.NULL):
                 raise _Unmet(facts, f"summed over with {fill.value} units", [(*key, i, wanted)])
+    for statistic in facts.statistics:
+        _require_statistic(facts, statistic, plan)
     for norm in facts.normalisations:
         if holds(norm.term, space):
             _require_normalisation(facts, norm, plan)
+
+
+def _require_statistic(facts: NodeFacts, statistic: Statistic, plan: Plan) -> None:
+    """Numbers taken of all units of an axis."""
+    axis = growing_axis(statistic, plan.units.space)
+    if axis is None:
+        return
+    verdict = judge(statistic, plan.units, plan.kind is Kind.APPEND, plan.fills)
+    if verdict.factor is None:
+        key = (statistic.value, axis)
+        state = _fill(plan, key, plan.units.space)
+        remedies = [(*key, i, fill) for fill in verdict.wanted for i, now in enumerate(state) if now is not fill]
+        seen = " and ".join(dict.fromkeys(fill.value for fill in state))
+        raise _Unmet(facts, f"the {statistic.kind.value} over the axis, whose new units are {seen}", remedies)
+    plan.factors[statistic.output] = verdict.factor
 
 
 def _changes_noise(facts: NodeFacts, plan: Plan) -> bool:
@@ -298,13 +331,15 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
         raise _Unmet(facts, "group norm takes statistics over it: append whole groups instead", [])
     if len(norm.term) != 1 or normal(norm.term[0]) is not space:
         raise _Unmet(facts, f"{norm.kind.value} over an axis of which this is only a part", [])
-    if norm.weight is None or norm.eps is None:
+    if norm.eps is None or (norm.weight is None and norm.output is None):
         raise _Unmet(facts, f"{norm.kind.value} without a weight or an eps to correct", [])
     wanted = Fill.MEAN if norm.kind is NormKind.LAYER else Fill.ZERO
     for i, fill in enumerate(state):
         if fill is not wanted:
             text = f"{norm.kind.value} over the axis needs new units at {wanted.value}, but they are {fill.value}"
             raise _Unmet(facts, text, [(norm.value, axis, i, wanted)])
+    if norm.weight is None and norm.output is not None:
+        plan.factors[norm.output] = math.sqrt(plan.units.old_size / plan.units.new_size)
     if norm.bias is not None:
         for i, fill in enumerate(_fill(plan, (norm.bias, 0), space)):
             if fill is not Fill.ZERO:  # what comes out of the norm is zero, and must stay so
@@ -347,16 +382,28 @@ def _settled_readers(touching: list[NodeFacts], plan: Plan) -> dict[Key, State]:
         for c in facts.contractions:
             sides = ((c.left, c.left_axis), (c.right, c.right_axis))
             for mine, other in (sides, sides[::-1]):
-                if mine not in plan.readers:
+                if mine not in plan.readers or not holds((c.term,), plan.units.space):
                     continue
                 seen = _seen(plan, mine, other, c)
-                if plan.kind is Kind.REPLICATE:
-                    state = tuple(Fill.COPY if fill is Fill.SHARE else Fill.SHARE for fill in seen)
-                else:
-                    state = tuple(Fill.FREE if fill is Fill.ZERO else Fill.ZERO for fill in seen)
-                before = opened.get(mine, state)
-                opened[mine] = tuple(a if a is b else Fill.ZERO for a, b in zip(before, state, strict=True))
-    return opened
+                state = tuple(_reading(fill, plan.kind) for fill in seen)
+                opened[mine] = tuple(map(_of_two_readings, opened.get(mine, state), state))
+    written = Fill.ZERO if plan.kind is Kind.APPEND else Fill.SHARE
+    return {key: tuple(written if fill is Fill.NULL else fill for fill in state) for key, state in opened.items()}
+
+
+def _reading(seen: Fill, kind: Kind) -> Fill:
+    """What a weight must be that reads units of this fill; null where it may be anything."""
+    if seen is Fill.NULL:
+        return Fill.NULL
+    if kind is Kind.REPLICATE:
+        return Fill.COPY if seen is Fill.SHARE else Fill.SHARE
+    return Fill.FREE if seen is Fill.ZERO else Fill.ZERO
+
+
+def _of_two_readings(first: Fill, second: Fill) -> Fill:
+    if Fill.NULL in (first, second):
+        return second if first is Fill.NULL else first
+    return first if first is second else Fill.ZERO
 
 
 def _present_readers(plan: Plan, present: Present) -> dict[Key, State]:
@@ -396,6 +443,8 @@ def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh
     left, right = (c.left, c.left_axis), (c.right, c.right_axis)
     pairs = zip(_fill(plan, left, space), _fill(plan, right, space), strict=True)
     for i, pair in enumerate(pairs):
+        if Fill.NULL in pair:
+            continue
         if plan.kind is Kind.APPEND:
             tied = any(value.parameter and (value, axis) not in plan.readers for value, axis in (left, right))
             if (

@@ -65,6 +65,16 @@ class Requests:
             present.update(wanted)
         return changed
 
+    def ask_operands(self, flow: Flow, fill: Fill) -> set[Key]:
+        """Ask every operand of an expression that has the axis to take a fill, at all its occurrences; as `ask`."""
+        changed: set[Key] = set()
+        for operand in self._carriers(flow):
+            for wish in self._wishes(operand, 0, fill) or []:
+                value, axis = wish[:2]
+                for occurrence in range(occurrences(value.axes[axis], self._space)):
+                    changed |= self.ask(value, axis, occurrence, fill)
+        return changed
+
     def _unfolded(self, flow: Flow | None, value: Value, axis: int, wishes: list[Wish]) -> list[Wish]:
         """Where a view folds parts of the axis together, or unfolds them, every part is asked."""
         if isinstance(flow, fl.Along):
@@ -96,6 +106,12 @@ class Requests:
             if holds(flow.term, self._space):
                 return [] if fill is Fill.ZERO else None
             return self._wishes(flow.otherwise, occurrence, fill)
+        if isinstance(flow, fl.Zeros):
+            return [] if fill in (Fill.ZERO, Fill.MEAN) else None
+        if isinstance(flow, fl.Centred):
+            if holds(flow.term, self._space):
+                return self._wishes(flow.inner, occurrence, Fill.MEAN) if fill is Fill.ZERO else None
+            return self._wishes(flow.otherwise, occurrence, fill)
         if isinstance(flow, fl.Slice):
             before = sum(occurrences(term, self._space) for term in flow.before)
             return self._wishes(flow.inner, occurrence + before, fill)
@@ -113,7 +129,7 @@ class Requests:
     def _carries(self, flow: Flow) -> bool:
         if isinstance(flow, fl.Operand):
             return axis_of(flow, self._space) is not None
-        if isinstance(flow, (fl.Same, fl.Slice, fl.Normalised)):
+        if isinstance(flow, (fl.Same, fl.Slice, fl.Normalised, fl.Centred)):
             return self._carries(flow.inner)
         if isinstance(flow, fl.Along):
             return self._carries(flow.along if holds(flow.terms, self._space) else flow.across)

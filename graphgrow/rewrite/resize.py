@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,7 +103,7 @@ def _follow(
             continue
         facts = facts_by_name.get(node.name)
         if facts is not None and node.op.startswith("call"):
-            _restate_literals(editor, node, facts, sizes)
+            resplit = _restate_literals(editor, node, facts, sizes) or resplit
             resplit = _resplit(node, facts, sizes) or resplit
         shapes.update(node)
         if facts is not None and node.op != "output":
@@ -109,32 +111,52 @@ def _follow(
     return resplit
 
 
-def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> None:
+def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> bool:
+    """Put the numbers among a node's arguments right; whether operators were added that compute one."""
+    added = False
     for size in facts.sizes:
         if size.slot.on_module:
             continue
         wanted, present = _predicted(size, sizes), editor.get(node, size.slot)
         if isinstance(present, fx.Node):  # it may have been read off another axis of equal size, which has grown
-            _restate_computed(editor, node, size, present, wanted)
+            added = _restate_computed(editor, node, size, present, wanted) or added
         elif size.as_tuple and any(isinstance(item, fx.Node) for item in present):
             if tuple(values_of(present)) != wanted:
                 editor.set(node, size.slot, wanted)
-        elif not _changes(size.terms, sizes):
+        elif not _changes((*size.terms, *size.within), sizes):
             continue
         elif size.as_tuple or present != -1:
             editor.set(node, size.slot, wanted)
+    return added
 
 
-def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx.Node, wanted: Any) -> None:
-    """A size that the graph computes: it stays where it follows by itself, else it becomes a literal."""
+def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx.Node, wanted: Any) -> bool:
+    """A size that the graph computes: it stays where it follows by itself, else it becomes a literal.
+
+    One that an input's size is a factor of (`view(b * heads, n, d)`) must go on to follow the input, by whole parts.
+    """
     value = present.meta["value"]
-    if isinstance(value, int):
-        if value != wanted:
-            editor.set(node, size.slot, wanted)
-        return
-    index = size.slot.path[-1]
-    if value[index] != wanted:
-        raise Declined(f"the sizes of `{node.name}` are computed as a whole by `{present.name}` and cannot follow")
+    if not isinstance(value, int):
+        if value[size.slot.path[-1]] != wanted:
+            raise Declined(f"the sizes of `{node.name}` are computed as a whole by `{present.name}` and cannot follow")
+        return False
+    if value == wanted:
+        return False
+    follows_input = any(leaf.frozen for term in size.terms for leaf in leaves(term))
+    editor.set(node, size.slot, _in_proportion(node, present, wanted) if follows_input else wanted)
+    return follows_input
+
+
+def _in_proportion(node: fx.Node, present: fx.Node, wanted: int) -> fx.Node:
+    """A node that computes `wanted` wherever the present one computes what it does now, and in proportion."""
+    value = present.meta["value"]
+    common = math.gcd(value, wanted)
+    result = present
+    for function, number in ((operator.mul, wanted // common), (operator.floordiv, value // common)):
+        with node.graph.inserting_before(node):
+            result = node.graph.call_function(function, (result, number))
+        result.meta["value"] = function(result.args[0].meta["value"], number)  # type: ignore[union-attr]
+    return result
 
 
 def _resplit(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> bool:

@@ -23,6 +23,7 @@ from graphgrow.rewrite.present import Numbers
 from graphgrow.rewrite.resize import resize
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign
+from graphgrow.rewrite.statistics import growing_axis
 from graphgrow.rewrite.tensors import laid_out_like
 
 
@@ -83,8 +84,19 @@ def plan_drop(network: Network, removal: Removal) -> Plan:
     Raises:
         Declined: if it cannot be shown, with the node and the reason.
     """
+    _refuse_statistics(network, removal)
     units = Units(removal.space, torch.arange(removal.space.size))
     return plan_growth(network.analysis, units, Kind.APPEND, Numbers(network, removal))
+
+
+def _refuse_statistics(network: Network, removal: Removal) -> None:
+    """Numbers that are taken of all units would have to be multiplied by the inverse of what growth put there."""
+    for facts in network.analysis.touching(removal.space):
+        taken = [s.kind.value for s in facts.statistics if growing_axis(s, removal.space) is not None]
+        bare = [n.kind.value for n in facts.normalisations if n.weight is None and holds(n.term, removal.space)]
+        if taken or bare:
+            where = facts.module_path or facts.node.name
+            raise Declined(f"a {(*taken, *bare)[0]} is taken of all units (at `{where}`)")
 
 
 def drop(network: Network, editor: Editor, removal: Removal) -> tuple[Step, list[TensorChange]]:
@@ -140,6 +152,7 @@ def plan_merge(network: Network, removal: Removal) -> Plan:
     Raises:
         Declined: if no such growth is exact.
     """
+    _refuse_statistics(network, removal)
     space, counts = removal.space, torch.bincount(removal.heirs)
     everyone = torch.arange(space.size)
     alike = bool((counts == counts[0]).all())

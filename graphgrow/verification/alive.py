@@ -9,7 +9,7 @@ from torch import nn
 
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.copies import double_module
-from graphgrow.verification.places import Places, tensor_places
+from graphgrow.verification.places import Places, positions_along, tensor_places
 from graphgrow.verification.sensitivity import random_loss
 from graphgrow.verification.verdict import Check
 
@@ -80,7 +80,8 @@ def _new_entries(
         mask = torch.ones_like(parameter, dtype=torch.bool)
         if name in old:
             kept = torch.ones_like(mask)
-            for axis, positions in places.get(name, {}).items():
+            for axis, known in places.get(name, {}).items():
+                positions = positions_along(known, parameter.shape[axis])
                 along = torch.zeros(parameter.shape[axis], dtype=torch.bool, device=mask.device)
                 along[positions[positions >= 0].to(mask.device)] = True
                 kept &= along.reshape([-1 if i == axis else 1 for i in range(parameter.dim())])

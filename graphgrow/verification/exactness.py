@@ -39,7 +39,7 @@ def _sums_exactly(case: Case, runner: Runner, node: fx.Node) -> bool:
     tensors = [leaf for leaf in args if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
     if isinstance(called, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) and len(tensors) == 1:
         kept = case.counterparts.places.get(node.name, {}).get(_channels_out(called, tensors[0]))
-        return _map_is_exact(runner, called, tensors[0], kept)
+        return _map_is_exact(runner, called, tensors[0], kept if isinstance(kept, torch.Tensor) else None)
     if called is not None or not tensors:
         return False
     most = torch.stack([t.abs().max() for t in tensors]).sum()

@@ -9,29 +9,47 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from graphgrow.ir.positions import Kept, Recurring
 from graphgrow.rewrite.network import Step
 
-Places = Mapping[str, Mapping[int, torch.Tensor]]
+Places = Mapping[str, Mapping[int, Kept]]
 
 
-def compose(parts: Sequence[Places]) -> dict[str, dict[int, torch.Tensor]]:
+def compose(parts: Sequence[Places]) -> dict[str, dict[int, Kept]]:
     """Follow old positions through several steps: a unit at j goes to second[first[j]]; -1, gone, stays -1."""
-    total: dict[str, dict[int, torch.Tensor]] = {}
+    total: dict[str, dict[int, Kept]] = {}
     for places in parts:
         for name, axes in places.items():
             mine = total.setdefault(name, {})
             for axis, kept in axes.items():
                 earlier = mine.get(axis)
-                mine[axis] = kept if earlier is None else torch.where(earlier < 0, -1, kept[earlier.clamp(min=0)])
+                mine[axis] = kept if earlier is None else _after(earlier, kept)
     return total
 
 
-def node_places(steps: Sequence[Step]) -> dict[str, dict[int, torch.Tensor]]:
+def _after(first: Kept, second: Kept) -> Kept:
+    if isinstance(first, Recurring):
+        assert isinstance(second, Recurring)  # the sizes of inputs stand in front of an axis whatever grows
+        return Recurring(_after_places(first.kept, second.kept), second.period)
+    assert isinstance(second, torch.Tensor)
+    return _after_places(first, second)
+
+
+def _after_places(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return torch.where(first < 0, -1, second[first.clamp(min=0)])
+
+
+def positions_along(kept: Kept, size: int) -> torch.Tensor:
+    """The places along an axis that has this size now."""
+    return kept.along(size) if isinstance(kept, Recurring) else kept
+
+
+def node_places(steps: Sequence[Step]) -> dict[str, dict[int, Kept]]:
     """By node name and axis, where the first network's positions are in the last."""
     return compose([step.nodes for step in steps])
 
 
-def tensor_places(steps: Sequence[Step]) -> dict[str, dict[int, torch.Tensor]]:
+def tensor_places(steps: Sequence[Step]) -> dict[str, dict[int, Kept]]:
     """The same for parameters and buffers."""
     return compose([step.tensors for step in steps])
 
@@ -105,9 +123,7 @@ class Counterparts:
         return {origin for origin, carrier in self.moved.items() if carrier == name != origin}
 
 
-def project(
-    tensor: torch.Tensor, axes: Mapping[int, torch.Tensor] | None, own: torch.Tensor | None = None
-) -> torch.Tensor:
+def project(tensor: torch.Tensor, axes: Mapping[int, Kept] | None, own: torch.Tensor | None = None) -> torch.Tensor:
     """The old units of a tensor that grew or shrank: P x'.
 
     Args:
@@ -115,18 +131,20 @@ def project(
         axes: for each axis that changed, where the old positions are now; -1 where they are gone.
         own: the tensor as it was, from which units that are gone are taken; without it they are zero.
     """
-    for axis, kept in (axes or {}).items():
+    places = {axis: positions_along(kept, tensor.shape[axis]) for axis, kept in (axes or {}).items()}
+    for axis, kept in places.items():
         tensor = tensor.index_select(axis, kept.clamp(min=0).to(tensor.device))
-    gone = lost(axes, tensor)
+    gone = lost(places, tensor)
     if gone is None:
         return tensor
     return torch.where(gone, torch.zeros_like(tensor) if own is None else own, tensor)
 
 
-def lost(axes: Mapping[int, torch.Tensor] | None, tensor: torch.Tensor) -> torch.Tensor | None:
+def lost(axes: Mapping[int, Kept] | None, tensor: torch.Tensor) -> torch.Tensor | None:
     """Where a tensor of the old units has some that are gone, broadcastable to it; None if there are none."""
     mask: torch.Tensor | None = None
-    for axis, kept in (axes or {}).items():
+    for axis, places in (axes or {}).items():
+        kept = positions_along(places, tensor.shape[axis])
         if bool((kept < 0).any()):
             shape = [1] * tensor.dim()
             shape[axis] = -1

@@ -11,6 +11,7 @@ from torch import fx
 from graphgrow.ir.inputs import bind
 from graphgrow.verification.noise import is_noise, steady_function
 from graphgrow.verification.numbers import Numbers, converted, own_copy
+from graphgrow.verification.precision import in_double
 from graphgrow.verification.probes import Inputs
 
 
@@ -115,6 +116,8 @@ class Runner:
         if node.op == "call_module":
             called = self.module.get_submodule(str(node.target))
             return converted(called, self.numbers, buffers)(*args, **kwargs)
+        if self.numbers.dtype is torch.float64:
+            args, kwargs = in_double(node, args, kwargs)
         if node.op == "call_method":
             return getattr(args[0], self.numbers.cast(str(node.target)))(*args[1:], **kwargs)
         if is_noise(node):

@@ -72,8 +72,8 @@ def gradients(
     with torch.enable_grad():
         args, kwargs = pytree.tree_map(lambda leaf: cast(leaf, numbers.dtype), probe)
         loss = random_loss(seen(twin(*args, **kwargs)))
-        found: tuple[torch.Tensor | None, ...] = ()
-        if copies:
+        found: tuple[torch.Tensor | None, ...] = (None,) * len(copies)
+        if copies and loss.requires_grad:  # else nothing of what is wanted reaches the output
             found = torch.autograd.grad(loss, list(copies.values()), allow_unused=True)
     return {name: g for name, g in zip(copies, found, strict=True) if g is not None}
 

@@ -180,7 +180,7 @@ class _Pair:
             if reread is not None:  # the child's own sum may be the longer one: fresh weights on units that are zero
                 axis = channel_axis(value, self._second, child)
                 kept = self._counterparts.places.get(node.name, {}).get(axis)
-                reread = reread if kept is None else reread[kept.clamp(min=0)]
+                reread = reread[kept.clamp(min=0)] if isinstance(kept, torch.Tensor) else reread
                 bound = torch.maximum(bound, reread.reshape(-1, *[1] * (value.dim() - 1 - axis)))
             error, limit = errors(actual, expected, self._tolerance * bound)
         self._worst.see(error, limit, node.name)

@@ -75,7 +75,7 @@ def assert_filled(
         shape = [-1 if i == axis else 1 for i in range(old.dim())]
         if fill is Fill.FREE:
             compared &= ~new_here
-        elif fill is Fill.ZERO:
+        elif fill in (Fill.ZERO, Fill.NULL):
             expected = torch.where(new_here.reshape(shape), torch.zeros_like(expected), expected)
         elif fill is Fill.MEAN:
             kept = here & ~where.added

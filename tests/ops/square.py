@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from graphgrow.ops.registry import class_name, registered
 from graphgrow.rewrite.evaluate import evaluate
 from graphgrow.rewrite.grow import grow
 from graphgrow.rewrite.plan import Kind, Plan
+from graphgrow.rewrite.statistics import growing_axis, judge
 from tests.ops.lifted import Observed, assert_close, assert_filled, observe
 from tests.ops.probe import Draw
 
@@ -149,8 +151,12 @@ class Square:
         return {name: space for space, name in named.items()}
 
     def only_uniform(self, space: Space) -> bool:
-        """Whether a normalisation wants every unit copied alike."""
-        return any(_normalised_over(norm, space) for norm in self.facts.normalisations)
+        """Whether a normalisation or a statistic wants every unit copied alike."""
+        facts = self._until
+        taken = (s.value.axes[axis] for one in facts for s in one.statistics for axis in s.axes)
+        return any(_normalised_over(norm, space) for one in facts for norm in one.normalisations) or any(
+            leaf is space for term in taken for leaf in leaves(term)
+        )
 
     def check_all(self, draw: Draw) -> dict[str, dict[str, set[str]]]:
         """Carry out a sample of what is admitted along each axis; returns all that is admitted."""
@@ -171,7 +177,7 @@ class Square:
         outcomes = []
         for states in itertools.product(*options):
             plan = Plan(Units(space, torch.arange(space.size)), kind, dict(zip(keys, states, strict=True)))
-            plan.readers = set(keys) & self._contracted()
+            plan.readers = set(keys) & self._contracted(space)
             outcome = self._evaluated(plan, states[0])
             if outcome is not None:
                 outcomes.append(outcome)
@@ -181,6 +187,7 @@ class Square:
         """Grow the probe so, and compare the operator's outputs with those before."""
         plan = copy.copy(outcome.plan)
         plan.units = units
+        plan.factors = _factors(self._until, plan)
         editor = Editor(self.graph.module)
         step, _ = grow(self.graph, editor, plan, torch.Generator().manual_seed(1))
         child = editor.finish()
@@ -189,7 +196,9 @@ class Square:
             values = list(flatten_values(self.facts.output))
             grown = {id(value): (axis, state) for value, axis, state in outcome.outputs}
             assert len(values) == len(before.outputs) == len(after.outputs)
-            for value, old, new in zip(values, before.outputs, after.outputs, strict=True):
+            for value, old, unscaled in zip(values, before.outputs, after.outputs, strict=True):
+                # one of several outputs is multiplied where it is taken out, behind the node
+                new = unscaled * plan.factors.get(value, 1.0) if len(values) > 1 else unscaled
                 axis, state = grown.get(id(value), (None, ()))
                 if axis is None:
                     assert_close(new, old)
@@ -217,8 +226,13 @@ class Square:
         names = [name for name, _ in order if name in known]
         yield from sorted(names, key=lambda name: (name.count("."), name != "x", name))
 
-    def _contracted(self) -> set[Key]:
-        found = ((c.left, c.left_axis, c.right, c.right_axis) for facts in self._until for c in facts.contractions)
+    def _contracted(self, space: Space) -> set[Key]:
+        found = (
+            (c.left, c.left_axis, c.right, c.right_axis)
+            for facts in self._until
+            for c in facts.contractions
+            if occurrences(c.term, space)
+        )
         return {key for left, i, right, j in found for key in ((left, i), (right, j)) if key[0].parameter}
 
     def _covered(self, space: Space) -> bool:
@@ -260,13 +274,18 @@ def _promised(facts: NodeFacts, plan: Plan) -> bool:
         return set() if value is None else set(plan.fills.get((value, axis), ()))
 
     for summation in facts.summations:
-        if not states(summation.value, summation.axis) <= {Fill.ZERO if append else Fill.SHARE}:
+        if not states(summation.value, summation.axis) <= {Fill.ZERO if append else Fill.SHARE, Fill.NULL}:
+            return False
+    doubled = Units(space, torch.arange(space.size).repeat(2))
+    for statistic in facts.statistics:
+        grows = growing_axis(statistic, space) is not None
+        if grows and judge(statistic, doubled, append, plan.fills).factor is None:
             return False
     for c in facts.contractions:
         count = occurrences(c.term, space)
         left, right = (plan.fills.get(key, ()) for key in ((c.left, c.left_axis), (c.right, c.right_axis)))
         for a, b in zip(left, right, strict=True) if count else ():
-            if not (Fill.ZERO in (a, b) if append else {a, b} == {Fill.COPY, Fill.SHARE}):
+            if Fill.NULL not in (a, b) and not (Fill.ZERO in (a, b) if append else {a, b} == {Fill.COPY, Fill.SHARE}):
                 return False
     for norm in facts.normalisations:
         if not _normalised_over(norm, space):
@@ -274,7 +293,6 @@ def _promised(facts: NodeFacts, plan: Plan) -> bool:
         own = [state for value in (norm.weight, norm.bias) if value for state in [_parameter_states(plan, value)]]
         axis = next(i for i in norm.axes if occurrences(norm.value.axes[i], space))
         if not append:
-            doubled = Units(space, torch.arange(space.size).repeat(2))
             if not all(axis_map(term, doubled).uniform for term in norm.term):
                 return False  # not even copies of all units are copies of all positions
             if states(norm.value, axis) != {Fill.COPY} or not set().union(*own) <= {Fill.COPY}:
@@ -282,12 +300,29 @@ def _promised(facts: NodeFacts, plan: Plan) -> bool:
             continue
         wanted = {Fill.MEAN} if norm.kind is NormKind.LAYER else {Fill.ZERO}
         whole = norm.kind is not NormKind.GROUP and len(norm.term) == 1 and normal(norm.term[0]) is space
-        if not whole or norm.weight is None or norm.eps is None or states(norm.value, axis) != wanted:
+        mended = norm.eps is not None and (norm.weight is not None or norm.output is not None)
+        if not whole or not mended or states(norm.value, axis) != wanted:
             return False
         if norm.bias is not None and _parameter_states(plan, norm.bias) != {Fill.ZERO}:
             return False
         plan.rescaled.append(norm)
     return True
+
+
+def _factors(until: Sequence[NodeFacts], plan: Plan) -> dict[Value, float]:
+    """What the outputs of statistics must be multiplied by, at the plan's own number of units."""
+    append = plan.kind is Kind.APPEND
+    factors: dict[Value, float] = {}
+    for facts in until:
+        for statistic in facts.statistics:
+            if growing_axis(statistic, plan.units.space) is not None:
+                factor = judge(statistic, plan.units, append, plan.fills).factor
+                assert factor is not None
+                factors[statistic.output] = factor
+        for norm in facts.normalisations:
+            if append and norm.weight is None and norm.output and _normalised_over(norm, plan.units.space):
+                factors[norm.output] = math.sqrt(plan.units.old_size / plan.units.new_size)
+    return factors
 
 
 def _parameter_states(plan: Plan, value: Value) -> set[Fill]:

@@ -79,12 +79,12 @@ def test_dropped_weights_are_noise() -> None:
     assert not Square.of(_module(0.0)(lambda low, high: low), (ScaledDotProductAttention,)).facts.noises
 
 
-def test_groups_of_queries_that_share_a_key_are_refused() -> None:
+def test_groups_of_queries_that_share_a_key_grow_group_by_group() -> None:
     def build(m: Any) -> Any:
         return op(F.scaled_dot_product_attention, m.x, m.y, m.z, enable_gqa=True)
 
     shapes = {"x": (2, 4, 3, 2), "y": (2, 2, 3, 2), "z": (2, 2, 3, 2)}
     probe = Probe(build, {name: normal_tensor(lambda low, high: low, *shape) for name, shape in shapes.items()})
     square = Square.of(probe, (F.scaled_dot_product_attention,))
-    assert not square.spaces()
-    assert "grouped-query attention" in next(iter(square.frozen().values()))
+    assert set(square.spaces()) == {"x.0", "x.1:0", "x.1:1", "x.2", "x.3", "z.3"}
+    square.check_all(lambda low, high: low)

@@ -17,6 +17,7 @@ from tests.ops.square import Case
 
 CONVOLUTIONS: list[Any] = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
 TRANSPOSED: list[Any] = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
+TRANSPOSED_FUNCTIONS: list[Any] = [F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d]
 FUNCTIONS: list[Any] = [F.conv1d, F.conv2d, F.conv3d]
 
 BATCH = "free>free zero>free mean>mean copy>copy"
@@ -58,6 +59,21 @@ def _grouped(target: Any, groups: int, width: int, out_width: int) -> Callable[[
         layer = target(groups * width, groups * out_width, draw(1, 3), groups=groups)
         x = normal_tensor(draw, 2, groups * width, *_positions(draw, _rank(target)))
         return Probe(lambda m: m.op(m.x), {"x": x}, {"op": layer})
+
+    return build
+
+
+def _transposed_function(target: Any, groups: int) -> Callable[[Draw], nn.Module]:
+    """x (2, groups * 2, ...) by a weight z to groups * 3 channels, plus y."""
+
+    def build(draw: Draw) -> nn.Module:
+        positions, kernel = _positions(draw, _rank(target)), [draw(1, 2)] * _rank(target)
+        sources = {
+            "x": normal_tensor(draw, 2, 2 * groups, *positions),
+            "y": normal_tensor(draw, 3 * groups),
+            "z": normal_tensor(draw, 2 * groups, 3, *kernel),
+        }
+        return Probe(lambda m: op(target, m.x, m.z, m.y, groups=groups), sources)
 
     return build
 
@@ -104,7 +120,13 @@ CASES = [
       for target in CONVOLUTIONS),
     *(Case((target,), _grouped(target, 3, 2, 1), {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": WITHIN}, "funnel")
       for target in CONVOLUTIONS),
-    *(Case((target,), _grouped(target, 2, 2, 3), {"x.0": BATCH}, "grouped") for target in TRANSPOSED),
+    *(Case((target,), _grouped(target, 2, 2, 3),
+           {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": WITHIN, "op.bias.0:1": ROWS_WITHIN}, "grouped")
+      for target in TRANSPOSED),
+    *(Case((target,), _transposed_function(target, 1), {"x.0": BATCH, "x.1": SUMMED, "y.0": ROWS})
+      for target in TRANSPOSED_FUNCTIONS),
+    Case((F.conv_transpose2d,), _transposed_function(F.conv_transpose2d, 2),
+         {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": WITHIN, "y.0:1": ROWS_WITHIN}, "grouped"),
     *(Case((target,), _function(target, 1), {"x.0": BATCH, "x.1": SUMMED, "b.0": ROWS}) for target in FUNCTIONS),
     *(Case((target,), _function(target, 2), {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": WITHIN, "b.0:1": ROWS_WITHIN},
            "grouped") for target in FUNCTIONS),
@@ -115,7 +137,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@examples(4)
+@examples(2)
 @given(data=st.data())
 def test_square(case: Case, data: st.DataObject) -> None:
     case.check(drawer(data))

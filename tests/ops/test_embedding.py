@@ -37,12 +37,28 @@ def _function(draw: Draw) -> nn.Module:
     return Probe(lambda m: op(F.embedding, m.index, m.x), {"x": normal_tensor(draw, count, width)}, None, buffers)
 
 
+def _bag(mode: str) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        bag = nn.EmbeddingBag(draw(3, 5), draw(2, 4), mode=mode)
+        return Probe(lambda m: m.op(m.index), {}, {"op": bag}, {"index": _indices(draw, 3)})
+
+    return build
+
+
+def _flat_bags(draw: Draw) -> nn.Module:
+    buffers = {"index": _indices(draw, 3).flatten(), "starts": torch.tensor([0, 2])}
+    return Probe(lambda m: m.op(m.index, m.starts), {}, {"op": nn.EmbeddingBag(3, draw(2, 4))}, buffers)
+
+
 CASES = [
     Case((nn.Embedding,), _module(), {"op.weight.1": LINEAR}),
     Case((nn.Embedding,), _module(padding_idx=0), {"op.weight.1": LINEAR}, "padding"),
     Case((nn.Embedding,), _module(max_norm=1.0), {}, "limited-norm"),
     Case((F.embedding,), _function, {"x.1": LINEAR}),
-]
+    *(Case((nn.EmbeddingBag,), _bag(mode), {"op.weight.1": table}, mode)
+      for mode, table in (("sum", LINEAR), ("mean", LINEAR), ("max", "free>free zero>zero mean>free copy>copy"))),
+    Case((nn.EmbeddingBag,), _flat_bags, {"op.weight.1": LINEAR}, "offsets"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -1,8 +1,7 @@
-"""Concatenation, stacking, splitting and indexing."""
+"""Concatenation, stacking and splitting."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -66,20 +65,6 @@ def _chunk_product(draw: Draw) -> nn.Module:
     return Probe(run, {"x": normal_tensor(draw, 2, 3 * heads * width)})
 
 
-def _index(key: Any) -> Callable[[Draw], nn.Module]:
-    return lambda draw: Probe(lambda m: m.x[key], {"x": normal_tensor(draw, 3, 4, 5)})
-
-
-def _lookup(rank: int) -> Callable[[Draw], nn.Module]:
-    """A table indexed by whole numbers, as relative positions are."""
-
-    def build(draw: Draw) -> nn.Module:
-        index = torch.randint(0, 4, (2, 3)[:rank], generator=torch.Generator().manual_seed(draw(0, 99)))
-        return Probe(lambda m: m.x[m.index], {"x": normal_tensor(draw, 4, 2, 3)}, None, {"index": index})
-
-    return build
-
-
 def _every(*names: str) -> dict[str, str]:
     return {name: PART if ":" in name else LINEAR for name in names}
 
@@ -103,16 +88,6 @@ CASES = [
     Case((torch.chunk,), _on(torch.chunk, (2, 6), 4, 1), {"x.0": LINEAR, **_every("x.1:0", "x.1:1", "x.1:2")}, "fewer"),
     Case((torch.chunk,), _on(torch.chunk, (2, 6), 1, 1), _every("x.0", "x.1"), "one"),
     Case(("chunk",), _chunk_product, {"x.0": LINEAR, **{f"x.1:{i}": PART for i in range(6)}}, "heads"),
-    *(Case((target,), _on(target, (2, 3, 4), 1), _every("x.0", "x.2")) for target in (torch.unbind, "unbind")),
-    *(Case((target,), _on(target, (2, 3, 4), 1, 2), _every("x.0", "x.2")) for target in (torch.select, "select")),
-    Case((operator.getitem,), _index((slice(None), 0)), _every("x.0", "x.2")),
-    Case((operator.getitem,), _index((..., 1)), _every("x.0", "x.1"), "ellipsis"),
-    Case((operator.getitem,), _index((slice(None), slice(1, 3))), _every("x.0", "x.2"), "slice"),
-    Case((operator.getitem,), _index((slice(None), None, slice(0, None))), _every("x.0", "x.1", "x.2"), "new-axis"),
-    Case((operator.getitem,), _index((slice(None), slice(None, None, 2))), _every("x.0", "x.2"), "step"),
-    Case((operator.getitem,), _lookup(2), _every("x.1", "x.2"), "table"),
-    *(Case((target,), _on(target, (2, 3, 4), 1, 1), _every("x.0", "x.2")) for target in (torch.roll, "roll")),
-    Case((torch.roll,), _on(torch.roll, (2, 3), 1), {}, "flat"),
 ]  # fmt: skip
 
 

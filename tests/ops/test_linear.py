@@ -83,6 +83,38 @@ def _flattened(draw: Draw) -> nn.Module:
     return Probe(lambda m: m.op(m.x.flatten(1)), {"x": normal_tensor(draw, n, c, h)}, {"op": layer})
 
 
+def _shaped(target: Any, *letters: str, **options: Any) -> Callable[[Draw], nn.Module]:
+    """Operands x, y, z whose axes are named by letters; the first takes the others."""
+
+    def build(draw: Draw) -> nn.Module:
+        size = {letter: draw(2, 4) for letter in sorted(set("".join(letters)))}
+        sources = {
+            name: normal_tensor(draw, *(size[a] for a in axes))
+            for name, axes in zip("xyz"[: len(letters)], letters, strict=True)
+        }
+        return Probe(lambda m: op(target, *(getattr(m, name) for name in sources), **options), sources)
+
+    return build
+
+
+def _bilinear(target: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        n, i, j, o = (draw(2, 3) for _ in range(4))
+        sources = {"x": normal_tensor(draw, n, i), "y": normal_tensor(draw, n, j)}
+        if target is nn.Bilinear:
+            return Probe(lambda m: m.op(m.x, m.y), sources, {"op": nn.Bilinear(i, j, o)})
+        sources |= {"w": normal_tensor(draw, o, i, j), "b": normal_tensor(draw, o)}
+        return Probe(lambda m: op(F.bilinear, m.x, m.y, m.w, m.b), sources)
+
+    return build
+
+
+ADDED = "free>free zero>free|zero mean>free|mean copy>copy share>share"
+BOTH = "free>free zero>free mean>free copy>copy"
+# The input is a pattern alone, whatever it holds.
+WITHOUT = "free>free|mean|zero zero>free|mean|zero mean>free|mean|zero copy>copy|share share>copy|share"
+MANY = "free>free zero>free|zero mean>free copy>copy share>share"
+
 # What comes out is what the rows and the bias hold, whatever the stream holds.
 RESIDUAL = "free>free|mean|zero zero>free|mean|zero mean>free|mean|zero copy>copy|share share>copy|share"
 PRODUCT = "free>free|zero zero>zero mean>free|zero copy>copy|share share>share"
@@ -98,7 +130,25 @@ CASES = [
     Case((F.linear,), _function(False), {"x.0": LINEAR, "x.1": SUMMED, "w.0": LINEAR}),
     Case((F.linear,), _function(True), {"x.0": WITH_BIAS, "x.1": SUMMED, "b.0": ROWS}, "bias"),
     *(Case((target,), _flat_product(target), MATRIX)
-      for target in (torch.matmul, operator.matmul, "matmul", "__matmul__")),
+      for target in (torch.matmul, operator.matmul, "matmul", "__matmul__", torch.mm, "mm")),
+    *(Case((target,), _shaped(target, "nk", "k"), {"x.0": LINEAR, "x.1": SUMMED})
+      for target in (torch.mv, "mv", torch.matmul)),
+    *(Case((target,), _shaped(target, "k", "k"), {"x.0": SUMMED}) for target in (torch.dot, "dot")),
+    Case((torch.matmul,), _shaped(torch.matmul, "k", "bkm"), {"x.0": SUMMED, "y.0": LINEAR, "y.2": LINEAR}, "vector"),
+    *(Case((target,), _shaped(target, "n", "m"), {"x.0": LINEAR, "y.0": LINEAR})
+      for target in (torch.outer, "outer", torch.ger, "ger")),
+    *(Case((target,), _shaped(target, "nm", "nk", "km"), {"x.0": ADDED, "x.1": ADDED, "y.1": SUMMED})
+      for target in (torch.addmm, "addmm")),
+    Case((torch.addmm,), _shaped(torch.addmm, "m", "nk", "km"), {"x.0": ADDED, "y.0": WITH_BIAS, "y.1": SUMMED},
+         "bias"),
+    Case((torch.addmm,), _shaped(torch.addmm, "nm", "nk", "km", beta=0, alpha=0.5),
+         {"x.0": WITHOUT, "x.1": WITHOUT, "y.1": SUMMED}, "beta-zero"),
+    *(Case((target,), _shaped(target, "bnm", "bnk", "bkm"), {"x.0": MANY, "x.1": ADDED, "x.2": ADDED, "y.2": SUMMED})
+      for target in (torch.baddbmm, "baddbmm")),
+    *(Case((target,), _shaped(target, "n", "nk", "k"), {"x.0": ADDED, "y.1": SUMMED})
+      for target in (torch.addmv, "addmv")),
+    Case((F.bilinear,), _bilinear(F.bilinear), {"x.0": BOTH, "x.1": SUMMED, "w.2": SUMMED, "b.0": ROWS}),
+    Case((nn.Bilinear,), _bilinear(nn.Bilinear), {"x.0": BOTH, "x.1": SUMMED, "y.1": SUMMED, "op.bias.0": ROWS}),
     *(Case((target,), _product(target), {"x.0": PRODUCT, "x.1": LINEAR, "x.2": SUMMED, "y.2": LINEAR}, "batched")
       for target in (torch.bmm, "bmm")),
     Case((torch.matmul, operator.matmul), _broadcast, {"x.0": LINEAR, "x.1": LINEAR, "x.2": SUMMED, "y.1": LINEAR},
@@ -107,7 +157,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@examples(5)
+@examples(2)
 @given(data=st.data())
 def test_square(case: Case, data: st.DataObject) -> None:
     case.check(drawer(data))

@@ -135,6 +135,18 @@ def _neighbours_function(draw: Draw) -> nn.Module:
     return Probe(lambda m: op(F.local_response_norm, m.x, 2), {"x": normal_tensor(draw, 2, 5, 3)})
 
 
+def _compared(target: Any, **options: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        rows, width = draw(2, 3), draw(2, 4)
+        other = draw(2, 3) if target is torch.cdist else rows
+        sources = {"x": normal_tensor(draw, rows, width), "y": normal_tensor(draw, other, width)}
+        if isinstance(target, type):
+            return Probe(lambda m: m.op(m.x, m.y), sources, {"op": target()})
+        return Probe(lambda m: op(target, m.x, m.y, **options), sources)
+
+    return build
+
+
 def _vector(draw: Draw) -> nn.Module:
     return Probe(lambda m: op(F.normalize, m.x), {"x": normal_tensor(draw, 2, 5)})
 
@@ -150,7 +162,7 @@ CASES = [
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1, bias=False), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_LAYER},
          "no-bias"),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1, elementwise_affine=False),
-         {"x.0": FINITE, "x.1": FINITE, "x.2": "copy>copy"}, "bare"),
+         {"x.0": FINITE, "x.1": FINITE, "x.2": "mean>zero copy>copy"}, "bare"),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 2),
          {"x.0": FINITE, "x.1": FINITE, "x.2": "copy>copy", "x.3": "copy>copy"}, "two-axes"),
     Case((nn.RMSNorm,), _last(nn.RMSNorm, 1, eps=1e-2), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS}),
@@ -170,12 +182,18 @@ CASES = [
     Case((nn.LayerNorm,), _joined_twice, {"x.0": FINITE, "x.1": "copy>copy"}, "joined-twice"),
     Case((nn.LocalResponseNorm,), _neighbours, {"x.0": ZERO_KEEPING, "x.2": ZERO_KEEPING}),
     Case((F.local_response_norm,), _neighbours_function, {"x.0": ZERO_KEEPING, "x.2": ZERO_KEEPING}),
-    Case((F.normalize,), _vector, {"x.0": ZERO_KEEPING}),
+    Case((F.normalize,), _vector, {"x.0": ZERO_KEEPING, "x.1": "zero>zero copy>copy"}),
+    Case((F.cosine_similarity,), _compared(F.cosine_similarity), {"x.0": FINITE}),
+    Case((F.cosine_similarity,), _compared(F.cosine_similarity, dim=0), {"x.1": FINITE}, "first"),
+    Case((F.pairwise_distance,), _compared(F.pairwise_distance), {"x.0": FINITE}),
+    Case((nn.CosineSimilarity,), _compared(nn.CosineSimilarity), {"x.0": FINITE}),
+    Case((nn.PairwiseDistance,), _compared(nn.PairwiseDistance), {"x.0": FINITE}),
+    Case((torch.cdist,), _compared(torch.cdist), {"x.0": FINITE, "y.0": FINITE}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@examples(4)
+@examples(2)
 @given(data=st.data())
 def test_square(case: Case, data: st.DataObject) -> None:
     case.check(drawer(data))

@@ -48,6 +48,13 @@ def unary(target: Any, table: str, *rest: Any, positive: bool = False, label: st
     return Case((target,), build, _every(table), label)
 
 
+# Operators in place that a capture records as others.
+RECORDED: dict[Any, tuple[Any, ...]] = {
+    operator.iadd: (operator.add,), operator.isub: (operator.sub,), operator.imul: (operator.mul,),
+    "__iadd__": (operator.add,), "__imul__": (operator.mul,),
+}  # fmt: skip
+
+
 def binary(target: Any, table: str, label: str = "", **options: Any) -> Case:
     """f(x, y) of equal shapes, y away from zero."""
 
@@ -56,7 +63,7 @@ def binary(target: Any, table: str, label: str = "", **options: Any) -> Case:
         y = y.sign() * (y.abs() + 0.5)
         return Probe(lambda m: op(target, m.x.clone() if _inplace(target) else m.x, m.y, **options), {"x": x, "y": y})
 
-    return Case((target,), build, _every(table), label)
+    return Case((target, *RECORDED.get(target, ())), build, _every(table), label)
 
 
 def logic(target: Any, operands: int) -> Case:
@@ -103,16 +110,32 @@ ZERO_MODULES = [
 ZERO_FUNCTIONS: list[Any] = [
     F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.tanh, F.elu, F.selu, F.celu, F.mish, F.hardtanh, F.hardswish,
     F.softsign, torch.relu, torch.tanh, torch.sin, torch.abs, torch.square, torch.relu_, F.relu_, torch.erf,
-    torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign",
+    torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign", "expm1", F.tanhshrink,
+    F.softshrink, F.hardshrink, torch.atan, "atan", torch.arctan, "arctan", torch.asinh, "asinh", torch.round, "round",
+    torch.ceil, "ceil", torch.floor, "floor", torch.trunc, "trunc", torch.frac, "frac", torch.nan_to_num, "nan_to_num",
+    "tanh_",
 ]  # fmt: skip
 FINITE_FUNCTIONS: list[Any] = [
     nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus, F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus,
-    torch.sigmoid, torch.cos, "sigmoid", "cos",
+    torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_", torch.erfc, "erfc", torch.isnan, torch.isinf,
+    torch.isfinite,
 ]  # fmt: skip
 PARTIAL_FUNCTIONS: list[Any] = [
-    torch.exp, torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal, torch.log1p, "exp", "log", "sqrt", "rsqrt",
-    "reciprocal", "log1p",
-]  # fmt: skip
+    torch.log,
+    torch.log2,
+    torch.log10,
+    torch.sqrt,
+    torch.rsqrt,
+    torch.reciprocal,
+    "log",
+    "log2",
+    "log10",
+    "sqrt",
+    "rsqrt",
+    "reciprocal",
+]
+GROWING: list[Any] = [torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh"]
+GROWING_FROM_ZERO: list[Any] = [torch.log1p, torch.sinh, torch.tan, "log1p", "sinh", "tan"]  # fmt: skip
 LINEAR_FUNCTIONS: list[Any] = [
     nn.Identity, operator.neg, torch.neg, "neg", "contiguous", "clone", "double", torch.clone, "detach",
 ]  # fmt: skip
@@ -194,6 +217,24 @@ def _type_as(draw: Draw) -> nn.Module:
     return Probe(lambda m: op("type_as", m.x, m.y), {"x": normal_tensor(draw, 2, 3), "y": normal_tensor(draw, 1)})
 
 
+def _quotient_added(target: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        a, b = draw(2, 4), draw(2, 4)
+        x, y, z = (normal_tensor(draw, a, b) for _ in range(3))
+        return Probe(lambda m: op(target, m.x, m.y, m.z, value=0.5), {"x": x, "y": y, "z": z.abs() + 0.5})
+
+    return build
+
+
+def _mixed(target: Any, by_tensor: bool) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        x, y = _pair(draw)
+        sources = {"x": x, "y": y, **({"z": x.sigmoid()} if by_tensor else {})}
+        return Probe(lambda m: op(target, m.x, m.y, m.z if by_tensor else 0.25), sources)
+
+    return build
+
+
 def _glu(target: Any) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         x = normal_tensor(draw, draw(2, 4), 2 * draw(2, 3))
@@ -208,6 +249,9 @@ CASES = [
     *(unary(target, ZERO_KEEPING) for target in [*ZERO_MODULES, *ZERO_FUNCTIONS]),
     *(unary(target, FINITE) for target in FINITE_FUNCTIONS),
     *(unary(target, PARTIAL, positive=True) for target in PARTIAL_FUNCTIONS),
+    *(unary(target, "zero>free copy>copy") for target in GROWING),
+    *(unary(target, "zero>zero copy>copy", positive=True) for target in GROWING_FROM_ZERO),
+    *(unary(target, FINITE, 0.1, 1.0) for target in (nn.Threshold, F.threshold)),
     *(unary(target, LINEAR) for target in LINEAR_FUNCTIONS),
     *(unary(target, LINEAR, torch.float64) for target in ("to", "type")),
     Case(("type_as",), _type_as, {**_every(LINEAR), "y.0": "free>- zero>- mean>- copy>- share>-"}),
@@ -246,9 +290,14 @@ CASES = [
         for target in (torch.addcmul, "addcmul", "addcmul_")
     ),
     Case(("tanh",), _assertion, _every(ZERO_KEEPING), "behind-an-assertion"),
-    Case((nn.GLU,), _glu(nn.GLU), {"x.0": FINITE}),
-    Case((F.glu,), _glu(F.glu), {"x.0": FINITE}),
-]
+    *(Case((target,), _glu(target), {"x.0": ZERO_KEEPING, "x.1:0": "free>free zero>zero copy>copy"})
+      for target in (nn.GLU, F.glu)),
+    *(Case((target,), _quotient_added(target), _every("copy>copy share>share"))
+      for target in (torch.addcdiv, "addcdiv")),
+    *(Case((target,), _mixed(target, False), _every("free>free zero>free|zero mean>free|mean copy>copy share>share"))
+      for target in (torch.lerp, "lerp")),
+    Case((torch.lerp,), _mixed(torch.lerp, True), _every("free>free zero>free|zero mean>free copy>copy"), "by-tensor"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -18,6 +18,7 @@ from tests.ops.square import Case
 
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
 ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
+PART = "free>free zero>zero copy>copy share>share"
 FINITE = "free>free zero>free mean>free copy>copy"
 
 
@@ -69,6 +70,10 @@ PADS: list[tuple[Any, Any, int, str]] = [
     (nn.ZeroPad1d, (1,), 1, ZERO_KEEPING), (nn.ZeroPad2d, (1,), 2, ZERO_KEEPING),
     (nn.ReflectionPad1d, (1,), 1, ZERO_KEEPING), (nn.ReflectionPad2d, (1,), 2, ZERO_KEEPING),
     (nn.ReplicationPad1d, (2,), 1, ZERO_KEEPING), (nn.ReplicationPad2d, ((1, 0, 2, 1),), 2, ZERO_KEEPING),
+    (nn.ConstantPad3d, (1, 0.0), 3, ZERO_KEEPING), (nn.ZeroPad3d, (1,), 3, ZERO_KEEPING),
+    (nn.ReflectionPad3d, (1,), 3, ZERO_KEEPING), (nn.ReplicationPad3d, (1,), 3, ZERO_KEEPING),
+    (nn.CircularPad1d, (1,), 1, ZERO_KEEPING), (nn.CircularPad2d, (1,), 2, ZERO_KEEPING),
+    (nn.CircularPad3d, (1,), 3, ZERO_KEEPING),
 ]  # fmt: skip
 
 
@@ -78,6 +83,27 @@ def _pad_module(kind: Any, arguments: Any, rank: int) -> Callable[[Draw], nn.Mod
         return Probe(lambda m: m.op(m.x), {"x": x}, {"op": kind(*arguments)})
 
     return build
+
+
+def _windows(target: Any, shape: tuple[int, ...], *arguments: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        x = normal_tensor(draw, *shape)
+        if isinstance(target, type):
+            return Probe(lambda m: m.op(m.x), {"x": x}, {"op": target(*arguments)})
+        return Probe(lambda m: op(target, m.x, *arguments), {"x": x})
+
+    return build
+
+
+def _sampled(draw: Draw) -> nn.Module:
+    """An image x read at places y."""
+    sources = {"x": normal_tensor(draw, 2, 3, 4, 4), "y": normal_tensor(draw, 2, 3, 2, 2).tanh()}
+    return Probe(lambda m: op(F.grid_sample, m.x, m.y, align_corners=False), sources)
+
+
+def _placed(draw: Draw) -> nn.Module:
+    x = normal_tensor(draw, 2, 2, 3)
+    return Probe(lambda m: op(F.affine_grid, m.x, (2, 5, 3, 3), align_corners=False), {"x": x})
 
 
 def _channels(table: str) -> dict[str, str]:
@@ -98,6 +124,11 @@ CASES = [
       for kind in (nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d)),
     *(Case((F.interpolate,), _interpolate(mode), _channels(LINEAR), mode) for mode in ("nearest", "bicubic")),
     *(Case((kind,), _pad_module(kind, arguments, rank), _channels(table)) for kind, arguments, rank, table in PADS),
+    *(Case((target,), _windows(target, (2, 3, 4, 4), 2), _channels(LINEAR)) for target in (nn.Unfold, F.unfold)),
+    *(Case((target,), _windows(target, (2, 12, 9), (4, 4), 2), {"x.0": LINEAR, "x.1:0": PART})
+      for target in (nn.Fold, F.fold)),
+    Case((F.grid_sample,), _sampled, {"x.0": "free>free zero>zero mean>free copy>copy share>share", "x.1": LINEAR}),
+    Case((F.affine_grid,), _placed, {"x.0": LINEAR}),
     Case((F.pad,), _pad((1, 2)), {**_channels(ZERO_KEEPING), "x.2": ZERO_KEEPING}, "last-axis"),
     Case((F.pad,), _pad((0, 0, 0, 0, 1, 1)), {f"x.{i}": ZERO_KEEPING for i in (0, 2, 3)}, "channels"),
     Case((F.pad,), _pad((1, 1, 1, 0), "reflect"), _channels(ZERO_KEEPING), "reflect"),
@@ -106,7 +137,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@examples(4)
+@examples(2)
 @given(data=st.data())
 def test_square(case: Case, data: st.DataObject) -> None:
     case.check(drawer(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,15 @@ SUMMED = "zero>- share>-"  # a sum sees every unit: new ones must be zero, copie
 SOFTMAX: list[Any] = [
     F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax", "log_softmax",
 ]  # fmt: skip
-STATISTICS: list[Any] = [torch.amax, torch.amin, "amax", "amin", torch.var, torch.std, "var", "std"]
+AVERAGED = "zero>- mean>- copy>- share>-"  # what is off is a factor, which the output is multiplied by
+SPREAD = "mean>- copy>-"
+LARGEST = "copy>-"
+LENGTH = "zero>- copy>-"
+ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
+EXTREMES: list[Any] = [torch.amax, torch.amin, "amax", "amin"]
+SPREADS: list[Any] = [torch.var, torch.std, "var", "std", torch.var_mean, torch.std_mean]
+NORMS: list[Any] = [torch.norm, "norm", torch.linalg.norm, torch.linalg.vector_norm]
+OF_ALL: list[Any] = [torch.prod, "prod", torch.logsumexp, "logsumexp", torch.median, "median"]
 
 
 def _along(target: Any, *arguments: Any, **options: Any) -> Callable[[Draw], nn.Module]:
@@ -45,19 +54,69 @@ def _but(axis: int, table: str) -> dict[str, str]:
     return {f"x.{i}": table for i in range(3) if i != axis}
 
 
+PAIR = "free>free zero>free,zero mean>free,mean copy>copy"
+TWO = "free>free zero>free|zero mean>free copy>copy"
+
+
+def _two(target: Any) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        a, b = draw(2, 4), draw(2, 4)
+        return Probe(lambda m: op(target, m.x, m.y), {"x": normal_tensor(draw, a, b), "y": normal_tensor(draw, a, b)})
+
+    return build
+
+
+def _flags(target: Any) -> Callable[[Draw], nn.Module]:
+    return lambda draw: Probe(lambda m: op(target, m.x > 0, 1), {"x": normal_tensor(draw, 2, 3, 4)})
+
+
+def _centred(draw: Draw) -> nn.Module:
+    return Probe(lambda m: m.x - m.x.mean(1, keepdim=True), {"x": normal_tensor(draw, 2, 4)})
+
+
+def _centred_by_pair(draw: Draw) -> nn.Module:
+    """A layer norm spelled out, up to its division."""
+
+    def run(m: Any) -> Any:
+        _, mean = torch.var_mean(m.x, dim=1, keepdim=True)
+        return op(torch.sub, m.x, mean)
+
+    return Probe(run, {"x": normal_tensor(draw, 2, 4)})
+
+
 CASES = [
-    *(Case((target,), _along(target, 1), _but(1, LINEAR)) for target in (torch.mean, "mean")),
-    Case((torch.mean,), _along(torch.mean, (0, -1), True), {"x.1": LINEAR}, "keepdim"),
-    Case((torch.mean,), _along(torch.mean), {}, "all"),
+    *(Case((target,), _along(target, 1), {**_but(1, LINEAR), "x.1": AVERAGED}) for target in (torch.mean, "mean")),
+    Case((torch.mean,), _along(torch.mean, (0, -1), True), {"x.0": AVERAGED, "x.1": LINEAR, "x.2": AVERAGED},
+         "keepdim"),
+    Case((torch.mean,), _along(torch.mean), {f"x.{i}": AVERAGED for i in range(3)}, "all"),
     *(Case((target,), _along(target, 1), {**_but(1, LINEAR), "x.1": SUMMED}) for target in (torch.sum, "sum")),
     Case((torch.sum,), _along(torch.sum, dim=(0, 1), keepdim=True), {"x.0": SUMMED, "x.1": SUMMED, "x.2": LINEAR},
          "keepdim"),
     Case((torch.sum,), _along(torch.sum), {f"x.{i}": SUMMED for i in range(3)}, "all"),
-    *(Case((target,), _along(target, 1), _but(1, FINITE)) for target in STATISTICS),
-    Case((torch.amax,), _along(torch.amax, 1, keepdim=True), _but(1, FINITE), "keepdim"),
-    Case((torch.amax,), _along(torch.amax, 1, True), {}, "keepdim-by-position"),
-    *(Case((target,), _along(target, 2, 1), _but(1, FINITE)) for target in (torch.norm, "norm")),
-    Case(("norm",), _square_norm, _but(1, FINITE), "equal-sizes"),
+    *(Case((target,), _along(target, 1), {**_but(1, ZERO_KEEPING), "x.1": LARGEST}) for target in EXTREMES),
+    Case((torch.amax,), _along(torch.amax, 1, keepdim=True), {**_but(1, ZERO_KEEPING), "x.1": LARGEST}, "keepdim"),
+    Case((torch.amax,), _along(torch.amax, 1, True), {**_but(1, ZERO_KEEPING), "x.1": LARGEST}, "keepdim-by-position"),
+    *(Case((target,), _along(target, 1), {**_but(1, "free>free zero>free,zero mean>free copy>copy"), "x.1": LARGEST})
+      for target in (torch.max, torch.min, "max", "min")),
+    Case((torch.max,), _along(torch.max), {f"x.{i}": LARGEST for i in range(3)}, "all"),
+    Case((torch.max,), _two(torch.max), {"x.0": TWO, "x.1": TWO}, "of-two"),
+    *(Case((target,), _along(target, 1), {**_but(1, FINITE), "x.1": SPREAD}) for target in SPREADS[:4]),
+    *(Case((target,), _along(target, 1), {**_but(1, PAIR), "x.1": SPREAD}) for target in SPREADS[4:]),
+    Case((torch.var,), _along(torch.var, 1, False), {**_but(1, FINITE), "x.1": SPREAD}, "biased"),
+    Case((torch.std,), _along(torch.std, (0, 1), correction=0), {"x.0": LARGEST, "x.1": LARGEST, "x.2": FINITE}, "two"),
+    *(Case((target,), _along(target, 2, 1), {**_but(1, ZERO_KEEPING), "x.1": LENGTH}) for target in NORMS),
+    Case((torch.norm,), _along(torch.norm, 3.0, -1), {**_but(2, ZERO_KEEPING), "x.2": LENGTH}, "cubes"),
+    Case((torch.linalg.vector_norm,), _along(torch.linalg.vector_norm, ord=float("inf"), dim=0),
+         {**_but(0, ZERO_KEEPING), "x.0": LENGTH}, "largest"),
+    Case((torch.norm,), _along(torch.norm, -1, 1), _but(1, ZERO_KEEPING), "negative"),
+    Case((torch.linalg.norm,), _along(torch.linalg.norm, dim=(1, 2)), {"x.0": ZERO_KEEPING}, "of-a-matrix"),
+    Case(("norm",), _square_norm, {**_but(1, ZERO_KEEPING), "x.1": LENGTH}, "equal-sizes"),
+    *(Case((target,), _along(target, 1), _but(1, FINITE)) for target in OF_ALL),
+    *(Case((target,), _flags(target), _but(1, FINITE)) for target in (torch.all, torch.any, "all", "any")),
+    Case((operator.sub,), _centred, {"x.0": LINEAR,
+                                     "x.1": "zero>free mean>zero copy>copy"}, "its-mean"),
+    Case((torch.sub,), _centred_by_pair, {"x.0": "free>free zero>zero mean>mean copy>copy",
+                                          "x.1": "mean>zero copy>copy"}, "mean-of-a-pair"),
     *(Case((target,), _along(target, dim=1), _but(1, FINITE)) for target in SOFTMAX),
     *(Case((kind,), _along(kind, dim=-1), _but(2, FINITE)) for kind in (nn.Softmax, nn.LogSoftmax, nn.Softmin)),
     *(Case((target,), _along(target, 1), _but(1, FINITE))
@@ -69,7 +128,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@examples(4)
+@examples(2)
 @given(data=st.data())
 def test_square(case: Case, data: st.DataObject) -> None:
     case.check(drawer(data))

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from graphgrow.ops.registry import class_name
 from graphgrow.store.names import import_torchvision
@@ -92,7 +93,8 @@ CASES = [
     view(torch.flatten, (2, 3, 4), 1, 1, names="x.0 x.1 x.2", label="one-axis"),
     *(view(t, (2, 6, 2), 1, (2, 3), names="x.0 x.1:0 x.1:1 x.2") for t in (torch.unflatten, "unflatten")),
     view("unflatten", (2, 6), -1, (3, -1), names="x.0 x.1:0 x.1:1", label="minus-one"),
-    view(nn.Unflatten, (2, 6), 1, (2, 3), names=""),
+    view(nn.Unflatten, (2, 6), 1, (2, 3), names="x.0 x.1:0 x.1:1"),
+    view(nn.Unflatten, (2, 6), 1, (-1, 3), names="", label="minus-one"),
     view(torch.permute, (2, 3, 4), (2, 0, 1), names="x.0 x.1 x.2"),
     view("permute", (2, 3, 4), 0, -1, 1, names="x.0 x.1 x.2"),
     view(Permute, (2, 3, 4), [1, 2, 0], names="x.0 x.1 x.2"),
@@ -105,15 +107,24 @@ CASES = [
     view("squeeze", (2, 1, 3), names="", label="whatever"),
     view("expand", (2, 1, 3), -1, 4, 3, names="x.0 x.2"),
     view("expand", (3,), 2, 3, names="x.0", label="in-front"),
-    view(torch.broadcast_to, (2, 1), (2, 3), names=""),
+    view(torch.broadcast_to, (2, 1), (2, 3), names="x.0"),
+    *(view(t, (2, 1, 3), 1, 4, 2, names="x.0 x.2") for t in ("repeat", "tile")),
+    view(torch.tile, (2, 3), (2, 1), names="x.0 x.1"),
+    view("repeat", (3,), 2, 2, names="x.0", label="in-front"),
+    *(view(t, (2, 3), 2, 1, names="x.0 x.1") for t in (torch.repeat_interleave, "repeat_interleave")),
+    *(view(t, (2, 8, 2, 2), 2, names="x.0 x.1:0") for t in (nn.PixelShuffle, F.pixel_shuffle)),
+    *(view(t, (2, 3, 4, 4), 2, names="x.0 x.1") for t in (nn.PixelUnshuffle, F.pixel_unshuffle)),
+    *(view(t, (2, 6, 2), 3, names="x.0 x.1:0 x.1:1 x.2") for t in (nn.ChannelShuffle, torch.channel_shuffle)),
+    view("unfold", (2, 5, 3), 1, 2, 1, names="x.0 x.2"),
     Case(("expand_as",), _expand_as, {"x.0": LINEAR, "x.1": LINEAR, "y.2": EVEN}),
-    Case(("transpose_",), lambda d: Probe(lambda m: op("transpose_", m.x.clone(), 1, 2),
-                                          {"x": normal_tensor(d, 2, 3, 4)}), {}),  # refused
+    Case(("transpose_", torch.transpose, "transpose"),
+         lambda d: Probe(lambda m: op("transpose_", m.x.clone(), 1, 2), {"x": normal_tensor(d, 2, 3, 4)}),
+         _every("x.0", "x.1", "x.2")),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@examples(3)
+@examples(2)
 @given(data=st.data())
 def test_square(case: Case, data: st.DataObject) -> None:
     case.check(drawer(data))

@@ -1,0 +1,263 @@
+"""Reading and writing by position: indexing, gather, scatter, sorting."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import Derived, Extent
+from graphgrow.ir.terms import Term, concat, leaves
+from graphgrow.ir.value import Value
+from graphgrow.ops.broadcast import align
+from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
+from graphgrow.ops.registry import rule
+
+_BY_POSITION = "indexed by position"
+
+
+@rule(torch.unbind, "unbind")
+def unbind(call: Call, input: Value, dim: int = 0) -> tuple[Value, ...]:
+    """Each position of an axis by itself."""
+    index = call.axis(input, dim)
+    call.freeze([input.axes[index]], _BY_POSITION)
+    axes = (*input.axes[:index], *input.axes[index + 1 :])
+    flow = fl.Same(call.operand(input, drop=[index]))
+    return tuple(call.output(axes, flow, index=i) for i in range(input.axes[index].size))
+
+
+@rule(torch.select, "select")
+def select(call: Call, input: Value, dim: int, index: Any) -> Value:
+    """One position of an axis."""
+    at = call.axis(input, dim)
+    call.freeze([input.axes[at]], _BY_POSITION)
+    return call.output((*input.axes[:at], *input.axes[at + 1 :]), fl.Same(call.operand(input, drop=[at])))
+
+
+@rule(operator.getitem)
+def getitem(call: Call, container: Any, index: Any) -> Any:
+    """An item of a tuple, or indexing of a tensor."""
+    if not isinstance(container, Value):
+        return container[plain(index)] if not isinstance(container, dict) else container[index]
+    items = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(item, (Value, list)) for item in items):
+        return _looked_up(call, container, list(items))
+    single = isinstance(index, tuple)
+    spare = len(container.axes) - sum(item is not None and item is not Ellipsis for item in items)
+    shape = meta_shape(call.meta)
+    axes: list[Term] = []
+    dropped: set[int] = set()
+    cuts: list[tuple[int, Term, list[Term], Term]] = []
+    source = 0
+    for position, item in enumerate(items):
+        if item is Ellipsis:
+            axes.extend(container.axes[source : source + spare])
+            source += spare
+        elif item is None:
+            axes.append(call.fixed(1, "an axis of size 1 that a view makes"))
+        elif isinstance(item, slice):
+            path = ("args", 1, position) if single else ("args", 1)
+            part, before = _sliced(call, container.axes[source], item, shape[len(axes)], path)
+            if before is not None:
+                cuts.append((source, container.axes[source], before, part))
+            axes.append(part)
+            source += 1
+        else:
+            call.freeze([container.axes[source]], _BY_POSITION)
+            dropped.add(source)
+            source += 1
+    axes.extend(container.axes[source:])
+    flow: fl.Flow = fl.Same(call.operand(container, drop=dropped))
+    for axis, whole, before, part in cuts:
+        flow = fl.Along((whole,), fl.Slice(fl.Operand(container, (axis,)), tuple(before), part), flow)
+    return call.output(axes, flow)
+
+
+def _sliced(call: Call, term: Term, item: slice, size: int, path: tuple[Any, ...]) -> tuple[Term, list[Term] | None]:
+    """The part of an axis between two places, and the parts before it (None where it is no part by itself)."""
+    if item.start in (None, 0) and item.step in (None, 1) and item.stop is None:
+        return term, None
+    start, stop, step = item.indices(term.size)
+    if step != 1 or size == 0 or not all(_is_place(bound, term) for bound in (item.start, item.stop)):
+        call.freeze([term], "sliced by position")
+        return call.fixed(size, "sliced by position"), None
+    before: list[Term] = [call.space(start)] if start > 0 else []
+    after: list[Term] = [call.space(term.size - stop)] if stop < term.size else []
+    part = call.space(size) if before or after else term
+    if before or after:
+        call.same(term, concat((*before, part, *after)), "sliced by position")
+    if item.start is not None and before:
+        call.literal((*path, "start"), before[0], within=(term,))
+    if item.stop is not None:
+        call.literal((*path, "stop"), concat((*before, part)), within=(term,))
+    return part, before if before or after else None
+
+
+def _is_place(bound: Any, term: Term) -> bool:
+    """Whether a bound is a number of the source, or was read off the axis itself; sizes of inputs move."""
+    if isinstance(bound, (Extent, Derived)):
+        return {leaf for part in bound.terms for leaf in leaves(part)} <= set(leaves(term))
+    return bound is None or (isinstance(bound, int) and bound != -1)
+
+
+def _looked_up(call: Call, table: Value, items: list[Any]) -> Value:
+    """Rows looked up by whole numbers: table[index], x[:, i], x[rows, columns]."""
+    if any(item is None for item in items):
+        raise RuleDeclined("indexed by tensors and new axes at once")
+    if any(isinstance(item, list) and any(isinstance(i, Value) for i in item) for item in items):
+        raise RuleDeclined("indexed by a list of tensors")
+    if Ellipsis in [item for item in items if not isinstance(item, Value)]:
+        at = next(i for i, item in enumerate(items) if item is Ellipsis)
+        items[at : at + 1] = [slice(None)] * (len(table.axes) - len(items) + 1)
+    items += [slice(None)] * (len(table.axes) - len(items))
+    shape = meta_shape(call.meta)
+    indices = [item for item in items if isinstance(item, Value)]
+    kinds = [isinstance(item, slice) for item in items]
+    first = kinds.index(False)
+    together = False not in kinds[first:][kinds[first:].index(True) :] if True in kinds[first:] else True
+    found = align(call, [value.axes for value in indices]) if indices else ()
+    if not indices:
+        found = (call.fixed(len(next(item for item in items if isinstance(item, list))), _BY_POSITION),)
+    kept = [i for i, item in enumerate(items) if isinstance(item, slice)]
+    if len(shape) != len(kept) + len(found):
+        raise RuleDeclined("indexed by a mask")
+    before = [i for i in kept if i < first] if together else []
+    parts: dict[int, Term] = {}
+    for i in kept:
+        parts[i] = table.axes[i]
+        if items[i] != slice(None):
+            call.freeze([table.axes[i]], "sliced by position")
+            at_output = i if i in before else i - (len(items) - len(kept)) + len(found)
+            parts[i] = call.fixed(shape[at_output], "sliced by position")
+    gone = [i for i in range(len(items)) if i not in kept]
+    call.freeze((table.axes[i] for i in gone), "a table that is indexed by position")
+    axes = [*(parts[i] for i in before), *found, *(parts[i] for i in kept if i not in before)]
+    rows = fl.Same(call.operand(table, drop=gone))
+    return call.output(axes, fl.Along(found, fl.Choose(tuple(map(call.operand, indices))), rows) if indices else rows)
+
+
+@rule(torch.roll, "roll")
+def roll(call: Call, input: Value, shifts: Any, dims: Any = None) -> Value:
+    """Positions moved around."""
+    indices = range(len(input.axes)) if dims is None else (dims if isinstance(dims, (tuple, list)) else (dims,))
+    call.freeze((input.axes[call.axis(input, i)] for i in indices), "rolled by position")
+    return call.output(input.axes, call.same_flow(input))
+
+
+@rule(torch.index_select, "index_select")
+def index_select(call: Call, input: Value, dim: int, index: Value) -> Value:
+    """Some positions of an axis, in another order."""
+    at = call.axis(input, dim)
+    call.freeze([input.axes[at]], _BY_POSITION)
+    axes = (*input.axes[:at], *index.axes, *input.axes[at + 1 :])
+    return call.output(axes, fl.Same(call.operand(input, drop=[at])))
+
+
+@rule(torch.gather, "gather")
+def gather(call: Call, input: Value, dim: int, index: Value, *, sparse_grad: bool = False) -> Value:
+    """For each place of the index, the position that it names along one axis."""
+    return _gathered(call, input, dim, index, broadcast=False)
+
+
+@rule(torch.take_along_dim, "take_along_dim")
+def take_along(call: Call, input: Value, indices: Value, dim: int | None = None) -> Value:
+    """As gather, with an index that is broadcast."""
+    if dim is None:
+        raise RuleDeclined("positions of a flattened tensor")
+    return _gathered(call, input, dim, indices, broadcast=True)
+
+
+def _gathered(call: Call, input: Value, dim: int, index: Value, broadcast: bool) -> Value:
+    at = call.axis(input, dim)
+    call.freeze([input.axes[at], index.axes[at]], _BY_POSITION)
+    axes = _beside(call, at, index.axes[at], [input, index], broadcast)
+    # linear in what is read, unit by unit, as long as all units are read at the same places
+    places = fl.Pointwise((call.operand(index, drop=[at]),))
+    return call.output(axes, fl.Mul((call.operand(input, drop=[at]), places)))
+
+
+@rule(torch.scatter, "scatter", torch.scatter_add, "scatter_add", torch.index_add, "index_add", torch.index_copy,
+      "index_copy", "scatter_", "scatter_add_", "index_add_", "index_copy_")  # fmt: skip
+def scatter(
+    call: Call, input: Value, dim: int, index: Value, src: Any = None, *, alpha: Any = 1, **options: Any
+) -> Value:
+    """Values added to, or put at, the positions that an index names along one axis."""
+    source = options.get("source", options.get("value", src))
+    if set(options) - {"source", "value"}:
+        raise RuleDeclined("a scatter with a reduction")
+    at = call.axis(input, dim)
+    name = call.name
+    by_rows = name.startswith("index")
+    moved = [value for value in (source, None if by_rows else index) if isinstance(value, Value)]
+    call.freeze([input.axes[at], *(value.axes[at] for value in moved), *(index.axes if by_rows else ())], _BY_POSITION)
+    for value in moved:
+        if len(value.axes) != len(input.axes):
+            raise RuleDeclined("operands of other ranks")
+        _beside(call, at, input.axes[at], [input, value])
+    operands = [call.operand(value, drop=[at]) for value in moved]
+    target = call.operand(input)
+    if name.rstrip("_").endswith("_add") and by_rows:
+        return call.output(input.axes, fl.Add((target, *operands)))
+    if by_rows and operands:
+        return call.output(input.axes, fl.Choose((target, *operands)))
+    return call.output(input.axes, fl.Pointwise((target, *operands)))
+
+
+def _beside(call: Call, at: int, along: Term, values: Sequence[Value], broadcast: bool = False) -> list[Term]:
+    """The axes beside one: the same for all, or broadcast; where only some positions are read, both are frozen."""
+    shape = meta_shape(call.meta)
+    axes: list[Term] = []
+    first, second = values
+    for i, (term, other) in enumerate(zip(first.axes, second.axes, strict=True)):
+        if i == at:
+            axes.append(along)
+            continue
+        if term.size == other.size:
+            call.same(term, other)
+        else:
+            short = [one for one in (term, other) if one.size == 1]
+            call.freeze(short if broadcast else [term, other], _BY_POSITION)
+        axes.append(term if shape[i] == term.size else other)
+    return axes
+
+
+@rule(torch.topk, "topk", torch.sort, "sort", torch.kthvalue, torch.cummax, torch.cummin, "cummax", "cummin")
+def ordered(call: Call, input: Value, *arguments: Any, **options: Any) -> tuple[Value, ...]:
+    """Values in order of size along an axis (the last, if none is named), and where they lay."""
+    name = call.name
+    numbers = [plain(argument) for argument in arguments if not isinstance(argument, bool)]
+    place = 1 if name in ("topk", "kthvalue") else 0
+    at = call.axis(input, options.get("dim", numbers[place] if len(numbers) > place else -1))
+    call.freeze([input.axes[at]], "put in order")
+    flow = fl.Pointwise((call.operand(input, drop=[at]),))
+    outputs = []
+    for i, part in enumerate(call.meta):
+        kept = len(part.shape) == len(input.axes)
+        along = [call.fixed(part.shape[at], "put in order")] if kept else []
+        axes = (*input.axes[:at], *along, *input.axes[at + 1 :])
+        outputs.append(call.output(axes, flow, index=i))
+    return tuple(outputs)
+
+
+@rule(torch.argsort, "argsort")
+def order(call: Call, input: Value, dim: int = -1, descending: bool = False, stable: bool = False) -> Value:
+    """Where the values lie in order of size."""
+    call.freeze([input.axes[call.axis(input, dim)]], "put in order")
+    return call.output(input.axes, fl.Pointwise((call.operand(input),)))
+
+
+@rule(F.one_hot)
+def one_hot(call: Call, input: Value, num_classes: int = -1) -> Value:
+    """(...) whole numbers -> (..., classes)."""
+    return call.output((*input.axes, call.fixed(meta_shape(call.meta)[-1], "classes by number")))
+
+
+@rule(torch.tril, torch.triu, "tril", "triu")
+def triangle(call: Call, input: Value, diagonal: int = 0) -> Value:
+    """Zeros on one side of a diagonal of the last two axes."""
+    call.freeze(input.axes[-2:], "a triangle of it")
+    return call.output(input.axes, call.same_flow(input))

@@ -1,0 +1,193 @@
+"""Reading and writing by position."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+import graphgrow as gg
+from tests.effort import examples
+from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.square import Case
+
+LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
+PART = "free>free zero>zero copy>copy share>share"
+LEFT = "free>- zero>- copy>- share>-"  # a part of an axis that a slice leaves out
+FINITE = "free>free zero>free mean>free copy>copy"
+CHOICE = "free>free zero>free|zero mean>free|mean copy>copy share>share"
+SUM = "free>free zero>free|zero mean>free|mean copy>copy share>share"
+
+
+def _on(target: Any, shape: tuple[int, ...], *arguments: Any, **options: Any) -> Callable[[Draw], nn.Module]:
+    return lambda draw: Probe(lambda m: op(target, m.x, *arguments, **options), {"x": normal_tensor(draw, *shape)})
+
+
+def _index(key: Any) -> Callable[[Draw], nn.Module]:
+    return lambda draw: Probe(lambda m: m.x[key], {"x": normal_tensor(draw, 3, 4, 5)})
+
+
+def _half(draw: Draw) -> nn.Module:
+    """A bound that is read off the axis itself: the first half, then the rest."""
+
+    def run(m: Any) -> Any:
+        half = m.x.size(-1) // 2
+        return m.x[..., :half]
+
+    return Probe(run, {"x": normal_tensor(draw, 2, 6)})
+
+
+def _as_long_as(draw: Draw) -> nn.Module:
+    """A bound that is another tensor's size: nothing says how the two belong together."""
+    sources = {"x": normal_tensor(draw, 5, 2), "y": normal_tensor(draw, 3)}
+    return Probe(lambda m: m.x[: m.y.size(0)], sources)
+
+
+def _picked(draw: Draw, count: int, *shape: int) -> torch.Tensor:
+    return torch.randint(0, count, shape, generator=torch.Generator().manual_seed(draw(0, 99)))
+
+
+def _lookup(rank: int) -> Callable[[Draw], nn.Module]:
+    """A table indexed by whole numbers, as relative positions are."""
+
+    def build(draw: Draw) -> nn.Module:
+        index = _picked(draw, 4, *(2, 3)[:rank])
+        return Probe(lambda m: m.x[m.index], {"x": normal_tensor(draw, 4, 2, 3)}, None, {"index": index})
+
+    return build
+
+
+def _indexed(run: Callable[[Any], Any], *shape: int) -> Callable[[Draw], nn.Module]:
+    """An operator on x (3, 4, 5) with whole numbers i below 3."""
+
+    def build(draw: Draw) -> nn.Module:
+        return Probe(run, {"x": normal_tensor(draw, 3, 4, 5)}, None, {"i": _picked(draw, 3, *shape)})
+
+    return build
+
+
+def _reading(target: Any, dim: int, wide: bool = True) -> Callable[[Any], Any]:
+    return lambda m: op(target, m.x, dim, m.i[:, None, None].expand(2, 4, 5) if wide else m.i)
+
+
+def _taking(target: Any) -> Callable[[Any], Any]:
+    """An index that is broadcast over the other axes."""
+    return lambda m: op(target, m.x, m.i[:, None, None], 0)
+
+
+def _scattered(target: Any, by_rows: bool) -> Callable[[Draw], nn.Module]:
+    """y written into x along axis 1, at places that an index of rows, or of y's own shape, names."""
+
+    def build(draw: Draw) -> nn.Module:
+        sources = {"x": normal_tensor(draw, 2, 3, 2), "y": normal_tensor(draw, 2, 3, 2)}
+        index = torch.randperm(3, generator=torch.Generator().manual_seed(draw(0, 99)))
+        index = index if by_rows else index[None, :, None].expand(2, 3, 2).contiguous()
+        clone = isinstance(target, str) and target.endswith("_")
+        return Probe(lambda m: op(target, m.x.clone() if clone else m.x, 1, m.i, m.y), sources, None, {"i": index})
+
+    return build
+
+
+def _every(*names: str) -> dict[str, str]:
+    return {name: PART if ":" in name else LINEAR for name in names}
+
+
+SCATTER = {"x.0": FINITE, "x.2": FINITE}
+ROWS: list[tuple[Any, str]] = [
+    (torch.index_add, SUM), ("index_add", SUM), ("index_add_", SUM),
+    (torch.index_copy, CHOICE), ("index_copy", CHOICE), ("index_copy_", CHOICE),
+]  # fmt: skip
+
+CASES = [
+    *(Case((target,), _on(target, (2, 3, 4), 1), _every("x.0", "x.2")) for target in (torch.unbind, "unbind")),
+    *(Case((target,), _on(target, (2, 3, 4), 1, 2), _every("x.0", "x.2")) for target in (torch.select, "select")),
+    Case((operator.getitem,), _index((slice(None), 0)), _every("x.0", "x.2")),
+    Case((operator.getitem,), _index((..., 1)), _every("x.0", "x.1"), "ellipsis"),
+    Case((operator.getitem,), _index((slice(None), slice(1, 3))),
+         {**_every("x.0", "x.1:1", "x.2"), "x.1:0": LEFT, "x.1:2": LEFT}, "slice"),
+    Case((operator.getitem,), _index((slice(2, None), slice(None, -1))), {"x.0:0": LEFT, **_every("x.0:1", "x.2")},
+         "slices"),
+    Case((operator.getitem,), _index((slice(None), slice(-3, 99))), {"x.1:0": LEFT, **_every("x.0", "x.1:1", "x.2")},
+         "from-the-end"),
+    Case((operator.getitem,), _index((slice(None), None, slice(0, None))), _every("x.0", "x.1", "x.2"), "new-axis"),
+    Case((operator.getitem,), _index((slice(None), slice(None, None, 2))), _every("x.0", "x.2"), "step"),
+    Case((operator.getitem,), _half, {"x.0": LINEAR, "x.1:0": PART, "x.1:1": LEFT}, "half"),
+    Case((operator.getitem,), _as_long_as, {"x.1": LINEAR}, "as-long-as"),
+    Case((operator.getitem,), _lookup(2), _every("x.1", "x.2"), "table"),
+    Case((operator.getitem,), _indexed(lambda m: m.x[:, m.i], 2), _every("x.0", "x.2"), "second"),
+    Case((operator.getitem,), _indexed(lambda m: m.x[m.i, :, m.i], 2), _every("x.1"), "apart"),
+    Case((operator.getitem,), _indexed(lambda m: m.x[m.i, m.i, 1:], 2), {}, "sliced-too"),
+    Case((operator.getitem,), _indexed(lambda m: m.x[..., m.i], 2, 2), _every("x.0", "x.1"), "last"),
+    Case((operator.getitem,), _index((slice(None), [0, 2])), _every("x.0", "x.2"), "list"),
+    *(Case((target,), _on(target, (2, 3, 4), 1, 1), _every("x.0", "x.2")) for target in (torch.roll, "roll")),
+    Case((torch.roll,), _on(torch.roll, (2, 3), 1), {}, "flat"),
+    *(Case((target,), _indexed(_reading(target, 1, wide=False), 2), _every("x.0", "x.2"))
+      for target in (torch.index_select, "index_select")),
+    *(Case((target,), _indexed(_reading(target, 0), 2), {"x.1": LINEAR, "x.2": LINEAR})
+      for target in (torch.gather, "gather")),
+    Case((torch.gather,), _indexed(lambda m: op(torch.gather, m.x, 0, m.i[:, None, None]), 2), {}, "some"),
+    *(Case((target,), _indexed(_taking(target), 2), {"x.1": LINEAR, "x.2": LINEAR})
+      for target in (torch.take_along_dim, "take_along_dim")),
+    *(Case((target,), _scattered(target, False), {})
+      for target in (torch.scatter, torch.scatter_add, "scatter", "scatter_add", "scatter_", "scatter_add_")),
+    *(Case((target,), _scattered(target, True), {"x.0": table, "x.2": table}) for target, table in ROWS),
+    *(Case((target,), _on(target, (2, 4, 3), 2, 1), {"x.0": FINITE, "x.2": FINITE})
+      for target in (torch.topk, "topk", torch.kthvalue)),
+    *(Case((target,), _on(target, (2, 4, 3), dim=0), {"x.1": FINITE, "x.2": FINITE})
+      for target in (torch.sort, "sort", torch.cummax, "cummax", torch.cummin, "cummin", torch.argsort, "argsort")),
+    Case((torch.sort,), _on(torch.sort, (2, 3)), {"x.0": FINITE}, "last"),
+    *(Case((target,), _on(target, (2, 3, 3)), {"x.0": LINEAR}) for target in (torch.tril, "tril", torch.triu, "triu")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(2)
+@given(data=st.data())
+def test_square(case: Case, data: st.DataObject) -> None:
+    case.check(drawer(data))
+
+
+def test_a_slice_follows_what_it_was_cut_from() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 10), nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = self.up(x)
+            half = hidden.shape[-1] // 2
+            result: torch.Tensor = self.down(F.silu(hidden[..., :half]) * hidden[..., half:])
+            return result
+
+    torch.manual_seed(0)
+    graph = gg.trace(Gated(), torch.randn(3, 4))
+    grown = gg.apply(graph, "widen(up, extra=3)")
+    assert grown.module.get_submodule("up").out_features == 16
+    assert gg.verify(graph, grown).preserved
+    again = gg.apply(grown, "split(up:0, units=[1, 7])")
+    assert again.module.get_submodule("down").in_features == 10
+    assert gg.verify(grown, again).preserved
+
+
+def test_one_hot_rows_of_a_table() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Parameter(torch.randn(7, 4)), nn.Linear(4, 2)
+
+        def forward(self, i: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.head(torch.tanh(F.one_hot(i, 7).float() @ self.table))
+            return result
+
+    torch.manual_seed(0)
+    graph = gg.trace(Table(), torch.randint(7, (5,)))
+    for mutation in graph.mutations("widen"):
+        assert gg.verify(graph, gg.apply(graph, mutation)).preserved  # `.float()` stays float64 where that is compared
+    assert [group.name for group in graph.groups if group.frozen is None] == ["table"]
