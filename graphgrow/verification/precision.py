@@ -1,4 +1,4 @@
-"""Operators whose own code names a dtype narrower than float64, run in float64 all the same."""
+"""Tensors that a graph makes from sizes alone, made in float64 where that is compared."""
 
 from __future__ import annotations
 
@@ -8,23 +8,13 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-_NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
+def in_double(node: fx.Node, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of a node that makes a tensor of the default dtype, with float64 in its place.
 
-def in_double(node: fx.Node, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Arguments of a node with float64 in place of narrower dtypes.
-
-    A norm that computes in float32 (`x.to(torch.float32)`), or a state that starts with `torch.zeros(n, 8)`, would else
-    bring float32 into a comparison in float64.
+    A state that starts with `torch.zeros(n, 8)` would else bring float32 into a comparison in float64.
     """
-    args, kwargs = pytree.tree_map(_widened, (args, kwargs))
-    if _makes_floats(node):
-        kwargs = {"dtype": torch.float64, **kwargs}
-    return args, kwargs
-
-
-def _widened(leaf: Any) -> Any:
-    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _NARROW else leaf
+    return {"dtype": torch.float64, **kwargs} if _makes_floats(node) else kwargs
 
 
 def _makes_floats(node: fx.Node) -> bool:

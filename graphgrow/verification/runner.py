@@ -117,7 +117,7 @@ class Runner:
             called = self.module.get_submodule(str(node.target))
             return converted(called, self.numbers, buffers)(*args, **kwargs)
         if self.numbers.dtype is torch.float64:
-            args, kwargs = in_double(node, args, kwargs)
+            kwargs = in_double(node, kwargs)
         if node.op == "call_method":
             return getattr(args[0], self.numbers.cast(str(node.target)))(*args[1:], **kwargs)
         if is_noise(node):

@@ -29,8 +29,6 @@ EXEMPT: dict[object, str] = {
     "is_floating_point": "puts out no tensor",
     "get_device": "puts out no tensor",
     torch._assert: "puts out nothing; test_pointwise has it beside another operator",
-    require_form: "puts out nothing; it guards the form of an input",
-    require_sizes: "puts out nothing; it guards sizes of the inputs",
     require_same: "puts out nothing; it guards an input that the graph is specialised to",
     require_form: "puts out nothing; it guards the form of an input",
     require_sizes: "puts out nothing; it guards the sizes of an input",
