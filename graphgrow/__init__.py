@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from graphgrow.bulk.scale import scale as scale
     from graphgrow.export.to_onnx import export_onnx as export_onnx
     from graphgrow.graph import Graph as Graph
+    from graphgrow.pretrained.save import save_pretrained as save_pretrained
     from graphgrow.rewrite.apply import apply as apply
     from graphgrow.rewrite.contract import Mutation as Mutation
     from graphgrow.rewrite.ledger import Ledger as Ledger
@@ -86,6 +87,7 @@ _HOMES = {
     "replay": "store.tracing",
     "run_stage": "stage.run",
     "save": "store.folder",
+    "save_pretrained": "pretrained.save",
     "scale": "bulk.scale",
     "trace": "store.tracing",
     "verify": "verification.verify",
@@ -130,6 +132,7 @@ __all__ = [
     "replay",
     "run_stage",
     "save",
+    "save_pretrained",
     "scale",
     "trace",
     "verify",

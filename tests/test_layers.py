@@ -34,6 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "verification": (*CORE, "graph"),
     "bulk": (*CORE, "graph", "verification"),
     "export": (*CORE, "passes", "store", "models", "graph", "verification"),
+    "pretrained": CORE,
     "source": (*CORE, "verification", "export"),
     "bench": (*CORE, "passes", "store", "models", "graph", "verification"),
     "stage": (*CORE, "passes", "store", "models", "graph", "verification", "export", "bench"),

@@ -1,0 +1,121 @@
+"""Which numbers of a configuration make a model of given shapes: found by building it without data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphgrow.pretrained.names import Renaming
+
+Shapes = Mapping[str, tuple[int, ...]]
+Apart = dict[str, tuple[tuple[int, ...] | None, tuple[int, ...]]]
+UNSURE = ("head_dim",)  # more heads and wider ones have the same shapes; heads are what grows
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+SIZES = (
+    "vocab_size", "hidden_size", "n_embd", "d_model", "dim", "intermediate_size", "n_inner", "hidden_dim", "d_ff",
+    "ffn_dim", "num_attention_heads", "n_head", "n_heads", "num_heads", "num_key_value_heads", "head_dim",
+    "max_position_embeddings", "n_positions", "num_labels", "type_vocab_size", "num_channels",
+)  # fmt: skip
+EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon")
+MOST_CHANGES = 12
+
+
+def fitting_config(
+    build: Callable[[Any], nn.Module], config: Any, wanted: Shapes, renaming: Renaming, epsilons: Collection[float]
+) -> Any:
+    """A configuration whose model comes nearest to the wanted shapes; the caller looks at what still differs.
+
+    The number of layers is counted. Sizes are changed one after the other, as long as fewer tensors differ: an axis of
+    s that is now s' proposes v s' / s for each size v that divides it.
+
+    Args:
+        build: makes a model of a configuration.
+        config: of the base; it is not changed.
+        wanted: the shapes, by name.
+        renaming: which layers were put in.
+        epsilons: of the norms, which growth changes with their width.
+    """
+    best = _with_layers(copy.deepcopy(config), renaming)
+    if len(set(epsilons)) == 1:
+        for name in EPSILONS:
+            if isinstance(getattr(best, name, None), float):
+                setattr(best, name, next(iter(epsilons)))
+    apart = differences(build, best, wanted)
+    for _ in range(MOST_CHANGES):
+        if apart is None or not apart:
+            return best
+        proposals = _proposals(best, apart)
+        sure = [proposal for proposal in proposals if proposal[0] not in UNSURE]
+        found = _better(build, best, apart, wanted, sure) or _better(build, best, apart, wanted, proposals)
+        if found is None:
+            return best
+        best, apart = found
+    return best
+
+
+def _better(
+    build: Callable[[Any], nn.Module], config: Any, apart: Apart, wanted: Shapes, proposals: Sequence[tuple[str, int]]
+) -> tuple[Any, Apart] | None:
+    """The one change after which the fewest tensors differ, fewer than now; None if there is none."""
+    trials = []
+    for name, value in proposals:
+        trial = copy.deepcopy(config)
+        setattr(trial, name, value)
+        left = differences(build, trial, wanted)
+        if left is not None and len(left) < len(apart):
+            trials.append((len(left), name, trial, left))
+    if not trials:
+        return None
+    _, _, best, left = min(trials, key=lambda item: item[:2])
+    return best, left
+
+
+def differences(build: Callable[[Any], nn.Module], config: Any, wanted: Shapes) -> Apart | None:
+    """By name of a parameter, its shape in the configuration's model and the one wanted, where they differ.
+
+    Parameters that are not asked for may have any shape. None where the configuration makes no model.
+    """
+    try:
+        with torch.device("meta"):
+            named = build(config).named_parameters(remove_duplicate=False)
+            made = {name: tuple(parameter.shape) for name, parameter in named}
+    except (ValueError, RuntimeError, TypeError, AssertionError):  # a size that does not divide another, say
+        return None
+    return {name: (made.get(name), shape) for name, shape in wanted.items() if made.get(name) != shape}
+
+
+def _with_layers(config: Any, renaming: Renaming) -> Any:
+    """Count the layers, and let lists with an item for each follow."""
+    for path, children in renaming.grown().items():
+        old = max(renaming.origins(path)) + 1
+        for name in LAYERS:
+            if getattr(config, name, None) == old:
+                for key, value in vars(config).items():
+                    if isinstance(value, list) and len(value) == old:
+                        setattr(config, key, [value[number] for number in renaming.origins(path)])
+                setattr(config, name, len(children))
+    return config
+
+
+def _proposals(config: Any, apart: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Sizes that might explain an axis that differs."""
+    pairs = {
+        (mine, theirs)
+        for made, wanted in apart.values()
+        if made is not None and len(made) == len(wanted)
+        for mine, theirs in zip(made, wanted, strict=True)
+        if mine != theirs
+    }
+    found: dict[tuple[str, int], None] = {}
+    for name in SIZES:
+        value = getattr(config, name, None)
+        if type(value) is not int or value <= 0:
+            continue
+        for mine, theirs in sorted(pairs):
+            if mine % value == 0 and theirs % (mine // value) == 0:
+                found[name, theirs // (mine // value)] = None
+    return list(found)
