@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphgrow.capture.outputs import leaves_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.hooks import hook_of, saves_its_own_way
 
@@ -66,7 +67,35 @@ def admit(model: nn.Module) -> list[str]:
     return notes
 
 
+def admit_inputs(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs as positional ones and those by keyword.
+
+    Raises:
+        CaptureError: if they are no such, or tensors of a kind that no axis rule covers.
+    """
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise CaptureError(f"example inputs by keyword are a dict of them by name, not a {type(kwargs).__name__}")
+    if isinstance(args, dict):
+        raise CaptureError(
+            "example inputs are a tensor or a tuple; pass inputs by name as `kwargs`, an input that is a dict as (it,)"
+        )
+    whole = not isinstance(args, (tuple, list)) or hasattr(args, "_fields")
+    positional, named = (args,) if whole else tuple(args), dict(kwargs or {})
+    for leaf in leaves_of((positional, named)):
+        if type(leaf).__module__ == "numpy":
+            raise CaptureError("an example input is a numpy array; pass torch.from_numpy(array)")
+        if not isinstance(leaf, torch.Tensor):
+            continue
+        kinds = {"nested": leaf.is_nested, "sparse": leaf.layout is not torch.strided, "complex": leaf.is_complex()}
+        kind = next((word for word, found in {**kinds, "quantised": leaf.is_quantized}.items() if found), "")
+        if kind:
+            raise CaptureError(f"an example input is {kind}, which no axis rule covers; pass a dense tensor of reals")
+    return positional, named
+
+
 def _admit_module(path: str, module: nn.Module, model: nn.Module) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise CaptureError(f"`{path}` is scripted; pass the Python module that it was made from")
     parametrised = module._modules.get("parametrizations")
     if parametrised is not None:
         raise CaptureError(
@@ -80,8 +109,6 @@ def _admit_module(path: str, module: nn.Module, model: nn.Module) -> None:
         raise CaptureError(f"`{path}` cannot be written as code: rename submodules called by a keyword of Python")
     if module is model and hook_of(module):
         raise CaptureError(f"the model itself has a {hook_of(module)}, which a graph cannot keep; remove it first")
-    if path and isinstance(module, torch.jit.ScriptModule):
-        return  # kept whole, as a leaf without a rule
     if ".quantized" in type(module).__module__ or ".qat" in type(module).__module__:
         if type(module).__name__ in ("DeQuantize", "Quantize", "FloatFunctional", "QFunctional"):
             return

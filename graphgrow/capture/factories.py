@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode, is_tensor_method_or_property
 from graphgrow.capture.proxies import holds_proxy
 from graphgrow.capture.writes import storages_of
 
-_RANDOM = {
+RANDOM = {
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli",
     "multinomial", "poisson", "uniform_", "normal_", "bernoulli_", "random_", "exponential_", "geometric_",
     "log_normal_", "cauchy_",
@@ -78,7 +78,7 @@ class _Factories(TorchFunctionMode):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         overtaken = self._tracer.overtaken and self._tracer.overtaken & storages_of((args, kwargs))
-        if name == "__get__" or not (name in _RANDOM or overtaken or holds_proxy((args, kwargs))):
+        if name == "__get__" or not (name in RANDOM or overtaken or holds_proxy((args, kwargs))):
             return func(*args, **kwargs)
         if is_tensor_method_or_property(func):
             return self._tracer.create_proxy("call_method", name, args, kwargs)

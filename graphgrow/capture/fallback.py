@@ -93,6 +93,7 @@ def capture_with_dynamo(
     graph = graphs["train"] if alive else graphs[present]
     if alive:
         revive(graph, graphs["eval"], lambda path, module: constants.setdefault(path, module) and path)
+    _refuse_higher_order(graph)
     module = assemble(model, graph, constants)
     _give_examples(module.graph, module, inputs)
     raise_norms(module)
@@ -111,6 +112,17 @@ def _thread(graph: fx.Graph, model: nn.Module, inputs: Mapping[str, Any], consta
             holder.register_buffer(name, constant)
     _give_examples(graph, holder, inputs)
     thread_inplace(graph, holder, made=constants)
+
+
+def _refuse_higher_order(graph: fx.Graph) -> None:
+    """Operators over pieces of code: a branch on values, a loop, an autograd function with a backward of its own.
+
+    Raises:
+        CaptureError: if there is one; with its place in the model's code.
+    """
+    for node in graph.nodes:
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise CaptureError(f"`{node.name}` is an operator over pieces of code{_place(node)}")
 
 
 def _give_examples(graph: fx.Graph, holder: nn.Module, inputs: Mapping[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,11 +29,6 @@ class ValueProxy(fx.Proxy):
     def example(self) -> Any:
         """The example value; tensors are on the meta device."""
         return self.node.meta["value"]
-
-    @property  # type: ignore[misc]  # it is read alone
-    def __class__(self) -> Any:
-        """What it stands for: the forward's own `isinstance(x, torch.Tensor)` is answered by the example."""
-        return type(self.example)
 
     def __getattr__(self, name: str) -> Any:
         if name == "_is_param":  # torch asks so whether something is an nn.Parameter
@@ -140,6 +137,24 @@ def opened(proxy: Any, example: Any) -> Any:
     raise CaptureError(
         f"an input is a {type(example).__name__}; wanted tensors in lists, tuples, dicts and dataclasses"
     )
+
+
+@contextmanager
+def examples_asked() -> Iterator[None]:
+    """Let the forward's own `isinstance(x, torch.Tensor)` be answered by the example that a proxy carries.
+
+    In Python alone: were it the proxy's class that says so, torch's C++ would take it for a tensor, too.
+    """
+    original, kinds = builtins.isinstance, (ValueProxy, ValueAttribute)
+
+    def asked(value: Any, kind: Any) -> bool:
+        return original(value, kind) or (type(value) in kinds and original(value.example, kind))
+
+    builtins.isinstance = asked
+    try:
+        yield
+    finally:
+        builtins.isinstance = original
 
 
 def holds_proxy(arguments: Any) -> bool:

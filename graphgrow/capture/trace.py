@@ -11,7 +11,14 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.capture.admission import admit, hooked_leaves, refuse_misfit, refuse_unknown_leaves, unwrapped
+from graphgrow.capture.admission import (
+    admit,
+    admit_inputs,
+    hooked_leaves,
+    refuse_misfit,
+    refuse_unknown_leaves,
+    unwrapped,
+)
 from graphgrow.capture.assembly import assemble
 from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
@@ -72,10 +79,9 @@ def capture(
     model, notes = unwrapped(model)
     notes += admit(model)
     refuse_unknown_leaves(model, leaves)
-    register_classes((args, kwargs))
-    inputs = InputSpec.of(args, kwargs)
-    positional = (args,) if isinstance(args, torch.Tensor) or not isinstance(args, Sequence) else tuple(args)
-    named = dict(kwargs or {})
+    positional, named = admit_inputs(args, kwargs)
+    register_classes((positional, named))
+    inputs = InputSpec.of(positional, named)
     refuse_misfit(model, positional, named)
     hooked = hooked_leaves(model)
     notes += [f"`{path}` has a hook and stays one node, which cannot grow" for path in hooked]

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from graphgrow.capture.einops import einops_open
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
-from graphgrow.capture.proxies import ValueProxy, opened
+from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, opened
 from graphgrow.capture.running import InputView, layer_by_layer
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
@@ -41,6 +41,26 @@ def _masks_taken_as_given() -> Iterator[None]:
         yield
     finally:
         nn.modules.transformer._detect_is_causal_mask = original
+
+
+@contextmanager
+def _own_backwards_refused() -> Iterator[None]:
+    """A torch.autograd.Function has a backward of its own, which its forward's operators would not have."""
+    original = torch.autograd.Function.__dict__["apply"]
+
+    def apply(kind: Any, *args: Any, **kwargs: Any) -> Any:
+        if holds_proxy((args, kwargs)):
+            raise CaptureError(
+                f"the autograd function {kind.__name__} has a backward of its own, for which there is no rule; mark "
+                "the submodule that calls it as a leaf"
+            )
+        return original.__func__(kind, *args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = original  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -114,6 +134,8 @@ class ShapeTracer(fx.Tracer):
                 torch.enable_grad(),
                 layer_by_layer(),
                 _masks_taken_as_given(),
+                _own_backwards_refused(),
+                examples_asked(),
                 factories_seen(self),
                 einops_open(ValueProxy),
                 _wrapped_functions_open(),
@@ -300,6 +322,14 @@ class ShapeTracer(fx.Tracer):
         before, self.running = self.running, True  # fx has patched nn.Module: an example run must not be recorded
         try:
             return self._runner.run(kind, target, args, kwargs)
+        except (NotImplementedError, RuntimeError) as error:
+            if "meta" not in str(error).lower():
+                raise
+            name = target if isinstance(target, str) else getattr(target, "__name__", target)
+            raise CaptureError(
+                f"`{name}` needs the values of a tensor, not its shape alone; a graph has one path and one shape for "
+                "all inputs of a size: use torch.where, or mark the submodule as a leaf"
+            ) from error
         finally:
             self.running = before
 

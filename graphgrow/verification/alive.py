@@ -10,7 +10,7 @@ from torch import nn
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.copies import double_module
 from graphgrow.verification.places import Places, positions_along, tensor_places
-from graphgrow.verification.sensitivity import random_loss
+from graphgrow.verification.sensitivity import pulled, random_loss
 from graphgrow.verification.verdict import Check
 
 STEPS = 5
@@ -98,7 +98,7 @@ def _gradients(
     args, kwargs = case.probes.spec.sample(case.probes.seed + step, batch, torch.float64)
     with torch.enable_grad():
         loss = random_loss(module(*args, **kwargs))
-        found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        found = pulled(loss, list(parameters.values()))
     return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
 
 

@@ -17,7 +17,7 @@ from graphgrow.verification.copies import wide_network
 from graphgrow.verification.numbers import Numbers, one_ulp
 from graphgrow.verification.places import cut
 from graphgrow.verification.probes import Inputs
-from graphgrow.verification.sensitivity import own_parameters, random_loss
+from graphgrow.verification.sensitivity import own_parameters, pulled, random_loss
 from graphgrow.verification.worst import Worst, errors, largest
 
 Tensors = dict[str, torch.Tensor]
@@ -88,7 +88,7 @@ def _gradients(
         inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if _is_tracked(leaf)]
         loss = random_loss(case.outputs_of(module, twin(*args, **kwargs)))
         wrt = [*leaves.values(), *inputs]
-        found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, wrt, allow_unused=True)
+        found = pulled(loss, wrt)
     whole = [torch.zeros_like(x) if g is None else g for g, x in zip(found, wrt, strict=True)]
     rest = iter(whole[len(leaves) :])
     of_inputs = pytree.tree_map(lambda leaf: next(rest) if _is_tracked(leaf) else None, (args, kwargs))

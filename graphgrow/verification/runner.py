@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import fx
 
 from graphgrow.ir.inputs import bind
-from graphgrow.verification.noise import is_noise, steady_function
+from graphgrow.verification.noise import is_noise, is_random, settled, steady_function
 from graphgrow.verification.numbers import Numbers, converted, own_copy
 from graphgrow.verification.precision import in_double
 from graphgrow.verification.probes import Inputs
@@ -118,12 +119,13 @@ class Runner:
             return converted(called, self.numbers, buffers)(*args, **kwargs)
         if self.numbers.dtype is torch.float64:
             kwargs = in_double(node, kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], self.numbers.cast(str(node.target)))(*args[1:], **kwargs)
         if is_noise(node):
             return steady_function(*args, **kwargs)
-        assert callable(node.target)
-        return node.target(*args, **kwargs)
+        with settled(node) if is_random(node) else nullcontext():
+            if node.op == "call_method":
+                return getattr(args[0], self.numbers.cast(str(node.target)))(*args[1:], **kwargs)
+            assert callable(node.target)
+            return node.target(*args, **kwargs)
 
     def _attribute(self, path: str, buffers: dict[int, torch.Tensor]) -> Any:
         owner, _, name = path.rpartition(".")

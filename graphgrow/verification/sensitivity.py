@@ -72,10 +72,16 @@ def gradients(
     with torch.enable_grad():
         args, kwargs = pytree.tree_map(lambda leaf: cast(leaf, numbers.dtype), probe)
         loss = random_loss(seen(twin(*args, **kwargs)))
-        found: tuple[torch.Tensor | None, ...] = (None,) * len(copies)
-        if copies and loss.requires_grad:  # else nothing of what is wanted reaches the output
-            found = torch.autograd.grad(loss, list(copies.values()), allow_unused=True)
+        found = pulled(loss, list(copies.values()))
     return {name: g for name, g in zip(copies, found, strict=True) if g is not None}
+
+
+def pulled(loss: torch.Tensor, tensors: list[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
+    """The gradients of a loss for some tensors; None for all where the model stops every gradient."""
+    if not tensors or not loss.requires_grad:
+        return (None,) * len(tensors)
+    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, tensors, allow_unused=True)
+    return found
 
 
 def random_loss(outputs: Any) -> torch.Tensor:

@@ -231,6 +231,9 @@ def test_random_numbers_in_eval_mode_are_drawn_anew_and_noted() -> None:
         torch.manual_seed(seed)
         assert torch.equal(found, model(x))
     assert not torch.equal(graph.module(x), graph.module(x))
+    verdicts = [gg.verify(graph, gg.apply(graph, mutation)).preserved for mutation in graph.mutations()]
+    assert verdicts == [True] * len(verdicts)
+    assert verdicts
 
 
 def _teacher(m: Any, x: torch.Tensor) -> Any:
@@ -277,6 +280,11 @@ def test_a_difference_in_train_mode_alone() -> None:
     with pytest.raises(gg.CaptureError, match=r"in train mode .* keeps state in `calls`"):
         capture(Stateful(_only_in_train).train(), torch.randn(4, 3), way="fx")
     assert capture(Stateful(_only_in_train).eval(), torch.randn(4, 3), way="fx").modes == {"eval"}
+
+
+def test_a_model_that_stops_every_gradient_is_verified() -> None:
+    graph = gg.trace(Stateful(lambda m, x: torch.relu(m.linear(x)).detach()), torch.randn(4, 3))
+    assert all(gg.verify(graph, gg.apply(graph, mutation)).preserved for mutation in graph.mutations())
 
 
 def test_a_model_that_fails_in_train_mode_is_not_compared_there() -> None:
