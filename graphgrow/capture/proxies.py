@@ -31,8 +31,8 @@ class ValueProxy(fx.Proxy):
         return self.node.meta["value"]
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_is_param":  # torch asks so whether something is an nn.Parameter
-            return False
+        if not hasattr(type(self.example), name) and not hasattr(self.example, name):
+            raise AttributeError(f"a {type(self.example).__name__} has no attribute {name!r}")
         if name in _CONSTANT_ATTRIBUTES and isinstance(self.example, torch.Tensor):
             return getattr(self.example, name) if name != "is_meta" else False
         if name in ("shape", "device", "T", "mT") and isinstance(self.example, torch.Tensor):

@@ -176,7 +176,9 @@ def test_what_a_value_is_asked_for_is_answered_by_the_example() -> None:
         def forward(self, x: Any) -> Any:
             assert torch.is_tensor(x)
             assert isinstance(x, torch.Tensor)
-            assert not isinstance(x, nn.Parameter)
+            assert not isinstance(x, (nn.Parameter, nn.Buffer))
+            assert not hasattr(x, "sizes")
+            assert getattr(x, "sizes", None) is None
             height: Any = x.shape[-1]
             size = (height, height) if isinstance(height, int) else height
             parts = x.split(2, dim=-1)
