@@ -68,8 +68,14 @@ def parser() -> argparse.ArgumentParser:
     default, limits = Options(), Limits()
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
-    add("models", nargs="*", help="graphgrow:NAME, torchvision:NAME or package.module:factory")
-    add("--families", nargs="*", default=[], metavar="FAMILY", help="graphgrow, classification, segmentation, ...")
+    add("models", nargs="*", help="graphgrow:NAME, torchvision:NAME, transformers:NAME or package.module:factory")
+    add(
+        "--families",
+        nargs="*",
+        default=[],
+        metavar="FAMILY",
+        help="graphgrow, transformers, classification, segmentation, ...",
+    )
     add("--out", type=Path, required=True, help="Markdown file; a JSON file goes beside it")
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="skip what is complete")
     add("--keep-stale", action="store_true", help="complete rows from other sources or versions count as well")

@@ -122,7 +122,7 @@ def smallest(mutation: gg.Mutation) -> gg.Mutation:
 def _replayed(subject: Subject, grown: gg.Graph) -> Outcome:
     """Base and ledger alone, the ledger by way of its text."""
     ledger = gg.Ledger.from_json(grown.ledger.to_json())
-    return same_bits(grown, gg.replay(subject.model, subject.args, ledger))
+    return same_bits(grown, gg.replay(subject.model, subject.args, ledger, dict(subject.kwargs)))
 
 
 def _loaded(subject: Subject, grown: gg.Graph) -> Outcome:

@@ -7,6 +7,7 @@ from types import ModuleType
 
 from graphgrow.errors import ModelError
 from graphgrow.store.names import import_torchvision
+from tools.sweep.small_transformers import FAMILIES, TRANSFORMERS
 
 OWN = "graphgrow"
 PLAIN = "classification"  # torchvision's classifiers lie in no folder of their own
@@ -23,14 +24,16 @@ def chosen(models: list[str], families: list[str]) -> list[str]:
 
 
 def family_models(family: str) -> list[str]:
-    """Every reference model for `graphgrow`; else the cheapest of each file of torchvision's models.
+    """Every model of `graphgrow` and `transformers`; else the cheapest of each file of torchvision's models.
 
     Args:
-        family: `graphgrow`, `classification`, or a folder of torchvision.models (`segmentation`, `video`, ...).
+        family: `graphgrow`, `transformers`, `classification`, or a folder of torchvision.models (`segmentation`, ...).
 
     Raises:
         ModelError: if torchvision has no such folder, or is not installed.
     """
+    if family == TRANSFORMERS:
+        return [f"{TRANSFORMERS}:{name}" for name in FAMILIES]
     if family == OWN:
         from graphgrow.models import MODELS
 

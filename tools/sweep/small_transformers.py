@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from graphgrow.errors import ModelError
 from graphgrow.store.names import import_torchvision
 
+TRANSFORMERS = "transformers"
 Inputs = dict[str, torch.Tensor]
 _VOCABULARY = 96
 
@@ -207,8 +208,13 @@ FAMILIES: dict[str, Family] = {
 }  # fmt: skip
 
 
-def build_small(name: str, seed: int = 0) -> tuple[nn.Module, Inputs]:
+def build_small(name: str, seed: int = 0, **changes: Any) -> tuple[nn.Module, Inputs]:
     """A small model of a family in eval mode, with random weights, and keyword inputs for it.
+
+    Args:
+        name: of `FAMILIES`.
+        seed: of weights and inputs.
+        changes: values of the configuration instead of the family's.
 
     Raises:
         ModelError: if there is no such family, or transformers is not installed.
@@ -222,7 +228,7 @@ def build_small(name: str, seed: int = 0) -> tuple[nn.Module, Inputs]:
         raise ModelError("transformers is not installed: pip install 'graphgrow[zoo]'") from error
     family = FAMILIES[name]
     torch.manual_seed(seed)
-    config = getattr(library, family.config)(**family.values)
+    config = getattr(library, family.config)(**{**family.values, **changes})
     model: nn.Module = getattr(library, family.model)(config)
     for part in model.modules():
         for parametrised in list(getattr(part, "parametrizations", {})):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.store.names import KNOWN_SOURCES, build
 from tools.sweep.options import Options
+from tools.sweep.small_transformers import TRANSFORMERS, build_small
 
 SMALLEST, STEP = 64, 32
 Inputs = tuple[torch.Tensor, ...]
@@ -27,7 +28,8 @@ class Subject:
     Attributes:
         name: as on the command line.
         model: what was captured.
-        args: what it was captured with.
+        args: positional inputs that it was captured with.
+        kwargs: and those by keyword.
         graph: the capture.
     """
 
@@ -35,6 +37,7 @@ class Subject:
     model: nn.Module
     args: Inputs
     graph: gg.Graph
+    kwargs: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def known(self) -> bool:
@@ -49,6 +52,11 @@ def prepare(name: str, options: Options) -> Subject:
         ModelError: if there is no such model.
         CaptureError: if no size can be captured; the error of the last one, the model's own.
     """
+    source, _, family = name.partition(":")
+    if source == TRANSFORMERS:
+        model, inputs = build_small(family, options.seed)
+        model, kwargs = model.to(options.device), {key: value.to(options.device) for key, value in inputs.items()}
+        return Subject(name, model, (), gg.trace(model, (), kwargs), kwargs)
     torch.manual_seed(options.seed)
     model, example = build(name)
     model = model.to(options.device)
@@ -113,7 +121,7 @@ def describe(subject: Subject) -> dict[str, Any]:
     sizes = {value: math.prod(term.size for term in value.axes) for value in values}
     growing = sum(size for value, size in sizes.items() if any(value.axes_with(space) for space in free))
     return {
-        "input": " and ".join("x".join(map(str, arg.shape)) for arg in subject.args),
+        "input": " and ".join("x".join(map(str, arg.shape)) for arg in (*subject.args, *subject.kwargs.values())),
         "way": graph.way,
         "modes": " and ".join(sorted(graph.modes)),
         "nodes": len(graph.module.graph.nodes),

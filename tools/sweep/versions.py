@@ -16,8 +16,8 @@ def versions_for(model: str) -> dict[str, str]:
     source = model.partition(":")[0]
     packages = ["graphgrow", "graphgrow.passes", *(["graphgrow.models"] if source == "graphgrow" else [])]
     found = {"torch": version("torch"), "source": source_digest([_folder(package) for package in packages])}
-    if source == "torchvision":
-        found["torchvision"] = version("torchvision")
+    if source in ("torchvision", "transformers"):
+        found[source] = version(source)
     return found
 
 
