@@ -31,7 +31,16 @@ def _grouped(draw: Draw) -> nn.Module:
     return Probe(lambda m: op(target, m.x, m.y, offs=m.offs), sources, None, offsets)
 
 
-CASES = [Case(("transformers::grouped_mm_fallback",), _grouped, {"x.1": SUMMED, "y.2": ROWS})]
+def _router(draw: Draw) -> nn.Module:
+    width, experts = draw(2, 4), draw(2, 4)
+    sources = {"x": normal_tensor(draw, draw(2, 4), width)}
+    return Probe(lambda m: m.op(m.x), sources, {"op": Router(width, experts, draw(1, experts))})
+
+
+CASES = [
+    Case((Router,), _router, {"x.0": "free>free zero>free mean>free copy>copy", "x.1": SUMMED}),
+    Case(("transformers::grouped_mm_fallback",), _grouped, {"x.1": SUMMED, "y.2": ROWS}),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from graphgrow.layers import Blend, Gate
+from graphgrow.layers import Blend, Choice, Gate, Zeros
 from tests.effort import examples
 from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
 from tests.ops.square import Case
@@ -235,6 +235,16 @@ def _mixed(target: Any, by_tensor: bool) -> Callable[[Draw], nn.Module]:
     return build
 
 
+def _choice(draw: Draw) -> nn.Module:
+    """A choice that is half open, so that every value has a share."""
+    x, y = _pair(draw)
+    module = Choice(("one", "other"))
+    with torch.no_grad():
+        module.alpha.copy_(torch.tensor([0.3, -0.4]))
+        module.opened.fill_(0.5)
+    return Probe(lambda m: m.op(m.x, m.y), {"x": x, "y": y}, {"op": module})
+
+
 def _glu(target: Any) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         x = normal_tensor(draw, draw(2, 4), 2 * draw(2, 3))
@@ -246,6 +256,8 @@ def _glu(target: Any) -> Callable[[Draw], nn.Module]:
 
 
 CASES = [
+    unary(Zeros, ZERO_KEEPING),
+    Case((Choice,), _choice, _every(SUM)),
     *(unary(target, ZERO_KEEPING) for target in [*ZERO_MODULES, *ZERO_FUNCTIONS]),
     *(unary(target, FINITE) for target in FINITE_FUNCTIONS),
     *(unary(target, PARTIAL, positive=True) for target in PARTIAL_FUNCTIONS),

@@ -39,7 +39,7 @@ def test_what_enlarge_kernel_put_on_goes_again(layer: nn.Module, positions: tupl
     text = f"shrink-kernel(site, to=[{sizes}])"
     assert [str(m) for m in child.mutations("shrink-kernel")] == [text]
     back = grown(child, text)
-    assert_exact(child, back, batches=(2,))
+    assert_exact(child, back, batches=(2,), tolerance=1e-15)  # a sum of other length may be taken in another order
     assert gg.verify(child, back).preserved is True
     assert_same_bits(back.module, graph.module)
     site = back.module.get_submodule("site")
