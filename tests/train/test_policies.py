@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+import graphgrow as gg
 from graphgrow.signals.activity import Activity
 from graphgrow.signals.gradients import UnitGradients
 from graphgrow.signals.skips import SkipScore
 from graphgrow.train.policies.dnm import Dnm
+from graphgrow.train.policies.net2net import Net2Net
 from graphgrow.train.policies.progressive import Progressive
 from graphgrow.train.policies.random import Random
 from graphgrow.train.policy import Evidence, policies
@@ -83,3 +85,11 @@ def test_random_repeats_with_its_generator_and_differs_with_another() -> None:
 def test_the_folder_is_the_registry() -> None:
     assert list(policies()) == ["dnm", "gradmax", "net2net", "progressive", "random"]
     assert all(policy.summary for policy in policies().values())
+
+
+def test_net2net_grows_a_stream_under_layer_norms_by_fresh_units() -> None:
+    graph = gg.trace("graphgrow:gpt")
+    candidate = next(iter(Net2Net().candidates(graph, Evidence(), GENERATOR)))
+    assert any(mutation.startswith("widen(embed, extra=") for mutation in candidate.mutations)
+    assert any(mutation.startswith("split(blocks.0.mlp.0, units=") for mutation in candidate.mutations)
+    assert gg.apply(graph, candidate.mutations).parameter_count > graph.parameter_count

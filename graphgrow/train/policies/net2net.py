@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from graphgrow.errors import Declined
 from graphgrow.graph import Graph
 from graphgrow.train.policy import Candidate, Evidence, GrowthPolicy, uniform_shares
 from graphgrow.train.start import Start
@@ -16,6 +17,8 @@ from graphgrow.train.start import Start
 @dataclass(frozen=True)
 class Net2Net(GrowthPolicy):
     """Uniform widening by replication (Net2WiderNet, Chen, Goodfellow and Shlens, ICLR 2016).
+
+    Groups under a layer norm, which admits copies of all units or of none, are widened by as many fresh units.
 
     Attributes:
         noise: standard deviation of Gaussian noise on the copies, over each tensor's root mean square; above 0 the
@@ -35,6 +38,16 @@ class Net2Net(GrowthPolicy):
             mutations = []
             for name, size in offered:
                 drawn = torch.randperm(size, generator=generator)[: max(1, round(share * size))]
-                mutations.append(f"split({name}, units={drawn.sort().values.tolist()})")
+                mutations.append(_copied(graph, name, drawn.sort().values.tolist()))
             if mutations:
                 yield Candidate(tuple(mutations), {"share": share}, start)
+
+
+def _copied(graph: Graph, name: str, units: list[int]) -> str:
+    """The split of some units or, where a norm admits none (a layer norm wants all or none), as many fresh units."""
+    split = f"split({name}, units={units})"
+    try:
+        graph.cost(split)
+    except Declined:
+        return f"widen({name}, extra={len(units)})"
+    return split
