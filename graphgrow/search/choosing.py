@@ -143,14 +143,14 @@ def _round(
         kept = decided(sites, recipe.alternation.most_free)
     else:
         draw = stream(recipe.seed, "random", index)
-        kept = [draw.randrange(len(site.choice.names)) for site in sites]
+        kept = [draw.randrange(len(site.choice.names)) if recipe.decide == "random" else 0 for site in sites]
     strongest = [site.choice.names[site.leader] for site in sites]
     mixture = score(opened.module, data.validation)
     for site, place in zip(sites, kept, strict=True):
         site.choice.close(place)
     closed = score(opened.module, data.validation)
     settled = _settled(opened)
-    steps = recipe.finish + (recipe.alternation.steps if recipe.decide == "random" else 0)
+    steps = recipe.finish + (0 if recipe.decide == "alpha" else recipe.alternation.steps)
     train(settled, data, recipe.training, "steps", steps, stream_seed(recipe.seed, "finish", index))
     return settled, RoundRecord(
         index=index,

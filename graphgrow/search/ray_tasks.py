@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from graphgrow.errors import SearchError
@@ -36,7 +39,8 @@ class RayTasks:
         self._size, self._target = size, target
         self._mine = not self._ray.is_initialized()
         if self._mine:
-            self._ray.init(num_cpus=size, include_dashboard=False, log_to_driver=False, configure_logging=False)
+            with _same_path():
+                self._ray.init(num_cpus=size, include_dashboard=False, log_to_driver=False, configure_logging=False)
         memory = {} if memory_gib is None else {"memory": int(memory_gib * GIB)}
         self._call = self._ray.remote(num_cpus=1, max_retries=0, **memory)(_call)
         self._running: dict[Any, int] = {}
@@ -86,6 +90,20 @@ class RayTasks:
         if "result" in answer:
             return Reply(ticket, answer["result"])
         return Reply(ticket, None, answer["text"], again=answer["error"] == "memory")
+
+
+@contextlib.contextmanager
+def _same_path() -> Iterator[None]:
+    """Let the workers of a Ray that starts now find the modules that this process finds."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), *(path for path in sys.path if path)])  # noqa: PTH109
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _call(target: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from graphgrow.search.objectives import objective
 from graphgrow.search.tables import from_table
 
 UNITS = ("steps", "flops", "seconds")
+DECIDE = ("alpha", "random", "present")
 R = TypeVar("R")
 
 
@@ -212,7 +213,8 @@ class Choosing:
         choices: the operators to choose between, besides the present one; none for all usual ones.
         rounds: of opening, choosing and settling.
         grow: passes of which one random mutation is applied before each round but the first.
-        decide: `alpha`; or `random`, a random choice from the same candidates, as a control.
+        decide: `alpha`; as controls `random`, a random choice from the same candidates, or `present`, none but the
+            present operators.
         base: steps of training before the first round.
         finish: steps of training after each round.
         seed: of all draws.
@@ -232,7 +234,7 @@ class Choosing:
 
     def __post_init__(self) -> None:
         turns = self.alternation
-        _want(self.decide in ("alpha", "random"), f"decide is {self.decide!r}; there are alpha and random")
+        _want(self.decide in DECIDE, f"decide is {self.decide!r}; there are {', '.join(DECIDE)}")
         _want(min(self.rounds, turns.every) >= 1, "rounds and every are whole numbers from 1 on")
         _want(min(self.base, self.finish, turns.steps, self.seed) >= 0, "steps and seed are whole numbers from 0 on")
         _want(0 < turns.cold <= turns.hot, "the temperature falls from hot to cold, which is above 0")

@@ -1,6 +1,7 @@
-"""Put the tables of the benchmarks into docs/speed.md, from the JSON files beside it.
+"""Put the tables of the benchmarks into docs/speed.md and docs/search.md, from the JSON files beside them.
 
     python tools/bench/page.py docs/speed.md
+    python tools/bench/page.py docs/search.md
 
 The page's words are written by hand. Between `<!-- NAME -->` and `<!-- end of NAME -->` stands what is in
 docs/speed/NAME.json: the table, and the commands, versions and machine.
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools.bench import analysis, large, linearity, mutation, onnx_speed
 from tools.bench.results import Results, Rows
+from tools.bench.search import arms, choice, cost
 
 SHOW: dict[str, Callable[[Rows], str]] = {
     "analysis": analysis.show,
@@ -26,6 +28,9 @@ SHOW: dict[str, Callable[[Rows], str]] = {
     "mutation": mutation.show,
     "large": large.show,
     "onnx_speed": onnx_speed.show,
+    "arms": arms.show,
+    "choice": choice.show,
+    "cost": cost.show,
 }
 
 

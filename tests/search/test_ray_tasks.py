@@ -1,0 +1,71 @@
+"""The same evaluations on a real local Ray of two workers, one of which is killed in the middle."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphgrow.errors import SearchError
+from graphgrow.search.crews import crew
+from graphgrow.search.engine import Crew, run
+from graphgrow.search.pool import Pool
+from tests.search import landscape
+from tests.search.test_evolve import Here, ran, told
+from tests.search.test_pool import TARGET, jobs
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Ray of its own, which stays for all tests here."""
+    ray = pytest.importorskip("ray")
+    first = crew("ray", 2, TARGET)
+    yield ray
+    first.close()
+    assert not ray.is_initialized()
+
+
+def tasks(target: str) -> Crew:
+    return crew("ray", 2, target)
+
+
+def test_what_dies_or_raises_is_one_failure(cluster: Any, tmp_path: Path) -> None:
+    crew = tasks(TARGET)
+    requests = jobs(tmp_path, "answer", "die once", "raise", "die", "answer")
+    found = {outcome.place: outcome for outcome in run(crew, requests, retries=1, seconds=120.0)}
+    crew.close()
+    assert cluster.is_initialized()  # it was here before, and stays
+    assert {place: found[place].result for place in (0, 1, 4)} == {n: {"double": 2 * n} for n in (0, 1, 4)}
+    assert [found[place].attempts for place in range(4)] == [1, 2, 1, 2]
+    assert found[2].reason == "ValueError: as it was told"
+    assert found[3].reason.startswith("its worker died")
+
+
+def test_a_task_that_takes_too_long_is_cancelled(cluster: Any, tmp_path: Path) -> None:
+    crew = tasks(TARGET)
+    (outcome,) = run(crew, jobs(tmp_path, "hang"), retries=0, seconds=0.0)
+    assert outcome.reason == "it took longer than 0 s"
+    assert crew.states == {}
+    crew.close()
+
+
+def test_the_evolution_is_the_same_as_anywhere(cluster: Any, tmp_path: Path) -> None:
+    recipe = landscape.recipe(generations=1)
+    crew = tasks(landscape.TARGET)
+    found = ran(tmp_path / "ray", recipe, crew)
+    crew.close()
+    assert told(found) == told(ran(tmp_path / "here", recipe, Here()))
+
+
+def test_engines_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(crew("pool", 3), Pool)
+    with pytest.raises(SearchError, match="there is no engine 'mpi'; there are pool and ray"):
+        crew("mpi", 1)
+    with pytest.raises(SearchError, match="workers=0: at least 1"):
+        crew("pool", 0)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SearchError, match=r'pip install "graphgrow\[ray\]"'):
+        crew("ray", 1)
