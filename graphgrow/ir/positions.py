@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from graphgrow.ir.terms import Concat, Product, Space, Term, children, leaves, normal, product
+from graphgrow.ir.terms import Concat, Product, Space, Term, leaves, normal, product
 
 
 @dataclass(frozen=True)
@@ -153,14 +153,28 @@ Kept = torch.Tensor | Recurring
 
 def kept_positions(term: Term, units: Units) -> Kept:
     """Where the old positions of an axis are after growth, whatever sizes the inputs have."""
+    inner = _behind_inputs(term)
+    if inner is None:
+        return axis_map(term, units).kept
+    return Recurring(axis_map(inner, units).kept, grown_size(inner, {units.space: units.new_size}))
+
+
+def kept_heirs(term: Term, removal: Removal) -> Kept:
+    """Where the old positions of an axis are after a removal (-1: gone), whatever sizes the inputs have."""
+    inner = _behind_inputs(term)
+    if inner is None:
+        return shrinkage(term, removal).heirs
+    return Recurring(shrinkage(inner, removal).heirs, grown_size(inner, {removal.space: removal.new_size}))
+
+
+def _behind_inputs(term: Term) -> Term | None:
+    """A product without its slowest factors that are frozen; None where there are none, or nothing else."""
     term = normal(term)
-    factors = list(children(term)) if isinstance(term, Product) else []
+    factors = list(term.factors) if isinstance(term, Product) else []
+    count = len(factors)
     while factors and isinstance(factors[0], Space) and factors[0].frozen is not None:
         del factors[0]
-    if not factors or len(factors) == len(children(term)):  # type: ignore[arg-type]
-        return axis_map(term, units).kept
-    inner = product(factors)
-    return Recurring(axis_map(inner, units).kept, grown_size(inner, {units.space: units.new_size}))
+    return product(factors) if factors and len(factors) < count else None
 
 
 def occurrences(term: Term, space: Space) -> int:

@@ -13,7 +13,7 @@ from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import Normalisation
 from graphgrow.ir.flow import Fill
-from graphgrow.ir.positions import Removal, Shrinkage, Units, shrinkage
+from graphgrow.ir.positions import Removal, Shrinkage, Units, kept_heirs, shrinkage
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.evaluate import holds
@@ -23,7 +23,7 @@ from graphgrow.rewrite.present import Numbers
 from graphgrow.rewrite.resize import resize
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign
-from graphgrow.rewrite.statistics import growing_axis
+from graphgrow.rewrite.statistics import growing_axis, judge
 from graphgrow.rewrite.tensors import laid_out_like
 
 
@@ -84,19 +84,22 @@ def plan_drop(network: Network, removal: Removal) -> Plan:
     Raises:
         Declined: if it cannot be shown, with the node and the reason.
     """
-    _refuse_statistics(network, removal)
     units = Units(removal.space, torch.arange(removal.space.size))
-    return plan_growth(network.analysis, units, Kind.APPEND, Numbers(network, removal))
+    plan = plan_growth(network.analysis, units, Kind.APPEND, Numbers(network, removal))
+    _refuse_rescaling(network, plan, Units.appended(removal.space, 1))
+    return plan
 
 
-def _refuse_statistics(network: Network, removal: Removal) -> None:
-    """Numbers that are taken of all units would have to be multiplied by the inverse of what growth put there."""
-    for facts in network.analysis.touching(removal.space):
-        taken = [s.kind.value for s in facts.statistics if growing_axis(s, removal.space) is not None]
-        bare = [n.kind.value for n in facts.normalisations if n.weight is None and holds(n.term, removal.space)]
-        if taken or bare:
+def _refuse_rescaling(network: Network, plan: Plan, grown: Units) -> None:
+    """Decline where growth multiplied a number that is taken of all units: nothing says what is to be undone."""
+    append = plan.kind is Kind.APPEND
+    for facts in network.analysis.touching(grown.space):
+        over = [s for s in facts.statistics if growing_axis(s, grown.space) is not None]
+        taken = [s.kind.value for s in over if judge(s, grown, append, plan.fills).factor != 1.0]
+        bare = [n.kind.value for n in facts.normalisations if n.weight is None and holds(n.term, grown.space)]
+        if taken or (append and bare):
             where = facts.module_path or facts.node.name
-            raise Declined(f"a {(*taken, *bare)[0]} is taken of all units (at `{where}`)")
+            raise Declined(f"the {(*taken, *bare)[0]} over the units was rescaled as a whole (at `{where}`)")
 
 
 def drop(network: Network, editor: Editor, removal: Removal) -> tuple[Step, list[TensorChange]]:
@@ -152,12 +155,13 @@ def plan_merge(network: Network, removal: Removal) -> Plan:
     Raises:
         Declined: if no such growth is exact.
     """
-    _refuse_statistics(network, removal)
     space, counts = removal.space, torch.bincount(removal.heirs)
     everyone = torch.arange(space.size)
     alike = bool((counts == counts[0]).all())
     source = everyone.repeat(int(counts[0])) if alike else torch.cat([everyone, torch.zeros(1, dtype=torch.int64)])
-    return plan_growth(network.analysis, Units(space, source), Kind.REPLICATE)
+    plan = plan_growth(network.analysis, Units(space, source), Kind.REPLICATE)
+    _refuse_rescaling(network, plan, plan.units)
+    return plan
 
 
 def refuse_unlike_copies(network: Network, removal: Removal, plan: Plan) -> None:
@@ -204,9 +208,7 @@ def _shrink(
         tensors.update((name, heirs) for name in value.aliases)
     resize(network, editor, space, removal.new_size)
     nodes = {
-        facts.node.name: {
-            axis: shrinkage(facts.output.axes[axis], removal).heirs for axis in facts.output.axes_with(space)
-        }
+        facts.node.name: {axis: kept_heirs(facts.output.axes[axis], removal) for axis in facts.output.axes_with(space)}
         for facts in network.analysis.touching(space)
         if isinstance(facts.output, Value) and facts.output.axes_with(space)
     }

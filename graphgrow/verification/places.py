@@ -144,7 +144,10 @@ def lost(axes: Mapping[int, Kept] | None, tensor: torch.Tensor) -> torch.Tensor 
     """Where a tensor of the old units has some that are gone, broadcastable to it; None if there are none."""
     mask: torch.Tensor | None = None
     for axis, places in (axes or {}).items():
-        kept = positions_along(places, tensor.shape[axis])
+        kept = places
+        if isinstance(places, Recurring):
+            kept = places.kept.repeat(tensor.shape[axis] // len(places.kept))
+        assert isinstance(kept, torch.Tensor)
         if bool((kept < 0).any()):
             shape = [1] * tensor.dim()
             shape[axis] = -1

@@ -27,7 +27,10 @@ def traced(expected: Expected, dtype: torch.dtype = torch.float64) -> Graph:
     return gg.trace(stirred(expected.build()).to(dtype), x)
 
 
-@pytest.mark.parametrize("expected", [e for e in EXPECTED if e.widen], ids=str)
+RESCALED = ("layer-norm-bare",)  # growth multiplied what a norm without a weight puts out, and nothing says by how much
+
+
+@pytest.mark.parametrize("expected", [e for e in EXPECTED if e.widen and str(e) not in RESCALED], ids=str)
 def test_what_widen_appended_goes_again(expected: Expected) -> None:
     """Every group that widen is expected to offer: the same shapes and the same numbers as before."""
     graph = traced(expected)
@@ -46,6 +49,14 @@ def test_what_widen_appended_goes_again(expected: Expected) -> None:
         for key, tensor in mine.items():
             near = any(label in str(expected) for label in NORMED)  # the scale of a norm goes there and back
             assert torch.allclose(theirs[key], tensor, rtol=1e-12 if near else 0, atol=0), key
+
+
+def test_units_behind_a_number_that_growth_rescaled_are_kept() -> None:
+    graph = traced(next(expected for expected in EXPECTED if str(expected) in RESCALED))
+    child = gg.apply(graph, "widen(first, extra=2)")
+    assert not child.mutations("drop-units")
+    with pytest.raises(gg.Declined, match="the layer norm over the units was rescaled as a whole"):
+        gg.apply(child, "drop-units(first, units=[4, 5])")
 
 
 def test_some_of_the_units_and_those_in_the_middle() -> None:
