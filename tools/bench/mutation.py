@@ -34,7 +34,7 @@ APPLY = {
     "copy of the graph": ("graphgrow.rewrite.apply:Editor.__init__",),
     "plan": ("graphgrow.passes.widen:plan_growth", "graphgrow.passes.split:plan_growth"),
     "tensors": ("graphgrow.rewrite.grow:_grow_tensors",),
-    "shapes of the child": ("graphgrow.rewrite.grow:_follow",),
+    "shapes of the child": ("graphgrow.rewrite.grow:resize",),
     "code of the child": ("graphgrow.rewrite.apply:Editor.finish",),
 }
 PARTS = {

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tools.bench.measuring import Seconds, Stopwatch, power_law, spread_of
+from tools.bench.mutation import PARTS
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.5])
@@ -71,3 +72,10 @@ def test_the_watch_counts_nested_calls_once_and_puts_everything_back(monkeypatch
 def test_a_place_that_is_gone_is_named() -> None:
     with pytest.raises(KeyError, match="hypotenuse"), Stopwatch().watching({"x": ["math:hypotenuse"]}):
         math.hypot(1, 1)
+
+
+def test_every_part_of_a_mutation_is_there_to_be_watched() -> None:
+    watch = Stopwatch()
+    with watch.watching(PARTS):
+        pass
+    assert watch.seconds == {}
