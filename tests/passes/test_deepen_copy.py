@@ -157,3 +157,65 @@ def test_stochastic_depth_and_dropout_in_a_closed_branch() -> None:
         outputs.append(side.module(x))
     assert torch.equal(*outputs)
     assert not torch.equal(outputs[0], copy.deepcopy(graph.module).eval()(x))
+
+
+class Attend(nn.Module):
+    """Attention with an additive bias on the scores, without biases in its maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(8, 8, bias=False) for _ in range(4))
+
+    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """(n, l, 8) and (1, 2, l, l) -> (n, l, 8)."""
+        q, k, v = (f(x).unflatten(-1, (2, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        weights = (q @ k.transpose(-2, -1) + bias).softmax(-1)
+        result: torch.Tensor = self.o((weights @ v).transpose(1, 2).flatten(-2))
+        return result
+
+
+class Sandwich(nn.Module):
+    """RMS norms in front of each branch and behind it, a position bias that all blocks share."""
+
+    def __init__(self, post: bool) -> None:
+        super().__init__()
+        self.post, self.attend = post, Attend()
+        self.norms = nn.ModuleList(nn.RMSNorm(8, eps=1e-5) for _ in range(4))
+        self.up, self.down = nn.Linear(8, 12, bias=False), nn.Linear(12, 8, bias=False)
+
+    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """(n, l, 8) -> the same."""
+        x = x + self.norms[1](self.attend(self.norms[0](x), bias))
+        x = x + self.norms[3](self.down(torch.relu(self.up(self.norms[2](x)))))
+        result: torch.Tensor = self.norms[0](x) if self.post else x
+        return result
+
+
+class SharedBias(nn.Module):
+    """Two such blocks on embedded features."""
+
+    def __init__(self, post: bool) -> None:
+        super().__init__()
+        self.first, self.bias = nn.Linear(3, 8), nn.Parameter(torch.randn(1, 2, 5, 5))
+        self.blocks, self.last = nn.ModuleList(Sandwich(post) for _ in range(2)), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, 5, 3) -> (n, 5, 2)."""
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x, self.bias)
+        result: torch.Tensor = self.last(x)
+        return result
+
+
+@pytest.mark.parametrize("post", [False, True])
+def test_rms_norms_around_every_branch_and_a_shared_position_bias(post: bool) -> None:
+    """In pre-norm form the last norms are closed; in post-norm form a gate is; the bias stays the one that it was."""
+    graph = gg.trace(SharedBias(post).double(), torch.randn(2, 5, 3).double())
+    child = gg.apply(graph, "deepen(blocks.0, kind=copy)")
+    verdict = gg.verify(graph, child, modes=("eval", "train", "gradients", "alive"))
+    assert verdict.preserved is True, str(verdict)
+    names = {name for name, _ in child.module.named_parameters()}
+    assert ("blocks.0_deepen_gate.gate.gate" in names) is post
+    assert not {name for name in names if name.endswith("bias") and "_deepen" in name}
+    assert gg.clean(child).text() == gg.clean(graph).text()

@@ -15,7 +15,15 @@ from tests.preserved import assert_preserved, assert_same_bits
 
 SIZES: dict[str, dict[str, int]] = {"resnet": {"width": 4, "depth": 2}, "vit": {"width": 8, "depth": 2, "heads": 2}}
 OTHERS = sorted(set(MODELS) - set(SIZES))
-CLEAN_UPS = ("settle-activation", "drop-units", "merge-units", "drop-branch", "drop-identity", "shrink-kernel")
+CLEAN_UPS = (
+    "settle-activation",
+    "settle-operators",
+    "drop-units",
+    "merge-units",
+    "drop-branch",
+    "drop-identity",
+    "shrink-kernel",
+)
 ELSEWHERE = (  # of which one of the two models has none
     "fold-batch-norm", "add-heads", "upcycle-experts", "grow-vocabulary", "grow-positions",
 )  # fmt: skip
