@@ -67,7 +67,6 @@ def test_a_head_of_a_convolution_and_a_hidden_stream() -> None:
 REFUSED: dict[str, tuple[Any, str, str]] = {
     "softmax": (nn.Sequential(nn.Linear(3, 4), nn.Softmax(-1)), "grow-outputs(0)", "a softmax over it"),
     "hidden": (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), "grow-outputs(0)", "does not leave the model"),
-    "mean": (Forward(lambda m, x: (m.a(x), m.a(x).mean(1)), a=nn.Linear(3, 4)), "grow-outputs(a)", "mean"),
     "residual": (Forward(lambda m, x: x + m.a(x), a=nn.Linear(3, 3)), "grow-outputs(a)", "input"),
 }
 
@@ -79,6 +78,17 @@ def test_refusals(name: str) -> None:
     with pytest.raises(gg.Declined, match=said):
         gg.apply(graph, text)
     assert text not in [str(m) for m in graph.mutations("grow-outputs")]
+
+
+def test_a_mean_over_all_of_them_stays_too() -> None:
+    """Whatever new units hold, an output that is computed from all must be what it was, or the growth is declined."""
+    model = Forward(lambda m, x: (m.a(x), m.a(x).mean(1)), a=nn.Linear(3, 4))
+    graph = gg.trace(model.double(), torch.randn(2, 3).double())
+    try:
+        child = gg.apply(graph, "grow-outputs(a, extra=2)")
+    except gg.Declined:
+        return
+    assert_preserved(graph, child)
 
 
 def test_nothing_to_add() -> None:

@@ -77,7 +77,6 @@ def test_refusals() -> None:
 
 
 USED_OTHERWISE = {
-    "mean": lambda m, x: m.e(x.argmax(-1)) + m.e.weight.mean(0),
     "last row": lambda m, x: m.e(x.argmax(-1)) + m.e.weight[-1:],
     "softmax of a tied head": lambda m, x: (m.e(x.argmax(-1)) @ m.e.weight.t()).softmax(-1),
     "the input's own axis": lambda m, x: m.e(x.argmax(-1)) @ m.e.weight.t() + x,
@@ -90,6 +89,19 @@ def test_rows_that_are_used_otherwise_stay(name: str) -> None:
     with pytest.raises(gg.Declined):
         gg.apply(graph, "grow-vocabulary(e)")
     assert len(graph.mutations("grow-vocabulary")) == 0
+
+
+@pytest.mark.parametrize("how", ["mean", "sum"])
+def test_what_is_computed_from_all_rows_stays_what_it_was(how: str) -> None:
+    """New rows hold the mean, or zero, so that the mean or the sum over all is the old one; else it is declined."""
+    model = Forward(lambda m, x: m.e(x.argmax(-1)) + getattr(m.e.weight, how)(0), e=nn.Embedding(3, 4))
+    graph = gg.trace(model.double(), torch.randn(2, 5, 3).double())
+    try:
+        child = gg.apply(graph, "grow-vocabulary(e, extra=2)")
+    except gg.Declined:
+        return
+    assert child.module.get_parameter("e.weight").shape == (5, 4)
+    assert_preserved(graph, child)
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
