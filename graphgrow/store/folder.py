@@ -6,10 +6,11 @@ that a crash at any point leaves the model that was there before.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from graphgrow.store.tracing import trace
 
 SCHEMA_VERSION = 1
 LEDGER_FILE = "ledger.json"
-_KEYS = {"format", "schema", "base", "model", "inputs", "training", "frozen", "ledger", "weights"}
+_KEYS = {"format", "schema", "base", "model", "inputs", "training", "frozen", "ledger", "weights", "checksum"}
 _WEIGHTS_NAME = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
 _LARGEST_LEDGER = 64 * 2**20
 _LARGEST_WEIGHTS = 2**40
@@ -71,10 +72,11 @@ def save(graph: Graph, folder: str | Path) -> Path:
         "weights": {"file": weights, "sha256": checksum, "bytes": len(data)},
     }
     write_atomically(target / weights, data)
-    write_atomically(target / LEDGER_FILE, json.dumps(header, indent=1).encode())
-    for stale in target.glob("weights-*.safetensors"):
-        if stale.name != weights and _WEIGHTS_NAME.fullmatch(stale.name):
-            stale.unlink(missing_ok=True)
+    write_atomically(target / LEDGER_FILE, json.dumps(header | {"checksum": checksum_of(header)}, indent=1).encode())
+    with contextlib.suppress(OSError):  # the graph is saved; what it replaced only takes room
+        for stale in target.glob("weights-*.safetensors"):
+            if stale.name != weights and _WEIGHTS_NAME.fullmatch(stale.name):
+                stale.unlink(missing_ok=True)
     return target
 
 
@@ -129,7 +131,15 @@ def _read_header(path: Path) -> dict[str, Any]:
     strings = isinstance(header["frozen"], list) and all(isinstance(name, str) for name in header["frozen"])
     if not strings or not isinstance(header["training"], bool) or not isinstance(header["base"], (str, type(None))):
         raise LedgerError(f"{path} is damaged: `frozen`, `training` or `base` has another type")
+    if header["checksum"] != checksum_of(header):
+        raise LedgerError(f"{path} is damaged: it has another checksum than what is written in it")
     return header
+
+
+def checksum_of(header: Mapping[str, Any]) -> str:
+    """The checksum of everything that `ledger.json` says, itself aside: SHA-256 of its JSON with sorted keys."""
+    plain = {key: value for key, value in header.items() if key != "checksum"}
+    return digest(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
 
 
 def _read_weights(folder: Path, entry: Any) -> dict[str, torch.Tensor]:
