@@ -61,6 +61,20 @@ def require_same(value: Any, captured: Any, name: str) -> None:
         )
 
 
+@fx.node.has_side_effect
+def require_decision(value: Any, decided: Any, line: str) -> None:
+    """Refuse a call with sizes by which the model would decide otherwise than it did on the example inputs.
+
+    Raises:
+        ValueError: if what it decides by is another.
+    """
+    if value != decided:
+        raise ValueError(
+            f"at {line} the model decides by the sizes of its inputs: the graph holds where that gives {decided!r}, "
+            f"not {value!r}; capture it again with example inputs of the new sizes"
+        )
+
+
 def form_of(value: Any) -> str:
     """The form of an input as text: containers and objects with `*` for each tensor, all else as it prints."""
     if isinstance(value, torch.Tensor):

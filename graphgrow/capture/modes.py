@@ -14,9 +14,16 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.capture.writes import is_inplace
-from graphgrow.layers import ScaledDotProductAttention, require_form, require_same, require_sizes, set_item
+from graphgrow.layers import (
+    ScaledDotProductAttention,
+    require_decision,
+    require_form,
+    require_same,
+    require_sizes,
+    set_item,
+)
 
-_EFFECTS = {torch._assert, require_form, require_same, require_sizes, set_item}
+_EFFECTS = {torch._assert, require_decision, require_form, require_same, require_sizes, set_item}
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     F.dropout: nn.Dropout,

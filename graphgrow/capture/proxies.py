@@ -8,15 +8,16 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx
 
 from graphgrow.capture.outputs import leaves_of
-from graphgrow.capture.writes import PLAIN
+from graphgrow.capture.writes import PLAIN, users_line
 from graphgrow.errors import CaptureError
-from graphgrow.layers import set_item
+from graphgrow.layers import require_decision, set_item
 
 _CONSTANT_ATTRIBUTES = {"dtype", "ndim", "is_cuda", "layout", "is_meta", "is_sparse", "is_quantized", "names"}
 _OWN_ATTRIBUTES = {"tracer", "node", "_node", "root", "attr"}
@@ -50,31 +51,42 @@ class ValueProxy(fx.Proxy):
         self.tracer.create_proxy("call_function", set_item, (self, index, value), {})
 
     def __len__(self) -> int:
-        return len(self._known("len()"))
+        if isinstance(self.example, torch.Tensor) and self.example.dim():
+            rows: Any = self.shape
+            return int(rows[0])
+        return len(self.example)
 
     def __iter__(self) -> Iterator[Any]:
         items: Any = self  # fx gives proxies their operators at run time
-        return iter([items[i] for i in range(len(self._known("iteration")))])
+        return iter([items[i] for i in range(len(self))])
 
     def __bool__(self) -> bool:
-        return bool(self._known("a condition", data=True))
+        return bool(self._decided("a condition"))
 
     def __int__(self) -> int:
-        return int(self._known("int()", data=True))
+        return int(self._decided("int()"))
 
     def __index__(self) -> int:
-        return int(self._known("an index", data=True))
+        return int(self._decided("an index"))
 
     def __float__(self) -> float:
-        return float(self._known("float()", data=True))
+        return float(self._decided("float()"))
 
-    def _known(self, use: str, data: bool = False) -> Any:
-        if data and isinstance(self.example, torch.Tensor):
+    def _decided(self, use: str) -> Any:
+        """The example, on which the path of the model depends from here on: a node checks it in every call."""
+        example = self.example
+        if isinstance(example, torch.Tensor):
             raise CaptureError(
                 f"{use} depends on the values of the tensor `{self.node.name}`, not on its shape; "
                 "a graph has one path for all inputs: use torch.where, or mark the submodule as a leaf"
             )
-        return self.example
+        checked = any(user.target is require_decision for user in self.node.users)
+        if isinstance(example, (bool, int, float)) and not checked and _follows_sizes(self.node):
+            path, _, number = users_line().rpartition(":")
+            self.tracer.create_proxy(
+                "call_function", require_decision, (self, example, f"{Path(path).name}:{number}"), {}
+            )
+        return example
 
 
 class ValueAttribute(fx.proxy.Attribute, ValueProxy):
@@ -93,6 +105,21 @@ class ValueAttribute(fx.proxy.Attribute, ValueProxy):
     @node.setter
     def node(self, value: fx.Node) -> None:
         self._node = value
+
+
+def _follows_sizes(node: fx.Node) -> bool:
+    """Whether a number is computed from sizes of tensors; ranks, dtypes and the like are the same for all inputs."""
+    pending, seen = [node], set()
+    while pending:
+        item = pending.pop()
+        if item in seen:
+            continue
+        seen.add(item)
+        reads_sizes = item.target in ("size", "numel") or (item.target is getattr and item.args[1] == "shape")
+        if reads_sizes:
+            return True
+        pending += [used for used in item.all_input_nodes if not isinstance(used.meta["value"], torch.Tensor)]
+    return False
 
 
 def _augmented(inplace: Any) -> Callable[[ValueProxy, Any], Any]:

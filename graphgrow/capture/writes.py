@@ -90,7 +90,7 @@ def run_watched(node: fx.Node, run: Callable[[], Any]) -> tuple[Any, Write | Non
         raise CaptureError(f"{_name(node)} writes into several tensors at once; assign what it returns instead")
     if not isinstance(value, torch.Tensor) or storages_of(value) != storages_of(target.meta["value"]):
         raise CaptureError(f"{_name(node)} writes into `{target.name}` and does not return it")
-    return value, Write(target, _users_line())
+    return value, Write(target, users_line())
 
 
 def watch(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, Write]:
@@ -132,7 +132,7 @@ def _name(node: fx.Node) -> str:
     return f"`{node.target if isinstance(node.target, str) else getattr(node.target, '__name__', node.target)}`"
 
 
-def _users_line() -> str:
+def users_line() -> str:
     """File and line of the innermost frame that belongs neither to torch nor to graphgrow; empty if there is none."""
     ours = tuple(str(Path(file).resolve().parent) for file in (torch.__file__, graphgrow.errors.__file__))
     for frame, number in traceback.walk_stack(None):

@@ -6,7 +6,7 @@ from typing import Any
 
 from graphgrow.ir.facts import Extent
 from graphgrow.ir.value import Value
-from graphgrow.layers import require_form, require_same, require_sizes
+from graphgrow.layers import require_decision, require_form, require_same, require_sizes
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
 
@@ -43,6 +43,11 @@ def plain_fact(call: Call, value: Value, *args: Any) -> Any:
 @rule(require_form)
 def fixed_form(call: Call, value: Any, form: str, name: str) -> None:
     """The check of an input that is a container: its tensors are read one by one."""
+
+
+@rule(require_decision)
+def decision(call: Call, value: Any, decided: Any, line: str) -> None:
+    """The check of what a model decides by sizes: it says nothing of axes, and goes when one of those sizes grows."""
 
 
 @rule(require_same)

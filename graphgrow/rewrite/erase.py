@@ -9,12 +9,12 @@ from torch import fx, nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
-from graphgrow.layers import require_same
+from graphgrow.layers import require_decision, require_same
 from graphgrow.rewrite.memory import memory_roots, overwritten, written
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.shapes import check_shapes
 
-_CHECKS = (torch._assert, require_same)  # they compute nothing that anyone reads
+_CHECKS = (torch._assert, require_decision, require_same)  # they compute nothing that anyone reads
 
 
 def bypass(network: Network, editor: Editor, node: fx.Node, kept: fx.Node) -> Step:

@@ -17,6 +17,7 @@ from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import values_of
 from graphgrow.ir.positions import grown_size
 from graphgrow.ir.terms import Axes, Space, leaves
+from graphgrow.layers import require_decision
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.shapes import Shapes
 
@@ -72,10 +73,10 @@ def _predicted(size: SizeSlot, sizes: Mapping[Space, int]) -> Any:
 
 
 def _drop_assertions(network: Network, editor: Editor, space: Space) -> bool:
-    """Assertions on a size that changes: they were true at capture, and the shapes are checked anew below."""
+    """Checks of a size that changes: they held at capture, and the shapes are checked anew below."""
     dropped = False
     for facts in network.analysis.facts.values():
-        if facts.node.target is not torch._assert:
+        if facts.node.target not in (torch._assert, require_decision):
             continue
         condition = facts.node.args[0]
         known = network.analysis.facts[condition].output if isinstance(condition, fx.Node) else None

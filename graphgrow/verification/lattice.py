@@ -43,7 +43,8 @@ _OPERATORS = frozenset(
      "repeat", "roll", "flip", "getitem", "getattr", "chunk", "split", "unbind", "select", "narrow", "index_select",
      "max", "amax", "maximum", "min", "amin", "minimum", "sum", "mean", "pad", "matmul", "bmm", "mm", "einsum",
      "linear", "conv1d", "conv2d", "conv3d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "channel_shuffle",
-     "unflatten", "size", "to", "float", "double", "type_as", "detach", "mul", "_assert", "shape", "swapaxes", "t"}
+     "unflatten", "size", "to", "float", "double", "type_as", "detach", "mul", "_assert", "require_decision",
+     "shape", "swapaxes", "t"}
 )  # fmt: skip
 
 

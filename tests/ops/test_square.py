@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.value import Value
-from graphgrow.layers import require_form, require_same, require_sizes
+from graphgrow.layers import require_decision, require_form, require_same, require_sizes
 from graphgrow.ops import registry
 from graphgrow.ops.call import Call
 from tests.ops.probe import Draw, Probe, normal_tensor, op
@@ -29,6 +29,7 @@ EXEMPT: dict[object, str] = {
     "is_floating_point": "puts out no tensor",
     "get_device": "puts out no tensor",
     torch._assert: "puts out nothing; test_pointwise has it beside another operator",
+    require_decision: "puts out nothing; it guards what was decided by sizes",
     require_same: "puts out nothing; it guards an input that the graph is specialised to",
     require_form: "puts out nothing; it guards the form of an input",
     require_sizes: "puts out nothing; it guards the sizes of an input",
