@@ -16,7 +16,14 @@ _NEVER_VIEWS = (
     "add", "mul", "sub", "truediv", "div", "neg", "pow", "cat", "stack", "matmul", "bmm", "linear", "softmax", "clone",
     "mean", "sum", "scaled_dot_product_attention", "layer_norm", "group_norm", "batch_norm",
 )  # fmt: skip
-_ELEMENTWISE_RULES = (pointwise.zero_keeping, pointwise.limited, pointwise.bounded, pointwise.partial)
+_ELEMENTWISE_RULES = (
+    pointwise.zero_keeping,
+    pointwise.limited,
+    pointwise.bounded,
+    pointwise.growing,
+    pointwise.growing_from_zero,
+    pointwise.partial,
+)
 
 
 def written(node: fx.Node, module: nn.Module) -> list[fx.Node]:
