@@ -9,20 +9,19 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 
-def in_double(node: fx.Node, kwargs: dict[str, Any]) -> dict[str, Any]:
+def in_double(node: fx.Node, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of a node that makes a tensor of the default dtype, with float64 in its place.
 
     A state that starts with `torch.zeros(n, 8)` would else bring float32 into a comparison in float64.
     """
-    return {"dtype": torch.float64, **kwargs} if _makes_floats(node) else kwargs
+    return {"dtype": torch.float64, **kwargs} if _makes_floats(node, (args, kwargs)) else kwargs
 
 
-def _makes_floats(node: fx.Node) -> bool:
+def _makes_floats(node: fx.Node, arguments: Any) -> bool:
     """Whether a function makes a tensor of the default dtype from sizes and numbers alone (torch.zeros, arange)."""
     value = node.meta.get("value")
     if node.op != "call_function" or getattr(value, "dtype", None) is not torch.get_default_dtype():
         return False
-    inputs = [used.meta.get("value") for used in node.all_input_nodes]
-    if any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(inputs)):
+    if any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(arguments)):
         return False
     return getattr(node.target, "__module__", None) in (None, "torch")  # torch's own builtins, which all take a dtype

@@ -118,7 +118,7 @@ class Runner:
             called = self.module.get_submodule(str(node.target))
             return converted(called, self.numbers, buffers)(*args, **kwargs)
         if self.numbers.dtype is torch.float64:
-            kwargs = in_double(node, kwargs)
+            kwargs = in_double(node, args, kwargs)
         if is_noise(node):
             return steady_function(*args, **kwargs)
         with settled(node) if is_random(node) else nullcontext():
