@@ -91,6 +91,7 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
     nodes, outputs, buffers = Worst(), Worst(), Worst()
     seen: list[Any] = []
     first_noise: Any = None
+    first_probe: Inputs = ((), {})
     probes = case.probes.drawn(mode, torch.float64)
     with torch.no_grad():
         for number, probe in enumerate(probes):
@@ -99,14 +100,17 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
             try:
                 first, second = run_pair(reference, trial, case.counterparts, nodes)
             except NodeFails as failure:
-                if not failure.of_parent or number == 0:
+                last = number == len(probes) - 1 and not seen
+                if not failure.of_parent or last:
                     raise
-                case.failing.add(number)
+                if mode == "eval":
+                    case.failing.add(number)
                 found.notes.append(f"{failure} on inputs of another batch size, in the parent itself: not compared")
                 continue
             noise = Noise(case, case.parent.module, probe, mode)
-            admitted = _admitted(case, mode, probe, first, second, noise, always=number == 0)
-            first_noise = admitted if number == 0 else first_noise
+            admitted = _admitted(case, mode, probe, first, second, noise, always=not seen)
+            if not seen:
+                first_noise, first_probe = admitted, probe
             compare_outputs(first, second, admitted, outputs, SLACK, UNIT)
             seen.append(first)
             if mode == "train":
@@ -117,7 +121,7 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
     if mode == "train" and buffers.count:
         found.checks.append(buffers.check(mode, "buffers after the step", OF_NOISE))
     found.part = found.part or nodes.first_failure
-    return seen, outputs.passed, first_noise, probes[0]
+    return seen, outputs.passed, first_noise, first_probe
 
 
 def _admitted(case: Case, mode: str, probe: Inputs, first: Any, second: Any, noise: Noise, always: bool) -> Any:

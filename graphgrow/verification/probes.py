@@ -25,8 +25,11 @@ class Probes:
     batch_sizes: tuple[int, ...]
 
     def drawn(self, mode: str, dtype: torch.dtype | None) -> list[Inputs]:
-        """Several batch sizes and scales in eval mode, the example's in train mode, and the user's own."""
-        sizes: list[int | None] = [None]
+        """Several batch sizes and scales in eval mode, the example's in train mode, and the user's own.
+
+        Where the example's batch size is 1, train mode begins with 2: batch norms want more than one value.
+        """
+        sizes: list[int | None] = [2, None] if mode == "train" and self.spec.batch_size == 1 else [None]
         if mode == "eval" and self.spec.batch_size is not None:
             sizes += [size for size in self.batch_sizes if size != self.spec.batch_size]
         probes = []

@@ -139,7 +139,10 @@ def _verify_grown(
         compare_own_dtype(case, found)
         for mode in further:
             FURTHER[mode](case, found)
-    except NodeFails as failure:  # the parent was seen to run
+    except NodeFails as failure:
+        if failure.of_parent:  # in another mode than the one in which it was seen to run
+            found.doubts.append(f"the parent itself cannot be run: {failure}")
+            return conclude(found.checks, (), found.doubts, found.notes, found.part)
         found.checks.append(Check("eval", "the child runs", math.inf, 0.0, failure.node, False))
         found.notes.append(str(failure))
         found.part = found.part or failure.node

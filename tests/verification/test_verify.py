@@ -380,3 +380,29 @@ def test_a_reader_of_another_value_is_flagged() -> None:
     verdict = gg.verify(graph, grown)
     assert verdict.preserved is False
     assert verdict.first_difference == reader.name
+
+
+def test_a_model_that_was_traced_with_one_sample_is_compared_with_two_in_train_mode() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(6), nn.Linear(6, 4))
+    graph = gg.trace(model.eval(), torch.randn(1, 3, 8, 8))
+    verdict = gg.verify(graph, gg.apply(graph, "widen(0, extra=2)"))
+    assert verdict.preserved is True, verdict
+    assert verdict.modes == ("eval", "train")
+    assert any(check.mode == "train" and check.what == "buffers after the step" for check in verdict.checks)
+
+
+def test_a_parent_that_cannot_run_in_train_mode_is_no_mistake_of_the_child() -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map, self.norm, self.out = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.norm(self.map(x)).reshape(1, 4))
+
+    torch.manual_seed(0)
+    graph = gg.trace(One().eval(), torch.randn(1, 3))
+    verdict = gg.verify(graph, gg.apply(graph, "widen(map, extra=2)"))
+    assert verdict.preserved is None, verdict
+    assert "the parent itself cannot be run" in verdict.reason
