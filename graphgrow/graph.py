@@ -29,13 +29,16 @@ class Graph(Network):
     """
 
     def mutations(self, pass_name: str | None = None) -> Mutations:
-        """The mutations that apply here, found as they are asked for: of one pass, or of all.
+        """The mutations that apply here, found as they are asked for.
+
+        Of one pass, or of all that keep how the model is called and what it answers in both modes; `grow-inputs`,
+        `grow-outputs`, `grow-vocabulary`, `grow-positions` and `fold-batch-norm` are listed by their names.
 
         Raises:
             MutationError: if there is no such pass.
         """
-        names = list(passes()) if pass_name is None else [pass_name]
-        return Mutations(self, [pass_named(name) for name in names])
+        kinds = [kind for kind in passes().values() if kind.unasked] if pass_name is None else [pass_named(pass_name)]
+        return Mutations(self, kinds)
 
     def new_parameters(self) -> list[nn.Parameter]:
         """The parameters that the ledger's mutations replaced, to train only what is new."""

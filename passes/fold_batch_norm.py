@@ -37,6 +37,7 @@ class FoldBatchNorm(Mutation):
     site: str
     name: ClassVar[str] = "fold-batch-norm"
     summary: ClassVar[str] = "a batch norm becomes part of the linear map in front of it"
+    unasked: ClassVar[bool] = False
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[FoldBatchNorm | Refusal]:

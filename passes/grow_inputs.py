@@ -37,6 +37,7 @@ class GrowInputs(Mutation):
     extra: int = 1
     name: ClassVar[str] = "grow-inputs"
     summary: ClassVar[str] = "more channels at an input of the model, read with zero weights"
+    unasked: ClassVar[bool] = False
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[GrowInputs | Refusal]:

@@ -37,6 +37,7 @@ class GrowOutputs(Mutation):
     extra: int = 1
     name: ClassVar[str] = "grow-outputs"
     summary: ClassVar[str] = "more classes, or features, at an output of the model"
+    unasked: ClassVar[bool] = False
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[GrowOutputs | Refusal]:

@@ -32,6 +32,7 @@ class GrowPositions(Mutation):
     extra: int = 1
     name: ClassVar[str] = "grow-positions"
     summary: ClassVar[str] = "a longer table of positions"
+    unasked: ClassVar[bool] = False
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[GrowPositions | Refusal]:

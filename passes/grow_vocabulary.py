@@ -32,6 +32,7 @@ class GrowVocabulary(Mutation):
     extra: int = 1
     name: ClassVar[str] = "grow-vocabulary"
     summary: ClassVar[str] = "more rows in a table of embeddings"
+    unasked: ClassVar[bool] = False
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[GrowVocabulary | Refusal]:

@@ -11,6 +11,7 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.graph import Mutations
 from graphgrow.passes import deepen
+from graphgrow.rewrite.registry import passes
 
 
 class Residual(nn.Module):
@@ -65,6 +66,13 @@ def test_the_text_form_of_a_small_graph() -> None:
         "output = output(_3)",
     ]
     assert "0=5 x" in gg.apply(graph, "widen(0, extra=3)").text()
+
+
+def test_passes_that_change_how_a_model_is_called_are_listed_by_name_alone(graph: gg.Graph) -> None:
+    asked = {"grow-inputs", "grow-outputs", "grow-positions", "grow-vocabulary", "fold-batch-norm"}
+    assert {name for name, kind in passes().items() if not kind.unasked} == asked
+    assert not any(mutation.name in asked for mutation in graph.mutations())
+    assert [str(mutation) for mutation in graph.mutations("grow-outputs")]
 
 
 def test_mutations_are_found_as_they_are_asked_for(graph: gg.Graph, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,11 +64,14 @@ class Mutation(ABC):
         summary: one line on what it does.
         resizes: whether it changes sizes alone, by `grow`, and edits nothing before all is read. Several in a row
             are then carried out on one copy, and what the rules found out is kept.
+        unasked: whether `graph.mutations()` lists it without being asked for this pass: not where it changes what the
+            model is called with or answers, or is for inference alone.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     resizes: ClassVar[bool] = False
+    unasked: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod

@@ -13,10 +13,7 @@ from graphgrow.rewrite.ledger import Entry, Ledger
 from graphgrow.rewrite.registry import pass_named, pass_names
 from graphgrow.search.recipe import Limits, Variation
 
-# Opening a site to a choice is for the differentiable search, which settles it again; other inputs and outputs than the
-# data's, and norms that training needs no more, are for nobody here.
-_NOT_DRAWN = ("mix-operators", "grow-outputs", "grow-inputs", "grow-vocabulary", "grow-positions", "fold-batch-norm")
-RATES: Mapping[str, float] = dict.fromkeys(_NOT_DRAWN, 0.0)
+CHOICE = "mix-operators"  # opening a site to a choice is for the differentiable search, which settles it again
 NOT_HERE = (Declined, MutationError, Unsupported, StructureError)
 
 
@@ -60,7 +57,7 @@ def draw_mutation(graph: Graph, draw: random.Random, rates: Mapping[str, float])
     for name in rates:
         pass_named(name)
     names = pass_names()
-    weights = [float({**RATES, **rates}.get(name, 1.0)) for name in names]
+    weights = [float(rates.get(name, pass_named(name).unasked and name != CHOICE)) for name in names]
     if not any(weights):
         raise SearchError("all rates are zero, so that nothing can be drawn; give one pass a rate above zero")
     offered = list(graph.mutations(draw.choices(names, weights)[0]))

@@ -129,7 +129,7 @@ def test_chains_stay_preserved_and_replay_to_the_bit(data: st.DataObject) -> Non
     base = gg.trace(model, inputs)
     graph, modes = base, {"eval", "train"}
     for number in range(data.draw(st.integers(2, 10))):
-        offered = list(graph.mutations())
+        offered = [mutation for name in gg.pass_names() for mutation in graph.mutations(name)]
         if not offered:
             break
         mutation = data.draw(st.sampled_from(offered))
