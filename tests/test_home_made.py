@@ -319,7 +319,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], Example, list[str]]] = {
         lambda: (torch.randn(2, 1, 6, 6, 6),),
         ["widen(0, ", "split(0)"],
     ),
-    "recurrent": (_Recurrent, tokens, ["widen(head.0, "]),
+    "recurrent": (_Recurrent, tokens, ["widen(gru:hidden, ", "split(gru:hidden)", "widen(head.0, "]),
 }
 
 

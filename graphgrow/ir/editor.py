@@ -26,7 +26,14 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     twin._buffers = dict(module._buffers)
     own_hooks(twin)
     twin._modules = {name: None if child is None else shallow_copy(child) for name, child in module._modules.items()}
+    follow_flat_weights(twin)
     return twin
+
+
+def follow_flat_weights(module: nn.Module) -> None:
+    """A recurrent layer keeps a list of its parameters beside them: make it a list of its own, of the present ones."""
+    if isinstance(module, nn.RNNBase):
+        module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
 
 
 def rebuild(graph: fx.Graph, source: nn.Module, constants: dict[str, Any], name: str) -> LateCode:
@@ -109,6 +116,7 @@ class Editor:
             self._note(name)
             store = holder._parameters if field in holder._parameters else holder._buffers
             store[field] = new  # type: ignore[assignment]  # a parameter stays one, a buffer too
+            follow_flat_weights(holder)
 
     def get(self, node: fx.Node, slot: Slot) -> Any:
         """What stands in a slot; None where an argument was left out."""
@@ -181,6 +189,7 @@ class Editor:
                         copies[id(tensor)] = new
                         copies[id(new)] = new
                     store[name] = copies[id(tensor)]
+            follow_flat_weights(module)
 
 
 def argument_at(node: fx.Node, path: tuple[Any, ...]) -> Any:

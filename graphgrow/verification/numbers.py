@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.ir.editor import shallow_copy
+from graphgrow.ir.editor import follow_flat_weights, shallow_copy
 from graphgrow.verification.noise import steadied
 
 KEPT = 256 * 2**20  # bytes of conversions that are kept: small models are converted once
@@ -121,12 +121,6 @@ def converted(module: nn.Module, numbers: Numbers, buffers: dict[int, torch.Tens
                 part._buffers[name] = own_copy(buffer, numbers, buffers)
         follow_flat_weights(part)
     return twin
-
-
-def follow_flat_weights(part: nn.Module) -> None:
-    """A recurrent layer keeps a list of its tensors beside them: make it hold the present ones."""
-    if isinstance(part, nn.RNNBase):
-        part._flat_weights = [getattr(part, name) for name in part._flat_weights_names]
 
 
 def own_copy(buffer: torch.Tensor, numbers: Numbers, buffers: dict[int, torch.Tensor]) -> torch.Tensor:

@@ -9,9 +9,9 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from graphgrow.ir.editor import Editor
+from graphgrow.ir.editor import Editor, follow_flat_weights
 from graphgrow.verification.noise import quiet
-from graphgrow.verification.numbers import Numbers, follow_flat_weights
+from graphgrow.verification.numbers import Numbers
 from graphgrow.verification.probes import Inputs, cast
 
 

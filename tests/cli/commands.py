@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import torch
 from torch import nn
 from typer.testing import CliRunner, Result
 
@@ -20,6 +21,22 @@ def mlp() -> nn.Module:
 
 def fixed_batch() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), nn.Unflatten(0, (2, 1)))
+
+
+class _Cumulative(nn.Module):
+    """Calls an operator without an axis rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(torch.logcumsumexp(self.first(x), -1))
+        return result
+
+
+def without_a_rule() -> nn.Module:
+    return _Cumulative()
 
 
 def broken() -> nn.Module:

@@ -22,7 +22,7 @@ def test_inspect_never_cuts_a_groups_name() -> None:
 
 
 def test_inspect_names_the_operators_without_a_rule() -> None:
-    assert "operators that froze what they touch" in call("inspect", "graphgrow:lstm").stdout
+    assert "operators that froze what they touch" in call("inspect", "tests.cli.commands:without_a_rule", SHAPE).stdout
 
 
 def test_inspect_text_is_that_of_the_graph() -> None:
