@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx, nn
 
@@ -54,3 +56,15 @@ def test_new_readers_and_new_nodes_are_edited() -> None:
         new = graph.call_method("relu", (first,))
     editor.node("inner_0").replace_input_with(first, new)
     assert edited(editor) == {"relu", "inner_0"}
+
+
+def test_a_recurrent_layer_lists_its_own_parameters_and_not_the_parents() -> None:
+    parent = fx.symbolic_trace(nn.Sequential(nn.GRU(3, 4)))
+    x = torch.ones(2, 1, 3)
+    before = parent(x)[0]
+    editor = Editor(parent)
+    editor.set_tensor(["0.bias_hh_l0"], torch.zeros(12))
+    gru: Any = editor.module.get_submodule("0")
+    assert gru._flat_weights[3] is gru.bias_hh_l0
+    gru.weight_hh_l0 = nn.Parameter(torch.zeros(12, 4))  # nn.RNNBase then writes into its list
+    assert torch.equal(parent(x)[0], before)
