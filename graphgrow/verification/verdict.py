@@ -93,5 +93,7 @@ def conclude(
 
 def _nearness(check: Check) -> float:
     """How near a check is to its bound; NaN counts as beyond all."""
-    ratio = check.max_error / check.bound if check.bound > 0 else float(check.max_error > 0) * float("inf")
+    if check.max_error == 0:
+        return 0.0
+    ratio = check.max_error / check.bound if check.bound > 0 else float("inf")
     return ratio if ratio == ratio else float("inf")

@@ -33,6 +33,11 @@ def test_a_right_rewrite_is_preserved_in_both_modes() -> None:
     assert bool(verdict)
     assert verdict.modes == ("eval", "train")
     assert "planted" in str(verdict)
+    nearest = max(
+        (check for check in verdict.checks if check.bound > 0), key=lambda check: check.max_error / check.bound
+    )
+    assert (verdict.max_error, verdict.bound) == (nearest.max_error, nearest.bound)
+    assert 0 < verdict.max_error < verdict.bound
     assert {check.what for check in verdict.checks} >= {"nodes, float64", "outputs, float64", "buffers after the step"}
 
 
