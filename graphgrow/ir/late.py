@@ -26,6 +26,7 @@ class LateCode(fx.GraphModule):
         """A module over a graph; what its nodes call and fetch is looked up in `root`, as in fx.GraphModule."""
         self.__dict__["_late"] = True
         super().__init__(root, graph, class_name)
+        self._tracer_cls = None  # unpickled code is traced by fx's own: it needs no examples
 
     def postpone(self) -> None:
         """Let go of code that is older than the graph; it is written anew when it is asked for."""
@@ -50,6 +51,13 @@ class LateCode(fx.GraphModule):
         return super().__getattr__(name)
 
     def __reduce__(self) -> Any:
-        """As fx pickles: the code, not the graph."""
-        self.recompile()
-        return super().__reduce__()
+        """As fx pickles: the code, not the graph; annotations that are text stay behind, as fx cannot import those."""
+        texts = {node: node.type for node in self.graph.nodes if isinstance(node.type, str)}
+        for node in texts:
+            node.type = None
+        try:
+            self.recompile()
+            return super().__reduce__()
+        finally:
+            for node, text in texts.items():
+                node.type = text

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+import graphgrow as gg
 from graphgrow.ir.late import LateCode
 
 
@@ -77,6 +78,19 @@ def test_copies_pickles_and_exports_run() -> None:
     module, model = late()
     exported = torch.export.export(module, (x,)).module()
     assert torch.equal(exported(x), model(x))
+
+
+class Annotated(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.relu()
+
+
+def test_a_captured_model_whose_annotations_are_text_is_pickled() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), Annotated())
+    graph = gg.trace(model, torch.randn(2, 3))
+    x = torch.randn(5, 3)
+    assert torch.equal(_pickled(graph.module)(x), model(x))
+    assert "torch.Tensor" in {str(node.type) for node in gg.trace(Annotated(), x).module.graph.nodes}
 
 
 def _pickled(module: nn.Module) -> Any:
