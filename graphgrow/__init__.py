@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from graphgrow.bulk.scale import scale as scale
     from graphgrow.export.to_onnx import export_onnx as export_onnx
     from graphgrow.graph import Graph as Graph
+    from graphgrow.ops.registry import axis_rule as axis_rule
     from graphgrow.pretrained.save import save_pretrained as save_pretrained
     from graphgrow.rewrite.apply import apply as apply
     from graphgrow.rewrite.contract import Mutation as Mutation
@@ -73,6 +74,7 @@ _HOMES = {
     "ScalePlan": "bulk.scale",
     "Verdict": "verification.verdict",
     "apply": "rewrite.apply",
+    "axis_rule": "ops.registry",
     "benchmark": "bench.runtime",
     "clean": "bulk.clean",
     "compare": "bench.runtime",
@@ -118,6 +120,7 @@ __all__ = [
     "Unsupported",
     "Verdict",
     "apply",
+    "axis_rule",
     "benchmark",
     "clean",
     "compare",

@@ -41,6 +41,19 @@ def rule(*targets: object) -> Callable[[R], R]:
     return register
 
 
+def axis_rule(*targets: object) -> Callable[[R], R]:
+    """Register an axis rule for operators of your own: modules, functions, or names of tensor methods.
+
+    A module class with a rule stays one node when a model is traced. How a rule is written, and how it is checked
+    against its operator, is told in docs/writing_rules.md.
+
+    Raises:
+        ValueError: if a target has a rule already.
+    """
+    load_rules()  # so that a target of graphgrow's own is found out here
+    return rule(*targets)
+
+
 def load_rules() -> None:
     """Import every file of this folder, so that its rules are registered."""
     if _LOADED:
