@@ -37,7 +37,7 @@ def scale() -> Iterator[Any]:
 def test_the_example_of_the_page_grows_exactly(scale: Any, text: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), scale(4), nn.Linear(4, 2))
-    nn.init.normal_(model[1].gain)
+    nn.init.normal_(model.get_parameter("1.gain"))
     graph = gg.trace(model, torch.randn(2, 3))
     assert graph.group("0").members == ("0", "1")
     child = gg.apply(graph, text)
