@@ -44,9 +44,10 @@ def rule(*targets: object) -> Callable[[R], R]:
 def axis_rule(*targets: object) -> Callable[[R], R]:
     """Register an axis rule for operators of your own: modules, functions, or names of tensor methods.
 
-    A module class with a rule stays one node when a model is traced. Functions are looked up as they stand in the graph:
-    of a `torch.library` operator name the overload (`torch.ops.mine.twice.default`), not the decorated function; what is
-    marked by `torch.fx.wrap` is traced through, and a rule for it is never asked. docs/writing_rules.md has an example.
+    A module class with a rule stays one node when a model is traced. Functions are looked up as they stand in the
+    graph: of a `torch.library` operator name the overload (`torch.ops.mine.twice.default`), not the decorated
+    function; what is marked by `torch.fx.wrap` is traced through, and a rule for it is never asked.
+    docs/writing_rules.md has an example.
 
     Raises:
         ValueError: if a target has a rule already.
