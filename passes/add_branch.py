@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -15,8 +16,9 @@ from graphgrow.blocks.branch import ConvBranch, MlpBranch, PoolBranch
 from graphgrow.blocks.connection import GatedSkip
 from graphgrow.blocks.style import Style
 from graphgrow.errors import Declined, MutationError
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.network import Network, Step
 
@@ -58,12 +60,8 @@ class AddBranch(Mutation):
                 continue
             name = network.sites.name(node)
             kind = "mlp" if isinstance(module, nn.Linear) else "conv"
-            try:
-                cls(name, kind)._branch(network, node)
-            except Declined as declined:
-                yield Refusal(name, str(declined))
-                continue
-            yield cls(name, kind)
+            mutation = cls(name, kind)
+            yield offered(mutation, partial(mutation._branch, network, node))
 
     def varied(self, network: Network, draw: random.Random) -> AddBranch:
         """Of any kind; one that does not fit there declines."""
@@ -87,7 +85,7 @@ class AddBranch(Mutation):
         return insertion.step(), []
 
     def _branch(self, network: Network, node: fx.Node) -> Callable[[], Block]:
-        module: Any = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        module: Any = called_module(network.module, node)
         if isinstance(module, _TRANSPOSED):
             raise Declined(f"`{self.site}` is a transposed convolution, beside which no kind of branch can stand yet")
         if not isinstance(module, (*_CONVS, nn.Linear)) or len(node.all_input_nodes) != 1:

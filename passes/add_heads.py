@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from graphgrow.ir.editor import Editor
 from graphgrow.ir.positions import Units
 from graphgrow.ir.terms import Space
 from graphgrow.rewrite.attentions import Attention, attentions
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.grow import grow
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import Kind, Plan, plan_growth
@@ -49,12 +50,7 @@ class AddHeads(Mutation):
             if len(attention.spaces) > 1:
                 choices.append(cls(attention.name, shared=True))
             for mutation in choices:
-                try:
-                    mutation._plan(network, attention)
-                except Declined as declined:
-                    yield Refusal(attention.name, str(declined))
-                    continue
-                yield mutation
+                yield offered(mutation, partial(mutation._plan, network, attention))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Add the heads."""

@@ -25,7 +25,7 @@ from graphgrow.rewrite.closing import close_branches, idempotent_kind, open_ones
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.junctions import junctions
-from graphgrow.rewrite.neighbours import parameters_of
+from graphgrow.rewrite.neighbours import is_batch_norm, parameters_of
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.region import Region, copy_region
 
@@ -99,7 +99,7 @@ class Deepen(Mutation):
         else:
             site = network.sites.find(self.site)
             block = insertion.make(self._block(network, network.channels.of(site)))
-            if _is_only_read_by(site, lambda reader: _is_batch_norm(network, reader)):
+            if site.users and all(is_batch_norm(network.module, reader) for reader in site.users):
                 for path in block.closed:  # the norm would take it away again, and it would never learn
                     block.get_submodule(path).register_parameter("bias", None)
             insertion.carry_on(insertion.site, insertion.inline(block, [insertion.site]))
@@ -132,15 +132,6 @@ class Deepen(Mutation):
 
 def _kind_for(channels: Channels) -> str:
     return "conv" if channels.layout is Layout.MAPS else "mlp"
-
-
-def _is_only_read_by(site: fx.Node, fits: Callable[[fx.Node], bool]) -> bool:
-    return bool(site.users) and all(map(fits, site.users))
-
-
-def _is_batch_norm(network: Network, node: fx.Node) -> bool:
-    part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    return isinstance(part, nn.modules.batchnorm._BatchNorm)
 
 
 def _refuse_in_front_of_relu(network: Network, site: fx.Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import fx
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.closing import is_addition, zero_values
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.erase import bypass, refuse_shared_memory
 from graphgrow.rewrite.neighbours import in_front_of, parameters_of
 from graphgrow.rewrite.network import Network, Step
@@ -48,12 +49,7 @@ class DropBranch(Mutation):
             if operand is None:
                 yield Refusal(name, "neither operand is known to be zero")
                 continue
-            try:
-                refuse_shared_memory(network, *_sides(node, operand))
-            except Declined as declined:
-                yield Refusal(name, str(declined))
-                continue
-            yield cls(name, operand)
+            yield offered(cls(name, operand), partial(refuse_shared_memory, network, *_sides(node, operand)))
 
     def admit(self, network: Network) -> None:
         """Decline while the operand is not zero."""

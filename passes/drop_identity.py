@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import fx, nn
 
 from graphgrow.errors import Declined
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.closing import idempotent_kind
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.erase import bypass, refuse_shared_memory
 from graphgrow.rewrite.neighbours import parameters_of
 from graphgrow.rewrite.network import Network, Step
@@ -43,13 +45,7 @@ class DropIdentity(Mutation):
         for node in network.module.graph.nodes:
             if not node.op.startswith("call") or not _is_one(network, node):
                 continue
-            name = network.sites.name(node)
-            try:
-                refuse_shared_memory(network, *_through(node))
-            except Declined as declined:
-                yield Refusal(name, str(declined))
-                continue
-            yield cls(name)
+            yield offered(cls(network.sites.name(node)), partial(refuse_shared_memory, network, *_through(node)))
 
     def admit(self, network: Network) -> None:
         """Decline where the layer does not pass its input on."""
@@ -83,7 +79,7 @@ def _is_one(network: Network, node: fx.Node) -> bool:
     kind = idempotent_kind(network.module, node)
     if kind is not None:
         return kind == idempotent_kind(network.module, node.all_input_nodes[0])
-    part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(network.module, node)
     if type(part) is nn.Identity:
         return True
     if isinstance(part, _DROPOUTS):

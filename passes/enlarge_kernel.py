@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.kernels import CONVOLUTIONS, change_rings, convolution
 from graphgrow.rewrite.network import Network, Step
 
@@ -41,12 +42,7 @@ class EnlargeKernel(Mutation):
             if not isinstance(module, CONVOLUTIONS):
                 continue
             mutation = cls(path, max(module.kernel_size) + 2)
-            try:
-                mutation._sizes(network)
-            except Declined as declined:
-                yield Refusal(path, str(declined))
-                continue
-            yield mutation
+            yield offered(mutation, partial(mutation._sizes, network))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Enlarge the kernel."""

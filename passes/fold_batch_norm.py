@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import fx, nn
 
 from graphgrow.errors import Declined
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
-from graphgrow.rewrite.neighbours import parameters_of
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
+from graphgrow.rewrite.neighbours import is_batch_norm, parameters_of
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.shapes import check_shapes
@@ -43,16 +45,8 @@ class FoldBatchNorm(Mutation):
     def sites(cls, network: Network) -> Iterator[FoldBatchNorm | Refusal]:
         """Every batch norm behind a map that it alone reads."""
         for node in network.module.graph.nodes:
-            part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-            if not isinstance(part, nn.modules.batchnorm._BatchNorm):
-                continue
-            name = network.sites.name(node)
-            try:
-                _pair(network, node)
-            except Declined as declined:
-                yield Refusal(name, str(declined))
-                continue
-            yield cls(name)
+            if is_batch_norm(network.module, node):
+                yield offered(cls(network.sites.name(node)), partial(_pair, network, node))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Fold it."""
@@ -90,13 +84,13 @@ def _pair(network: Network, node: fx.Node) -> tuple[fx.Node, nn.Module, nn.Modul
     Raises:
         Declined: if they cannot become one.
     """
-    norm = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    norm = called_module(network.module, node)
     if type(norm) not in _BATCH_NORMS or not isinstance(norm, nn.modules.batchnorm._BatchNorm):
         raise Declined("it is no batch norm of torch.nn")
     if norm.running_mean is None or norm.running_var is None:
         raise Declined("it keeps no running statistics, and takes those of the batch in eval mode too")
     (source,) = node.all_input_nodes
-    part = network.module.get_submodule(str(source.target)) if source.op == "call_module" else None
+    part = called_module(network.module, source)
     if part is None or type(part) not in (*_OUT_FIRST, *_OUT_SECOND):
         raise Declined(f"`{source.name}` in front of it is no linear map or convolution of torch.nn")
     channel = 1 if node.meta["value"].dim() > 1 else 0

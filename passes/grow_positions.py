@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 
-from graphgrow.errors import Declined, MutationError
+from graphgrow.errors import MutationError
 from graphgrow.ir.editor import Editor
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.tables import append_rows, refuse_fixed_rows, tables
 
@@ -38,14 +39,9 @@ class GrowPositions(Mutation):
     def sites(cls, network: Network) -> Iterator[GrowPositions | Refusal]:
         """Every table that is read from its front: by as many rows again."""
         for table in tables(network):
-            if table.by_tokens:
-                continue
-            try:
-                refuse_fixed_rows(network, table)
-            except Declined as declined:
-                yield Refusal(table.site, str(declined))
-                continue
-            yield cls(table.site, network.analysis.parameters[table.parameter].axes[0].size)
+            if not table.by_tokens:
+                rows = network.analysis.parameters[table.parameter].axes[0].size
+                yield offered(cls(table.site, rows), partial(refuse_fixed_rows, network, table))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Append them."""

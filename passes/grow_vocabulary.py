@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 
-from graphgrow.errors import Declined, MutationError
+from graphgrow.errors import MutationError
 from graphgrow.ir.editor import Editor
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.tables import Table, append_rows, refuse_fixed_rows, tables
 
@@ -38,14 +39,8 @@ class GrowVocabulary(Mutation):
     def sites(cls, network: Network) -> Iterator[GrowVocabulary | Refusal]:
         """Every table in which the caller's whole numbers look rows up."""
         for table in tables(network):
-            if not table.by_tokens:
-                continue
-            try:
-                refuse_fixed_rows(network, table)
-            except Declined as declined:
-                yield Refusal(table.site, str(declined))
-                continue
-            yield cls(table.site)
+            if table.by_tokens:
+                yield offered(cls(table.site), partial(refuse_fixed_rows, network, table))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Append them."""

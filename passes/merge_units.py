@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 
-from graphgrow.errors import Declined, MutationError
+from graphgrow.errors import MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.positions import Removal
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.copies import classes_of_copies
 from graphgrow.rewrite.growable import growable
 from graphgrow.rewrite.network import Network, Step
@@ -51,12 +52,7 @@ class MergeUnits(Mutation):
             if not into:
                 yield Refusal(group.name, "no two units are written alike")
                 continue
-            try:
-                mutation.admit(network)
-            except Declined as declined:
-                yield Refusal(group.name, str(declined))
-                continue
-            yield mutation
+            yield offered(mutation, partial(mutation.admit, network))
 
     def admit(self, network: Network) -> None:
         """Decline where the units are not copies of each other."""

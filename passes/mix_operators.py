@@ -22,10 +22,12 @@ from graphgrow.blocks.operators import (
     operator_like,
 )
 from graphgrow.errors import Declined, MutationError
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.junctions import is_activation
+from graphgrow.rewrite.neighbours import is_batch_norm
 from graphgrow.rewrite.network import Network, Step
 
 
@@ -56,7 +58,7 @@ class MixOperators(Mutation):
     def sites(cls, network: Network) -> Iterator[MixOperators | Refusal]:
         """Every convolution, linear map and activation, with all usual candidates that fit."""
         for node in network.module.graph.nodes:
-            part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+            part = called_module(network.module, node)
             called = type(part) in (*CONVS, nn.Linear)
             if not called and not (node.op.startswith("call") and is_activation(network, node)):
                 continue
@@ -85,7 +87,7 @@ class MixOperators(Mutation):
         read = insertion.readable(source)
         insertion.behind(insertion.site)
         block = insertion.make(lambda: Mixture(self.choices, makers))
-        if node.users and all(_is_batch_norm(network, reader) for reader in node.users):
+        if node.users and all(is_batch_norm(network.module, reader) for reader in node.users):
             for part in block.modules():  # it would take a bias away again, which would never learn
                 if type(part) in CONVS or isinstance(part, nn.Linear):
                     part.register_parameter("bias", None)
@@ -106,7 +108,7 @@ def _present(network: Network, node: fx.Node, name: str) -> nn.Module:
     value, source = node.meta["value"], node.all_input_nodes[0].meta["value"]
     if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not isinstance(source, torch.Tensor):
         raise Declined(f"`{name}` puts out no floating-point tensor, which a share could be taken of")
-    part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(network.module, node)
     if part is not None and type(part) in (*CONVS, nn.Linear):
         if type(part) in CONVS and source.dim() != CONVS[type(part)] + 2:
             raise Declined(f"an input of {source.dim()} axes, without a batch axis")
@@ -115,11 +117,6 @@ def _present(network: Network, node: fx.Node, name: str) -> nn.Module:
     if found is None or name_of(found) is None:
         raise Declined(f"`{name}` is no convolution, linear map or activation that a choice can stand beside")
     return found
-
-
-def _is_batch_norm(network: Network, node: fx.Node) -> bool:
-    part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    return isinstance(part, nn.modules.batchnorm._BatchNorm)
 
 
 def _usual(present: nn.Module) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from graphgrow.errors import Declined, MutationError
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import Blend
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
@@ -44,7 +45,7 @@ class SettleActivation(Mutation):
     def sites(cls, network: Network) -> Iterator[SettleActivation | Refusal]:
         """Every blend that has arrived, and every PReLU of slope 0."""
         for node in network.module.graph.nodes:
-            part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+            part = called_module(network.module, node)
             if not isinstance(part, (Blend, nn.PReLU)):
                 continue
             name = network.sites.name(node)
@@ -92,7 +93,7 @@ class SettleActivation(Mutation):
 
 def _passage(graph: nn.Module, node: fx.Node) -> Blend | nn.PReLU:
     """The blend of a node, or the PReLU of one slope that stands for one."""
-    found = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+    found = called_module(graph, node)
     if isinstance(found, Blend) or (type(found) is nn.PReLU and found.num_parameters == 1):
         return found
     raise Declined("there is no blend of two activations here")

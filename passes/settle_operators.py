@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import fx
 
 from graphgrow.errors import Declined, MutationError
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import Choice
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.erase import bypass, refuse_shared_memory
 from graphgrow.rewrite.network import Network, Step
 
@@ -50,12 +52,8 @@ class SettleOperators(Mutation):
             if not _alone(weights, place):
                 yield Refusal(site, f"{_seen(choice, weights)}; close the choice on one of them first")
                 continue
-            try:
-                refuse_shared_memory(network, node, _kept(node, place))
-            except Declined as declined:
-                yield Refusal(site, str(declined))
-                continue
-            yield cls(site, choice.names[place])
+            mutation = cls(site, choice.names[place])
+            yield offered(mutation, partial(refuse_shared_memory, network, node, _kept(node, place)))
 
     def admit(self, network: Network) -> None:
         """Decline while other operators have a weight."""
@@ -94,7 +92,7 @@ class SettleOperators(Mutation):
 
 
 def _choice(module: fx.GraphModule, node: fx.Node) -> Choice | None:
-    part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(module, node)
     return part if isinstance(part, Choice) else None
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
-from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.kernels import CONVOLUTIONS, change_rings, convolution
 from graphgrow.rewrite.network import Network, Step
 
@@ -44,12 +45,7 @@ class ShrinkKernel(Mutation):
                 yield Refusal(path, "an outer tap is not zero")
                 continue
             mutation = cls(path, sizes)
-            try:
-                mutation._rings(network)
-            except Declined as declined:
-                yield Refusal(path, str(declined))
-                continue
-            yield mutation
+            yield offered(mutation, partial(mutation._rings, network))
 
     def admit(self, network: Network) -> None:
         """Decline where a tap that would go is not zero."""

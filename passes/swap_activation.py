@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from graphgrow.blocks.activations import ACTIVATIONS, as_module, name_of
 from graphgrow.errors import Declined, MutationError
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import Blend
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
@@ -79,7 +80,7 @@ def _present(graph: nn.Module, node: fx.Node) -> nn.Module:
     Raises:
         Declined: if it is none of the list, one that holds a slope for each channel, or of whole numbers.
     """
-    module = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+    module = called_module(graph, node)
     if isinstance(module, Blend):
         raise Declined("a swap is under way here; finish it with settle-activation first")
     found = as_module(module, node.target, node.args[1:], node.kwargs) if node.op.startswith("call") else None

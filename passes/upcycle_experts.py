@@ -13,6 +13,7 @@ from torch import fx
 from graphgrow.blocks.activations import as_module
 from graphgrow.blocks.routing import Routing
 from graphgrow.errors import Declined, GraphGrowError, MutationError
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import Router
 from graphgrow.rewrite.attentions import attentions
@@ -117,7 +118,7 @@ def _parts(network: Network, path: str) -> tuple[Region, bool]:
         raise Declined(f"`{path}` turns {before.dtype} into {result.dtype}")
     if stream in region.written_inputs(network.module):
         raise Declined(f"`{path}` overwrites its input, which every expert reads")
-    if any(isinstance(_module(network, node), Router) for node in region.nodes):
+    if any(isinstance(called_module(network.module, node), Router) for node in region.nodes):
         raise Declined(f"`{path}` is a mixture of experts already")
     return region, any(_drops(network, node) for node in region.nodes)
 
@@ -138,7 +139,7 @@ def _stream(region: Region) -> fx.Node:
 def _is_mlp(network: Network, nodes: list[fx.Node]) -> bool:
     maps = [node for node in nodes if any(p.dim() == 2 for p in _held(network, node))]
     wide = [node for node in nodes if any(p.dim() > 2 for p in _held(network, node))]
-    acts = [node for node in nodes if as_module(_module(network, node), node.target, (), {}) is not None]
+    acts = [node for node in nodes if as_module(called_module(network.module, node), node.target, (), {}) is not None]
     return len(maps) >= 2 and not wide and bool(acts)
 
 
@@ -148,13 +149,9 @@ def _held(network: Network, node: fx.Node) -> list[torch.nn.Parameter]:
     return own + fetched
 
 
-def _module(network: Network, node: fx.Node) -> torch.nn.Module | None:
-    return network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-
 def _drops(network: Network, node: fx.Node) -> bool:
     """Whether a node drops anything at random in train mode."""
-    module = _module(network, node)
+    module = called_module(network.module, node)
     name = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
     if not any(word in name.lower() for word in _NOISE):
         return bool(network.analysis.facts[node].noises)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.errors import ExportError
+from graphgrow.ir.called import called_module
 from graphgrow.pretrained.config import Apart, differences, fitting_config
 from graphgrow.pretrained.names import Renaming, tensors_of
 from graphgrow.rewrite.network import Network
@@ -84,7 +85,7 @@ def _epsilons(network: Network, renaming: Renaming) -> dict[str, float]:
     """By path in the base's class, the eps of each norm."""
     found = {}
     for node in network.module.graph.nodes:
-        part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        part = called_module(network.module, node)
         if isinstance(getattr(part, "eps", None), float):
             found[renaming.name(str(node.target))] = float(part.eps)  # type: ignore[union-attr, arg-type]
     return found

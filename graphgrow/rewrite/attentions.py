@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from graphgrow.ir.called import called_module
 from graphgrow.ir.terms import Space, Term, leaves
 from graphgrow.ir.value import Value
 from graphgrow.layers import ScaledDotProductAttention
@@ -51,7 +52,7 @@ def attentions(network: Network) -> Iterator[Attention]:
 def _heads(network: Network, node: fx.Node) -> list[Term | None]:
     """The axis of heads of an attention, one item; no item for any other node."""
     facts = network.analysis.facts[node]
-    module = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    module = called_module(network.module, node)
     if node.target is F.scaled_dot_product_attention or isinstance(module, ScaledDotProductAttention):
         query = facts.operands[0]
         return [query.axes[-3] if len(query.axes) > 3 else None]

@@ -11,6 +11,7 @@ from torch import fx
 from torch.nn import functional as F
 
 from graphgrow.errors import Declined
+from graphgrow.ir.called import called_module
 from graphgrow.ir.terms import Space, leaves
 from graphgrow.ir.value import Value
 from graphgrow.layers import ScaledDotProductAttention
@@ -81,7 +82,7 @@ def _argument(node: fx.Node, position: int, name: str) -> Any:
 
 
 def _is_causal(network: Network, node: fx.Node) -> bool:
-    part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(network.module, node)
     if isinstance(part, ScaledDotProductAttention):
         return part.is_causal
     return is_attention(network, node) and bool(_argument(node, 5, "is_causal"))

@@ -18,6 +18,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from graphgrow.ir.called import called_module
 from graphgrow.layers import Gate
 from graphgrow.ops.pointwise import zero_keeping
 from graphgrow.ops.registry import class_name, rule_of
@@ -218,7 +219,7 @@ def _alike(value: fx.Node, total: fx.Node) -> bool:
 
 
 def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:
-    part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(module, node)
     if part is not None and type(part).__name__ in (*_VIEW_MODULES, *_NOISE):
         return True
     if part is not None and type(part) in _MAPS and part._parameters.get("bias") is None:
@@ -230,7 +231,7 @@ def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:
 
 def _keeps_input(module: fx.GraphModule, node: fx.Node, arriving: fx.Node | None) -> bool:
     """Identity, or an idempotent activation of what has just gone through the same one."""
-    part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(module, node)
     if type(part) is nn.Identity:
         return True
     kind = idempotent_kind(module, node)
@@ -294,7 +295,7 @@ def _untied(module: fx.GraphModule, paths: Collection[str]) -> set[str]:
 
 def _is_zero(module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node puts out zero with the weights as they are now."""
-    part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(module, node)
     if part is not None and not _can_be_closed(part) and type(part) is not Gate:
         return False
     held = parameters_of(module, node)

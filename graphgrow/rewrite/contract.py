@@ -7,11 +7,12 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
 
+from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.roles import Role
 
@@ -138,6 +139,23 @@ class Mutation(ABC):
             if field.default is dataclasses.MISSING or getattr(self, field.name) != field.default
         ]
         return f"{self.name}({', '.join([str(getattr(self, first.name)), *options])})"
+
+
+M = TypeVar("M", bound=Mutation)
+
+
+def offered(mutation: M, check: Callable[[], object]) -> M | Refusal:
+    """What `Mutation.sites` yields for one site: the mutation, or a refusal where the check of its conditions declines.
+
+    Args:
+        mutation: that would be made there.
+        check: raises `Declined`, with the reason, where it cannot be made.
+    """
+    try:
+        check()
+    except Declined as declined:
+        return Refusal(mutation.site_name, str(declined))
+    return mutation
 
 
 def render(value: Any) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
+from graphgrow.ir.called import called_module
 from graphgrow.ops import pointwise
 from graphgrow.ops.registry import rule_of
 from graphgrow.rewrite.network import Network
@@ -36,7 +37,7 @@ def junctions(network: Network) -> Iterator[fx.Node]:
 
 def is_activation(network: Network, node: fx.Node) -> bool:
     """Whether a node applies an elementwise function of one tensor."""
-    part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(network.module, node)
     return len(node.all_input_nodes) == 1 and rule_of(node, part) in _ACTIVATION_RULES
 
 

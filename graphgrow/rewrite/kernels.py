@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.errors import Declined
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.network import Network, Step
@@ -27,7 +28,7 @@ def convolution(network: Network, site: str) -> Any:
         Declined: if it is none, or its kernel cannot change its size.
     """
     node = network.sites.find(site)
-    module = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    module = called_module(network.module, node)
     if not isinstance(module, CONVOLUTIONS) or type(module) not in CONVOLUTIONS:
         raise Declined(f"`{site}` is no convolution module of torch.nn")
     if module.padding_mode != "zeros":

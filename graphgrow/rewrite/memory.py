@@ -9,6 +9,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.capture.writes import is_inplace
+from graphgrow.ir.called import called_module
 from graphgrow.ops import pointwise
 from graphgrow.ops.registry import rule_of
 
@@ -41,7 +42,7 @@ def may_alias(node: fx.Node, module: nn.Module) -> bool:
         return False
     if written(node, module):
         return True
-    part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(module, node)
     if part is not None and any(True for _ in part.parameters()):
         return False
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")

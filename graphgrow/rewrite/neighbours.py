@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from torch import fx, nn
 
+from graphgrow.ir.called import called_module
+
 
 def near_parameters(module: fx.GraphModule, site: fx.Node) -> Iterator[nn.Parameter]:
     """The floating-point parameters around a node, nearest first, those in front of it before those behind it."""
@@ -28,6 +30,11 @@ def parameters_of(module: fx.GraphModule, node: fx.Node) -> list[nn.Parameter]:
         tensor = getattr(module.get_submodule(owner), field, None)
         return [tensor] if isinstance(tensor, nn.Parameter) else []
     return []
+
+
+def is_batch_norm(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node calls a batch norm, which takes out again any number that is added to a whole channel."""
+    return isinstance(called_module(module, node), nn.modules.batchnorm._BatchNorm)
 
 
 def new_parameters(module: fx.GraphModule, known: set[int]) -> Iterator[tuple[nn.Parameter, fx.Node]]:

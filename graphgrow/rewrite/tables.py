@@ -10,6 +10,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.errors import Declined
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.terms import Space, leaves
 from graphgrow.ir.value import Fresh
@@ -46,7 +47,7 @@ def tables(network: Network) -> Iterator[Table]:
 
 
 def _table(network: Network, node: fx.Node) -> Table | None:
-    module = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    module = called_module(network.module, node)
     if isinstance(module, nn.Embedding):
         return Table(str(node.target), f"{node.target}.weight", _chosen_by_the_caller(network, node.args[0]))
     if node.target is F.embedding and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr":

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.errors import SearchError
 from graphgrow.graph import Graph
+from graphgrow.ir.called import called_module
 from graphgrow.layers import Choice, Zeros
 from graphgrow.search.data import Parts
 from graphgrow.search.recipe import Alternation, Training
@@ -69,18 +70,17 @@ def sites_of(graph: Graph) -> list[Site]:
     """The choices of a graph, in its order."""
     found = []
     for node in graph.module.graph.nodes:
-        part = graph.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        part = called_module(graph.module, node)
         if isinstance(part, Choice):
-            free = tuple(_is_free(graph.module, value.target, value.op) for value in node.args)
+            free = tuple(_is_free(graph.module, value) for value in node.args)
             found.append(Site(graph.sites.name(node.args[0]), part, free, [], []))
     return found
 
 
-def _is_free(module: nn.Module, target: object, op: str) -> bool:
+def _is_free(module: nn.Module, node: fx.Node) -> bool:
     """Whether an operator is a skip, a pool or nothing; activations have no parameters either, and are not meant."""
-    part = module.get_submodule(str(target)) if op == "call_module" else None
     pools = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
-    return isinstance(part, (nn.Identity, Zeros, *pools))
+    return isinstance(called_module(module, node), (nn.Identity, Zeros, *pools))
 
 
 def alternate(

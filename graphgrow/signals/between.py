@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx, nn
 
 from graphgrow.errors import Declined
+from graphgrow.ir.called import called_module
 from graphgrow.ir.terms import leaves, normal
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.groups import Group
@@ -100,7 +100,7 @@ def between(network: Network, group: Group) -> Between:
     if tuple(written.meta["value"].shape) != tuple(read.meta["value"].shape):
         raise Declined(f"`{group.name}` has other positions where it is read than where it is written")
     norms = any(
-        isinstance(_module(network, facts.node), nn.modules.batchnorm._NormBase) or facts.normalisations
+        isinstance(called_module(network.module, facts.node), nn.modules.batchnorm._NormBase) or facts.normalisations
         for facts in network.analysis.touching(group.space)
     )
     return Between(group.name, writer, reader, norms)
@@ -109,7 +109,7 @@ def between(network: Network, group: Group) -> Between:
 def _maps(network: Network, group: Group, writes: bool) -> Iterator[tuple[Map, fx.Node]]:
     """The maps that write, or read, all units of a group along their channels, with the node whose value it is."""
     for facts in network.analysis.touching(group.space):
-        module = _module(network, facts.node)
+        module = called_module(network.module, facts.node)
         if not isinstance(module, (nn.Linear, *_CONVOLUTIONS)) or not isinstance(facts.output, Value):
             continue
         source = facts.node.all_input_nodes[0]
@@ -141,7 +141,3 @@ def linear_map(node: fx.Node, module: nn.Module) -> Map:
         raise Declined(f"`{node.target}` has groups, padding that is not of zeros, or padding by name")
     geometry = (tuple(module.stride), tuple(module.padding), tuple(module.dilation))
     return Map(node.name, source, module.in_channels, module.out_channels, tuple(module.kernel_size), geometry)
-
-
-def _module(network: Network, node: fx.Node) -> Any:
-    return network.module.get_submodule(str(node.target)) if node.op == "call_module" else None

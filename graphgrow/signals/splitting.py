@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from graphgrow.blocks.activations import as_module
 from graphgrow.errors import Declined, SignalError
+from graphgrow.ir.called import called_module
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.junctions import is_activation
 from graphgrow.rewrite.network import Network
@@ -110,7 +111,7 @@ def _activation(network: Network, found: Between) -> tuple[str, nn.Module]:
 
 
 def _as_module(network: Network, node: fx.Node) -> nn.Module | None:
-    module = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    module = called_module(network.module, node)
     return as_module(module, node.target, node.args[1:], node.kwargs)
 
 

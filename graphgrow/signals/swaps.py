@@ -12,6 +12,7 @@ from torch import nn
 
 from graphgrow.blocks.activations import ACTIVATIONS, as_module, name_of
 from graphgrow.errors import Declined, SignalError
+from graphgrow.ir.called import called_module
 from graphgrow.rewrite.junctions import is_activation
 from graphgrow.rewrite.network import Network
 from graphgrow.signals.watch import Callback, on_gradient
@@ -90,7 +91,7 @@ def _sites(network: Network, names: Iterable[str] | None, to: Sequence[str], row
     assert network.analysis.facts  # every node has its example value now
     for node in nodes:
         wanted = node.op.startswith("call") and is_activation(network, node)
-        module = network.module.get_submodule(str(node.target)) if wanted and node.op == "call_module" else None
+        module = called_module(network.module, node) if wanted else None
         present = as_module(module, node.target, node.args[1:], node.kwargs) if wanted else None
         if present is None:
             if names is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from graphgrow.ir.called import called_module
 from graphgrow.verification.case import Case
 from graphgrow.verification.probes import Inputs
 from graphgrow.verification.runner import Runner
@@ -34,7 +35,7 @@ def is_exact(case: Case, name: str, probe: Inputs) -> bool:
 
 
 def _sums_exactly(case: Case, runner: Runner, node: fx.Node) -> bool:
-    called = runner.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    called = called_module(runner.module, node)
     args = runner.arguments(node.args)
     tensors = [leaf for leaf in args if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
     if isinstance(called, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) and len(tensors) == 1:

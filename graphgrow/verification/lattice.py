@@ -17,6 +17,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.network import Network
@@ -191,7 +192,7 @@ def _averaged(module: fx.GraphModule, node: fx.Node) -> int | None:
     before = source.meta.get("value") if isinstance(source, fx.Node) else None
     if not isinstance(before, torch.Tensor) or not isinstance(result, torch.Tensor):
         return None
-    called = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    called = called_module(module, node)
     kernel = getattr(called, "kernel_size", None)
     if kernel is not None:  # windows at the border hold fewer numbers where padding does not count
         padding = getattr(called, "padding", 0)

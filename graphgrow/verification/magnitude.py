@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from graphgrow.ir.called import called_module
 from graphgrow.verification.runner import Runner
 from graphgrow.verification.worst import largest
 
@@ -50,7 +51,7 @@ def magnitude(
 
 def row_sums(runner: Runner, node: fx.Node, arriving: torch.Tensor) -> torch.Tensor | None:
     """The sum |W| max|x| + |b| for each output channel, where the node calls a linear map; `arriving` holds max|x|."""
-    called = runner.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    called = called_module(runner.module, node)
     if not isinstance(called, _ROWWISE):
         return None
     weight = runner.numbers.of(called.weight)
