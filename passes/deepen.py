@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -187,9 +186,8 @@ def _copy(network: Network, insertion: Insertion, path: str) -> None:
     if not streams:
         raise Declined(f"nothing that flows into `{path}`, through weights of its own, has the shape of what flows out")
     insertion.behind(region.result)
-    own = _own_modules(graph, path)
     proofs = {
-        stream: close_branches(insertion.editor.module, region.nodes, stream, region.result, region.result, own)
+        stream: close_branches(insertion.editor.module, region.nodes, stream, region.result, region.result, path)
         for stream in streams
     }
     stream = next((stream for stream, closings in proofs.items() if closings is not None), streams[0])
@@ -202,9 +200,3 @@ def _copy(network: Network, insertion: Insertion, path: str) -> None:
         for target in open_ones(insertion.editor.module, region.nodes, stream, region.result, region.result, closings):
             set_to_zero(insertion.editor.module, insertion.path + target.removeprefix(path))
     insertion.carry_on(region.result, result)
-
-
-def _own_modules(graph: fx.Graph, path: str) -> set[str]:
-    """The modules below a path that are called once."""
-    calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
-    return {target for target, count in calls.items() if count == 1 and target.startswith(f"{path}.")}

@@ -15,6 +15,7 @@ from graphgrow.blocks.routing import Routing
 from graphgrow.errors import Declined, GraphGrowError, MutationError
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
+from graphgrow.ir.meta import STACK
 from graphgrow.layers import Router
 from graphgrow.rewrite.attentions import attentions
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
@@ -22,7 +23,6 @@ from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.neighbours import parameters_of
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.region import Region, copy_region
-from graphgrow.rewrite.sites import STACK
 
 MOST_NODES = 24  # of an MLP: a longer module is a block of several
 _NOISE = ("dropout", "stochastic_depth", "stochasticdepth", "droppath", "drop_path")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,10 +11,10 @@ import torch
 from torch import fx, nn
 
 from graphgrow.errors import Declined
+from graphgrow.ir.meta import STACK
 from graphgrow.rewrite.closing import close_branches
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.region import Region
-from graphgrow.rewrite.sites import STACK
 
 _NUMBERED = re.compile(r"(.*?)(\d+)((?:_deepen\d*)*)")
 
@@ -111,8 +110,6 @@ class Modules:
                 found.update(dict.fromkeys(ancestors(str(path))))
                 self._kinds[str(path)] = kind
         self.paths = [path for path in found if path not in leaves and path in weighing]
-        calls = Counter(str(node.target) for node in self._graph.nodes if node.op == "call_module")
-        self._once = {target for target, count in calls.items() if count == 1}
 
     def stages(self) -> list[Stage]:
         """The stages to deepen, in the order in which they run.
@@ -178,9 +175,8 @@ class Modules:
         return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
     def _closes(self, region: Region, stream: fx.Node) -> bool:
-        own = {target for target in self._once if target.startswith(f"{region.path}.")}
         module, result = self.network.module, region.result
-        return close_branches(module, region.nodes, stream, result, result, own) is not None
+        return close_branches(module, region.nodes, stream, result, result, region.path) is not None
 
 
 def numbered(path: str) -> tuple[str, str] | None:

@@ -16,9 +16,9 @@ from graphgrow.capture.dynamo import InputTensor, Keys, Recording, Size
 from graphgrow.capture.leaf_calls import layer_call
 from graphgrow.capture.outputs import Built
 from graphgrow.errors import CaptureError
+from graphgrow.ir.meta import STACK
 from graphgrow.layers import require_same
 
-STACK = "nn_module_stack"
 _WITHOUT_EFFECT = {"_log_api_usage_once", "_enter_autocast", "_exit_autocast", "lazy_load_decompositions"}
 
 

@@ -9,6 +9,9 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+# Key of node.meta under which fx keeps the modules around a node: path -> (path, class), outermost first.
+STACK = "nn_module_stack"
+
 # Key of node.meta for leaves that cannot run on the meta device: what they returned on the example inputs. Nothing
 # that touches such a leaf can grow, so that its shapes stay.
 FIXED = "fixed_value"

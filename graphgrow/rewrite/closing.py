@@ -39,12 +39,19 @@ _PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__", "
 _VIEWS = (
     "view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous",
     torch.flatten, torch.permute, torch.transpose, torch.reshape, torch.squeeze, torch.unsqueeze,
+    operator.getitem, "roll", torch.roll, "to", "type_as",
 )  # fmt: skip
 _VIEW_MODULES = ("Identity", "Flatten", "Unflatten", "Permute")  # of torch.nn, and torchvision's
 # By exact class: a subclass may do more than its parent. The second linear map is the output of nn.MultiheadAttention.
 _MAPS = (
     nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
 )  # fmt: skip
+# Maps as functions, over parameters that no layer has to itself: the places of input, weight and bias.
+_FUNCTIONS: Mapping[Any, tuple[tuple[str, int], ...]] = {
+    **dict.fromkeys((F.linear, F.conv1d, F.conv2d, F.conv3d), (("input", 0), ("weight", 1), ("bias", 2))),
+    **dict.fromkeys((torch.addmm, "addmm"), (("input", 1), ("weight", 2), ("bias", 0))),
+    **dict.fromkeys((operator.matmul, torch.matmul, torch.mm, "matmul", "mm"), (("input", 0), ("weight", 1))),
+}
 _NORMS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
 )  # fmt: skip
@@ -67,9 +74,11 @@ def close_branches(
     stream: fx.Node,
     result: fx.Node,
     arriving: fx.Node,
-    own: Collection[str],
+    path: str,
 ) -> list[str] | None:
-    """The maps and norms that must be zero for a block to pass `stream` on; None where that cannot be shown.
+    """What must be zero for a block to pass `stream` on: paths of maps and norms, and names of bare parameters.
+
+    None where it cannot be shown that anything would do.
 
     What is found depends on the structure alone, never on the values of weights.
 
@@ -79,20 +88,19 @@ def close_branches(
         stream: the node that flows in.
         result: the node of the block that flows out.
         arriving: what will flow in in the place of `stream`.
-        own: paths of the modules that belong to the block alone; those among them may be set to zero that share no
-            parameter.
+        path: of the block's module. What lies below it, is used once, and shares no parameter may be set to zero.
     """
-    free, roots = _untied(module, own), memory_roots(nodes, module)
+    free, roots = _untied(module, path), memory_roots(nodes, module)
     closed: set[str] = set()
     for _ in range(len(nodes) + 1):
         walk = _Walk(module, stream, arriving, roots, lambda node: str(node.target) in closed)
         walk.through(nodes)
         if walk.known[result] is Known.INPUT:
             return sorted(closed)
-        found = next((target for side in walk.open_sides for target in _last_map(module, side, free)), None)
-        if found is None or found in closed:
+        found = next((targets for side in walk.open_sides for targets in _last_map(module, side, free)), closed)
+        if closed >= found:
             return None
-        closed.add(found)
+        closed.update(found)
     return None
 
 
@@ -127,13 +135,13 @@ def open_ones(
     return kept
 
 
-def set_to_zero(module: nn.Module, path: str) -> None:
-    """Set the weight and the bias of a map or norm to zero, in place."""
-    part = module.get_submodule(path)
+def set_to_zero(module: nn.Module, target: str) -> None:
+    """Set the weight and the bias of a map or norm to zero, or a parameter of that name, in place."""
+    parameters = dict(module.named_parameters())
     with torch.no_grad():
-        for name in ("weight", "bias"):
-            if part._parameters.get(name) is not None:
-                part.get_parameter(name).zero_()
+        for name in (target, f"{target}.weight", f"{target}.bias"):
+            if name in parameters:
+                parameters[name].zero_()
 
 
 def zero_values(module: fx.GraphModule) -> set[fx.Node]:
@@ -193,6 +201,11 @@ class _Walk:
             return self._sum(node)
         if _is(node, _PRODUCTS):
             return Known.ZERO if Known.ZERO in map(self._of, node.args) else Known.OTHER
+        if _is(node, _FUNCTIONS):
+            given = _operands(node)
+            bias, factors = given.pop("bias", None), given.values()
+            closed = Known.ZERO in map(self._of, factors) and (bias is None or self._of(bias) is Known.ZERO)
+            return Known.ZERO if closed else Known.OTHER
         first = self._of(node.args[0]) if node.args else Known.OTHER
         if first is Known.ZERO and _keeps_zero(self.module, node):
             return Known.ZERO
@@ -252,16 +265,24 @@ def idempotent_kind(module: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | 
     return None if kind is None else (kind,)
 
 
-def _last_map(module: fx.GraphModule, node: fx.Node, own: Collection[str]) -> list[str]:
+def _last_map(module: fx.GraphModule, node: fx.Node, own: Collection[str]) -> list[set[str]]:
     """The last linear maps or norms in front of a value, behind operators that keep zero and let its gradient through.
 
     Of a product it is enough to close one factor; that of the first factor comes first.
+
+    Returns:
+        For each map what is set to zero: its path, or the names of its weight and bias where it is a function.
     """
-    found, pending = [], [node]
+    found: list[set[str]] = []
+    pending = [node]
     while pending:
         current = pending.pop()
         if current.op == "call_module" and _can_be_closed(module.get_submodule(str(current.target))):
-            found += [str(current.target)] if str(current.target) in own else []
+            found += [{str(current.target)}] if str(current.target) in own else []
+            continue
+        if _is(current, _FUNCTIONS):
+            held = {str(part.target) for name, part in _operands(current).items() if name != "input"}
+            found += [held] if held and held <= own else []
             continue
         if _is(current, _PRODUCTS):
             pending += [used for used in reversed(current.args) if isinstance(used, fx.Node)]
@@ -284,13 +305,24 @@ def _is_flat_at_zero(module: fx.GraphModule, node: fx.Node) -> bool:
     return _is(node, _FLAT_AT_ZERO)
 
 
-def _untied(module: fx.GraphModule, paths: Collection[str]) -> set[str]:
-    """The modules among these that are called once and whose parameters no other node of the graph holds."""
+def _operands(node: fx.Node) -> dict[str, fx.Node]:
+    """Input, weight and bias of a map that is written as a function."""
+    places = _FUNCTIONS[node.target]
+    given = {name: node.args[at] if at < len(node.args) else node.kwargs.get(name) for name, at in places}
+    return {name: value for name, value in given.items() if isinstance(value, fx.Node)}
+
+
+def _untied(module: fx.GraphModule, path: str) -> set[str]:
+    """The modules and parameters below a path whose parameters one node of the graph holds, and reads once."""
     uses: dict[int, int] = {}
+    below: dict[str, list[nn.Parameter]] = {}
     for node in module.graph.nodes:
-        for parameter in parameters_of(module, node):
-            uses[id(parameter)] = uses.get(id(parameter), 0) + 1
-    return {path for path in paths if all(uses.get(id(p), 1) == 1 for p in module.get_submodule(path).parameters())}
+        held, times = parameters_of(module, node), len(node.users) if node.op == "get_attr" else 1
+        for parameter in held:
+            uses[id(parameter)] = uses.get(id(parameter), 0) + times
+        if held and str(node.target).startswith(f"{path}."):
+            below[str(node.target)] = held
+    return {target for target, held in below.items() if all(uses[id(parameter)] == 1 for parameter in held)}
 
 
 def _is_zero(module: fx.GraphModule, node: fx.Node) -> bool:

@@ -12,12 +12,11 @@ from torch import fx, nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.hooks import drop_hooks
-from graphgrow.ir.meta import FIXED
+from graphgrow.ir.meta import FIXED, STACK
 from graphgrow.rewrite.insert import Insertion, fresh_path
 from graphgrow.rewrite.memory import memory_roots, written
 from graphgrow.rewrite.neighbours import parameters_of
 from graphgrow.rewrite.overflow import first_overflowing
-from graphgrow.rewrite.sites import STACK
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import difflib
 from torch import fx
 
 from graphgrow.errors import MutationError
+from graphgrow.ir.meta import STACK
 
 STEM = "graphgrow_site"  # the key under which a node whose operator was exchanged keeps its site's name
-STACK = "nn_module_stack"  # the key under which fx keeps the modules around a node
 
 
 def scope_of(node: fx.Node) -> str:

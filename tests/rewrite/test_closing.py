@@ -144,6 +144,15 @@ CLOSED = [
     features("identity on the stream", "l", lambda m, x: m.i(x) + m.l(x.relu()), i=nn.Identity(), l=linear()),
     features("idempotent end", "l", clamped_end, l=linear(), act=nn.ReLU6()),
     features("idempotent start", "l", lambda m, x: m.act(m.act(x) + m.l(x)), l=linear(), act=nn.Hardtanh(-0.5, 0.7)),
+    features("map as a function", "w", lambda m, x: x + F.linear(F.gelu(x), m.w), w=torch.randn(C, C)),
+    features("the same with a bias", "w b", lambda m, x: x + F.linear(F.gelu(x), m.w, m.b).contiguous(),
+             w=torch.randn(C, C), b=torch.randn(C)),
+    features("GPT-2's maps", "w b", lambda m, x: x + torch.addmm(m.b, F.gelu(m.l(x)).view(-1, C), m.w).view(x.shape),
+             l=linear(), w=torch.randn(C, C), b=torch.randn(C)),
+    features("product with a matrix", "w", lambda m, x: x + m.drop(x.tanh() @ m.w), w=torch.randn(C, C),
+             drop=nn.Dropout(0.0)),
+    features("rolled and cut", "l", lambda m, x: x + torch.roll(m.l(F.pad(x, (0, 0, 0, 2))), 1, 1)[:, : x.shape[1]],
+             l=linear()),
     maps("torchvision's basic block", "bn2", basic_block, c1=conv(), c2=conv(), bn1=nn.BatchNorm2d(C),
          bn2=nn.BatchNorm2d(C), relu=nn.ReLU(inplace=True)),
     maps("the same of functions", "bn2", basic_block_of_functions, c1=conv(), c2=conv(), bn1=nn.BatchNorm2d(C),
@@ -217,7 +226,10 @@ GATED = [
     features("alias of what is overwritten", None, alias_of_what_is_overwritten, i=nn.Identity(), l=linear()),
     features("item assignment", None, item_assignment, l=linear()),
     features("zero branch overwritten", None, zero_branch_overwritten, i=nn.Identity(), l=linear()),
-    features("map without parameters of its own", None, lambda m, x: x + F.linear(F.gelu(x), m.w), w=torch.randn(C, C)),
+    features("map as a function, read twice", None, lambda m, x: x + F.linear(F.linear(x, m.w), m.w),
+             w=torch.randn(C, C)),
+    features("map as a function with a bias that is computed", None,
+             lambda m, x: x + F.linear(F.gelu(x), m.w, m.b.tanh()), w=torch.randn(C, C), b=torch.randn(C)),
     features("weight tied inside", None, lambda m, x: x + m.l2(F.gelu(m.l1(x))), **shared_weight()),
     # a zero in front of these would never get a gradient
     features("relu behind the map", None, lambda m, x: x + F.relu(m.l(F.gelu(x))), l=linear()),
@@ -232,7 +244,7 @@ def test_a_residual_block_is_closed(case: Case) -> None:
     child = grown(graph, "deepen(block, kind=copy)")
     parameters = dict(child.module.named_parameters())
     assert case.closed is not None
-    zero = {f"block_deepen.{path}.{leaf}" for path in case.closed.split() for leaf in ("weight", "bias")}
+    zero = {f"block_deepen.{path}{leaf}" for path in case.closed.split() for leaf in ("", ".weight", ".bias")}
     copied = {name for name in parameters if name.startswith("block_deepen.")}
     assert {name for name in copied if not parameters[name].any()} == zero & copied
     assert not any("gate" in name for name in parameters)
@@ -256,12 +268,11 @@ def test_what_cannot_be_closed_is_gated(case: Case) -> None:
 
 
 def proof(graph: Graph, path: str = "block") -> list[str] | None:
-    """What `close_branches` finds for a module's region, every module below its path being its own."""
+    """What `close_branches` finds for a module's region."""
     assert graph.analysis.facts
     region = Region.of(graph.module.graph, path)
-    own = {str(n.target) for n in region.nodes if n.op == "call_module"}
     stream = region.inputs[0]
-    return close_branches(graph.module, region.nodes, stream, region.result, region.result, own)
+    return close_branches(graph.module, region.nodes, stream, region.result, region.result, path)
 
 
 def test_a_sum_that_broadcasts_the_stream_is_not_the_stream() -> None:
