@@ -18,7 +18,7 @@ from graphgrow.ir.meta import STACK
 
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _DEFAULTS: Mapping[str, Any] = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "eps": 1e-5}
-_SIGNATURES: Mapping[Callable[..., Any], tuple[tuple[type[nn.Module], ...], tuple[str, ...]]] = {
+_SIGNATURES: Mapping[Callable[..., Any] | str, tuple[tuple[type[nn.Module], ...], tuple[str, ...]]] = {
     F.linear: ((nn.Linear, NonDynamicallyQuantizableLinear), ("input", "weight", "bias")),
     F.conv1d: ((nn.Conv1d,), _CONVOLUTION),
     F.conv2d: ((nn.Conv2d,), _CONVOLUTION),
@@ -57,7 +57,7 @@ def raise_functional(graph: fx.Graph, model: nn.Module) -> None:
 
 def _layer_of(node: fx.Node, model: nn.Module) -> str | None:
     """The path of the layer that computes what a function over its parameters does."""
-    signature = _SIGNATURES.get(node.target) if node.op == "call_function" else None  # type: ignore[call-overload]
+    signature = _SIGNATURES.get(node.target) if node.op == "call_function" else None
     if signature is None:
         return None
     given = _arguments(node)
@@ -105,6 +105,6 @@ def _several(value: Any, axes: int) -> Any:
 
 def _arguments(node: fx.Node) -> dict[str, Any]:
     """The arguments of a function by name, defaults included."""
-    _, names = _SIGNATURES[node.target]  # type: ignore[index]
+    _, names = _SIGNATURES[node.target]
     given = {name: _DEFAULTS[name] for name in names if name in _DEFAULTS}
     return {**given, **dict(zip(names, node.args, strict=False)), **node.kwargs}

@@ -265,7 +265,7 @@ def idempotent_kind(module: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | 
     return None if kind is None else (kind,)
 
 
-def _last_map(module: fx.GraphModule, node: fx.Node, own: Collection[str]) -> list[set[str]]:
+def _last_map(module: fx.GraphModule, node: fx.Node, own: set[str]) -> list[set[str]]:
     """The last linear maps or norms in front of a value, behind operators that keep zero and let its gradient through.
 
     Of a product it is enough to close one factor; that of the first factor comes first.
