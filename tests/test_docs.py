@@ -1,0 +1,136 @@
+"""Every snippet, command and link in the README and in docs/ works as it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import inspect
+import io
+import re
+import shlex
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer.main
+
+import graphgrow as gg
+from graphgrow.cli.main import app
+from graphgrow.ops import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SKETCHES = {
+    # By the first line of a snippet that stands in the middle of something: what is there before it.
+    "grower = gg.Grower(graph, optimizer,": """
+        import torch
+        from torch.nn import functional as F
+        from graphgrow.models import MLP
+        torch.manual_seed(0)
+        graph = gg.trace(MLP(channels=1, image_size=4, hidden=(5,), classes=3), torch.randn(2, 1, 4, 4))
+        optimizer = torch.optim.Adam(graph.module.parameters(), 1e-2)
+        epochs, batches = 1, [(torch.randn(8, 1, 4, 4), torch.randint(3, (8,))) for _ in range(2)]
+        validation_loss = lambda module: F.cross_entropy(module(batches[0][0]), batches[0][1]).item()
+    """,
+    "@dataclass(frozen=True)": """
+        from collections.abc import Iterator
+        from dataclasses import dataclass
+        from typing import ClassVar
+        import torch
+        from graphgrow.ir.editor import Editor
+        from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+        from graphgrow.rewrite.network import Network, Step
+    """,
+    "def rewrite(self, network, editor, generator):": """
+        from torch import nn
+        from graphgrow.blocks.residual import MlpBlock
+        from graphgrow.rewrite.insert import Insertion
+        width, hidden, norm, activation = 4, 8, nn.LayerNorm(4), nn.GELU()
+    """,
+    "@rule(nn.Linear)": """
+        from torch import nn
+        from graphgrow.ir import flow as fl
+        from graphgrow.ir.value import Fresh, Value
+        from graphgrow.ops.call import Call
+        rule = lambda *targets: lambda function: function  # the real one has it already
+    """,
+}
+FOLLOWING = {
+    # By the first line of a snippet that only defines something: a use of it, which must go through.
+    "def rewrite(self, network, editor, generator):": """
+        import torch
+        from types import SimpleNamespace
+        from graphgrow.ir.editor import Editor
+        network = gg.trace(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), torch.zeros(2, 4))
+        step, _ = rewrite(SimpleNamespace(site="0", name="doc"), network, Editor(network.module), torch.Generator())
+        assert step.moved.keys() == {network.sites.find("0").name}
+    """,
+    "import torch\nfrom torch import nn\n\nfrom graphgrow.ir import flow": """
+        graph = gg.trace(nn.Sequential(nn.Linear(3, 4), Scale(4), nn.Linear(4, 2)), torch.randn(2, 3))
+        assert gg.verify(graph, gg.apply(graph, "widen(0, extra=2)")).preserved
+    """,
+}
+
+
+def snippets() -> Iterator[Any]:
+    for page in PAGES:
+        for found in re.finditer(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            line = page.read_text(encoding="utf-8")[: found.start()].count("\n") + 1
+            yield pytest.param(found[1], id=f"{page.name}:{line}")
+
+
+def around(table: dict[str, str], snippet: str) -> str:
+    return inspect.cleandoc(next((text for start, text in table.items() if snippet.startswith(start)), ""))
+
+
+@pytest.mark.parametrize("snippet", [*snippets()])
+def test_a_snippet_runs(snippet: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_RULES", registry.registered())  # a rule that a snippet adds ends with it
+    module = types.ModuleType("snippet")
+    monkeypatch.setitem(sys.modules, "snippet", module)
+    names = vars(module)
+    names["gg"] = gg
+    written = [line.removeprefix(">>> ") for line in snippet.splitlines() if line.startswith(">>> ")]
+    shown = "".join(line for line in snippet.splitlines(keepends=True) if not line.startswith(">>> "))
+    printed = io.StringIO()
+    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(printed):
+        exec(around(SKETCHES, snippet), names)
+        exec("from __future__ import annotations\n" + ("\n".join(written) if written else snippet), names)
+        exec(around(FOLLOWING, snippet), names)
+    alike = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert not written or doctest.OutputChecker().check_output(shown, printed.getvalue(), alike), printed.getvalue()
+
+
+def commands(start: str) -> list[Any]:
+    """The lines of indented blocks that begin with a word."""
+    lines = {
+        (line.strip().partition("  #")[0], page.name)
+        for page in PAGES
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"    {start} ")
+    }
+    return [pytest.param(shlex.split(line), id=line) for line, _ in sorted(lines)]
+
+
+@pytest.mark.parametrize("words", commands("graphgrow"))
+def test_a_command_has_these_options(words: list[str]) -> None:
+    group: Any = typer.main.get_command(app)
+    command = group.commands[words[1]]
+    command.make_context(words[1], [word for word in words[2:] if word != "NAME"])  # refuses what it does not know
+
+
+@pytest.mark.parametrize("words", [*commands("python"), *commands("pytest")])
+def test_what_a_command_runs_is_there(words: list[str]) -> None:
+    assert (ROOT / words[1]).exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere_and_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [name for name in set(re.findall(r"\bgg\.([A-Za-z_]+)", text)) if not hasattr(gg, name)] == []
