@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from graphgrow.ir.terms import Axes, Term
+from graphgrow.ir.terms import Axes, Space, Term
 from graphgrow.ir.value import Value
 
 
@@ -115,6 +115,14 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Pick:
+    """What lies at one position of an axis that is taken apart by number (see `cells`)."""
+
+    inner: Flow
+    position: Space
+
+
+@dataclass(frozen=True)
 class Normalised:
     """Layer norm and its like. New units at the mean (layer norm) or at zero (RMS norm) come out as zero.
 
@@ -158,7 +166,7 @@ class Along:
     across: Flow
 
 
-Flow = Operand | Same | Add | Mul | Choose | Pointwise | Stack | Slice | Normalised | Centred | Zeros | Along
+Flow = Operand | Same | Add | Mul | Choose | Pointwise | Stack | Slice | Pick | Normalised | Centred | Zeros | Along
 
 
 def _without_null(fills: list[Fill]) -> list[Fill]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from graphgrow.ir.terms import Concat, Product, Space, Term, leaves, normal, product
+from graphgrow.ir.cells import cells_along, told_apart
+from graphgrow.ir.terms import Concat, Product, Space, Term, normal, product
+
+_NOWHERE = torch.full((1,), -1)
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,8 @@ def _behind_inputs(term: Term) -> Term | None:
 
 
 def occurrences(term: Term, space: Space) -> int:
-    """How often the space occurs in a term; each occurrence has a fill state of its own."""
-    return sum(leaf is space for leaf in leaves(term))
+    """How often the space occurs in a term, cell by cell; each occurrence has a fill state of its own."""
+    return len(cells_along(term, space))
 
 
 def grown_size(term: Term, sizes: Mapping[Space, int]) -> int:
@@ -226,6 +229,7 @@ def _heirs(term: Term, removal: Removal) -> torch.Tensor:
 
 
 def _map(term: Term, units: Units, first: int) -> AxisMap:
+    """The map of a part of an axis whose occurrences are numbered from `first` on."""
     if isinstance(term, Space):
         if term is not units.space:
             count = term.size
@@ -250,19 +254,23 @@ def _map(term: Term, units: Units, first: int) -> AxisMap:
 
 
 def _map_product(term: Product, units: Units, first: int) -> AxisMap:
-    result: AxisMap | None = None
+    """Row-major; the occurrences within a factor are numbered anew at each position that an other one tells apart."""
+    result = AxisMap(*(torch.zeros(1, dtype=kind) for kind in (torch.int64, torch.bool, torch.int64)), _NOWHERE)
     for factor in term.factors:
-        inner = _map(factor, units, first)
-        first += occurrences(factor, units.space)
-        if result is None:
-            result = inner
-            continue
-        outer = result
+        inner = _map(factor, units, 0)
+        count = occurrences(factor, units.space)
+        if not count:  # nothing of the space: either one place for all of it, or positions told apart
+            count = len(told_apart(factor)) if isinstance(factor, Concat) else 1
+            numbers = torch.arange(count) if count > 1 else torch.zeros(factor.size, dtype=torch.int64)
+            count = max(count, 1)
+            inner = AxisMap(inner.source, inner.added, numbers, inner.unit)
+        outside = (result.occurrence < 0)[:, None] | (inner.occurrence < 0)[None, :]
+        number = result.occurrence[:, None] * count + inner.occurrence[None, :]
         result = AxisMap(
-            (outer.source[:, None] * factor.size + inner.source[None, :]).flatten(),
-            (outer.added[:, None] | inner.added[None, :]).flatten(),
-            torch.maximum(outer.occurrence[:, None], inner.occurrence[None, :]).flatten(),
-            torch.maximum(outer.unit[:, None], inner.unit[None, :]).flatten(),
+            (result.source[:, None] * factor.size + inner.source[None, :]).flatten(),
+            (result.added[:, None] | inner.added[None, :]).flatten(),
+            torch.where(outside, -1, number).flatten(),
+            torch.maximum(result.unit[:, None], inner.unit[None, :]).flatten(),
         )
-    assert result is not None
-    return result
+    held = result.unit >= 0
+    return AxisMap(result.source, result.added, torch.where(held, result.occurrence + first, -1), result.unit)

@@ -25,12 +25,16 @@ class Reason:
 
 @dataclass(eq=False, slots=True)
 class Space:
-    """A variable axis: `size` units; `label` names its part in a product; compared by identity."""
+    """A variable axis: `size` units; `label` names its part in a product; compared by identity.
+
+    One position of an axis that is taken apart by number is a space of size 1 that knows which axis it is a part `of`.
+    """
 
     size: int
     label: str = ""
     frozen: Reason | None = None
     bound: Term | None = None
+    of: Space | None = None
 
     def __repr__(self) -> str:
         return f"Space({self.size}{', ' + self.label if self.label else ''}{', frozen' if self.frozen else ''})"
@@ -187,6 +191,7 @@ def _bind(space: Space, term: Term) -> bool:
     if isinstance(term, Space):
         term.frozen = term.frozen or space.frozen
         term.label = term.label or space.label
+        term.of = term.of or space.of
     elif any(leaf is space for leaf in leaves(term)):
         return False  # a space inside itself: only with unit factors, and then nothing is gained
     elif space.frozen is not None:

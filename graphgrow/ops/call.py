@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from graphgrow.ir import flow as fl
+from graphgrow.ir.cells import take_apart
 from graphgrow.ir.facts import (
     Contraction,
     Derived,
@@ -115,6 +116,10 @@ class Call:
         """Freeze axes with the reason; not rows that the analysis leaves free, for being looked up by position."""
         free = self._free if why in BY_POSITION else ()
         freeze((term for term in terms if term not in free), self.reason(why))
+
+    def take_apart(self, term: Term, why: str) -> tuple[Space, ...] | None:
+        """Freeze an axis that is indexed by constants, position by position where there are few; see `cells`."""
+        return take_apart(term, self.reason(why))
 
     def same(self, a: Term, b: Term, why: str = "axes that cannot be made equal") -> None:
         """State that two axes are one."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import Derived, Extent
-from graphgrow.ir.terms import Term, concat, leaves
+from graphgrow.ir.terms import Space, Term, concat, leaves
 from graphgrow.ir.value import Value
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
@@ -24,18 +24,28 @@ _BY_POSITION = "indexed by position"
 def unbind(call: Call, input: Value, dim: int = 0) -> tuple[Value, ...]:
     """Each position of an axis by itself."""
     index = call.axis(input, dim)
-    call.freeze([input.axes[index]], _BY_POSITION)
+    positions = call.take_apart(input.axes[index], _BY_POSITION)
     axes = (*input.axes[:index], *input.axes[index + 1 :])
     flow = fl.Same(call.operand(input, drop=[index]))
-    return tuple(call.output(axes, flow, index=i) for i in range(input.axes[index].size))
+    return tuple(
+        call.output(axes, _at(flow, positions, number), index=number) for number in range(input.axes[index].size)
+    )
 
 
 @rule(torch.select, "select")
 def select(call: Call, input: Value, dim: int, index: Any) -> Value:
     """One position of an axis."""
     at = call.axis(input, dim)
-    call.freeze([input.axes[at]], _BY_POSITION)
-    return call.output((*input.axes[:at], *input.axes[at + 1 :]), fl.Same(call.operand(input, drop=[at])))
+    positions = call.take_apart(input.axes[at], _BY_POSITION)
+    flow = _at(fl.Same(call.operand(input, drop=[at])), positions, index)
+    return call.output((*input.axes[:at], *input.axes[at + 1 :]), flow)
+
+
+def _at(flow: fl.Flow, positions: Sequence[Space] | None, index: Any) -> fl.Flow:
+    """The flow of what lies at one position of an axis, where that is a number of the source."""
+    if positions is None or isinstance(index, (Extent, Derived)) or not isinstance(index, int):
+        return flow
+    return fl.Pick(flow, positions[index])
 
 
 @rule(operator.getitem)
@@ -52,6 +62,7 @@ def getitem(call: Call, container: Any, index: Any) -> Any:
     axes: list[Term] = []
     dropped: set[int] = set()
     cuts: list[tuple[int, Term, list[Term], Term]] = []
+    picks: list[tuple[Sequence[Space] | None, Any]] = []
     source = 0
     for position, item in enumerate(items):
         if item is Ellipsis:
@@ -67,13 +78,15 @@ def getitem(call: Call, container: Any, index: Any) -> Any:
             axes.append(part)
             source += 1
         else:
-            call.freeze([container.axes[source]], _BY_POSITION)
+            picks.append((call.take_apart(container.axes[source], _BY_POSITION), item))
             dropped.add(source)
             source += 1
     axes.extend(container.axes[source:])
     flow: fl.Flow = fl.Same(call.operand(container, drop=dropped))
     for axis, whole, before, part in cuts:
         flow = fl.Along((whole,), fl.Slice(fl.Operand(container, (axis,)), tuple(before), part), flow)
+    for positions, item in picks:
+        flow = _at(flow, positions, item)
     return call.output(axes, flow)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from graphgrow.ir import flow as fl
+from graphgrow.ir.cells import Cell, agree, cells_along, cells_of, groups
 from graphgrow.ir.flow import Fill, Flow, State
-from graphgrow.ir.positions import occurrences
-from graphgrow.ir.terms import Axes, Space, leaves
+from graphgrow.ir.terms import Axes, Space, find, leaves
 from graphgrow.ir.value import Value
 
 Key = tuple[Value, int]
@@ -24,43 +24,65 @@ def axis_of(operand: fl.Operand, space: Space) -> int | None:
     return carrying[0] if carrying else None
 
 
-def evaluate(flow: Flow, space: Space, fills: Mapping[Key, State], count: int) -> State:
-    """The fill state of an output with `count` occurrences of the space.
+def evaluate(flow: Flow, output: Value, axis: int, space: Space, fills: Mapping[Key, State]) -> State:
+    """The fill state of an output along one of its axes.
 
     Raises:
         Clash: if the operator cannot carry the states of its operands.
     """
+    cells = cells_of(output, axis, space)
     if isinstance(flow, fl.Zeros):
-        return (Fill.NULL,) * count
-    state = _state(flow, space, fills)
-    if state is None:
-        return (Fill.EVEN,) * count
-    return _spread(state, count)
+        return (Fill.NULL,) * len(cells)
+    found: dict[int, Fill] = {}
+    for cell, numbers in groups(cells).items():
+        state = _state(flow, space, fills, cell)
+        state = (Fill.EVEN,) * len(numbers) if state is None else _spread(state, len(numbers))
+        found.update(zip(numbers, state, strict=True))
+    return tuple(found[number] for number in range(len(cells)))
 
 
-def _state(flow: Flow, space: Space, fills: Mapping[Key, State]) -> State | None:
-    """The state of an expression; None where it does not have the space at all."""
+def _state(flow: Flow, space: Space, fills: Mapping[Key, State], at: Cell) -> State | None:
+    """The state of an expression in one cell of the output; None where it does not have the space at all."""
     if isinstance(flow, fl.Operand):
-        axis = axis_of(flow, space)
-        if axis is None:
-            return None
-        count = occurrences(flow.value.axes[axis], space)
-        return fills.get((flow.value, axis), (Fill.EVEN,) * count)
+        return _operand(flow, space, fills, at)
     if isinstance(flow, fl.Same):
-        return _state(flow.inner, space, fills)
+        return _state(flow.inner, space, fills, at)
+    if isinstance(flow, fl.Pick):
+        return _state(flow.inner, space, fills, picked(flow, at))
     if isinstance(flow, fl.Normalised):
-        return _normalised(flow, space, fills)
+        return _normalised(flow, space, fills, at)
     if isinstance(flow, fl.Centred):
-        return _centred(flow, space, fills)
+        return _centred(flow, space, fills, at)
     if isinstance(flow, fl.Along):
-        return _state(flow.along if holds(flow.terms, space) else flow.across, space, fills)
+        return _state(flow.along if holds(flow.terms, space) else flow.across, space, fills, at)
     if isinstance(flow, fl.Slice):
-        return _slice(flow, space, fills)
+        return _slice(flow, space, fills, at)
     if isinstance(flow, fl.Stack):
-        states = [_state(term, space, fills) for term in flow.terms]
+        states = [_state(term, space, fills, at) for term in flow.terms]
         return tuple(fill for state in states if state is not None for fill in state)
-    operands = [_state(term, space, fills) for term in children(flow)]
+    operands = [_state(term, space, fills, at) for term in children(flow)]
     return _zip(operands, _combine(flow))
+
+
+def picked(flow: fl.Pick, at: Cell) -> Cell:
+    """The cell of what a position is picked from."""
+    position = find(flow.position)
+    return at | {position} if isinstance(position, Space) else at
+
+
+def _operand(operand: fl.Operand, space: Space, fills: Mapping[Key, State], at: Cell) -> State | None:
+    """What an operand holds in one cell of the output, which may leave open in which of the operand's it is."""
+    axis = axis_of(operand, space)
+    if axis is None:
+        return None
+    cells = cells_of(operand.value, axis, space)
+    state = fills.get((operand.value, axis), (Fill.EVEN,) * len(cells))
+    found = {tuple(state[number] for number in numbers) for numbers in groups(cells, at).values()}
+    if len(found) > 1 and len(set().union(*found)) == 1:
+        return max(found, key=len)
+    if len(found) > 1:
+        raise fl.Clash("positions of an axis that are filled differently come together")
+    return found.pop() if found else ()
 
 
 def children(flow: Flow) -> tuple[Flow, ...]:
@@ -96,10 +118,10 @@ def _spread(state: State, count: int) -> State:
     return state[:1] * count
 
 
-def _normalised(flow: fl.Normalised, space: Space, fills: Mapping[Key, State]) -> State | None:
+def _normalised(flow: fl.Normalised, space: Space, fills: Mapping[Key, State], at: Cell) -> State | None:
     if not holds(flow.term, space):
-        return _state(flow.otherwise, space, fills)
-    state = _state(flow.inner, space, fills)
+        return _state(flow.otherwise, space, fills, at)
+    state = _state(flow.inner, space, fills, at)
     if state is None:
         return None
     return tuple(fill if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.ZERO for fill in state)
@@ -108,10 +130,10 @@ def _normalised(flow: fl.Normalised, space: Space, fills: Mapping[Key, State]) -
 _CENTRED = {Fill.MEAN: Fill.ZERO, Fill.NULL: Fill.NULL, Fill.COPY: Fill.COPY, Fill.EVEN: Fill.EVEN}
 
 
-def _centred(flow: fl.Centred, space: Space, fills: Mapping[Key, State]) -> State | None:
+def _centred(flow: fl.Centred, space: Space, fills: Mapping[Key, State], at: Cell) -> State | None:
     if not holds(flow.term, space):
-        return _state(flow.otherwise, space, fills)
-    state = _state(flow.inner, space, fills)
+        return _state(flow.otherwise, space, fills, at)
+    state = _state(flow.inner, space, fills, at)
     if state is None:
         return None
     if Fill.SHARE in state:
@@ -119,9 +141,14 @@ def _centred(flow: fl.Centred, space: Space, fills: Mapping[Key, State]) -> Stat
     return tuple(_CENTRED.get(fill, Fill.FREE) for fill in state)
 
 
-def _slice(flow: fl.Slice, space: Space, fills: Mapping[Key, State]) -> State | None:
-    state = _state(flow.inner, space, fills)
+def _slice(flow: fl.Slice, space: Space, fills: Mapping[Key, State], at: Cell) -> State | None:
+    state = _state(flow.inner, space, fills, at)
     if state is None:
         return None
-    first = sum(occurrences(term, space) for term in flow.before)
-    return state[first : first + occurrences(flow.part, space)]
+    first = count_at(flow.before, space, at)
+    return state[first : first + count_at((flow.part,), space, at)]
+
+
+def count_at(terms: Axes, space: Space, at: Cell) -> int:
+    """How often a space occurs in the parts of an axis, as far as they agree with a cell."""
+    return sum(agree(cell, at) for term in terms for cell in cells_along(term, space))

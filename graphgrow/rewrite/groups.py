@@ -100,7 +100,7 @@ class Groups(Sequence[Group]):
             for path, value in _parameters(facts):
                 for axis, term in enumerate(value.axes):
                     for space in leaves(term):
-                        if space not in carried:
+                        if space not in carried or space.of is not None:
                             continue
                         if (value, axis) in reading:
                             readers.setdefault(space, {})[path] = None
@@ -135,7 +135,7 @@ def _names(members: dict[Space, dict[str, Value]], axes: dict[Space, tuple[Value
         path = next(iter(paths))
         value, axis = axes[space]
         whole = normal(value.axes[axis])
-        parts = list(dict.fromkeys(leaves(whole)))
+        parts = list(dict.fromkeys(leaf.of or leaf for leaf in leaves(whole)))
         name = path if whole is space else f"{path}:{space.label or parts.index(space)}"
         number = 2
         while name in taken:

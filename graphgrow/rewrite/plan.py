@@ -9,7 +9,7 @@ requirement holds is accepted, so an error of the search can lose a growth but n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -17,6 +17,7 @@ from typing import Protocol
 from torch import fx
 
 from graphgrow.errors import Declined
+from graphgrow.ir.cells import cells_of, meeting
 from graphgrow.ir.editor import argument_at
 from graphgrow.ir.facts import Contraction, Extent, NodeFacts, Normalisation, NormKind, Statistic, flatten_values
 from graphgrow.ir.flow import Clash, Fill, State
@@ -141,7 +142,7 @@ class _Search:
 
     def _choose(self, key: Key, wanted: Mapping[int, Fill]) -> None:
         """Set the fills of a source: those wanted, else what all sources start with."""
-        count = occurrences(key[0].axes[key[1]], self.plan.units.space)
+        count = len(cells_of(*key, self.plan.units.space))
         self.plan.fills[key] = tuple(wanted.get(i, self._start) for i in range(count))
 
     def evaluate(self, start: int) -> None:
@@ -174,9 +175,8 @@ class _Search:
         space = self.plan.units.space
         for output, flow in facts.flows:
             for axis in output.axes_with(space):
-                count = occurrences(output.axes[axis], space)
                 try:
-                    self.plan.fills[(output, axis)] = evaluate(flow, space, self.plan.fills, count)
+                    self.plan.fills[(output, axis)] = evaluate(flow, output, axis, space, self.plan.fills)
                 except Clash as clash:
                     raise _Unmet(facts, str(clash), [], clash) from None
 
@@ -371,8 +371,13 @@ def _check_rescaled(touching: list[NodeFacts], plan: Plan) -> None:
 
 
 def _fill(plan: Plan, key: Key, space: Space) -> State:
-    count = occurrences(key[0].axes[key[1]], space)
-    return plan.fills.get(key, (Fill.EVEN,) * count)
+    return plan.fills.get(key, (Fill.EVEN,) * len(cells_of(*key, space)))
+
+
+def _meeting(c: Contraction, plan: Plan) -> Iterator[tuple[int, int]]:
+    """The occurrences of both sides that are multiplied with each other, by number."""
+    sides = ((c.left, c.left_axis), (c.right, c.right_axis))
+    return meeting(*(cells_of(*key, plan.units.space) for key in sides))
 
 
 def _settled_readers(touching: list[NodeFacts], plan: Plan) -> dict[Key, State]:
@@ -385,8 +390,11 @@ def _settled_readers(touching: list[NodeFacts], plan: Plan) -> dict[Key, State]:
                 if mine not in plan.readers or not holds((c.term,), plan.units.space):
                     continue
                 seen = _seen(plan, mine, other, c)
-                state = tuple(_reading(fill, plan.kind) for fill in seen)
-                opened[mine] = tuple(map(_of_two_readings, opened.get(mine, state), state))
+                state = list(opened.get(mine, (Fill.NULL,) * len(cells_of(*mine, plan.units.space))))
+                for pair in _meeting(c, plan):
+                    own, theirs = pair if mine == sides[0] else pair[::-1]
+                    state[own] = _of_two_readings(state[own], _reading(seen[theirs], plan.kind))
+                opened[mine] = tuple(state)
     written = Fill.ZERO if plan.kind is Kind.APPEND else Fill.SHARE
     return {key: tuple(written if fill is Fill.NULL else fill for fill in state) for key, state in opened.items()}
 
@@ -423,7 +431,7 @@ def _seen(plan: Plan, mine: Key, other: Key, c: Contraction) -> State:
         return _fill(plan, other, space)
     written = Fill.FREE if plan.kind is Kind.APPEND else Fill.COPY
     opposite = Fill.ZERO if plan.kind is Kind.APPEND else Fill.SHARE
-    count = occurrences(mine[0].axes[mine[1]], space)
+    count = len(cells_of(*other, space))
     return (written if mine == (c.right, c.right_axis) else opposite,) * count
 
 
@@ -432,8 +440,9 @@ def _reads_afresh(c: Contraction, plan: Plan) -> bool:
     if not holds((c.term,), plan.units.space):
         return False
     sides = ((c.left, c.left_axis), (c.right, c.right_axis))
-    pairs = zip(*(_fill(plan, key, plan.units.space) for key in sides), strict=True)
-    return any(set(pair) == {Fill.ZERO, Fill.FREE} for pair in pairs) and any(key in plan.readers for key in sides)
+    left, right = (_fill(plan, key, plan.units.space) for key in sides)
+    afresh = any({left[i], right[j]} == {Fill.ZERO, Fill.FREE} for i, j in _meeting(c, plan))
+    return afresh and any(key in plan.readers for key in sides)
 
 
 def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh: bool, learns: bool) -> None:
@@ -441,8 +450,8 @@ def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh
     if not holds((c.term,), space):
         return
     left, right = (c.left, c.left_axis), (c.right, c.right_axis)
-    pairs = zip(_fill(plan, left, space), _fill(plan, right, space), strict=True)
-    for i, pair in enumerate(pairs):
+    for i, j in _meeting(c, plan):
+        pair = (_fill(plan, left, space)[i], _fill(plan, right, space)[j])
         if Fill.NULL in pair:
             continue
         if plan.kind is Kind.APPEND:
@@ -452,9 +461,9 @@ def _check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh
             ):  # a tied table learns where it writes
                 raise _Unmet(facts, "both sides of a product would be zero, and never learn", [])
             if Fill.ZERO not in pair:
-                remedies = [(*key, i, Fill.ZERO) for key in (right, left)]
+                remedies = [(*right, j, Fill.ZERO), (*left, i, Fill.ZERO)]
                 raise _Unmet(facts, "a product of two activations over the axis, neither of them zero", remedies)
         elif sorted(f.value for f in pair) != [Fill.COPY.value, Fill.SHARE.value]:
-            remedies = [(*key, i, Fill.SHARE) for key in (right, left)] if Fill.SHARE not in pair else []
+            remedies = [(*right, j, Fill.SHARE), (*left, i, Fill.SHARE)] if Fill.SHARE not in pair else []
             text = "a product over the axis counts copies twice" if remedies else "a product of two shares"
             raise _Unmet(facts, text, remedies)

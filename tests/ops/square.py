@@ -21,6 +21,7 @@ from torch import fx, nn
 
 from graphgrow.capture.trace import capture
 from graphgrow.graph import Graph
+from graphgrow.ir.cells import cells_of, meeting
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import NodeFacts, NormKind, flatten_values
 from graphgrow.ir.flow import Clash, Fill, State
@@ -256,7 +257,7 @@ class Square:
             for output, flow in facts.flows:
                 for axis in output.axes_with(space):
                     try:
-                        state = evaluate(flow, space, plan.fills, occurrences(output.axes[axis], space))
+                        state = evaluate(flow, output, axis, space, plan.fills)
                     except Clash:
                         return None
                     plan.fills[(output, axis)] = state
@@ -282,9 +283,12 @@ def _promised(facts: NodeFacts, plan: Plan) -> bool:
         if grows and judge(statistic, doubled, append, plan.fills).factor is None:
             return False
     for c in facts.contractions:
-        count = occurrences(c.term, space)
-        left, right = (plan.fills.get(key, ()) for key in ((c.left, c.left_axis), (c.right, c.right_axis)))
-        for a, b in zip(left, right, strict=True) if count else ():
+        if not occurrences(c.term, space):
+            continue
+        sides = ((c.left, c.left_axis), (c.right, c.right_axis))
+        left, right = (plan.fills.get(key, ()) for key in sides)
+        for i, j in meeting(*(cells_of(*key, space) for key in sides)):
+            a, b = left[i], right[j]
             if Fill.NULL not in (a, b) and not (Fill.ZERO in (a, b) if append else {a, b} == {Fill.COPY, Fill.SHARE}):
                 return False
     for norm in facts.normalisations:

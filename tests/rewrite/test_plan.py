@@ -138,7 +138,7 @@ def test_planning_over_many_norms_takes_work_in_proportion(monkeypatch: pytest.M
         assert len(graph.group("first").members) == 1 + 2 * depth
         calls: list[None] = []
         with monkeypatch.context() as patch:
-            for module, name in ((planner, "evaluate"), (request, "occurrences")):
+            for module, name in ((planner, "evaluate"), (request, "cells_of")):
                 patch.setattr(module, name, _noting(getattr(module, name), calls))
             assert len(graph.mutations("widen")) == 1
         work[depth] = len(calls)

@@ -1,0 +1,128 @@
+"""Cells: the parts of a tensor that a growing space occurs in, each of which is filled by itself.
+
+A space may lie several times in one axis (q, k and v packed side by side). It may also lie once beside an axis of a few
+positions that a model takes apart by their numbers (a view of that packed axis as (3, heads, width)): such an axis is a
+concatenation of its *positions*, spaces of size 1, and at each of them the space is filled by itself. Views and
+permutations move positions about; what stands in one position keeps its name, and so its fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graphgrow.ir.terms import Concat, Product, Reason, Space, Term, children, find, freeze, leaves, normal
+from graphgrow.ir.value import Value
+
+Cell = frozenset[Space]  # the positions that an occurrence stands in; where none are told apart, the empty set
+
+MOST_POSITIONS = 8  # an axis with more of them is frozen as a whole: every tensor over it would have as many cells
+
+
+def take_apart(term: Term, reason: Reason) -> tuple[Space, ...] | None:
+    """The positions of an axis that is indexed by constants, none of which can grow.
+
+    Returns:
+        One space of size 1 for each position; None where the axis is frozen as a whole instead.
+    """
+    term = normal(term)
+    if isinstance(term, Space) and term.frozen is None and 1 < term.size <= MOST_POSITIONS:
+        parts = tuple(Space(1, frozen=reason, of=term) for _ in range(term.size))
+        term.bound = Concat(parts)
+        return parts
+    freeze((term,), reason)
+    if not isinstance(term, Concat) or any(part.size != 1 or not isinstance(part, Space) for part in term.parts):
+        return None
+    found = tuple(leaves(term))
+    family = next((part.of for part in found if part.of is not None), Space(len(found)))
+    for part in found:
+        part.of = part.of or family
+    return found
+
+
+def cells_along(term: Term, space: Space) -> tuple[Cell, ...]:
+    """The cells in which a space occurs along one axis, in the order of their first positions."""
+    count, apart = 0, False
+    for leaf in leaves(term):
+        count += leaf is space
+        apart = apart or leaf.of is not None
+    if not count or not apart:
+        return (frozenset(),) * count
+    return _along(normal(term), space)
+
+
+def cells_of(value: Value, axis: int, space: Space) -> tuple[Cell, ...]:
+    """The cells in which a space occurs along one axis of a tensor, by the positions along all its axes.
+
+    A parameter is filled alike at all positions of its other axes.
+    """
+    own = cells_along(value.axes[axis], space)
+    if value.parameter or not own:
+        return own
+    for i, term in enumerate(value.axes):
+        if i != axis:
+            beside = _positions(term)
+            own = own if len(beside) == 1 and not beside[0] else tuple(b | c for b in beside for c in own)
+    return own
+
+
+def agree(first: Cell, second: Cell) -> bool:
+    """Whether two cells may be one place: they name no two positions of one axis."""
+    if not first or not second:
+        return True
+    return not any(a is not b and a.of is b.of for a in first for b in second)
+
+
+def groups(cells: tuple[Cell, ...], given: Cell = frozenset()) -> dict[Cell, list[int]]:
+    """The numbers of the cells that agree with the one given, those at the same positions together."""
+    found: dict[Cell, list[int]] = {}
+    for number, cell in enumerate(cells):
+        if agree(cell, given):
+            found.setdefault(cell, []).append(number)
+    return found
+
+
+def meeting(left: tuple[Cell, ...], right: tuple[Cell, ...]) -> Iterator[tuple[int, int]]:
+    """The pairs of cells that meet where two tensors are multiplied along the axis, by number.
+
+    Raises:
+        ValueError: if they have other numbers of occurrences at one position, which is a defect of a rule.
+    """
+    others = groups(right)
+    for mine, own in groups(left).items():
+        for theirs, numbers in others.items():
+            if agree(mine, theirs):
+                yield from zip(own, numbers, strict=True)
+
+
+def _along(term: Term, space: Space) -> tuple[Cell, ...]:
+    if isinstance(term, Space):
+        return (frozenset(),) if term is space else ()
+    if isinstance(term, Concat):
+        return tuple(cell for part in term.parts for cell in _along(part, space))
+    found: tuple[Cell, ...] = (frozenset(),)
+    for factor in term.factors:
+        inner = _along(factor, space) or _positions(factor)
+        found = tuple(outer | cell for outer in found for cell in inner)
+    return found
+
+
+def _positions(term: Term) -> tuple[Cell, ...]:
+    """The positions told apart along an axis that a space does not lie in."""
+    term = normal(term)
+    if isinstance(term, Space):
+        return (frozenset() if term.of is None else frozenset((term,)),)
+    if isinstance(term, Product):
+        found: tuple[Cell, ...] = (frozenset(),)
+        for factor in term.factors:
+            found = tuple(outer | cell for outer in found for cell in _positions(factor))
+        return found
+    return told_apart(term) or (frozenset(),)
+
+
+def told_apart(term: Concat) -> tuple[Cell, ...]:
+    """One cell for each part of a concatenation of positions; nothing where it is anything else."""
+    parts = [find(part) if isinstance(part, Space) else part for part in children(term)]
+    spaces = [part for part in parts if isinstance(part, Space) and part.of is not None]
+    if len(spaces) < len(parts) or len(set(spaces)) < len(parts) or len({part.of for part in spaces}) > 1:
+        return ()
+    return tuple(frozenset((part,)) for part in spaces)
