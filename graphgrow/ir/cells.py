@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphgrow.ir.terms import Concat, Product, Reason, Space, Term, children, find, freeze, leaves, normal
+from graphgrow.ir.terms import Concat, Reason, Space, Term, find, freeze, leaves, normal
 from graphgrow.ir.value import Value
 
 Cell = frozenset[Space]  # the positions that an occurrence stands in; where none are told apart, the empty set
+
+_ONCE: tuple[Cell, ...] = (frozenset(),)  # a single occurrence, at no position in particular
 
 MOST_POSITIONS = 8  # an axis with more of them is frozen as a whole: every tensor over it would have as many cells
 
@@ -41,12 +43,14 @@ def take_apart(term: Term, reason: Reason) -> tuple[Space, ...] | None:
 
 def cells_along(term: Term, space: Space) -> tuple[Cell, ...]:
     """The cells in which a space occurs along one axis, in the order of their first positions."""
+    if isinstance(term, Space) and isinstance(found := find(term), Space):  # nearly always
+        return _ONCE if found is space else ()
     count, apart = 0, False
     for leaf in leaves(term):
         count += leaf is space
         apart = apart or leaf.of is not None
     if not count or not apart:
-        return (frozenset(),) * count
+        return _ONCE * count
     return _along(normal(term), space)
 
 
@@ -59,9 +63,9 @@ def cells_of(value: Value, axis: int, space: Space) -> tuple[Cell, ...]:
     if value.parameter or not own:
         return own
     for i, term in enumerate(value.axes):
-        if i != axis:
-            beside = _positions(term)
-            own = own if len(beside) == 1 and not beside[0] else tuple(b | c for b in beside for c in own)
+        beside = _ONCE if i == axis else _positions(term)
+        if beside is not _ONCE:
+            own = tuple(outer | inner for outer in beside for inner in own)
     return own
 
 
@@ -96,10 +100,10 @@ def meeting(left: tuple[Cell, ...], right: tuple[Cell, ...]) -> Iterator[tuple[i
 
 def _along(term: Term, space: Space) -> tuple[Cell, ...]:
     if isinstance(term, Space):
-        return (frozenset(),) if term is space else ()
+        return _ONCE if term is space else ()
     if isinstance(term, Concat):
         return tuple(cell for part in term.parts for cell in _along(part, space))
-    found: tuple[Cell, ...] = (frozenset(),)
+    found = _ONCE
     for factor in term.factors:
         inner = _along(factor, space) or _positions(factor)
         found = tuple(outer | cell for outer in found for cell in inner)
@@ -108,21 +112,26 @@ def _along(term: Term, space: Space) -> tuple[Cell, ...]:
 
 def _positions(term: Term) -> tuple[Cell, ...]:
     """The positions told apart along an axis that a space does not lie in."""
-    term = normal(term)
     if isinstance(term, Space):
-        return (frozenset() if term.of is None else frozenset((term,)),)
-    if isinstance(term, Product):
-        found: tuple[Cell, ...] = (frozenset(),)
-        for factor in term.factors:
-            found = tuple(outer | cell for outer in found for cell in _positions(factor))
-        return found
-    return told_apart(term) or (frozenset(),)
+        found = find(term)
+        if isinstance(found, Space):
+            return _ONCE if found.of is None else (frozenset((found,)),)
+        term = found
+    if isinstance(term, Concat):
+        return told_apart(term) or _ONCE
+    cells = _ONCE
+    for factor in term.factors:
+        beside = _positions(factor)
+        cells = cells if beside is _ONCE else tuple(outer | inner for outer in cells for inner in beside)
+    return cells
 
 
 def told_apart(term: Concat) -> tuple[Cell, ...]:
     """One cell for each part of a concatenation of positions; nothing where it is anything else."""
-    parts = [find(part) if isinstance(part, Space) else part for part in children(term)]
-    spaces = [part for part in parts if isinstance(part, Space) and part.of is not None]
-    if len(spaces) < len(parts) or len(set(spaces)) < len(parts) or len({part.of for part in spaces}) > 1:
+    if any(part.size != 1 for part in term.parts):
         return ()
-    return tuple(frozenset((part,)) for part in spaces)
+    parts = list(leaves(term))
+    family = parts[0].of
+    if family is None or len(parts) > len(set(parts)) or any(part.of is not family for part in parts):
+        return ()
+    return tuple(frozenset((part,)) for part in parts)

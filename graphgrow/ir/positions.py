@@ -10,8 +10,6 @@ import torch
 from graphgrow.ir.cells import cells_along, told_apart
 from graphgrow.ir.terms import Concat, Product, Space, Term, normal, product
 
-_NOWHERE = torch.full((1,), -1)
-
 
 @dataclass(frozen=True)
 class Units:
@@ -255,7 +253,8 @@ def _map(term: Term, units: Units, first: int) -> AxisMap:
 
 def _map_product(term: Product, units: Units, first: int) -> AxisMap:
     """Row-major; the occurrences within a factor are numbered anew at each position that an other one tells apart."""
-    result = AxisMap(*(torch.zeros(1, dtype=kind) for kind in (torch.int64, torch.bool, torch.int64)), _NOWHERE)
+    start = torch.zeros(1, dtype=torch.int64)
+    result = AxisMap(start, start.bool(), start, torch.full((1,), -1))
     for factor in term.factors:
         inner = _map(factor, units, 0)
         count = occurrences(factor, units.space)
