@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from graphgrow.rewrite.apply import replay
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.copies import double_module
+from graphgrow.verification.grown import refilled
 from graphgrow.verification.places import Places, positions_along, tensor_places
 from graphgrow.verification.sensitivity import pulled, random_loss
 from graphgrow.verification.verdict import Check
@@ -34,15 +37,54 @@ def check_alive(case: Case, found: Findings) -> None:
     first. Entries along a grown axis that start equal, and have a gradient, must not stay equal. Parameters that do
     not require one, those that the examples cannot reach, and those whose old entries have none either (a bias in
     front of a batch norm), are left out.
+
+    A parent that passes nothing on (a head of zeros, dead units) leaves nothing alive either. Where the ledger makes
+    of it what fails just so, the same ledger applied to refilled weights decides.
     """
+    result = _train(case)
+    if result is not None and result.failing:
+        again = _train(dataclasses.replace(case, child=replay(case.parent, case.entries)))
+        if again is not None and result.failing <= again.failing:
+            lively = _train(refilled(case, case.probes.seed))
+            if lively is not None:
+                found.notes.append("alive: not with the parent's present numbers, so trained with refilled weights")
+                result = lively
+    if result is None:
+        found.notes.append("alive: nothing new requires a gradient")
+        return
+    still, alike = result.still, result.alike
+    found.checks.append(_check("new tensors have a gradient within 2 steps", still, result.count))
+    found.checks.append(_check(f"copies part within {STEPS} steps", alike, result.count))
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a few steps showed.
+
+    Attributes:
+        still: names of new tensors without a gradient, or of one of them where none has one at the first step.
+        alike: names of tensors whose copies do not part.
+        count: of new tensors.
+    """
+
+    still: list[str]
+    alike: list[str]
+    count: int
+
+    @property
+    def failing(self) -> set[str]:
+        return {*self.still, *self.alike}
+
+
+def _train(case: Case) -> _Trained | None:
+    """Train a copy of the child; None where nothing new requires a gradient."""
     module = double_module(case.child.module).train("train" in case.modes)
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     old = dict(case.parent.module.named_parameters())
     dormant = {name for step in case.steps for name in step.dormant}
     new = _new_entries(parameters, old, case.touched - dormant, tensor_places(case.steps))
     if not new:
-        found.notes.append("alive: nothing new requires a gradient")
-        return
+        return None
     started = {name: p.detach().clone() for name, p in parameters.items()}
     seen: dict[str, torch.Tensor] = {}
     for step in range(STEPS):
@@ -54,20 +96,21 @@ def check_alive(case: Case, found: Findings) -> None:
             if here > STILL * top and entries.moved_at is None:
                 entries.moved_at = step
         for name, gradient in gradients.items():
-            seen[name] = torch.maximum(seen.get(name, torch.zeros_like(gradient)), gradient.abs())
+            large = gradient.abs() * (gradient.abs() > STILL * top)
+            seen[name] = torch.maximum(seen.get(name, torch.zeros_like(gradient)), large)
         _step(parameters, gradients, top)
     still = [
         name for name, entries in new.items() if entries.moved_at not in (0, 1) and _others_move(seen, name, entries)
     ]
-    first = any(entries.moved_at == 0 for entries in new.values())
-    where = still[0] if still else "" if first else next(iter(new))
-    found.checks.append(_check("new tensors have a gradient within 2 steps", len(still) + (not first), where, len(new)))
+    if not still and all(entries.moved_at != 0 for entries in new.values()):
+        still = [next(iter(new))]
     alike = [name for name in new if name in old and _stays_equal(name, started, parameters, seen, new[name].mask)]
-    found.checks.append(_check(f"copies part within {STEPS} steps", len(alike), alike[0] if alike else "", len(new)))
+    return _Trained(still, alike, len(new))
 
 
-def _check(what: str, failures: int, where: str, count: int) -> Check:
-    return Check("alive", what, float(failures), 0.0, where or "none", failures == 0, (), count, "tensors that do not")
+def _check(what: str, failing: list[str], count: int) -> Check:
+    where = failing[0] if failing else "none"
+    return Check("alive", what, float(len(failing)), 0.0, where, not failing, (), count, "tensors that do not")
 
 
 def _new_entries(

@@ -56,3 +56,50 @@ def test_parameters_that_require_no_gradient_are_left_out() -> None:
         parameter.requires_grad_(False)
     verdict = gg.verify(graph, gg.apply(graph, "widen(0, extra=2)"), modes=MODES)
     assert "alive: nothing new requires a gradient" in verdict.notes
+
+
+class Branching(nn.Module):
+    """A head of zeros behind a stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.head = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.last(torch.relu(self.first(x))))
+
+
+def test_closed_branches_behind_a_head_of_zeros_are_alive() -> None:
+    graph = gg.trace(Branching(), torch.randn(4, 5))
+    verdict = gg.verify(graph, gg.apply(graph, ["add-branch(last)", "add-branch(first)"]), modes=MODES)
+    assert verdict.preserved is True, verdict
+    assert "alive: not with the parent's present numbers, so trained with refilled weights" in verdict.notes
+
+
+def test_a_dead_parent_says_nothing_against_new_units() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    nn.init.constant_(model[0].bias, -1e3)
+    graph = gg.trace(model, torch.randn(4, 5))
+    verdict = gg.verify(graph, gg.apply(graph, "deepen(1)"), modes=MODES)
+    assert verdict.preserved is True, verdict
+
+
+def test_a_bias_that_a_batch_norm_takes_away_is_left_out() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 1, bias=False), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(18, 2)]
+    graph = gg.trace(nn.Sequential(*layers), torch.randn(3, 2, 5, 5))
+    verdict = gg.verify(graph, gg.apply(graph, "widen(0, extra=1)"), modes=MODES)
+    assert verdict.preserved is True, verdict
+
+
+def test_dead_new_units_are_flagged_behind_a_head_of_zeros_as_well() -> None:
+    graph = gg.trace(Branching(), torch.randn(4, 5))
+    grown = gg.apply(graph, "widen(first, extra=2)", share=False)
+    with torch.no_grad():
+        grown.module.get_parameter("first.weight")[6:] = 0
+        grown.module.get_parameter("first.bias")[6:] = -1
+    verdict = gg.verify(graph, grown, modes=MODES)
+    assert [check.mode for check in verdict.checks if not check.passed] == ["alive"]

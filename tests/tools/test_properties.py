@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools import properties
+from tools.campaign import trial
+from tools.campaign.counts import read
+from tools.properties import Profile, go_on, run_batch
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One model, one chain."""
+    monkeypatch.setattr(properties, "MODELS", 1)
+    monkeypatch.setattr(trial, "CHAINS", 1)
+    monkeypatch.setattr(trial, "LENGTHS", (8,))
+
+
+def test_a_batch_is_made_again_by_its_seed() -> None:
+    first, second = run_batch(3, "a"), run_batch(3, "b")
+    assert first.finds == []
+    assert (first.counts, first.passes, first.lengths) == (second.counts, second.passes, second.lengths)
+    assert first.counts["models"] > 0
+
+
+def test_a_second_call_goes_on_behind_the_last_seed(tmp_path: Path) -> None:
+    out = tmp_path / "found.jsonl"
+    go_on(Profile(rewrites=1, chains=1, minutes=60), None, out)
+    count = len(read(out))
+    go_on(Profile(rewrites=1, chains=1, minutes=60), None, out)
+    assert len(read(out)) == count
+    assert [line["seed"] for line in read(out)] == list(range(count))
