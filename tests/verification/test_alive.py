@@ -81,7 +81,8 @@ def test_closed_branches_behind_a_head_of_zeros_are_alive() -> None:
 def test_a_dead_parent_says_nothing_against_new_units() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
-    nn.init.constant_(model[0].bias, -1e3)
+    with torch.no_grad():
+        model[0].bias.fill_(-1e3)
     graph = gg.trace(model, torch.randn(4, 5))
     verdict = gg.verify(graph, gg.apply(graph, "deepen(1)"), modes=MODES)
     assert verdict.preserved is True, verdict

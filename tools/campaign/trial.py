@@ -122,9 +122,11 @@ class Trial:
             if not must:
                 self.batch.counts["declined"] += 1
                 return None
-            return self._found([*done, entry], f"offered, and declined: {error}")
+            self._found([*done, entry], f"offered, and declined: {error}")
+            return None
         except Exception as error:  # noqa: BLE001  # whatever comes out is what is looked for
-            return self._found([*done, entry], f"{type(error).__name__}: {error}")
+            self._found([*done, entry], f"{type(error).__name__}: {error}")
+            return None
         self.batch.counts["rewrites"] += 1
         self.batch.passes[mutation.name] += 1
         return child, after
@@ -133,14 +135,14 @@ class Trial:
         try:
             verdict = gg.verify(before, after, modes=modes, batch_sizes=())
         except Exception as error:  # noqa: BLE001  # as above
-            return self._found(entries, f"gg.verify fails: {type(error).__name__}: {error}")
+            self._found(entries, f"gg.verify fails: {type(error).__name__}: {error}")
+            return
         self.batch.counts["verdicts"] += 1
         self.batch.counts["verdicts in further modes"] += modes == EVERYTHING
         self.batch.counts["rewrites within verdicts"] += len(entries)
         self.batch.counts[{True: "preserved", False: "not preserved", None: "undetermined"}[verdict.preserved]] += 1
         if verdict.preserved is False:  # the outputs agree, or it would not have come here
-            return self._found(entries, f"gg.verify says no: {verdict}")
-        return None
+            self._found(entries, f"gg.verify says no: {verdict}")
 
     def _sampled(self, graph: Graph, entries: Mutations) -> None:
         """Replay, save and load, and export, each on a sample."""
