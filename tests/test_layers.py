@@ -42,7 +42,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "report": LOWEST,
 }
 ALLOWED["train"] = (*ALLOWED["stage"], "stage", "signals", "data", "report")
-ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "data", "report", "root")
+ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "data", "report", "train", "root")
 ALLOWED["search"] = (*ALLOWED["stage"], "stage", "bulk", "data", "report", "demo")
 ALLOWED["cli"] = (*ALLOWED["search"], "search", "train", "signals", "root")
 ALLOWED["root"] = tuple(ALLOWED)

@@ -178,22 +178,6 @@ def damaged_trial(saved: Path, folder: Path, expected: tuple[str, str, bytes], d
     return "read right" if found == expected else "read wrong"
 
 
-def flipped_bits(saved: Path, folder: Path, expected: tuple[str, str, bytes], path: str) -> Counter[str]:
-    """Every single bit of a file flipped in turn."""
-    outcomes: Counter[str] = Counter()
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(saved, folder)
-    whole = (saved / path).read_bytes()
-    for position in range(len(whole)):
-        for bit in range(8):
-            (folder / path).write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
-            try:
-                outcomes["read right" if state(folder) == expected else "read wrong"] += 1
-            except gg.LedgerError:
-                outcomes["refused"] += 1
-    return outcomes
-
-
 def pair() -> tuple[gg.Graph, gg.Graph]:
     """A base and what it grows into."""
     base = gg.trace("graphgrow:mlp")

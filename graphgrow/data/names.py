@@ -22,11 +22,6 @@ _SOURCES: dict[str, Callable[..., Data]] = {
 }
 
 
-def data_names() -> tuple[str, ...]:
-    """What `load_data` knows."""
-    return tuple(_SOURCES)
-
-
 def load_data(name: str, root: str | None = None, **options: Any) -> Data:
     """Data by name.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from graphgrow.rewrite.contract import Mutation
 from graphgrow.stage import run_stage
 from graphgrow.store.folder import save
 from graphgrow.store.tracing import trace
+from graphgrow.train.reproducible import reproducible
 
 STAGES = ("split", "widen", "add-skip", "deepen", "swap-activation", "settle-activation")
 LEARNING_RATE = 3e-3
@@ -85,7 +85,7 @@ def run_demo(
     target = Path(folder)
     tell = Narration(console or Console())
     start = time.perf_counter()
-    with _reproducible(seed):
+    with reproducible(seed):
         run = _Run.start(seed, settings, tell)
         tell.opening(run.data, run.graph)
         records = [run.stage(target, "base", repeats)]
@@ -160,16 +160,3 @@ class _Run:
         with self.tell.training(self.epochs) as watch:
             train_to_plateau(model, optimizer, self.data, settings, self.generator, watch)
         return {"epochs": self.epochs, "accuracy": score(model, self.data.test).accuracy}
-
-
-@contextlib.contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """Weights from the seed, and one thread, so that sums have one order (tiny nets are fastest so as well)."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphgrow.errors import ExportError
+from graphgrow.store.files import sync
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -61,21 +61,12 @@ def check(file: Path, wanted: int | None) -> int:
 def publish(files: list[Path], target: Path) -> None:
     """Move the files into place, the ONNX file last; then remove weights that an earlier export left beside it."""
     for file in files:
-        _sync(file)
+        sync(file)
     for file in reversed(files):
         file.replace(target.parent / file.name)
-    if os.name == "posix":
-        _sync(target.parent)
+    sync(target.parent)
     kept = {file.name for file in files}
     ours = re.compile(re.escape(target.name) + r"\.data\d*")
     for stale in [entry for entry in target.parent.iterdir() if ours.fullmatch(entry.name)]:
         if stale.name not in kept:
             stale.unlink()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -57,10 +57,6 @@ class MetaRunner:
         self._root = root
         self._twins: dict[str, nn.Module] = {}
 
-    def forget(self, path: str) -> None:
-        """Drop the twin of a module whose tensors or attributes changed."""
-        self._twins.pop(path, None)
-
     def run_node(self, node: fx.Node) -> Any:
         """The example value of a node whose inputs have theirs."""
         if FIXED in node.meta:

@@ -26,10 +26,7 @@ def convolution(
     groups: int = 1,
 ) -> Value:
     """(N, C, ...) with weight (O, C / groups, kernel...) -> (N, O, ...)."""
-    if groups > 1:
-        spatial = len(weight.axes) - 2
-        call.literal(call.argument_path(6, "groups"), _groups_term(call, input, int(groups), spatial))
-    return _convolve(call, input, weight, bias, int(groups), transposed=False)
+    return _function(call, input, weight, bias, int(groups), transposed=False)
 
 
 @rule(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -45,10 +42,7 @@ def transposed(
     dilation: Any = 1,
 ) -> Value:
     """(N, C, ...) with weight (C, O / groups, kernel...) -> (N, O, ...)."""
-    if groups > 1:
-        spatial = len(weight.axes) - 2
-        call.literal(call.argument_path(6, "groups"), _groups_term(call, input, int(groups), spatial))
-    return _convolve(call, input, weight, bias, int(groups), transposed=True)
+    return _function(call, input, weight, bias, int(groups), transposed=True)
 
 
 @rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -61,6 +55,13 @@ def convolution_module(call: Call, input: Value) -> Value:
 def transposed_module(call: Call, input: Value) -> Value:
     """nn.ConvTranspose1d and its kin: weight (C, O / groups, kernel...)."""
     return _module(call, input, transposed=True)
+
+
+def _function(call: Call, input: Value, weight: Value, bias: Value | None, groups: int, transposed: bool) -> Value:
+    if groups > 1:
+        term = _groups_term(call, input, groups, len(weight.axes) - 2)
+        call.literal(call.argument_path(6, "groups"), term)  # the seventh argument of both kinds
+    return _convolve(call, input, weight, bias, groups, transposed)
 
 
 def _module(call: Call, input: Value, transposed: bool) -> Value:

@@ -92,14 +92,8 @@ def spread(
     correction: Any = 1,
 ) -> Value:
     """The variance or standard deviation over axes."""
-    if isinstance(dim, bool):  # var(x, unbiased): over all axes
-        dim, unbiased = None, dim
-    dims = _dims(call, input, dim)
-    flow = fl.Pointwise((call.operand(input, drop=dims),))
-    output = call.output(_reduced(call, input, dims, keepdim), flow)
     kind = StatisticKind.VARIANCE if call.name == "var" else StatisticKind.DEVIATION
-    call.statistic(kind, input, dims, output, float(correction if unbiased else 0))
-    return output
+    return _spread(call, kind, input, dim, unbiased, keepdim, correction)[0]
 
 
 @rule(torch.var_mean, torch.std_mean)
@@ -113,18 +107,33 @@ def spread_and_mean(
     correction: Any = 1,
 ) -> tuple[Value, Value]:
     """Variance (or standard deviation) and mean in one."""
-    if isinstance(dim, bool):
-        dim, unbiased = None, dim
-    dims = _dims(call, input, dim)
-    axes = _reduced(call, input, dims, keepdim)
-    spread_out = call.output(axes, fl.Pointwise((call.operand(input, drop=dims),)), index=0)
-    mean_out = call.output(axes, fl.Same(call.operand(input, drop=dims)), index=1)
     kind = StatisticKind.VARIANCE if call.node.target is torch.var_mean else StatisticKind.DEVIATION
-    call.statistic(kind, input, dims, spread_out, float(correction if unbiased else 0))
+    spread_out, dims = _spread(call, kind, input, dim, unbiased, keepdim, correction, index=0)
+    mean_out = call.output(spread_out.axes, fl.Same(call.operand(input, drop=dims)), index=1)
     call.statistic(StatisticKind.MEAN, input, dims, mean_out)
     if keepdim and len(dims) == 1:
         mean_out.mean_of = (input, dims[0])
     return spread_out, mean_out
+
+
+def _spread(
+    call: Call,
+    kind: StatisticKind,
+    input: Value,
+    dim: Any,
+    unbiased: bool,
+    keepdim: bool,
+    correction: Any,
+    index: int | None = None,
+) -> tuple[Value, list[int]]:
+    """A measure of spread, and the axes that it is taken over."""
+    if isinstance(dim, bool):  # var(x, unbiased): over all axes
+        dim, unbiased = None, dim
+    dims = _dims(call, input, dim)
+    axes, flow = _reduced(call, input, dims, keepdim), fl.Pointwise((call.operand(input, drop=dims),))
+    output = call.output(axes, flow, index)
+    call.statistic(kind, input, dims, output, float(correction if unbiased else 0))
+    return output, dims
 
 
 @rule(torch.norm, "norm", torch.linalg.norm, torch.linalg.vector_norm)

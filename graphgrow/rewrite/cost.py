@@ -151,19 +151,6 @@ class Outline:
         return MutationCost(_count(grown.module) - self.parameters, count_flops(grown) - self.flops)
 
 
-def mutation_cost(network: Network, mutations: Mutation | str | Iterable[Mutation | str]) -> MutationCost:
-    """What one mutation, or several in a row, would add to a network; nothing is changed and no data is moved.
-
-    They are carried out on an outline of the network, whose tensors are on the meta device. For many questions on
-    one network make the outline once: `Outline.of(network).cost(mutation)`.
-
-    Raises:
-        MutationError, Declined: as `apply` does.
-        Unsupported: as `count_flops`.
-    """
-    return Outline.of(network).cost(mutations)
-
-
 def flops_text(flops: int, sign: str = "") -> str:
     """A number of FLOPs for people, three digits of it: `512 FLOPs`, `0.5 MFLOPs`, `35,128 MFLOPs`.
 

@@ -18,7 +18,7 @@ from graphgrow.rewrite.own import own
 from graphgrow.search.candidates import blank, candidate_folder, publish
 from graphgrow.search.data import load_data
 from graphgrow.search.job import Job, stream, stream_seed
-from graphgrow.search.objectives import Trained, objective
+from graphgrow.search.objectives import TAIL, Trained, objective
 from graphgrow.search.recipe import Task
 from graphgrow.search.training import score, train
 from graphgrow.search.variation import cross, mutate
@@ -83,7 +83,7 @@ class _Work:
         losses, accuracies = tuple(one.loss for one in scores), tuple(one.accuracy for one in scores)
         values: dict[str, tuple[float, float]] = {}
         with self._part("measure"):
-            seen = Trained(trained[0], losses, accuracies, tuple(courses[0][-20:]))
+            seen = Trained(trained[0], losses, accuracies, tuple(courses[0][-TAIL:]))
             for goal in recipe.objectives:
                 values[goal.name] = objective(goal.name).measure(seen)
         self._note(

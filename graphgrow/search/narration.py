@@ -36,7 +36,7 @@ class Narration:
     def __init__(self, console: Console, recipe: Evolution, crew: Crew) -> None:
         self._console, self._recipe, self._crew = console, recipe, crew
         self._state: State | None = None
-        self._generation = self._done = self._all = self._failures = 0
+        self._generation = self._done = self._all = 0
         self._last: CandidateRecord | None = None
         self._start = time.monotonic()
 
@@ -68,7 +68,6 @@ class Narration:
         self._done += 1
         self._last = record
         if record.status != "done":
-            self._failures += 1
             self._say(f"[yellow]candidate {record.number} failed[/]: {Text(record.reason).plain[:200]}")
 
     def selected(self, record: GenerationRecord, state: State) -> None:

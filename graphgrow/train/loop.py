@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from graphgrow.train.optimizers import make_optimizer, optimizer_state, restore_
 from graphgrow.train.pace import Pace
 from graphgrow.train.policy import make_policy
 from graphgrow.train.recipe import GrowthPart, Recipe
+from graphgrow.train.reproducible import reproducible
 from graphgrow.train.schedule import Interval, Plateau, Schedule
 
 CHECKPOINTS = "checkpoints"
@@ -70,7 +70,7 @@ def train(
             checkpoint cannot be written.
         NotPreserved, ExportError, BenchmarkError: as `run_stage` does.
     """
-    with _reproducible(recipe.seed):
+    with reproducible(recipe.seed):
         return _Run(recipe, Path(folder), root, narration or Narration(None), repeats).run()
 
 
@@ -344,16 +344,3 @@ class _Run:
     def _held_out(self, module: nn.Module) -> torch.Tensor:
         part = self.data.validation
         return loss_of(module(part.inputs[:256]), part.targets[:256])
-
-
-@contextlib.contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """Weights from the seed, and one thread, so that sums have one order."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)

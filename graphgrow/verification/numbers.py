@@ -71,11 +71,6 @@ class Numbers:
         """The name of a tensor's method; of those that cast to a narrower dtype, the one that casts to this."""
         return "double" if self.dtype is torch.float64 and method in ("float", "half", "bfloat16") else method
 
-    def forget(self) -> None:
-        """Keep nothing."""
-        self._kept.clear()
-        self._bytes = 0
-
     def _changed(self, tensor: torch.Tensor) -> torch.Tensor:
         assert self._change is not None
         new = tensor.detach().to(self.dtype or tensor.dtype, copy=True)
