@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import fx
 
 _WRITTEN = ("_code", "_lineno_map", "_prologue_start")
+_WRAPPED = "is_wrapped"  # fx's own mark: the code calls torch.fx.wrap for the function
 
 
 class LateCode(fx.GraphModule):
@@ -51,13 +55,36 @@ class LateCode(fx.GraphModule):
         return super().__getattr__(name)
 
     def __reduce__(self) -> Any:
-        """As fx pickles: the code, not the graph; annotations that are text stay behind, as fx cannot import those."""
-        texts = {node: node.type for node in self.graph.nodes if isinstance(node.type, str)}
-        for node in texts:
-            node.type = None
-        try:
+        """As fx pickles: the code, not the graph, written so that fx can trace it when it is unpickled."""
+        with _traceable(self.graph):
             self.recompile()
-            return super().__reduce__()
-        finally:
-            for node, text in texts.items():
-                node.type = text
+            pickled = super().__reduce__()
+        self.postpone()
+        return pickled
+
+
+@contextmanager
+def _traceable(graph: fx.Graph) -> Iterator[None]:
+    """Mark what plain fx, given proxies without examples, cannot look into; unmarked again afterwards.
+
+    Annotations that are text stay behind, as fx cannot import those. Functions and classes outside of torch, such as the
+    checks of sizes, are wrapped: fx would call them with a proxy.
+    """
+    texts = {node: node.type for node in graph.nodes if isinstance(node.type, str)}
+    opaque = [node for node in graph.nodes if node.op == "call_function" and _foreign(node.target)]
+    for node in texts:
+        node.type = None
+    for node in opaque:
+        node.meta[_WRAPPED] = True
+    try:
+        yield
+    finally:
+        for node, text in texts.items():
+            node.type = text
+        for node in opaque:
+            del node.meta[_WRAPPED]
+
+
+def _foreign(target: Any) -> bool:
+    kind = isinstance(target, (types.FunctionType, type))
+    return kind and str(target.__module__).partition(".")[0] not in ("torch", "builtins")

@@ -93,6 +93,39 @@ def test_a_captured_model_whose_annotations_are_text_is_pickled() -> None:
     assert "torch.Tensor" in {str(node.type) for node in gg.trace(Annotated(), x).module.graph.nodes}
 
 
+class Guarded(nn.Module):
+    """Decides by a size, is given a list and a flag, and writes into a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, xs: list[torch.Tensor], double: bool = False) -> torch.Tensor:
+        h = self.up(xs[0] + xs[1])
+        h[0] = 1.0
+        if h.shape[0] > 2:
+            h = h * 2
+        result: torch.Tensor = self.down(torch.relu(h)) * (2 if double else 1)
+        return result
+
+
+def test_a_model_with_checks_is_pickled_with_them() -> None:
+    torch.manual_seed(0)
+    model, xs = Guarded(), [torch.randn(4, 3), torch.randn(4, 3)]
+    graph = gg.trace(model, (xs, True))
+    grown = gg.apply(graph, "widen(up, extra=2)").module
+    for again in (copy.deepcopy, _pickled, lambda module: _pickled(_pickled(module))):
+        twin = again(grown)
+        assert torch.equal(twin(xs, True), grown(xs, True))
+        with pytest.raises(ValueError, match="decides by the sizes"):
+            twin([xs[0][:2], xs[1][:2]], True)
+        with pytest.raises(ValueError, match="captured with double=True"):
+            twin(xs, False)
+        with pytest.raises(ValueError, match="holds for xs of the form"):
+            twin([*xs, xs[0]], True)
+    assert "wrap" not in grown.code
+
+
 def _pickled(module: nn.Module) -> Any:
     stream = io.BytesIO()
     torch.save(module, stream)
