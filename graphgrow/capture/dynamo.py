@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import traceback
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,19 @@ Origin = InputTensor | Size | torch.Tensor  # a tensor: one that the model holds
 
 
 @dataclass(frozen=True)
+class Condition:
+    """What the forward decided by sizes.
+
+    Attributes:
+        holds: a sympy expression over symbols, which holds for the example.
+        line: where that was decided.
+    """
+
+    holds: Any
+    line: str
+
+
+@dataclass(frozen=True)
 class Recording:
     """What Dynamo recorded in one mode.
 
@@ -56,7 +70,7 @@ class Recording:
         answer: the model's output, with nodes of the graph (or `InputTensor`s, or the model's tensors) for tensors.
         axes: by keys of each input tensor, for each axis a symbol's name, or None where the graph holds for the
             example's size alone; equal symbols are equal sizes. None for a tensor that the graph does not read.
-        conditions: what the graph supposes of the symbols, as sympy expressions.
+        conditions: what was decided by sizes, each once.
         symbols: by name, one axis with that symbol.
     """
 
@@ -64,7 +78,7 @@ class Recording:
     origins: Mapping[fx.Node, Origin]
     answer: Any
     axes: Mapping[Keys, tuple[str | None, ...] | None]
-    conditions: tuple[Any, ...]
+    conditions: tuple[Condition, ...]
     symbols: Mapping[str, Size]
 
 
@@ -244,7 +258,8 @@ class _Shapes:
             for axis, size in enumerate(example.shape):
                 if isinstance(size, torch.SymInt):
                     self._environment = size.node.shape_env
-                    self.symbols.setdefault(str(size.node.expr), Size(keys, axis))
+                    for expression in (size.node.expr, size.node._expr):  # before equal sizes became one symbol
+                        self.symbols.setdefault(str(expression), Size(keys, axis))
 
     def size(self, node: fx.Node) -> Size:
         """The axis that a placeholder for a size speaks of.
@@ -275,11 +290,32 @@ class _Shapes:
         simple = self._environment.simplify(size.node.expr)
         return str(simple) if simple.free_symbols else None
 
-    def conditions(self) -> tuple[Any, ...]:
-        """What is supposed of the symbols, apart from that they are more than one."""
-        if self._environment is None:
-            return ()
-        return tuple(guard.expr for guard in self._environment.guards)
+    def conditions(self) -> tuple[Condition, ...]:
+        """What Python decided by sizes; what operators wanted of them they want again in each call of the graph."""
+        guards = self._environment.guards if self._environment is not None else ()
+        found = (Condition(guard.expr, _line(guard.sloc)) for guard in guards if not _of_an_operator(guard.sloc))
+        return tuple({str(condition.holds): condition for condition in found}.values())
+
+
+_OPERATORS = ("_subclasses", "_refs", "_prims", "_prims_common", "_decomp", "_meta_registrations.py", "_library")
+
+
+def _of_an_operator(location: Any) -> bool:
+    """Whether a guard was put up by an operator while Dynamo ran it on fake tensors."""
+    frame = location.framework_loc
+    if not isinstance(frame, traceback.FrameSummary):
+        return False
+    place = Path(frame.filename).resolve()
+    root = Path(torch.__file__).resolve().parent
+    inside = place.relative_to(root).parts[0] if place.is_relative_to(root) else ""
+    return inside in _OPERATORS or (inside == "_dynamo" and frame.name == "run_node")
+
+
+def _line(location: Any) -> str:
+    """File and line of the model's code, without the code: torch writes `code  # path/file.py:3 in forward`."""
+    text = str(location.maybe_user_loc or location.framework_loc)
+    place = text.rpartition("  # ")[2].partition(" in ")[0]
+    return place.rpartition("/")[2]
 
 
 # -- errors ------------------------------------------------------------------------------------------------------

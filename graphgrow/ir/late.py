@@ -67,8 +67,8 @@ class LateCode(fx.GraphModule):
 def _traceable(graph: fx.Graph) -> Iterator[None]:
     """Mark what plain fx, given proxies without examples, cannot look into; unmarked again afterwards.
 
-    Annotations that are text stay behind, as fx cannot import those. Functions and classes outside of torch, such as the
-    checks of sizes, are wrapped: fx would call them with a proxy.
+    Annotations that are text stay behind, as fx cannot import those. Functions and classes outside of torch, such as
+    the checks of sizes, are wrapped: fx would call them with a proxy.
     """
     texts = {node: node.type for node in graph.nodes if isinstance(node.type, str)}
     opaque = [node for node in graph.nodes if node.op == "call_function" and _foreign(node.target)]
