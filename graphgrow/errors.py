@@ -23,6 +23,10 @@ class MutationError(GraphGrowError):
     """A mutation's text cannot be read, or names an unknown pass, group or option."""
 
 
+class RuleError(GraphGrowError):
+    """An axis rule cannot be registered for such a target, or a target has one already."""
+
+
 class StructureError(GraphGrowError):
     """A rewritten graph has other shapes than its axes predict: a defect of a rule, found early."""
 

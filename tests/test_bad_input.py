@@ -73,6 +73,11 @@ def _overwrites_a_diagonal(m: Any, x: torch.Tensor) -> Any:
     return x
 
 
+def _autocasts(m: Any, x: torch.Tensor) -> Any:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return m.last(m.first(x))
+
+
 class Keyword(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +167,12 @@ CAPTURE: dict[str, tuple[Callable[[], Any], str]] = {
                                     r"test_bad_input.py:\d+ overwrites a tensor in place"),
     "an autograd function": (lambda: (Runs(lambda m, x: Doubled.apply(m.first(x))), ROWS),
                              "the autograd function Doubled has a backward of its own"),
+    "autocast inside": (lambda: (Runs(_autocasts), ROWS), r"switches autocast on.*test_bad_input.py:\d+"),
     # models of a kind that a graph would lose
+    "a sparse buffer": (
+        lambda: (changed(net(), lambda m: m.register_buffer("adjacency", torch.eye(3).to_sparse())), IMAGE),
+        "the buffer `adjacency` is sparse",
+    ),
     "a scripted model": (lambda: (torch.jit.script(net()), IMAGE), "scripted"),
     "a traced model": (lambda: (torch.jit.trace(net(), IMAGE), IMAGE), "scripted"),
     "a scripted part": (lambda: (nn.Sequential(torch.jit.script(nn.Linear(3, 4))), ROWS), "`0` is scripted"),

@@ -25,6 +25,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "layers": (),
     "blocks": ("layers",),
     "ops": (*LOWEST, "ir", "layers"),
+    "rules": (*LOWEST, "ir", "layers", "ops"),
     "capture": (*LOWEST, "ir", "layers", "ops"),
     "rewrite": (*LOWEST, "ir", "layers", "blocks", "ops", "capture"),
     "passes": ("errors", "ir", "layers", "blocks", "ops", "rewrite"),

@@ -53,6 +53,8 @@ def admit(model: nn.Module) -> list[str]:
     notes = []
     for path, module in model.named_modules():
         _admit_module(path, module, model)
+        if isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
+            notes.append(f"`{path}` was compiled by torch.compile; in the graph it is not: compile what has grown")
         if saves_its_own_way(module) and any(True for _ in module.children()):
             notes.append(f"`{path or type(model).__name__}` has state_dict hooks, which the graph does not have")
     for name, parameter in model.named_parameters():
@@ -64,6 +66,9 @@ def admit(model: nn.Module) -> list[str]:
             raise CaptureError(
                 f"`{name}` is quantised; capture the model in floating point and quantise what has grown"
             )
+    for name, buffer in model.named_buffers():
+        if buffer.layout is not torch.strided or buffer.is_nested:
+            raise CaptureError(f"the buffer `{name}` is sparse or nested, which no axis rule covers; make it dense")
     return notes
 
 

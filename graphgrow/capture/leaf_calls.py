@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.errors import CaptureError
-from graphgrow.ops.registry import module_rule
+from graphgrow.ops.registry import module_rule, own_functions
 
 _PRESENT: list[dict[str, nn.Module]] = []  # the layers of the model that is being recorded, by path
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
@@ -43,7 +43,7 @@ def layer_call(path: str, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def closed_layers(model: nn.Module, leaves: Sequence[type[nn.Module] | str] = ()) -> Iterator[None]:
-    """Close the layers of a model: those with a rule, and those that the user asks for.
+    """Close the layers of a model: those with a rule, and those that the user asks for; functions with one likewise.
 
     Composite layers of torch.nn are written out as their parts. The hooks of a closed layer are off meanwhile, since
     the layer of the graph has them too.
@@ -56,15 +56,20 @@ def closed_layers(model: nn.Module, leaves: Sequence[type[nn.Module] | str] = ()
         if part is model or any(path.startswith(f"{outer}.") for outer in closed):
             continue
         expand = expansion_of(type(part))
-        if isinstance(part, classes) or path in leaves or (expand is None and module_rule(type(part)) is not None):
+        if isinstance(part, classes) or path in leaves or module_rule(type(part)) is not None:
             closed[path] = part
             exchanged.append((part, _exchange(part, _calling(path), without_hooks=True)))
         elif expand is not None:
             exchanged.append((part, _exchange(part, _expanding(expand, part), without_hooks=False)))
     _PRESENT.append(closed)
+    allowed = torch._dynamo.trace_rules._allowed_callable_ids()
+    functions = [function for function in own_functions() if id(function) not in allowed]
     try:
+        for function in functions:
+            torch._dynamo.allow_in_graph(function)  # type: ignore[no-untyped-call]
         yield
     finally:
+        allowed.difference_update(map(id, functions))
         _PRESENT.pop()
         for part, before in exchanged:
             part.__dict__.pop("forward", None)

@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.capture.dynamo import InputTensor, Keys, Recording, Size
+from graphgrow.capture.functions import AUTOCAST
 from graphgrow.capture.leaf_calls import layer_call
 from graphgrow.capture.outputs import Built
 from graphgrow.errors import CaptureError
@@ -150,6 +151,8 @@ class _Raising:
             attribute = _attribute(module, str(node.target))
             return self._tensor(attribute) if isinstance(attribute, torch.Tensor) else attribute
         name = str(getattr(node.target, "__name__", node.target))
+        if name == "_enter_autocast" and node.args[2]:
+            raise CaptureError(AUTOCAST)
         if node.op == "call_function" and name in _WITHOUT_EFFECT:
             return None
         if node.target is torch._C._set_grad_enabled:

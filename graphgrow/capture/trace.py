@@ -34,6 +34,10 @@ from graphgrow.ir.inputs import InputSpec
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 Leaves = Sequence[type[nn.Module] | str]
 WAYS = ("auto", "fx", "dynamo")
+_REMEDY = (
+    ". If the place lies in a submodule whose inside need not grow, mark it as a leaf: "
+    "gg.trace(model, args, leaves=[TheSubmodule])"
+)
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,15 @@ def _captured(model: nn.Module, inputs: InputSpec, example: Example, leaves: Lea
         except CaptureError as error:
             if way == "fx":
                 raise
-            failure, notes = error, (f"torch.fx could not capture it: {error}",)
+            failure = error
+            notes = (f"torch.fx could not capture it: {str(error).removesuffix(_REMEDY)}",)
     try:
         found = capture_with_dynamo(model, *example, trial, leaves)
     except CaptureError as error:
         if not notes:
             raise
-        raise CaptureError(f"{failure}. Dynamo finds no graph either: {error}") from error
+        first, second = str(failure).removesuffix(_REMEDY), str(error).removesuffix(".")
+        raise CaptureError(f"{first}. Dynamo finds no graph either: {second}{_REMEDY}") from error
     return Capture(found.module, InputSpec.of(example[0], found.kwargs), "dynamo", found.modes, (*notes, *found.notes))
 
 
@@ -197,7 +203,4 @@ def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation
 def _explain(error: Exception, model: nn.Module) -> GraphGrowError:
     """The error of a failed trace, with the place in the model's own code and what to do."""
     text = str(error) if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
-    return CaptureError(
-        f"{type(model).__name__} cannot be traced: {text}{place_of(error)}. If the place lies in a submodule whose "
-        "inside need not grow, mark it as a leaf: gg.trace(model, args, leaves=[TheSubmodule])"
-    )
+    return CaptureError(f"{type(model).__name__} cannot be traced: {text}{place_of(error)}{_REMEDY}")

@@ -20,13 +20,14 @@ from torch.utils import _pytree as pytree
 from graphgrow.capture.einops import einops_open
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
+from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen
 from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, opened
 from graphgrow.capture.running import InputView, layer_by_layer
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
 from graphgrow.layers import form_of, require_form, require_same
-from graphgrow.ops.registry import load_rules, module_rule
+from graphgrow.ops.registry import load_rules, module_rule, own_functions
 
 _LEAVES = (torch.Tensor, bool, int, float, str, type(None))
 _SHAPE_CHANGES = {"unsqueeze_", "squeeze_", "transpose_", "swapaxes_", "swapdims_", "t_"}
@@ -139,6 +140,7 @@ class ShapeTracer(fx.Tracer):
                 factories_seen(self),
                 einops_open(ValueProxy),
                 _wrapped_functions_open(),
+                calls_seen({**WHILE_TRACED, **{function: self._recording(function) for function in own_functions()}}),
                 self._assignments_seen(),
             ):
                 graph = super().trace(root, concrete_args)
@@ -147,6 +149,19 @@ class ShapeTracer(fx.Tracer):
                 root.__dict__.pop(name)
         self._store_assigned(graph)
         return graph
+
+    def _recording(self, function: Any) -> Callable[[Seen], Seen]:
+        """Record calls of a function that has a rule; it is called itself on the examples."""
+
+        def made(original: Seen) -> Seen:
+            def seen(*args: Any, **kwargs: Any) -> Any:
+                if self.running or not holds_proxy((args, kwargs)):
+                    return original(*args, **kwargs)
+                return self.create_proxy("call_function", function, args, kwargs)
+
+            return seen
+
+        return made
 
     @contextmanager
     def _assignments_seen(self) -> Iterator[None]:
@@ -337,10 +352,10 @@ class ShapeTracer(fx.Tracer):
         """Whether a module stays one node: those of torch.nn, those with a rule, and those asked for."""
         if isinstance(m, self._leaf_classes) or module_qualified_name in self._leaf_paths:
             return True
-        if expansion_of(type(m)) is not None:
-            return False
         if module_rule(type(m)) is not None:
             return True
+        if expansion_of(type(m)) is not None:
+            return False
         composite = any(True for _ in m.children())  # nn.TransformerEncoderLayer and its like are looked into
         return super().is_leaf_module(m, module_qualified_name) and not composite
 
@@ -348,7 +363,9 @@ class ShapeTracer(fx.Tracer):
         """Expand composite layers of torch.nn into the operators that they are made of."""
         if self.running:
             return forward(*args, **kwargs)
-        expand = expansion_of(type(m))
+        if isinstance(m, torch._dynamo.eval_frame.OptimizedModule):
+            forward = m._orig_mod
+        expand = expansion_of(type(m)) if module_rule(type(m)) is None else None
         leaf = isinstance(m, self._leaf_classes) or self.path_of_module(m) in self._leaf_paths
         if expand is None or leaf:
             return super().call_module(m, forward, args, kwargs)

@@ -18,6 +18,7 @@ from graphgrow.capture.outputs import leaves_of, register_classes
 from graphgrow.capture.running import place_of, run
 from graphgrow.capture.untouched import State
 from graphgrow.errors import CaptureError
+from graphgrow.ir.hooks import is_register
 
 Modes = frozenset[str]
 
@@ -63,7 +64,7 @@ class Trial:
                 self.notes.append(
                     "without gradients nn.TransformerEncoder puts out zeros at hidden tokens, the graph not"
                 )
-        kept = [name for name in self._changed if name not in self._left]
+        kept = [name for name in self._changed if name not in self._left and not is_register(name)]
         if kept:
             self.notes.append(f"its forward sets {_listed(kept)}, which the graph does not")
         if random and disagreement(model, other, self.answer):

@@ -25,6 +25,11 @@ def saves_its_own_way(module: nn.Module) -> bool:
     return any(module.__dict__.get(name) for name in _SAVING)
 
 
+def is_register(path: str) -> bool:
+    """Whether an attribute, by its path, is one in which a module keeps hooks."""
+    return path.rpartition(".")[2].removesuffix("_with_kwargs") in _KINDS
+
+
 def own_hooks(module: nn.Module) -> None:
     """Let a shallow copy of a module have the same hooks in registers of its own."""
     for name, value in module.__dict__.items():

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from torch import fx, nn
+from torch._library.custom_ops import CustomOpDef
+from torch._ops import OpOverload, OpOverloadPacket
+
+from graphgrow.errors import RuleError
 
 Rule = Callable[..., Any]
 R = TypeVar("R", bound=Rule)
 
 _RULES: dict[object, Rule] = {}
 _LOADED: list[bool] = []
+_FUNCTIONS: list[types.FunctionType] = []  # of a user's own, which no trace may look into
+_RECORDED = (
+    "torch",
+    "_operator",
+    "operator",
+    "math",
+    "builtins",
+)  # where the built-in functions come from that fx sees
 
 
 def rule(*targets: object) -> Callable[[R], R]:
@@ -28,32 +42,109 @@ def rule(*targets: object) -> Callable[[R], R]:
     by their values. It states facts through `call` and returns the node's output value.
 
     Raises:
-        ValueError: if a target has a rule already.
+        RuleError: if a target has a rule already.
     """
+    keys = [_key(target) for target in targets]
 
     def register(function: R) -> R:
-        for target in targets:
-            if _RULES.get(target, function) is not function:
-                raise ValueError(f"{target!r} has a rule already: {_RULES[target].__qualname__}")
-            _RULES[target] = function
+        for key in keys:
+            if _RULES.get(key, function) is not function:
+                raise RuleError(f"{key!r} has a rule already: {_RULES[key].__qualname__}")
+        _RULES.update(dict.fromkeys(keys, function))
         return function
 
     return register
 
 
-def axis_rule(*targets: object) -> Callable[[R], R]:
-    """Register an axis rule for operators of your own: modules, functions, or names of tensor methods.
+def axis_rule(*targets: object, replace: bool = False) -> Callable[[R], R]:
+    """Register an axis rule for operators of your own, before `gg.trace` is called.
 
-    A module class with a rule stays one node when a model is traced. Functions are looked up as they stand in the
-    graph: of a `torch.library` operator name the overload (`torch.ops.mine.twice.default`), not the decorated
-    function; what is marked by `torch.fx.wrap` is traced through, and a rule for it is never asked.
-    docs/writing_rules.md has an example.
+    Args:
+        targets: module classes, Python functions, operators of torch.library (what `torch.library.custom_op` returns,
+            `torch.ops.mine.twice` or an overload of it), functions of torch, or names of tensor methods. Modules and
+            functions of your own with a rule stay one node when a model is traced, also under `torch.fx.wrap`.
+        replace: take the place of a rule that is there, one of graphgrow's own included.
+
+    docs/writing_rules.md has examples; `gg.check_rule` holds a rule against its operator.
 
     Raises:
-        ValueError: if a target has a rule already.
+        RuleError: if a target has a rule already, or is one that no graph ever holds.
     """
     load_rules()  # so that a target of graphgrow's own is found out here
-    return rule(*targets)
+    for target in targets:
+        _refuse_unseen(target)
+    keys = [_key(target) for target in targets]
+
+    def register(function: R) -> R:
+        for key in keys if replace else ():
+            _RULES.pop(key, None)
+        rule(*targets)(function)
+        own = (t for t in targets if isinstance(t, types.FunctionType) and not _is_recorded(t))
+        _FUNCTIONS.extend(target for target in own if target not in _FUNCTIONS)
+        return function
+
+    return register
+
+
+def own_functions() -> tuple[types.FunctionType, ...]:
+    """Python functions with a rule of a user's: each call of one is a node of a graph, whatever it does inside."""
+    return tuple(_FUNCTIONS)
+
+
+def _key(target: object) -> object:
+    """Under what a target is registered: operators of torch.library by their name, whatever object stands for them."""
+    if isinstance(target, CustomOpDef):
+        return target._qualname
+    if isinstance(target, OpOverload):
+        return f"{target._schema.name}.{target._overloadname}"
+    return target._qualified_op_name if isinstance(target, OpOverloadPacket) else target
+
+
+def _keys(target: object) -> tuple[object, ...]:
+    """Under what the rule for a node's target may be registered, the most particular first."""
+    if isinstance(target, OpOverload):
+        return _key(target), target._schema.name
+    if isinstance(target, OpOverloadPacket):
+        overloads: list[str] = target.overloads()  # type: ignore[no-untyped-call]
+        alone = (f"{target._qualified_op_name}.{overloads[0]}",) if len(overloads) == 1 else ()
+        return (target._qualified_op_name, *alone)
+    return (target,)
+
+
+def _refuse_unseen(target: object) -> None:
+    """Raise a RuleError for what no node of a graph has as its target."""
+    if isinstance(target, str):
+        if "." not in target and "::" not in target and not hasattr(torch.Tensor, target):
+            raise RuleError(
+                f"{target!r} is no method of torch.Tensor; wanted one, `package.module.Class`, or `library::operator`"
+            )
+    elif isinstance(target, type):
+        if issubclass(target, torch.autograd.Function):
+            raise RuleError(
+                f"{target.__name__} is an autograd function, which no graph holds; give a function that calls it a rule"
+            )
+        if not issubclass(target, nn.Module):
+            raise RuleError(f"{target.__name__} is no class of modules")
+    elif isinstance(target, types.FunctionType):
+        if target.__name__ == "<lambda>":
+            raise RuleError("a lambda has no name by which a graph's code could call it; define it by `def`")
+    elif isinstance(target, types.BuiltinFunctionType):
+        if not _is_recorded(target):
+            raise RuleError(
+                f"{target.__name__} is compiled, and a trace does not see calls of it; call it in a Python function "
+                "that has the rule, or make it an operator by torch.library"
+            )
+    elif not isinstance(target, (CustomOpDef, OpOverload, OpOverloadPacket)):
+        raise RuleError(
+            f"no graph holds {target!r} as an operator; wanted a module class (not a module), a function, an operator "
+            "of torch.library, or the name of a tensor method"
+        )
+
+
+def _is_recorded(function: Any) -> bool:
+    """Whether torch.fx records calls of a function by itself."""
+    module = function.__module__ or getattr(function.__self__, "__module__", "")
+    return module.partition(".")[0] in _RECORDED
 
 
 def load_rules() -> None:
@@ -82,10 +173,10 @@ def rule_of(node: fx.Node, module: nn.Module | None) -> Rule | None:
     load_rules()
     if module is not None:
         return module_rule(type(module))
-    return _RULES.get(node.target) or _RULES.get(getattr(node.target, "_qualified_op_name", None))
+    return next((_RULES[key] for key in _keys(node.target) if key in _RULES), None)
 
 
 def registered() -> dict[object, Rule]:
-    """All rules by target."""
+    """All rules by target; operators of torch.library by name."""
     load_rules()
     return dict(_RULES)

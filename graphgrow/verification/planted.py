@@ -11,7 +11,7 @@ from graphgrow.verification.case import SLACK, UNIT, Case, Findings
 from graphgrow.verification.numbers import Numbers
 from graphgrow.verification.outputs import compare_outputs
 from graphgrow.verification.probes import Inputs
-from graphgrow.verification.sensitivity import weight_that_matters
+from graphgrow.verification.sensitivity import weights_that_matter
 from graphgrow.verification.worst import Worst
 
 PLANTED = 1e-6  # its relative size
@@ -35,20 +35,21 @@ def plant(case: Case, mode: str, probe: Inputs, first: Any, noise: Any, found: F
     """
     module = case.child.module
     seen = partial(case.outputs_of, module)
-    name, position = weight_that_matters(module.train(mode == "train"), probe, case.touched, seen)
-    parameter = module.get_parameter(name)
+    weights = weights_that_matter(module.train(mode == "train"), probe, case.touched, seen)
+    for name, position in weights:
+        worst = Worst()
+        with torch.no_grad():
+            numbers = Numbers(torch.float64, partial(_change, module.get_parameter(name), position))
+            compare_outputs(first, case.runner(module, probe, mode, numbers).finish(), noise, worst, SLACK, UNIT)
+        if not worst.passed:
+            found.notes.append(f"a mistake of 1e-6 planted in `{name}` was seen: error {worst.error:.1e}")
+            return ""
+    tried = ", ".join(f"`{name}`" for name, _ in weights)
+    return f"a mistake of 1e-6 planted in {tried} does not show at the outputs"
 
-    def change(original: torch.Tensor, new: torch.Tensor) -> None:
-        if original is parameter:
-            place = torch.unravel_index(torch.tensor(position), new.shape)
-            largest = float(new.abs().max()) or 1.0
-            new[place] = new[place] * (1 + PLANTED) if new[place] != 0 else PLANTED * largest
 
-    worst = Worst()
-    with torch.no_grad():
-        wrong = case.runner(module, probe, mode, Numbers(torch.float64, change)).finish()
-        compare_outputs(first, wrong, noise, worst, SLACK, UNIT)
-    if worst.passed:
-        return f"a mistake of 1e-6 planted in `{name}` does not show at the outputs"
-    found.notes.append(f"a mistake of 1e-6 planted in `{name}` was seen: error {worst.error:.1e}")
-    return ""
+def _change(parameter: torch.Tensor, position: int, original: torch.Tensor, new: torch.Tensor) -> None:
+    if original is parameter:
+        place = torch.unravel_index(torch.tensor(position), new.shape)
+        largest = float(new.abs().max()) or 1.0
+        new[place] = new[place] * (1 + PLANTED) if new[place] != 0 else PLANTED * largest

@@ -9,10 +9,13 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from graphgrow.errors import Unsupported
 from graphgrow.ir.editor import Editor, follow_flat_weights
 from graphgrow.verification.noise import quiet
 from graphgrow.verification.numbers import Numbers
 from graphgrow.verification.probes import Inputs, cast
+
+_TRIED = 8  # weights, where no gradient says which one matters
 
 
 def degeneracy(outputs: list[Any]) -> str:
@@ -36,13 +39,14 @@ def degeneracy(outputs: list[Any]) -> str:
     return ""
 
 
-def weight_that_matters(
+def weights_that_matter(
     module: fx.GraphModule, probe: Inputs, touched: set[str], seen: Callable[[Any], Any] = lambda outputs: outputs
-) -> tuple[str, int]:
+) -> list[tuple[str, int]]:
     """The parameter and position of the largest |w dL/dw|, among those that growth made or replaced if there are any.
 
     Where those are all zero or have no gradient (a closed block), it is that of the largest |dL/dw| among them. The
-    gradients are those of the parameters' own dtype, of float32 at least, so that no wide copy is made.
+    gradients are those of the parameters' own dtype, of float32 at least, so that no wide copy is made. Where the model
+    cannot be differentiated, the largest weights of a few of them: one or the other will matter.
 
     Args:
         module: the graph, in the mode that is meant; neither it nor its parameters are changed.
@@ -52,20 +56,29 @@ def weight_that_matters(
     """
     parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
     wanted = touched & parameters.keys()
-    known = gradients(module, probe, wanted, seen)
-    if not known:
-        wanted = set(parameters)
+    try:
         known = gradients(module, probe, wanted, seen)
-    best = _largest({name: g.mul_(parameters[name].detach()) for name, g in known.items()})  # no second copy
-    if best is None or best[0] == 0:
-        best = _largest(gradients(module, probe, wanted, seen))
-    return (next(iter(parameters)), 0) if best is None else best[1:]
+        if not known:
+            wanted = set(parameters)
+            known = gradients(module, probe, wanted, seen)
+        best = _largest({name: g.mul_(parameters[name].detach()) for name, g in known.items()})  # no second copy
+        if best is None or best[0] == 0:
+            best = _largest(gradients(module, probe, wanted, seen))
+    except Unsupported:
+        first = sorted(parameters, key=lambda name: (name not in touched, -parameters[name].numel(), name))
+        each = (_largest({name: parameters[name].detach()}) for name in first[:_TRIED])
+        return [found[1:] for found in each if found is not None]
+    return [(next(iter(parameters)), 0) if best is None else best[1:]]
 
 
 def gradients(
     module: fx.GraphModule, probe: Inputs, wanted: set[str], seen: Callable[[Any], Any] = lambda outputs: outputs
 ) -> dict[str, torch.Tensor]:
-    """The gradients of some parameters for a random linear loss of all outputs; those that have none are left out."""
+    """The gradients of some parameters for a random linear loss of all outputs; those that have none are left out.
+
+    Raises:
+        Unsupported: if an operator of the model has no derivative.
+    """
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
     numbers = Numbers(torch.float64 if dtypes == {torch.float64} else torch.float32)
     twin, copies = own_parameters(module, numbers, wanted)
@@ -77,11 +90,18 @@ def gradients(
 
 
 def pulled(loss: torch.Tensor, tensors: list[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
-    """The gradients of a loss for some tensors; None for all where the model stops every gradient."""
+    """The gradients of a loss for some tensors, dense; None for all where the model stops every gradient.
+
+    Raises:
+        Unsupported: if an operator of the model has no derivative.
+    """
     if not tensors or not loss.requires_grad:
         return (None,) * len(tensors)
-    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, tensors, allow_unused=True)
-    return found
+    try:
+        found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, tensors, allow_unused=True)
+    except RuntimeError as error:
+        raise Unsupported(f"the model cannot be differentiated: {error}") from error
+    return tuple(None if gradient is None else gradient.to_dense() for gradient in found)
 
 
 def random_loss(outputs: Any) -> torch.Tensor:

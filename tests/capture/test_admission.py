@@ -61,3 +61,9 @@ def test_what_leaves_share_with_their_inputs_is_known() -> None:
         gg.trace(Outer(True), X, leaves=[Leaf])
     with pytest.raises(gg.CaptureError, match=r"test_admission.py:\d+ overwrites a tensor in place .* `leaf`"):
         gg.trace(Outer(False), X, leaves=[Leaf])
+
+
+def test_leaves_are_not_told_of_as_state() -> None:
+    """The hooks by which leaves are watched are graphgrow's own."""
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 2))), X, leaves=["1"])
+    assert "which the graph does not" not in graph.explain()

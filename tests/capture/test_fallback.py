@@ -67,6 +67,7 @@ def test_keywords_classes_and_modes_stay() -> None:
     assert graph.way == "dynamo"
     assert graph.modes == {"train", "eval"}
     assert "torch.fx could not capture it" in graph.explain()
+    assert "mark it as a leaf" not in graph.explain()  # it was captured all the same
     assert "use_cache=False" in graph.explain()
     ids, mask = torch.randint(0, 20, (3, 9)), torch.rand(3, 9)  # neither size is the example's
     for training in (False, True):

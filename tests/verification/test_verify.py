@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 import graphgrow as gg
-from graphgrow.verification.sensitivity import weight_that_matters
+from graphgrow.verification.sensitivity import weights_that_matter
 
 
 def small_net(**changes: object) -> nn.Sequential:
@@ -51,7 +51,7 @@ def damaged(change: Callable[[fx.GraphModule], object], mutations: list[str]) ->
 
 def nudge_largest(module: fx.GraphModule) -> None:
     example = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    name, position = weight_that_matters(copy.deepcopy(module).double(), ((example,), {}), set())
+    ((name, position),) = weights_that_matter(copy.deepcopy(module).double(), ((example,), {}), set())
     module.get_parameter(name).view(-1)[position] *= 1 + 1e-6
 
 
@@ -411,3 +411,11 @@ def test_a_parent_that_cannot_run_in_train_mode_is_no_mistake_of_the_child() -> 
     verdict = gg.verify(graph, gg.apply(graph, "widen(map, extra=2)"))
     assert verdict.preserved is None, verdict
     assert "the parent itself cannot be run" in verdict.reason
+
+
+def test_sparse_gradients_are_read_as_dense_ones() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(7, 4, sparse=True), nn.ReLU(), nn.Linear(4, 2))
+    graph = gg.trace(model, torch.arange(5))
+    for text in ("widen(0, extra=2)", "split(0)"):
+        assert gg.verify(graph, gg.apply(graph, text)).preserved is True

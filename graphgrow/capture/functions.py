@@ -1,0 +1,99 @@
+"""Functions whose calls a trace takes over: by exchanging their code, which every reference to them leads to.
+
+A function may be known under many names: imports, closures, attributes, entries of a dictionary. All of them hold the
+same object, so that its code is the one place where a call can be seen for certain.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils import checkpoint
+
+from graphgrow.errors import CaptureError
+
+Seen = Callable[..., Any]
+_PLACE = "the function that sees the call"
+
+
+@contextmanager
+def calls_seen(by: Mapping[Any, Callable[[Seen], Seen]]) -> Iterator[None]:
+    """While inside, let other functions be called for some.
+
+    Args:
+        by: for each Python function, what makes the other from the original one.
+    """
+    before = {function: function.__code__ for function in by}
+    for function, made in by.items():
+        original = types.FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        )
+        original.__kwdefaults__ = function.__kwdefaults__
+        function.__code__ = _calling(made(original), function.__code__)
+    try:
+        yield
+    finally:
+        for function, code in before.items():
+            function.__code__ = code
+
+
+def _passing(*args: Any, **kwargs: Any) -> Any:
+    seen: Any = "the function that sees the call"
+    return seen(*args, **kwargs)
+
+
+def _calling(seen: Seen, code: types.CodeType) -> types.CodeType:
+    """Code that passes all its arguments on; as much of a closure as that in whose place it stands."""
+    constants = tuple(seen if constant == _PLACE else constant for constant in _passing.__code__.co_consts)
+    return _passing.__code__.replace(co_consts=constants, co_freevars=code.co_freevars, co_name=code.co_name)
+
+
+# -- what a trace calls otherwise than the model does -------------------------------------------------------------
+
+
+def _called_at_once(_: Seen) -> Seen:
+    """torch.utils.checkpoint.checkpoint computes what its function does, and again on the way back."""
+
+    def call(
+        function: Seen, *args: Any, use_reentrant: Any = None, context_fn: Any = None, determinism_check: Any = None,
+        debug: Any = None, early_stop: Any = None, preserve_rng_state: Any = None, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _called_in_turn(_: Seen) -> Seen:
+    def call(functions: Any, segments: int, input: Any, **options: Any) -> Any:
+        value = input
+        for function in functions.children() if hasattr(functions, "children") else functions:
+            value = function(value)
+        return value
+
+    return call
+
+
+def _without_autocast(original: Seen) -> Seen:
+    """The dtypes that autocast chooses would not be in the graph: a region that switches it on is refused."""
+
+    def enter(region: Any) -> Any:
+        if region._enabled:
+            raise CaptureError(AUTOCAST)
+        return original(region)
+
+    return enter
+
+
+AUTOCAST = (
+    "its forward switches autocast on, which is not in a graph; let whoever calls the model do that: "
+    "`with torch.autocast(...): grown.module(x)`"
+)
+WHILE_TRACED: dict[Any, Callable[[Seen], Seen]] = {
+    checkpoint.checkpoint: _called_at_once,
+    checkpoint.checkpoint_sequential: _called_in_turn,
+    torch.autocast.__enter__: _without_autocast,
+}

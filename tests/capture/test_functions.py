@@ -1,0 +1,87 @@
+"""Functions that a trace calls otherwise than the model does: checkpoints; and parts under torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import checkpoint as checkpoints
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+
+import graphgrow as gg
+from graphgrow.capture.functions import calls_seen
+from tests.preserved import assert_preserved
+
+
+class Parts(nn.Module):
+    def __init__(self, run: Callable[..., Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self._run = nn.Linear(3, 4), nn.Linear(4, 2), run
+        self.body = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(self._run(self.body, self.first(x)))
+        return result
+
+
+CHECKPOINTED: dict[str, Callable[..., Any]] = {
+    "a submodule": lambda body, x: checkpoint(body, x, use_reentrant=False),
+    "reentrant": lambda body, x: checkpoint(body, x, use_reentrant=True),
+    "a function of several": lambda body, x: checkpoint(
+        lambda a, b, scale: body(a) + b * scale, x, x, scale=2.0, use_reentrant=False
+    ),
+    "in segments": lambda body, x: checkpoint_sequential(body, 2, x, use_reentrant=False),
+    "functions in segments": lambda body, x: checkpoints.checkpoint_sequential(
+        [body[0], torch.relu, body[2]], 2, x, use_reentrant=False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTED)
+def test_what_is_checkpointed_grows_like_any_part(name: str) -> None:
+    model = Parts(CHECKPOINTED[name])
+    graph = gg.trace(model, torch.randn(2, 3))
+    assert graph.way == "fx"
+    x = torch.randn(5, 3)
+    assert torch.equal(graph.module(x), model(x))
+    for text in ("widen(body.0, extra=2)", "split(body.0)"):
+        assert_preserved(graph, gg.apply(graph, text))
+    code = checkpoint.__code__
+    gg.trace(model, torch.randn(2, 3))
+    assert checkpoint.__code__ is code
+
+
+def test_compiled_parts_are_looked_into() -> None:
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(4, 5), nn.ReLU())
+    model = nn.Sequential(nn.Linear(3, 4), torch.compile(inner, backend="eager"), nn.Linear(5, 2))
+    graph = gg.trace(model, torch.randn(2, 3))
+    assert "`1` was compiled by torch.compile" in graph.explain()
+    assert set(graph.module.state_dict()) == set(model.state_dict())
+    for text in ("widen(0, extra=2)", "widen(1._orig_mod.0, extra=2)", "split(1._orig_mod.0)"):
+        assert_preserved(graph, gg.apply(graph, text))
+
+
+def test_every_name_of_a_function_leads_to_the_other_one() -> None:
+    def outer(step: int) -> Callable[..., int]:
+        def inner(x: int, *, by: int = 1) -> int:
+            return x + step * by
+
+        return inner
+
+    function = outer(10)
+    names = {"kept": function}
+
+    def other(original: Callable[..., int]) -> Callable[..., int]:
+        return lambda *args, **kwargs: -original(*args, **kwargs)
+
+    with calls_seen({function: other}):
+        assert (function(1), names["kept"](1, by=2)) == (-11, -21)
+    assert (function(1), names["kept"](1, by=2)) == (11, 21)
+    with pytest.raises(ZeroDivisionError), calls_seen({function: other}):
+        raise ZeroDivisionError
+    assert function(1) == 11
