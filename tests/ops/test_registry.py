@@ -38,7 +38,6 @@ def page() -> Any:
     text = PAGE.read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text[text.index("## For an operator of your own") :], re.DOTALL)
     module = types.ModuleType("page_of_rules")
-    module.__dict__.update(nn=nn, torch=torch)
     exec(compile("\n".join(examples), str(PAGE), "exec", dont_inherit=True), module.__dict__)
     return module
 
