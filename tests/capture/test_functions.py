@@ -57,8 +57,8 @@ def test_what_is_checkpointed_grows_like_any_part(name: str) -> None:
 
 def test_compiled_parts_are_looked_into() -> None:
     torch.manual_seed(0)
-    inner = nn.Sequential(nn.Linear(4, 5), nn.ReLU())
-    model = nn.Sequential(nn.Linear(3, 4), torch.compile(inner, backend="eager"), nn.Linear(5, 2))
+    inner: Any = torch.compile(nn.Sequential(nn.Linear(4, 5), nn.ReLU()), backend="eager")
+    model = nn.Sequential(nn.Linear(3, 4), inner, nn.Linear(5, 2))
     graph = gg.trace(model, torch.randn(2, 3))
     assert "`1` was compiled by torch.compile" in graph.explain()
     assert set(graph.module.state_dict()) == set(model.state_dict())
