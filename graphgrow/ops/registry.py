@@ -65,7 +65,7 @@ def axis_rule(*targets: object, replace: bool = False) -> Callable[[R], R]:
             functions of your own with a rule stay one node when a model is traced, also under `torch.fx.wrap`.
         replace: take the place of a rule that is there, one of graphgrow's own included.
 
-    docs/writing_rules.md has examples; `gg.check_rule` holds a rule against its operator.
+    docs/writing_rules.md has examples.
 
     Raises:
         RuleError: if a target has a rule already, or is one that no graph ever holds.
