@@ -58,6 +58,7 @@ class Case:
         rounded: whether a step rounds to the parameters' dtype.
         wide: conversions to float64.
         failing: numbers of the probes in eval mode on which the parent itself fails: batch sizes that it cannot take.
+        exact: by graph and number of a probe in eval mode, what it computes from that in float64.
     """
 
     parent: Network
@@ -71,11 +72,12 @@ class Case:
     rounded: bool
     wide: Numbers
     failing: set[int] = field(default_factory=set)
+    exact: dict[tuple[fx.GraphModule, int], Any] = field(default_factory=dict)
 
-    def drawn(self, dtype: torch.dtype | None) -> list[Inputs]:
-        """The probes in eval mode, those aside on which the parent itself fails."""
-        probes = self.probes.drawn("eval", dtype)
-        return [probe for number, probe in enumerate(probes) if number not in self.failing]
+    def drawn(self, dtype: torch.dtype | None) -> dict[int, Inputs]:
+        """The probes in eval mode by their numbers, those aside on which the parent itself fails."""
+        probes = enumerate(self.probes.drawn("eval", dtype))
+        return {number: probe for number, probe in probes if number not in self.failing}
 
     @classmethod
     def of(

@@ -113,6 +113,8 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
                 first_noise, first_probe = admitted, probe
             compare_outputs(first, second, admitted, outputs, SLACK, UNIT)
             seen.append(first)
+            if mode == "eval":
+                case.exact[case.parent.module, number] = first
             if mode == "train":
                 mine, theirs = reference.buffers(), trial.buffers()
                 compare_buffers(mine, theirs, noise.buffers, tensor_places(case.steps), buffers, SLACK, UNIT)
@@ -148,7 +150,7 @@ def _compare_with_replay(case: Case, found: Findings) -> None:
         return
     worst = Worst()
     with torch.no_grad():
-        for probe in case.drawn(torch.float64):
+        for probe in case.drawn(torch.float64).values():
             first, second = (case.runner(side.module, probe, "eval").finish() for side in (again, case.after))
             compare_outputs(first, second, case.noisy(again.module, probe, "eval").finish(), worst, SLACK, UNIT)
     found.checks.append(worst.check("eval", "against the replayed ledger", OF_NOISE))

@@ -64,7 +64,7 @@ def compare_on_lattice(case: Case, found: Findings) -> None:
     there = dataclasses.replace(case, parent=base, child=grown, wide=Numbers(torch.float64))
     worst = Worst()
     with torch.no_grad():
-        for number, probe in enumerate(case.drawn(torch.float64)):
+        for number, probe in case.drawn(torch.float64).items():
             whole = _whole(probe, case.probes.seed + number, multiple)
             first, second = (there.runner(side.module, whole, "eval") for side in (base, grown))
             outputs = run_pair(first, second, case.counterparts, worst, tolerance=0.0)

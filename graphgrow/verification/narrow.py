@@ -12,6 +12,7 @@ from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.numbers import Numbers, one_ulp
 from graphgrow.verification.outputs import compare_outputs, outputs_agree, widened
 from graphgrow.verification.probes import cast
+from graphgrow.verification.squares import run_beside
 from graphgrow.verification.worst import Worst
 
 MULTIPLE = 4.0  # of the parent's error
@@ -39,11 +40,14 @@ def narrow_errors(case: Case, inputs: torch.dtype | None, dtypes: set[torch.dtyp
     rounding = 8 * unit + math.sqrt(reduction) * min(unit, 2.0**-24)  # sums are taken in float32 at least
     worst, own, jitter = Worst(), Numbers(None), Numbers(None, one_ulp(case.probes.seed))
     with torch.no_grad():
-        for narrow in case.drawn(inputs):
-            wide = pytree.tree_map(lambda leaf: cast(leaf, torch.float64), narrow)
-            exact = case.runner(case.before.module, wide, "eval").finish()
-            first = case.runner(case.before.module, narrow, "eval", own).finish()
-            second = case.runner(case.after.module, narrow, "eval", own).finish()
+        for number, narrow in case.drawn(inputs).items():
+            exact = case.exact.get((case.before.module, number)) if inputs is None else None
+            if exact is None:
+                wide = pytree.tree_map(lambda leaf: cast(leaf, torch.float64), narrow)
+                exact = case.runner(case.before.module, wide, "eval").finish()
+            reference = case.runner(case.before.module, narrow, "eval", own)
+            trial = case.runner(case.after.module, narrow, "eval", own)
+            first, second = run_beside(reference, trial, case.counterparts)
             if _dtypes(first) != _dtypes(second):
                 worst.differ("output (dtype)")
             spread, second = _doubled(first), _doubled(second)

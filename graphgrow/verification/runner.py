@@ -75,7 +75,7 @@ class Runner:
 
     def _value(self, node: fx.Node) -> Any:
         if node.op == "placeholder":
-            return self._input(node)
+            return self.input(node)
         if node.op == "output":
             value = self.arguments(node.args[0])
             return value if self._seen is None else self._seen(value)
@@ -107,7 +107,8 @@ class Runner:
             self.release(node)
         raise AssertionError("a graph without an output")
 
-    def _input(self, node: fx.Node) -> Any:
+    def input(self, node: fx.Node) -> Any:
+        """What a placeholder stands for."""
         return self._inputs.get(str(node.target), node.args[0] if node.args else None)
 
     def _execute(self, node: fx.Node, args: Any, kwargs: Any, buffers: dict[int, torch.Tensor]) -> Any:

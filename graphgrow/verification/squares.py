@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphgrow.capture.writes import is_inplace
+from graphgrow.capture.writes import is_inplace, storages_of
+from graphgrow.verification.alike import Alike
 from graphgrow.verification.magnitude import channel_axis, magnitude, row_sums
 from graphgrow.verification.places import Counterparts, project
 from graphgrow.verification.runner import Runner
@@ -24,7 +25,8 @@ def run_pair(
     """Run two graphs side by side, checking each matching node on what really arrives there.
 
     At a node that both have, the parent's operator is applied to the child's inputs, cut down to the old units, and
-    must give the child's output, cut down likewise: the commuting square of that node, whatever came before.
+    must give the child's output, cut down likewise: the commuting square of that node, whatever came before. Where
+    operator, numbers and inputs of a node are the parent's to the bit, its value is too, and it is not run again.
 
     Args:
         first: the parent, in float64.
@@ -42,6 +44,15 @@ def run_pair(
     return _Pair(first, second, counterparts, worst, tolerance).run()
 
 
+def run_beside(first: Runner, second: Runner, counterparts: Counterparts) -> tuple[Any, Any]:
+    """Run two graphs side by side without comparing anything; what both compute alike is computed once.
+
+    Raises:
+        NodeFails: if a node of either cannot be run.
+    """
+    return _Pair(first, second, counterparts, None, 0.0).run()
+
+
 @dataclass
 class _Arrivals:
     """What the parent's operator is applied to: the child's inputs cut down to the old units."""
@@ -49,7 +60,7 @@ class _Arrivals:
     args: Any
     kwargs: Any
     cut: list[torch.Tensor]
-    largest: torch.Tensor  # the largest element that arrives in the child, its new units included
+    whole: list[torch.Tensor]  # the same with the new units
     own: Any  # the parent's output, where the very same bits arrive; else None
 
 
@@ -57,30 +68,36 @@ class _Pair:
     """Both graphs on their way, and the values that wait for a counterpart."""
 
     def __init__(
-        self, first: Runner, second: Runner, counterparts: Counterparts, worst: Worst, tolerance: float
+        self, first: Runner, second: Runner, counterparts: Counterparts, worst: Worst | None, tolerance: float
     ) -> None:
-        self._first, self._second, self._counterparts, self._worst = first, second, counterparts, worst
-        self._tolerance = tolerance
+        self._first, self._second, self._counterparts = first, second, counterparts
+        self._compares, self._worst, self._tolerance = worst is not None, worst or Worst(), tolerance
         nodes = first.module.graph.nodes
         self._parents = {node.name: node for node in nodes if node.name not in counterparts.created}
         self._order: Iterator[fx.Node] = iter(nodes)
         self._held: dict[str, Any] = {}  # values that another node carries on, until that node has run
         self._fed: set[str] = set()  # nodes of the child that depend on its inputs
         self._output: Any = None
+        self._alike = Alike(first.module, second.module, counterparts)
 
     def run(self) -> tuple[Any, Any]:
         """All nodes, the child's leading; returns the outputs of both."""
         for child in self._second.module.graph.nodes:
             parent = self._parents.get(child.name)
-            if parent is not None:
-                self._advance(parent)
-            arrived = self._arrivals(parent) if parent is not None and self._comparable(parent) else None
-            value = self._second.run(child)
+            now = parent is not None and self._advance(parent)
+            taken = parent is not None and self._take_over(parent, child, now)
+            comparable = parent is not None and self._comparable(parent)
+            arrived = self._arrivals(parent) if parent is not None and comparable and not taken else None
+            value = self._second.values[child.name] if taken else self._second.run(child)
             self._see_carried(child.name, value, parent is not None)
             if child.op == "placeholder" or any(used.name in self._fed for used in child.all_input_nodes):
                 self._fed.add(child.name)
-            if parent is not None and arrived is not None and child.name in self._fed:
+            if taken and comparable and child.name in self._fed and value.is_floating_point():
+                self._worst.same(child.name)
+            elif parent is not None and arrived is not None and child.name in self._fed:
                 self._square(parent, child, arrived, value)
+            if parent is not None and not taken and child.name not in self._counterparts.places:
+                self._alike.note(parent.name, child.name, self._first.values.get(parent.name), value)
             if child.op == "output":
                 return self._output, value
             self._second.release(child)
@@ -89,18 +106,42 @@ class _Pair:
         raise AssertionError("a graph without an output")
 
     def _comparable(self, parent: fx.Node) -> bool:
-        return parent.op.startswith("call") and parent.name not in self._counterparts.shared
+        return self._compares and parent.op.startswith("call") and parent.name not in self._counterparts.shared
 
-    def _advance(self, wanted: fx.Node) -> None:
-        """Run the parent up to a node; nodes that the child no longer has are run on the way."""
+    def _take_over(self, parent: fx.Node, child: fx.Node, now: bool) -> bool:
+        """Give the child the parent's value, where it would compute the same and the value is a tensor of its own.
+
+        Statistics are counted in train mode, by each for itself; what is overwritten or a view is run again as well.
+        """
+        value = self._first.values.get(parent.name)
+        theirs = self._second.input(child) if child.op == "placeholder" else None
+        if not self._alike.at(parent, child, value, theirs) or not now or not child.op.startswith("call"):
+            return False
+        if self._first.numbers is not self._second.numbers:
+            return False
+        if not isinstance(value, torch.Tensor) or is_inplace(child, self._second.module):
+            return False
+        if child.op == "call_module":
+            layer = self._second.module.get_submodule(str(child.target))
+            if layer.training and next(layer.buffers(), None) is not None:
+                return False
+        read = [self._first.values[used.name] for used in parent.all_input_nodes]
+        if storages_of(value) & storages_of(read):
+            return False
+        self._second.values[child.name] = value.clone() if self._alike.writes else value
+        return True
+
+    def _advance(self, wanted: fx.Node) -> bool:
+        """Run the parent up to a node, and those that the child no longer has on the way; whether it was run now."""
         if wanted.name in self._first.values:
-            return
+            return False
         for node in self._order:
             value = self._first.run(node)
             if node.op == "output":
                 self._output = value
             if node is wanted:
-                return
+                return True
+        return False
 
     def _see_carried(self, name: str, value: Any, is_old: bool) -> None:
         """Where this node carries others' values to their readers, compare it with those, on the old units."""
@@ -109,7 +150,8 @@ class _Pair:
             self._held[name] = value.clone() if isinstance(value, torch.Tensor) else value
         for origin in counterparts.carried_by(name) & self._held.keys():
             own = self._held.pop(origin)
-            if not {origin, name} & counterparts.shared:
+            self._alike.note(origin, name, own, value)
+            if self._compares and not {origin, name} & counterparts.shared:
                 own, carried = counterparts.both(origin, own, value)
                 _same_value(own, carried, name, self._worst, self._tolerance)
 
@@ -122,11 +164,11 @@ class _Pair:
         first, second, counterparts = self._first.values, self._second.values, self._counterparts
         fresh = is_inplace(node, self._first.module)
         cut: list[torch.Tensor] = []
-        most = torch.zeros((), dtype=torch.float64)
+        whole: list[torch.Tensor] = []
         usable, same = True, not fresh
 
         def argument(used: fx.Node) -> Any:
-            nonlocal usable, same, most
+            nonlocal usable, same
             carrier = counterparts.carrier(used.name)
             arrived = second.get(carrier)
             if carrier not in self._fed or not isinstance(arrived, torch.Tensor):
@@ -137,14 +179,13 @@ class _Pair:
             value = project(arrived, counterparts.arriving.get(used.name), first[used.name])
             value = value.clone() if fresh else value
             same = same and torch.equal(value, first[used.name])
-            if arrived.is_floating_point():
-                most = torch.maximum(most.to(arrived), largest(arrived))
+            whole.append(arrived.clone() if fresh else arrived)
             cut.append(value)
             return value
 
         args, kwargs = fx.node.map_arg(node.args, argument), fx.node.map_arg(node.kwargs, argument)
         own = first[node.name] if same else None
-        return _Arrivals(args, kwargs, cut, most, own) if usable else None
+        return _Arrivals(args, kwargs, cut, whole, own) if usable else None
 
     def _square(self, node: fx.Node, child: fx.Node, arrived: _Arrivals, value: Any) -> None:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
@@ -176,7 +217,8 @@ class _Pair:
             (error <= limit).all()
         ):  # only then is it worth to find the true magnitude, which is larger
             bound = magnitude(self._first, node, expected, arrived.args, arrived.kwargs, arrived.cut)
-            reread = row_sums(self._second, child, arrived.largest)
+            most = [largest(tensor) for tensor in arrived.whole if tensor.is_floating_point()]
+            reread = row_sums(self._second, child, torch.stack(most).max() if most else torch.zeros(()))
             if reread is not None:  # the child's own sum may be the longer one: fresh weights on units that are zero
                 axis = channel_axis(value, self._second, child)
                 kept = self._counterparts.places.get(node.name, {}).get(axis)

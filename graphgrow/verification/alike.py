@@ -1,0 +1,132 @@
+"""Which nodes of a grown graph are the parent's own, reading the parent's own values: they need not be run twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from graphgrow.capture.writes import is_inplace
+from graphgrow.verification.places import Counterparts
+
+_STORES = ("_parameters", "_buffers", "_modules")
+
+
+class Alike:
+    """Follows both graphs, node by node, and knows where the same operator reads the same bits.
+
+    Args:
+        first: the parent.
+        second: the child.
+        counterparts: how the nodes of both belong together.
+
+    Attributes:
+        writes: whether memory is overwritten in either, so that a value of the one cannot be the other's.
+    """
+
+    def __init__(self, first: fx.GraphModule, second: fx.GraphModule, counterparts: Counterparts) -> None:
+        self._first, self._second, self._counterparts = first, second, counterparts
+        self._pairs: set[tuple[str, str]] = set()  # nodes of the parent and of the child whose values are the same
+        mine, theirs = ([n.name for n in module.graph.nodes if is_inplace(n, module)] for module in (first, second))
+        self.writes = bool(mine or theirs)
+        self._broken = mine != theirs
+
+    def at(self, parent: fx.Node, child: fx.Node, mine: Any, theirs: Any) -> bool:
+        """Whether a node of the child computes what its counterpart does. Call it once for each node, in graph order.
+
+        Args:
+            parent: the node of the parent.
+            child: that of the child.
+            mine: for a placeholder, its value in the parent.
+            theirs: and in the child.
+        """
+        same = _equal(mine, theirs) if child.op == "placeholder" else self._computes(parent, child)
+        alike = same and not self._broken
+        if alike:
+            self._pairs.add((parent.name, child.name))
+        elif is_inplace(child, self._second):
+            self._broken = True  # what shares memory with what it wrote is another now
+        return alike
+
+    def note(self, origin: str, carrier: str, mine: Any, theirs: Any) -> None:
+        """Remember that a node of the child came to a value of the parent's in another way, where it did to the bit."""
+        if not self._broken and isinstance(mine, torch.Tensor) and _same_bits(mine, theirs):
+            self._pairs.add((origin, carrier))
+
+    def _computes(self, parent: fx.Node, child: fx.Node) -> bool:
+        if (parent.op, parent.target) != (child.op, child.target) or child.name in self._counterparts.places:
+            return False
+        path = str(child.target)
+        if child.op == "get_attr":
+            return _same_member(*(_attribute(module, path) for module in (self._first, self._second)))
+        mine, read = _opened(parent)
+        theirs, arriving = _opened(child)
+        if mine != theirs or not {*zip(read, arriving, strict=True)} <= self._pairs:
+            return False
+        modules = (module.get_submodule(path) for module in (self._first, self._second) if child.op == "call_module")
+        return child.op != "call_module" or _same_layer(*modules)
+
+
+def _opened(node: fx.Node) -> tuple[str, list[str]]:
+    """The arguments of a node as text without the names of nodes, and those names in their order."""
+    names: list[str] = []
+
+    def hole(used: fx.Node) -> str:
+        names.append(used.name)
+        return "%"
+
+    return repr(fx.node.map_arg((node.args, dict(node.kwargs)), hole)), names
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    owner, _, name = path.rpartition(".")
+    return getattr(module.get_submodule(owner), name)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two inputs are the same, nested as they may be."""
+    mine, theirs = pytree.tree_flatten(a), pytree.tree_flatten(b)
+    return mine[1] == theirs[1] and all(map(_same_item, mine[0], theirs[0]))
+
+
+def _same_item(a: Any, b: Any) -> bool:
+    return _same_bits(a, b) if isinstance(a, torch.Tensor) else a is b or (type(a) is type(b) and bool(a == b))
+
+
+def _same_bits(a: torch.Tensor, b: Any) -> bool:
+    """Zeros of other signs count as others: 1 / x tells them apart."""
+    if a is b:
+        return True
+    if not isinstance(b, torch.Tensor) or (a.dtype, a.shape, a.device) != (b.dtype, b.shape, b.device):
+        return False
+    return torch.equal(a, b) and not (a.is_floating_point() and not torch.equal(a.signbit(), b.signbit()))
+
+
+def _same_member(a: Any, b: Any) -> bool:
+    if isinstance(a, nn.Module) and isinstance(b, nn.Module):
+        return _same_layer(a, b)
+    return a is b or (isinstance(a, torch.Tensor) and _same_bits(a, b))
+
+
+def _same_layer(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two layers are of one class, over the same numbers, with the same attributes; hooks are not called."""
+    if type(a) is not type(b):
+        return False
+    mine, theirs = ({k: v for k, v in vars(m).items() if k not in _STORES and "hooks" not in k} for m in (a, b))
+    if mine.keys() != theirs.keys() or not all(_same_attribute(v, theirs[k]) for k, v in mine.items()):
+        return False
+    for store in _STORES:
+        left, right = getattr(a, store), getattr(b, store)
+        if left.keys() != right.keys() or not all(_same_member(item, right[name]) for name, item in left.items()):
+            return False
+    return True
+
+
+def _same_attribute(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, (bool, int, float, str, tuple, torch.dtype)):
+        return type(a) is type(b) and bool(a == b)
+    return isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and all(map(_same_attribute, a, b))
