@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections import Counter
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import graphgrow as gg
@@ -22,17 +23,20 @@ _LARGE = re.compile(r"(?<![\w.])\d{2,}(?![\w.])")
 
 
 def try_passes(subject: Subject, options: Options, journal: Journal) -> None:
-    """List every pass of the registry, try its mutations or a sample of them, export some of those."""
-    tried: list[gg.Mutation] = []
-    for pass_name in gg.pass_names():
-        for mutation in _sampled(subject, pass_name, options, journal):
-            journal.begin(str(mutation))
-            outcome = attempt(partial(_tried, subject.graph, mutation, options))
-            journal.end("mutation", of=pass_name, **vars(outcome))
-            tried.append(mutation)
-            gc.collect()  # graph modules hold circles
+    """List every pass of the registry, try its mutations or a sample of them, export some of those.
+
+    The passes take turns, so that a row which is stopped early has seen each of them.
+    """
+    sampled = {name: _sampled(subject, name, options, journal) for name in gg.pass_names()}
+    turns = zip_longest(*([(name, mutation) for mutation in found] for name, found in sampled.items()))
+    tried = [turn for turns_of_all in turns for turn in turns_of_all if turn is not None]
+    for pass_name, mutation in tried:
+        journal.begin(str(mutation))
+        outcome = attempt(partial(_tried, subject.graph, mutation, options))
+        journal.end("mutation", of=pass_name, **vars(outcome))
+        gc.collect()  # graph modules hold circles
     chance = random.Random(f"{options.seed}:onnx")
-    for mutation in chance.sample(tried, min(options.onnx, len(tried))):
+    for _, mutation in chance.sample(tried, min(options.onnx, len(tried))):
         journal.begin(f"ONNX of {mutation}")
         outcome = attempt(partial(_exported, subject.graph, mutation, options))
         journal.end("onnx", **vars(outcome))

@@ -63,8 +63,12 @@ def test_every_pass_is_listed_and_sampled(subject: Subject, monkeypatch: pytest.
 
 def test_without_a_number_all_sites_are_tried(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(singles, "compared", lambda *_: Outcome("preserved"))
-    tried = [event["label"] for event in events_of(subject, Options(onnx=0)) if event["event"] == "mutation"]
-    assert tried == [str(mutation) for name in gg.pass_names() for mutation in subject.graph.mutations(name)]
+    tried = [event for event in events_of(subject, Options(onnx=0)) if event["event"] == "mutation"]
+    offered = {name: list(map(str, subject.graph.mutations(name))) for name in gg.pass_names()}
+    for name, mutations in offered.items():
+        assert [event["label"] for event in tried if event["of"] == name] == mutations
+    first = [name for name, mutations in offered.items() if mutations]
+    assert [event["of"] for event in tried[: len(first)]] == first  # the passes take turns
 
 
 def test_a_listing_that_fails_is_an_event(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

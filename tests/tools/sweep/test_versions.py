@@ -15,6 +15,8 @@ def test_the_digest_follows_names_and_contents(tmp_path: Path) -> None:
     before = source_digest([first, second])
     assert len(before) == 12
     (first / "notes.txt").write_text("not a source")
+    (first / "cli").mkdir()
+    (first / "cli" / "y.py").write_text("no row depends on it")
     assert source_digest([first, second]) == before
     (first / "inner" / "x.py").write_text("2")
     changed = source_digest([first, second])
