@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 _KINDS = {
@@ -34,7 +32,7 @@ def own_hooks(module: nn.Module) -> None:
     """Let a shallow copy of a module have the same hooks in registers of its own."""
     for name, value in module.__dict__.items():
         if "_hooks" in name and isinstance(value, dict):
-            module.__dict__[name] = copy.copy(value)
+            module.__dict__[name] = value.copy()
 
 
 def drop_hooks(module: nn.Module) -> None:

@@ -79,17 +79,20 @@ def assign(new: torch.Tensor, axis: int, where: torch.Tensor, values: torch.Tens
         values: one number for all; or a tensor of the shape of `new` but for the axis, which has size n or 1.
     """
     found = runs(where, torch.arange(len(where)))
-    if isinstance(values, torch.Tensor) and found is None:
+    if found is None and isinstance(values, torch.Tensor):
         shape = list(new.shape)
         shape[axis] = len(where)
         new.index_copy_(axis, where.to(new.device), values.to(new.device, new.dtype).expand(shape).contiguous())
         return
-    if not isinstance(values, torch.Tensor):
+    if found is None:
         new.index_fill_(axis, where.to(new.device), values)
         return
-    for run in found or []:
-        part = values if values.shape[axis] == 1 else values.narrow(axis, run.source, run.length)
-        new.narrow(axis, run.target, run.length).copy_(part)
+    for run in found:
+        part = new.narrow(axis, run.target, run.length)
+        if isinstance(values, torch.Tensor):
+            part.copy_(values if values.shape[axis] == 1 else values.narrow(axis, run.source, run.length))
+        else:
+            part.fill_(values)
 
 
 def draw_normal(into: torch.Tensor, deviation: float, generator: torch.Generator) -> None:
