@@ -165,6 +165,7 @@ class Editor:
         """Check the graph's own consistency; its code is written anew when it is run."""
         if not self.resized:  # else every node stands where it stood
             self.module.graph.lint()
+            put_in_order(self.module)
         self.module.postpone()
         return self.module
 
@@ -190,6 +191,30 @@ class Editor:
                         copies[id(new)] = new
                     store[name] = copies[id(tensor)]
             follow_flat_weights(module)
+
+
+def put_in_order(module: fx.GraphModule) -> None:
+    """Bring modules and parameters into the order in which `rebuild` finds them, so that names have one order.
+
+    An optimizer's `state_dict` knows parameters by their position alone: it must not depend on whether what was put in
+    came one by one, in a row, or from a ledger.
+    """
+    targets = {str(node.target): None for node in module.graph.nodes if node.op in ("call_module", "get_attr")}
+    seen: set[str] = set()
+    for target in sorted(targets, key=lambda path: path.count(".")):  # as fx.GraphModule copies them
+        parts = target.split(".")
+        holder: nn.Module = module
+        for depth, part in enumerate(parts):
+            store = next((s for s in (holder._modules, holder._parameters, holder._buffers) if part in s), None)
+            if store is None:  # a plain attribute
+                break
+            path = ".".join(parts[: depth + 1])
+            if path not in seen:
+                seen.add(path)
+                store[part] = store.pop(part)  # type: ignore[index, assignment]
+            if store is not holder._modules:
+                break
+            holder = holder._modules[part]  # type: ignore[assignment]
 
 
 def argument_at(node: fx.Node, path: tuple[Any, ...]) -> Any:

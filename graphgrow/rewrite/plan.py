@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import fx
 
@@ -22,7 +22,7 @@ from graphgrow.ir.editor import argument_at
 from graphgrow.ir.facts import Contraction, Extent, NodeFacts, Normalisation, NormKind, Statistic, flatten_values
 from graphgrow.ir.flow import Clash, Fill, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
-from graphgrow.ir.terms import Product, Space, Term, children, normal
+from graphgrow.ir.terms import Axes, Product, Space, Term, children, normal
 from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Analysis
 from graphgrow.rewrite.evaluate import Key, evaluate, holds
@@ -229,11 +229,18 @@ def _check_sizes(analysis: Analysis, facts: NodeFacts, space: Space) -> None:
         known = analysis.facts[source].output if isinstance(source, fx.Node) else None
         if not isinstance(known, tuple):
             continue
-        part = known[size.slot.path[-1]]
-        follows = isinstance(part, Extent) and [normal(t) for t in part.terms] == [normal(t) for t in size.terms]
-        if not follows:
+        parts = known if size.as_tuple else (known[size.slot.path[-1]],)
+        pairs = zip(parts, [(term,) for term in size.terms] if size.as_tuple else [size.terms], strict=True)
+        if not all(_follows(part, terms) for part, terms in pairs):
             site = facts.module_path or facts.node.name
             raise Declined(f"the sizes of `{site}` are computed as a whole by `{source}` and cannot follow")
+
+
+def _follows(part: Any, terms: Axes) -> bool:
+    """Whether a part of a computed tuple of sizes has these terms' size whatever grows; -1 is what torch finds out."""
+    if isinstance(part, Extent):
+        return [normal(term) for term in part.terms] == [normal(term) for term in terms]
+    return bool(part == -1)
 
 
 def _squared(term: Term, space: Space) -> bool:
@@ -363,6 +370,8 @@ def _check_rescaled(touching: list[NodeFacts], plan: Plan) -> None:
     """The weight of a norm whose scale changes is a parameter that nothing else uses."""
     kinds = {norm.weight: norm.kind for norm in plan.rescaled}
     for facts in touching:
+        if facts.node.op != "output" and not any(True for _ in flatten_values(facts.output)):
+            continue  # its shape or dtype is read, and no number
         own = {norm.weight for norm in facts.normalisations if norm.weight and holds(norm.term, plan.units.space)}
         for value in (*facts.operands, *own):
             if value in kinds and not (value.parameter and value in own):

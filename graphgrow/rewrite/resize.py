@@ -119,6 +119,8 @@ def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Ma
         if size.slot.on_module:
             continue
         wanted, present = _predicted(size, sizes), editor.get(node, size.slot)
+        if isinstance(present, fx.Node) and size.within and present.meta["value"] < 0:  # a place counted from the end
+            wanted -= sum(grown_size(term, sizes) for term in size.within)
         if isinstance(present, fx.Node):  # it may have been read off another axis of equal size, which has grown
             added = _restate_computed(editor, node, size, present, wanted) or added
         elif size.as_tuple and any(isinstance(item, fx.Node) for item in present):
@@ -138,7 +140,8 @@ def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx
     """
     value = present.meta["value"]
     if not isinstance(value, int):
-        if value[size.slot.path[-1]] != wanted:
+        computed = tuple(value) if size.as_tuple else value[size.slot.path[-1]]
+        if computed not in (wanted, -1):
             raise Declined(f"the sizes of `{node.name}` are computed as a whole by `{present.name}` and cannot follow")
         return False
     if value == wanted:

@@ -257,3 +257,20 @@ def test_a_list_that_is_declined_in_the_middle_changes_nothing(graph: Graph) -> 
         gg.apply(graph, ["widen(hidden, extra=2)", "widen(conv, extra=2)", "widen(nowhere, extra=1)"])
     assert _print_of(graph.module) == before
     assert graph.text() == text
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["deepen(:add, kind=conv)", "widen(hidden, extra=3)"],
+        ["swap-activation(:relu, to=gelu)", "deepen(mix, kind=conv)", "split(conv)", "widen(hidden, extra=1)"],
+    ],
+)
+def test_names_have_one_order_however_a_graph_was_made(graph: Graph, texts: list[str]) -> None:
+    """An optimizer's state knows parameters by their position alone."""
+    single = graph
+    for text in texts:
+        single = gg.apply(single, text)
+    again = gg.replay(graph.module, IMAGES, single.ledger)
+    assert list(single.module.state_dict()) == list(again.module.state_dict())
+    assert list(single.module.state_dict()) == list(gg.apply(graph, texts).module.state_dict())

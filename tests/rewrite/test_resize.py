@@ -1,0 +1,49 @@
+"""Sizes that a graph computes itself, after an axis has grown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import graphgrow as gg
+from tests.preserved import assert_preserved
+from tests.rewrite.small_models import Forward
+
+
+def _norm_by_a_shape(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """A layer norm that is told the shape of its own weight, as small GPTs are."""
+    hidden = m.first(x)
+    return m.last(F.layer_norm(hidden, m.norm.weight.shape, m.norm.weight, m.norm.bias))
+
+
+def _pairs(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Rotary pairs: a shape that is computed as a whole, with -1 in it."""
+    heads = m.first(x).view(x.shape[0], x.shape[1], 2, 6)
+    even, odd = heads.reshape(heads.shape[:-1] + (-1, 2)).unbind(-1)
+    turned = torch.stack([even - odd, even + odd], -1).flatten(3)
+    return m.last(turned.reshape(x.shape[0], x.shape[1], -1))
+
+
+def _last_steps(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Of a memory and an input one after the other, the input's part, counted from the end."""
+    length = x.shape[1]
+    joined = m.first(torch.cat([torch.tanh(x[:, :2]), x], 1))
+    return m.last(joined[:, -length:].reshape(x.shape[0], length, 3, 4).flatten(2))
+
+
+@pytest.mark.parametrize("run", [_norm_by_a_shape, _pairs, _last_steps])
+def test_computed_sizes_follow(run: Any) -> None:
+    torch.manual_seed(3)
+    model = Forward(run, first=nn.Linear(5, 12), last=nn.Linear(12, 2), norm=nn.LayerNorm(12)).double()
+    graph = gg.trace(model, torch.randn(2, 4, 5).double())
+    found = list(graph.mutations("widen"))
+    assert found
+    for mutation in found:
+        grown = gg.apply(graph, mutation)
+        assert_preserved(graph, grown)
+        other = torch.randn(3, 7, 5).double()  # another length than that of capture
+        assert torch.allclose(grown.module(other), model(other), atol=1e-12), mutation
