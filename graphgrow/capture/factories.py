@@ -18,8 +18,11 @@ RANDOM = {
     "multinomial", "poisson", "uniform_", "normal_", "bernoulli_", "random_", "exponential_", "geometric_",
     "log_normal_", "cauchy_",
 }  # fmt: skip
-_SIZES_ONE_BY_ONE = ("zeros", "ones", "empty", "rand", "randn")
-_SIZES_OF_METHODS = ("view", "reshape", "expand", "repeat", "tile", "new_zeros", "new_ones", "new_empty")
+_OF_SIZES = ("zeros", "ones", "empty", "full", "eye", "rand", "randn", "randint", "randperm", "normal",
+             "broadcast_to", "tile")  # fmt: skip
+_METHODS_OF_SIZES = (
+    "view", "reshape", "expand", "repeat", "tile", "broadcast_to", "new_zeros", "new_ones", "new_empty", "new_full",
+)  # fmt: skip
 
 
 class Recorder(Protocol):
@@ -40,11 +43,11 @@ class Recorder(Protocol):
 
 @contextmanager
 def factories_seen(tracer: Recorder) -> Iterator[None]:
-    """Record torch.arange(n), torch.zeros(b, 1), table.expand(b, -1) with computed sizes, and torch.rand with any."""
-    patched: list[tuple[Any, str, str]] = [(torch, name, "call_function") for name in _SIZES_ONE_BY_ONE]
-    patched += [(torch.Tensor, name, "call_method") for name in _SIZES_OF_METHODS]
+    """Record torch.arange(n), torch.zeros((b, 1)), table.expand(b, -1) with computed sizes, and torch.rand with any."""
+    patched: list[tuple[Any, str, str]] = [(torch, name, "call_function") for name in _OF_SIZES]
+    patched += [(torch.Tensor, name, "call_method") for name in _METHODS_OF_SIZES]
     before = [(holder, name, vars(holder).get(name)) for holder, name, _ in patched]
-    for holder, name, kind in patched:  # torch takes a first size that is no number for a wrong call
+    for holder, name, kind in patched:  # torch refuses a first size that is no number, and reads those in a tuple
         setattr(holder, name, _watching(tracer, kind, name, getattr(holder, name)))
     try:
         with _Factories(tracer):
@@ -59,8 +62,7 @@ def factories_seen(tracer: Recorder) -> Iterator[None]:
 
 def _watching(tracer: Recorder, kind: str, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        sizes = args[1:] if kind == "call_method" else args
-        if tracer.running or not any(isinstance(size, fx.Proxy) for size in sizes):
+        if tracer.running or not holds_proxy((args, kwargs)):
             return original(*args, **kwargs)
         return tracer.create_proxy(kind, name if kind == "call_method" else original, args, kwargs)
 

@@ -297,8 +297,9 @@ def _plain_containers(arguments: Any) -> Any:
 
 
 def _builds_an_output(node: fx.Node) -> bool:
-    """Whether the node makes an object of the model's output: a dataclass, or a dictionary of a class of its own."""
-    return isinstance(node.target, type) and (is_dataclass(node.target) or issubclass(node.target, dict))
+    """Whether the node makes an object of the model's output: a dataclass, a named tuple, a dictionary of its own."""
+    kind = node.target
+    return isinstance(kind, type) and (is_dataclass(kind) or issubclass(kind, dict) or hasattr(kind, "_fields"))
 
 
 def _looks_up(node: fx.Node, args: Any) -> bool:

@@ -7,6 +7,7 @@ the interface is, which is what stays the same.
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,13 +109,18 @@ def _output_places(free: Network, units: Units) -> Iterator[tuple[int, dict[int,
 
 def _returned(free: Network, item: Any) -> Iterator[Any]:
     """The leaves of what is returned, in the order of pytree; tensors as values."""
+    for leaf in returned_leaves(item):
+        known = free.analysis.facts[leaf].output if isinstance(leaf, fx.Node) else leaf
+        yield from pytree.tree_leaves(known, is_leaf=lambda part: isinstance(part, Value))
+
+
+def returned_leaves(item: Any) -> Iterator[Any]:
+    """What stands in the argument of a graph's output, in the order of pytree; objects that it builds are opened."""
     for leaf in pytree.tree_leaves(item):
-        if not isinstance(leaf, fx.Node):
+        if not isinstance(leaf, fx.Node) or not isinstance(leaf.target, type):
             yield leaf
-            continue
-        known = free.analysis.facts[leaf].output
-        if isinstance(leaf.target, type) and known is None:  # an object of the model's output, without what is None
+        elif leaf.target is OrderedDict:
+            yield from returned_leaves([value for _, value in leaf.args[0]])  # type: ignore[union-attr, misc, str-unpack]
+        else:  # without what is None
             given = [*leaf.args, *leaf.kwargs.values()]
-            yield from _returned(free, [part for part in given if part is not None])
-        else:
-            yield from pytree.tree_leaves(known, is_leaf=lambda part: isinstance(part, Value))
+            yield from returned_leaves([part for part in given if part is not None])

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.errors import Unsupported
 from graphgrow.ir.editor import Editor, follow_flat_weights
+from graphgrow.rewrite.interface import returned_leaves
 from graphgrow.verification.noise import quiet
 from graphgrow.verification.numbers import Numbers
 from graphgrow.verification.probes import Inputs, cast
@@ -18,11 +19,33 @@ from graphgrow.verification.probes import Inputs, cast
 _TRIED = 8  # weights, where no gradient says which one matters
 
 
-def degeneracy(outputs: list[Any]) -> str:
-    """Why outputs could not show a difference: not finite, vanishing, or the same for every input."""
+def apart_from_inputs(module: fx.GraphModule) -> frozenset[int]:
+    """Numbers of the outputs' leaves that no input reaches: temperatures, weights of losses, tables."""
+    (output,) = (node for node in module.graph.nodes if node.op == "output")
+    reached: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or not reached.isdisjoint(node.all_input_nodes):
+            reached.add(node)
+    apart: set[int] = set()
+    number = 0
+    for leaf in returned_leaves(output.args[0]):
+        count = len(pytree.tree_leaves(leaf.meta["value"])) if isinstance(leaf, fx.Node) else 1
+        if isinstance(leaf, fx.Node) and leaf not in reached:
+            apart.update(range(number, number + count))
+        number += count
+    return frozenset(apart)
+
+
+def degeneracy(outputs: list[Any], apart: frozenset[int] = frozenset()) -> str:
+    """Why outputs could not show a difference: not finite, vanishing, or the same for every input.
+
+    Args:
+        outputs: of a model, of several inputs.
+        apart: numbers of their leaves that no input reaches, which are the same for every input.
+    """
     if not any(isinstance(t, torch.Tensor) and t.is_floating_point() for t in pytree.tree_leaves(outputs)):
         return "no output is of floating point"
-    for leaves in zip(*(pytree.tree_leaves(output) for output in outputs), strict=True):
+    for number, leaves in enumerate(zip(*(pytree.tree_leaves(output) for output in outputs), strict=True)):
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
         if not tensors:
             continue
@@ -33,6 +56,8 @@ def degeneracy(outputs: list[Any]) -> str:
         if scale < 1e-6:
             return f"an output vanishes (at most {scale:.1e})"
         rows = [row for t in tensors for row in (t if t.dim() else t[None])]
+        if number in apart:
+            continue
         alike = [row for row in rows if row.shape == rows[0].shape]
         if len(alike) > 1 and max(float((row - alike[0]).abs().max()) for row in alike) < 1e-6 * scale:
             return "an output is the same for every input"
