@@ -211,7 +211,7 @@ def put_in_order(module: fx.GraphModule) -> None:
             path = ".".join(parts[: depth + 1])
             if path not in seen:
                 seen.add(path)
-                store[part] = store.pop(part)  # type: ignore[index, assignment]
+                store[part] = store.pop(part)  # type: ignore[assignment]
             if store is not holder._modules:
                 break
             holder = holder._modules[part]  # type: ignore[assignment]

@@ -120,7 +120,7 @@ def returned_leaves(item: Any) -> Iterator[Any]:
         if not isinstance(leaf, fx.Node) or not isinstance(leaf.target, type):
             yield leaf
         elif leaf.target is OrderedDict:
-            yield from returned_leaves([value for _, value in leaf.args[0]])  # type: ignore[union-attr, misc, str-unpack]
+            yield from returned_leaves([value for _, value in leaf.args[0]])  # type: ignore[union-attr, misc]
         else:  # without what is None
             given = [*leaf.args, *leaf.kwargs.values()]
             yield from returned_leaves([part for part in given if part is not None])

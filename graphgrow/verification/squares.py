@@ -79,6 +79,7 @@ class _Pair:
         self._fed: set[str] = set()  # nodes of the child that depend on its inputs
         self._output: Any = None
         self._alike = Alike(first.module, second.module, counterparts)
+        self._unwritten: dict[str, Any] = {}  # the parent's operands of the present node, before it wrote into one
 
     def run(self) -> tuple[Any, Any]:
         """All nodes, the child's leading; returns the outputs of both."""
@@ -133,9 +134,14 @@ class _Pair:
 
     def _advance(self, wanted: fx.Node) -> bool:
         """Run the parent up to a node, and those that the child no longer has on the way; whether it was run now."""
+        self._unwritten = {}
         if wanted.name in self._first.values:
             return False
         for node in self._order:
+            if node is wanted and is_inplace(node, self._first.module):
+                for used in node.all_input_nodes:
+                    own = self._first.values[used.name]
+                    self._unwritten[used.name] = own.clone() if isinstance(own, torch.Tensor) else own
             value = self._first.run(node)
             if node.op == "output":
                 self._output = value
@@ -173,8 +179,8 @@ class _Pair:
             arrived = second.get(carrier)
             if carrier not in self._fed or not isinstance(arrived, torch.Tensor):
                 usable = usable and not (carrier in self._fed and isinstance(arrived, (tuple, list)))
-                own = first.get(used.name)
-                return own.clone() if fresh and isinstance(own, torch.Tensor) else own
+                usable = usable and (not fresh or used.name in self._unwritten)
+                return self._unwritten.get(used.name) if fresh else first.get(used.name)
             usable = usable and not {used.name, carrier} & counterparts.shared
             value = project(arrived, counterparts.arriving.get(used.name), first[used.name])
             value = value.clone() if fresh else value

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -106,3 +108,41 @@ def test_exported_saved_and_trained_on(tmp_path: Path) -> None:
     loaded = gg.load(gg.save(child, tmp_path / "saved"))
     assert_same_bits(loaded.module, child.module)
     assert loaded.text() == child.text()
+
+
+class Named(NamedTuple):
+    first: torch.Tensor
+    logits: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda a, b: OrderedDict(first=a, logits=b),
+        Named,
+        lambda a, b: {"first": a, "logits": [b]},
+        lambda a, b: OrderedDict(first=OrderedDict(x=a), logits=b),
+    ],
+)
+def test_outputs_in_containers_of_any_class(build: Callable[[Any, Any], Any]) -> None:
+    """The old part is found in its place, whatever holds it."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.other, self.head = nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            hidden = torch.relu(self.hidden(x))
+            return build(self.other(hidden), self.head(hidden))
+
+    torch.manual_seed(0)
+    graph = gg.trace(Net(), torch.randn(2, 3))
+    assert [str(mutation) for mutation in graph.mutations("grow-outputs")] == [
+        "grow-outputs(other)",
+        "grow-outputs(head)",
+    ]
+    grown = gg.apply(graph, "grow-outputs(head, extra=3)")
+    assert list(grown.steps[-1].outputs) == ["1"]
+    assert gg.verify(graph, grown).preserved
+    assert not graph.analysis.unknown

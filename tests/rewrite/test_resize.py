@@ -23,7 +23,7 @@ def _norm_by_a_shape(m: Any, x: torch.Tensor) -> torch.Tensor:
 def _pairs(m: Any, x: torch.Tensor) -> torch.Tensor:
     """Rotary pairs: a shape that is computed as a whole, with -1 in it."""
     heads = m.first(x).view(x.shape[0], x.shape[1], 2, 6)
-    even, odd = heads.reshape(heads.shape[:-1] + (-1, 2)).unbind(-1)
+    even, odd = heads.reshape(heads.shape[:-1] + (-1, 2)).unbind(-1)  # noqa: RUF005  # the form under test
     turned = torch.stack([even - odd, even + odd], -1).flatten(3)
     return m.last(turned.reshape(x.shape[0], x.shape[1], -1))
 

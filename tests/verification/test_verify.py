@@ -419,3 +419,54 @@ def test_sparse_gradients_are_read_as_dense_ones() -> None:
     graph = gg.trace(model, torch.arange(5))
     for text in ("widen(0, extra=2)", "split(0)"):
         assert gg.verify(graph, gg.apply(graph, text)).preserved is True
+
+
+class Codebook(nn.Module):
+    """A running mean of the hidden values, overwritten in train mode by two operators in a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.hidden, self.last = nn.Linear(3, 4), nn.Linear(4, 8), nn.Linear(8, 2)
+        self.register_buffer("mean", torch.linspace(-1, 1, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value = torch.tanh(self.first(x))
+        with torch.no_grad():
+            self.mean.mul_(0.9).add_(value.mean(0), alpha=0.1)
+        result: torch.Tensor = self.last(torch.relu(self.hidden(value - self.mean)))
+        return result
+
+
+def test_a_buffer_that_is_overwritten_twice_raises_no_false_alarm() -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(Codebook().double(), torch.randn(5, 3, dtype=torch.float64))
+    grown = gg.apply(graph, "widen(hidden, extra=2)")
+    assert gg.verify(graph, grown).preserved
+    weight = grown.module.get_parameter("hidden.weight")
+    weight.data[0] += 1e-4
+    assert gg.verify(graph, grown).preserved is False
+
+
+class Tempered(nn.Module):
+    """Logits, and a temperature that no input reaches; or a head that is still zero."""
+
+    def __init__(self, closed: bool) -> None:
+        super().__init__()
+        self.hidden, self.last, self.other = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 1)
+        self.temperature, self.closed = nn.Parameter(torch.tensor(0.5)), closed
+        if closed:
+            nn.init.zeros_(self.other.weight)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = torch.relu(self.hidden(x))
+        second = self.other(hidden) if self.closed else self.temperature.exp()
+        return {"second": second, "logits": self.last(hidden)}
+
+
+def test_outputs_that_no_input_reaches_leave_no_doubt() -> None:
+    for closed in (False, True):
+        torch.manual_seed(0)
+        graph = gg.trace(Tempered(closed), torch.randn(5, 3))
+        verdict = gg.verify(graph, gg.apply(graph, "widen(hidden, extra=2)"))
+        assert verdict.preserved, verdict
+        assert ("refilled" in str(verdict)) is closed

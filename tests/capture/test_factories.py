@@ -1,0 +1,57 @@
+"""Tensors that a model makes from sizes: of any batch, in whatever form the sizes are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+
+Make = Callable[[Any, Any, Any], Any]
+FORMS: dict[str, Make] = {
+    "one by one": lambda m, h, n: torch.zeros(n, 4),
+    "a tuple": lambda m, h, n: torch.zeros((n, 4)),
+    "a list": lambda m, h, n: torch.ones([n, 1], dtype=h.dtype),
+    "by name": lambda m, h, n: torch.ones(size=(n, 4)),
+    "full": lambda m, h, n: torch.full((n, 4), 0.5),
+    "full of a shape": lambda m, h, n: torch.full(h.shape, 0.5),
+    "new_full": lambda m, h, n: h.new_full((n, 4), 0.5),
+    "eye": lambda m, h, n: torch.eye(n).sum(1, keepdim=True),
+    "ranks added": lambda m, h, n: torch.zeros(h.shape[:1] + (4,)),  # noqa: RUF005  # the form under test
+    "expand": lambda m, h, n: m.bare.expand((n, 4)),
+    "broadcast": lambda m, h, n: torch.broadcast_to(m.bare, (n, 4)),
+    "broadcast, a method": lambda m, h, n: m.bare.broadcast_to((n, 4)),
+    "repeat": lambda m, h, n: m.bare.repeat((n, 1)),
+    "tile": lambda m, h, n: torch.tile(m.bare, (n, 1)),
+    "random": lambda m, h, n: 0 * torch.rand((n, 4)),
+    "whole numbers": lambda m, h, n: 1.0 * torch.randint(3, 4, (n, 4)),
+    "normal": lambda m, h, n: 0 * torch.normal(0.0, 1.0, size=(n, 4)),
+    "a mask": lambda m, h, n: torch.tril(torch.ones((n, n))).mean(1, keepdim=True),
+}
+
+
+class Net(nn.Module):
+    def __init__(self, make: Make) -> None:
+        super().__init__()
+        self.first, self.last, self.make = nn.Linear(3, 4), nn.Linear(4, 2), make
+        self.bare = nn.Parameter(torch.randn(1, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(x)
+        result: torch.Tensor = self.last(hidden + self.make(self, hidden, x.shape[0]))
+        return result
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_of_another_size(form: str) -> None:
+    torch.manual_seed(0)
+    model = Net(FORMS[form]).eval()
+    graph = gg.trace(model, torch.randn(2, 3))
+    other = torch.randn(5, 3)
+    assert torch.equal(graph.module(other), model(other))
+    for mutation in graph.mutations("widen"):
+        assert torch.allclose(gg.apply(graph, mutation).module(other), model(other), atol=1e-5)
