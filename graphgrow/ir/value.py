@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from graphgrow.ir.bounds import UNBOUNDED, Bounds
 from graphgrow.ir.terms import Axes, Space, leaves
 
 
@@ -29,7 +30,7 @@ class Value:
         fresh: how free new entries start (parameters only).
         fan: the axes whose sizes multiply to the fan-in (parameters only).
         aliases: all qualified names of the parameter, when it is tied.
-        at_least: what every entry is known to reach.
+        bounds: between which numbers every entry is known to lie.
         mean_of: the value and the axis that this is the mean of, with that axis kept at size 1.
     """
 
@@ -40,7 +41,7 @@ class Value:
     fresh: Fresh = Fresh.LIKE
     fan: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
-    at_least: float = float("-inf")
+    bounds: Bounds = UNBOUNDED
     mean_of: tuple[Value, int] | None = None
 
     def axes_with(self, space: Space) -> list[int]:

@@ -18,6 +18,7 @@ from graphgrow.ir.hooks import hook_of
 from graphgrow.ir.meta import OVERWRITTEN
 from graphgrow.ir.terms import Reason, Space, Term, freeze, leaves
 from graphgrow.ir.value import Value
+from graphgrow.ops.bounding import bound
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import Rule, rule_of
 
@@ -175,6 +176,7 @@ class _Analyser:
                 facts.output = rule(call, *args, **kwargs)
                 problem = _misshapen(facts.output, node.meta["value"])
                 if problem is None:
+                    bound(facts, module, args, kwargs)
                     self._pin_numbers(node, facts)
                     return
             except RuleDeclined as declined:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -62,20 +63,22 @@ def bounded(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
 @rule(torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh")
 def growing(call: Call, input: Value) -> Value:
     """Finite near zero, but not everywhere: new units of zero are harmless, free ones could overflow."""
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), total=False, total_at_zero=True))
+    total = call.name != "cosh" and input.bounds.high <= math.log(torch.finfo(call.meta.dtype).max)
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), total=total, total_at_zero=True))
 
 
 @rule(torch.log1p, torch.sinh, torch.tan, "log1p", "sinh", "tan")
 def growing_from_zero(call: Call, input: Value) -> Value:
     """f(0) = 0; finite near zero, but not everywhere."""
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, total=False, total_at_zero=True))
+    total = call.name == "log1p" and input.bounds.low > -1
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, total=total, total_at_zero=True))
 
 
 @rule(torch.log, torch.log2, torch.log10, torch.sqrt, torch.rsqrt, torch.reciprocal,
       "log", "log2", "log10", "sqrt", "rsqrt", "reciprocal")  # fmt: skip
 def partial(call: Call, input: Value) -> Value:
     """Neither finite everywhere nor at zero: free new units could make 0 times inf of a closed reading weight."""
-    total = input.at_least > 0
+    total = input.bounds.low > 0
     return call.output(input.axes, fl.Pointwise((call.operand(input),), total=total))
 
 
@@ -210,7 +213,7 @@ def divide(call: Call, input: Any, other: Any, *, rounding_mode: str | None = No
         return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
     if not isinstance(other, Value):
         return call.output(input.axes, call.same_flow(input))
-    denominator = fl.Pointwise((call.operand(other),), total=False)
+    denominator = fl.Pointwise((call.operand(other),), total=other.bounds.excludes_zero)
     if not isinstance(input, Value):
         return call.output(other.axes, denominator)
     return call.output(_broadcast(call, [input, other]), fl.Mul((call.operand(input), denominator)))
@@ -223,7 +226,8 @@ def power(call: Call, input: Any, exponent: Any) -> Value:
         operands = [value for value in (input, exponent) if isinstance(value, Value)]
         return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
     whole = float(exponent).is_integer() and float(exponent) > 0
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=whole, total=whole))
+    total = whole or input.bounds.low > 0
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=whole, total=total))
 
 
 @rule(torch.maximum, torch.minimum, "maximum", "minimum")
@@ -277,7 +281,9 @@ def glu(call: Call, input: Value, dim: int = -1) -> Value:
 @rule(torch.addcdiv, "addcdiv")
 def add_quotient(call: Call, input: Value, tensor1: Value, tensor2: Value, *, value: Any = 1) -> Value:
     """A sum of one operand and a quotient: input + value * tensor1 / tensor2."""
-    quotient = fl.Mul((call.operand(tensor1), fl.Pointwise((call.operand(tensor2),), total=False)))
+    quotient = fl.Mul(
+        (call.operand(tensor1), fl.Pointwise((call.operand(tensor2),), total=tensor2.bounds.excludes_zero))
+    )
     return call.output(_broadcast(call, [input, tensor1, tensor2]), fl.Add((call.operand(input), quotient)))
 
 

@@ -1,0 +1,182 @@
+"""The bounds of what operators put out: one small function for each, beside the rules for their axes.
+
+An operator that is not listed may put out anything. What is listed must hold for every input of finite numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from graphgrow.ir.bounds import Bounds
+from graphgrow.ir.facts import NodeFacts
+from graphgrow.ir.value import Value
+from graphgrow.ops.call import plain
+
+Bounding = Callable[..., Bounds]  # the operator's own arguments -> the bounds of all its outputs
+
+UNIT, POSITIVE, SYMMETRIC = Bounds(0.0, 1.0), Bounds(0.0), Bounds(-1.0, 1.0)
+
+
+def bounds_of(argument: Any) -> Bounds:
+    """The bounds of a tensor or a number among an operator's arguments."""
+    argument = plain(argument)
+    if isinstance(argument, Value):
+        return argument.bounds
+    if isinstance(argument, (bool, int, float)) and math.isfinite(argument):
+        return Bounds(float(argument), float(argument))
+    return Bounds()
+
+
+def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) -> None:
+    """Set the bounds of what an operator puts out, where it is of floating point."""
+    known = _table().get(type(module) if module is not None else facts.node.target)
+    example = facts.node.meta["value"]
+    example = example[0] if isinstance(example, (tuple, list)) and example else example
+    if known is None or not isinstance(example, torch.Tensor) or not example.is_floating_point():
+        return
+    options = kwargs if module is None else _options(module)
+    try:
+        _signature(known).bind(*args, **options)
+    except TypeError:  # a form that the rule for its axes knows, but this one does not
+        return
+    found = known(*args, **options).rounded(torch.finfo(example.dtype).tiny)
+    for value, _ in facts.flows:
+        value.bounds = found
+
+
+_signature = functools.cache(inspect.signature)
+
+
+def _options(module: nn.Module) -> dict[str, Any]:
+    """The attributes of an activation module that its function takes too."""
+    return {name: getattr(module, name) for name in ("alpha", "min_val", "max_val") if hasattr(module, name)}
+
+
+def _always(bounds: Bounds) -> Bounding:
+    return lambda *args, **kwargs: bounds
+
+
+def _first(change: Callable[[Bounds], Bounds]) -> Bounding:
+    def of_first(input: Any, *args: Any, **kwargs: Any) -> Bounds:
+        return change(bounds_of(input))
+
+    return of_first
+
+
+def _any_of(*args: Any, **kwargs: Any) -> Bounds:
+    """What comes from any of the tensors: those within lists too."""
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Value)]
+    return functools.reduce(operator.or_, (value.bounds for value in tensors), tensors[0].bounds)
+
+
+def _sum(input: Any, other: Any, *, alpha: Any = 1) -> Bounds:
+    return bounds_of(input) + bounds_of(other) * bounds_of(alpha)
+
+
+def _difference(input: Any, other: Any, *, alpha: Any = 1) -> Bounds:
+    return bounds_of(input) + -(bounds_of(other) * bounds_of(alpha))
+
+
+def _product(input: Any, other: Any) -> Bounds:
+    if input is other:
+        return bounds_of(input).power(2)
+    return bounds_of(input) * bounds_of(other)
+
+
+def _quotient(input: Any, other: Any, *, rounding_mode: str | None = None) -> Bounds:
+    return Bounds() if rounding_mode else bounds_of(input) * bounds_of(other).inverse()
+
+
+def _power(input: Any, exponent: Any) -> Bounds:
+    number = plain(exponent)
+    return bounds_of(input).power(float(number)) if isinstance(number, (int, float)) else Bounds()
+
+
+def _matrix_product(input: Any, other: Any) -> Bounds:
+    return (bounds_of(input) * bounds_of(other)).signed()
+
+
+def _clamped(input: Any, min: Any = None, max: Any = None) -> Bounds:
+    low = Bounds() if min is None else bounds_of(min)
+    high = Bounds() if max is None else bounds_of(max)
+    return bounds_of(input).within(low.low, high.high)
+
+
+def _exponential(input: Any) -> Bounds:
+    highest = bounds_of(input).high
+    return Bounds(0.0, math.exp(highest) if highest <= 700 else math.inf)
+
+
+def _root(input: Any) -> Bounds:
+    return (bounds_of(input) & POSITIVE).power(0.5)
+
+
+def _inverse_root(input: Any) -> Bounds:
+    return _root(input).inverse()
+
+
+def _elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Bounds:
+    return Bounds(-abs(alpha))
+
+
+def _limited(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Bounds:
+    return Bounds(min_val, max_val)
+
+
+def _same(bounds: Bounds) -> Bounds:
+    return bounds
+
+
+_BY_NAME: dict[str, Bounding] = {
+    "relu": _first(lambda b: b.within(0.0, math.inf)),
+    "relu6": _always(Bounds(0.0, 6.0)),
+    "abs": _first(Bounds.magnitude), "square": _first(lambda b: b.power(2)),
+    "elu": _elu, "hardtanh": _limited,
+    "exp": _exponential, "sqrt": _root, "rsqrt": _inverse_root,
+    "reciprocal": _first(Bounds.inverse), "neg": _first(operator.neg),
+    "add": _sum, "add_": _sum, "iadd": _sum, "sub": _difference, "sub_": _difference, "isub": _difference,
+    "mul": _product, "mul_": _product, "imul": _product, "multiply": _product,
+    "truediv": _quotient, "div": _quotient, "div_": _quotient, "true_divide": _quotient,
+    "pow": _power, "__pow__": _power,
+    "matmul": _matrix_product, "bmm": _matrix_product, "mm": _matrix_product, "dot": _matrix_product,
+    "clamp": _clamped, "clip": _clamped,
+    "sum": _first(Bounds.signed), "cumsum": _first(Bounds.signed), "dropout": _first(Bounds.signed),
+    **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax"), _always(UNIT)),
+    **dict.fromkeys(("softplus", "var", "std", "norm", "vector_norm"), _always(POSITIVE)),
+    **dict.fromkeys(("tanh", "sin", "cos", "erf", "softsign", "normalize", "cosine_similarity"), _always(SYMMETRIC)),
+    **dict.fromkeys(("log_softmax", "logsigmoid"), _always(Bounds(high=0.0))),
+    **dict.fromkeys(("cat", "concat", "stack", "maximum", "minimum"), _any_of),
+    **dict.fromkeys(
+        ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand",
+         "expand_as", "repeat", "contiguous", "clone", "detach", "float", "double", "to", "unbind", "select", "chunk",
+         "split", "getitem", "movedim", "flip", "roll", "mean", "amax", "amin"), _first(_same)),
+}  # fmt: skip
+
+_MODULES: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.ELU: "elu", nn.Hardtanh: "hardtanh", nn.Sigmoid: "sigmoid",
+    nn.Hardsigmoid: "hardsigmoid", nn.Softmax: "softmax", nn.Softplus: "softplus", nn.Tanh: "tanh",
+    nn.Softsign: "softsign", nn.LogSoftmax: "log_softmax", nn.LogSigmoid: "logsigmoid", nn.Identity: "clone",
+    nn.Dropout: "dropout", nn.Flatten: "flatten",
+}  # fmt: skip
+
+
+@functools.cache
+def _table() -> dict[object, Bounding]:
+    """By function, name of a method, or class of a module."""
+    owners = (torch, F, operator, torch.linalg)
+    functions = {found: bounding for name, bounding in _BY_NAME.items() for found in _named(owners, name)}
+    return {**functions, **_BY_NAME, **{kind: _BY_NAME[name] for kind, name in _MODULES.items()}}
+
+
+def _named(owners: Iterable[Any], name: str) -> list[Any]:
+    return [getattr(owner, name) for owner in owners if hasattr(owner, name)]

@@ -1,0 +1,160 @@
+"""The bounds of every operator that has some, against the operator itself; and the growth that they admit."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import graphgrow as gg
+from graphgrow.ops import bounding
+from tests.ops.probe import op
+from tests.preserved import assert_preserved
+
+REST: dict[str, tuple[Any, ...]] = {
+    "pow": (2,), "__pow__": (3,), "clamp": (-0.5, 0.25), "clip": (0.25,), "sum": (1,), "cumsum": (0,), "softmax": (-1,),
+    "log_softmax": (-1,), "view": (12,), "reshape": (4, 3), "unflatten": (1, (2, 2)), "permute": (1, 0),
+    "transpose": (0, 1), "unsqueeze": (0,), "expand": (3, 4), "repeat": (2, 1), "to": (torch.float64,),
+    "select": (0, 1), "chunk": (2, 1), "split": (2, 1), "getitem": (0,), "movedim": (0, 1), "flip": ((0,),),
+    "roll": (1,),
+}  # fmt: skip
+TWO = {
+    "add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul", "multiply", "truediv", "div", "div_",
+    "true_divide", "maximum", "minimum", "cosine_similarity", "expand_as",
+}  # fmt: skip
+PRODUCTS = {"matmul": 2, "mm": 2, "bmm": 3, "dot": 1}
+
+
+class _Kept(nn.Module):
+    """One operator on what an activation has bounded, so that its own bounds say something."""
+
+    def __init__(self, target: Any, name: str, before: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self._target, self._name, self._before = target, name, before
+        self.op = target() if isinstance(target, type) else None
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        x, y = self._before(x), self._before(y)
+        if self.op is not None:
+            return x, self.op(x)
+        if self._name in ("cat", "concat", "stack"):
+            return x, self._target([x, y])
+        if self._name in PRODUCTS:
+            x, y = (v.reshape({1: (12,), 2: (3, 4), 3: (1, 3, 4)}[PRODUCTS[self._name]]) for v in (x, y))
+            return x, op(self._target, x, y if self._name == "dot" else y.transpose(-2, -1))
+        return x, op(self._target, x, *((y,) if self._name in TWO else REST.get(self._name, ())))
+
+
+def _targets() -> list[tuple[Any, str]]:
+    """Every entry of the table: functions, methods, modules."""
+    found: list[tuple[Any, str]] = []
+    for name in bounding._BY_NAME:
+        owned = [getattr(owner, name) for owner in (torch, F, operator, torch.linalg) if hasattr(owner, name)]
+        method = [name] if hasattr(torch.Tensor, name) else []
+        found += [(target, name) for target in dict.fromkeys([*owned, *method])]
+    return found + [(kind, name) for kind, name in bounding._MODULES.items() if kind not in (nn.Softmax, nn.LogSoftmax)]
+
+
+BEFORE = {
+    "anything": lambda x: x * 1.0,
+    "positive": lambda x: torch.relu(x) + 0.25,
+    "negative": lambda x: -torch.sigmoid(x) - 0.25,
+}
+
+
+@pytest.mark.parametrize(("target", "name"), _targets(), ids=str)
+@pytest.mark.parametrize("kind", BEFORE)
+def test_outputs_keep_to_their_bounds(target: Any, name: str, kind: str) -> None:
+    torch.manual_seed(0)
+    inputs = (3 * torch.randn(3, 4, dtype=torch.float64), 3 * torch.randn(3, 4, dtype=torch.float64))
+    model = _Kept(target, name, BEFORE[kind])
+    try:
+        expected = model(*inputs)[1]
+    except (TypeError, RuntimeError, IndexError) as error:
+        pytest.skip(f"no such form of it: {error}")
+    graph = gg.trace(model, inputs)
+    found = graph.analysis.facts[next(iter(graph.module.graph.find_nodes(op="output"))).args[0][1]]
+    if not found.flows:
+        pytest.skip("no rule for its axes")
+    tensors = expected if isinstance(expected, (tuple, list)) else (expected,)
+    for value, _ in found.flows:
+        for tensor in tensors:
+            good = tensor.isnan() | ((tensor >= value.bounds.low - 1e-12) & (tensor <= value.bounds.high + 1e-12))
+            assert bool(good.all()), f"{value.bounds} does not hold {tensor}"
+
+
+def _grown(run: Callable[[Any, Any], Any]) -> gg.Graph:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.out = nn.Linear(5, 7), nn.Linear(5, 7), nn.Linear(7, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.out(run(self.a(x), self.b(x)))
+            return result
+
+    torch.manual_seed(0)
+    return gg.trace(Model().double(), torch.randn(4, 5, dtype=torch.float64))
+
+
+ADMITTED: list[Callable[[Any, Any], Any]] = [
+    lambda a, b: torch.log(F.softplus(a) + 1e-3),
+    lambda a, b: torch.log1p(torch.relu(a)),
+    lambda a, b: torch.sqrt(a**2 + b.abs() + 1e-5),
+    lambda a, b: torch.rsqrt((a * a).clamp(min=1e-4)),
+    lambda a, b: a / (1 + b.abs()),
+    lambda a, b: a / torch.sqrt(b.var(0, keepdim=True) + 1e-5),
+    lambda a, b: torch.exp(-torch.exp(b.tanh()) * F.softplus(a)),
+    lambda a, b: (torch.sigmoid(a) + 0.5) ** -0.5,
+    lambda a, b: a * torch.reciprocal(1 + torch.exp(b.clamp(max=5))),
+    lambda a, b: 1 / (F.elu(a) + 1.5),
+]
+
+
+@pytest.mark.parametrize("run", ADMITTED)
+def test_units_behind_what_is_bounded_away_from_its_poles_are_appended(run: Callable[[Any, Any], Any]) -> None:
+    graph = _grown(run)
+    child = gg.apply(graph, "widen(a, extra=3)")
+    assert_preserved(graph, child)
+    x = 1e18 * torch.randn(6, 5, dtype=torch.float64)
+    assert torch.equal(graph.module(x).isfinite(), child.module(x).isfinite()), "finite where the parent is"
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda a, b: torch.log(F.softplus(a)),  # softplus(-1000) is 0
+        lambda a, b: torch.sqrt(a.tanh() + 0.5),
+        lambda a, b: a / (b.abs() - 1e-3),
+        lambda a, b: torch.exp(F.softplus(a)) * b.sigmoid(),
+        lambda a, b: 1 / F.elu(a),
+    ],
+)
+def test_what_may_reach_a_pole_is_declined(run: Callable[[Any, Any], Any]) -> None:
+    with pytest.raises(gg.Declined, match="may not be finite on new units"):
+        gg.apply(_grown(run), "widen(a, extra=3)")
+
+
+def test_a_small_number_that_the_type_rounds_to_zero_bounds_nothing() -> None:
+    """x + 1e-12 is x in float16 wherever x is a normal number, and 0 at 0."""
+
+    def run(a: Any, b: Any) -> Any:
+        return torch.rsqrt(torch.relu(a) + 1e-12)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.out = nn.Linear(5, 7), nn.Linear(7, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.out(run(self.a(x), None))
+            return result
+
+    graph = gg.trace(Model().half(), torch.randn(4, 5).half())
+    with pytest.raises(gg.Declined):
+        gg.apply(graph, "widen(a, extra=1)")
