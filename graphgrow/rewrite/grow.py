@@ -11,12 +11,13 @@ from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.flow import Fill, State
 from graphgrow.ir.inputs import InputSpec
-from graphgrow.ir.positions import Kept, axis_map, kept_positions
+from graphgrow.ir.positions import Kept, Units, axis_map, kept_positions
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import Kind, Plan
 from graphgrow.rewrite.resize import resize
+from graphgrow.rewrite.statistics import old_share
 from graphgrow.rewrite.tensors import TensorGrowth, least_squares_shares
 
 
@@ -63,13 +64,13 @@ def _grow_tensors(network: Network, editor: Editor, plan: Plan, generator: torch
         value: TensorGrowth.of(value, plan.units, by_axis, readers.get(value, set()))
         for value, by_axis in fills.items()
     }
-    ratio = plan.units.old_size / plan.units.new_size
-    scaled = {norm.weight: norm.offset for norm in plan.rescaled if norm.weight is not None}
-    for weight, offset in scaled.items():
-        growths[weight].scale, growths[weight].offset = math.sqrt(ratio), offset
+    for norm in plan.rescaled:
+        if norm.weight is not None:
+            growth = growths[norm.weight]
+            growth.scale, growth.offset = math.sqrt(old_share(norm, plan.units)), norm.offset
     rescaled = set(map(id, plan.rescaled))
     for facts in network.analysis.touching(plan.units.space):
-        _rescale_eps(editor, facts, rescaled, ratio)
+        _rescale_eps(editor, facts, rescaled, plan.units)
     changes = []
     for value, growth in growths.items():
         old = editor.tensor(value.name)
@@ -81,12 +82,12 @@ def _grow_tensors(network: Network, editor: Editor, plan: Plan, generator: torch
     return changes
 
 
-def _rescale_eps(editor: Editor, facts: NodeFacts, rescaled: set[int], ratio: float) -> None:
-    """Set eps to eps * n / (n + k), once for each place where it stands."""
+def _rescale_eps(editor: Editor, facts: NodeFacts, rescaled: set[int], units: Units) -> None:
+    """Set eps to eps * n / (n + k), n of the units that are normalised, once for each place where it stands."""
     for norm in facts.normalisations:
         if id(norm) not in rescaled or norm.eps is None:
             continue
-        editor.set(editor.node(facts.node.name), norm.eps, norm.eps_value * ratio)
+        editor.set(editor.node(facts.node.name), norm.eps, norm.eps_value * old_share(norm, units))
 
 
 def _spread_shares(plan: Plan, growths: Mapping[Value, TensorGrowth], changes: list[TensorChange]) -> None:

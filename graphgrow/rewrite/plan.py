@@ -27,7 +27,7 @@ from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Analysis
 from graphgrow.rewrite.evaluate import Key, evaluate, holds
 from graphgrow.rewrite.request import Requests
-from graphgrow.rewrite.statistics import growing_axis, judge
+from graphgrow.rewrite.statistics import growing_axis, judge, old_share
 
 
 class Kind(Enum):
@@ -47,7 +47,7 @@ class Plan:
         fills: for each value and axis that holds the space, the fill state of each occurrence.
         readers: the axes of parameters along which the space is read and nothing else.
         exact_in: the modes in which the growth is exact.
-        rescaled: normalisations whose scale and eps must change, with the ratio n / (n + k).
+        rescaled: normalisations whose scale and eps must change, by how many more units they see.
         factors: by value, what a statistic over the axis must be multiplied by to be what it was.
     """
 
@@ -336,7 +336,7 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
         return
     if norm.kind is NormKind.GROUP:
         raise _Unmet(facts, "group norm takes statistics over it: append whole groups instead", [])
-    if len(norm.term) != 1 or normal(norm.term[0]) is not space:
+    if norm.kind is NormKind.LAYER and (len(norm.term) != 1 or normal(norm.term[0]) is not space):
         raise _Unmet(facts, f"{norm.kind.value} over an axis of which this is only a part", [])
     if norm.eps is None or (norm.weight is None and norm.output is None):
         raise _Unmet(facts, f"{norm.kind.value} without a weight or an eps to correct", [])
@@ -346,7 +346,7 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
             text = f"{norm.kind.value} over the axis needs new units at {wanted.value}, but they are {fill.value}"
             raise _Unmet(facts, text, [(norm.value, axis, i, wanted)])
     if norm.weight is None and norm.output is not None:
-        plan.factors[norm.output] = math.sqrt(plan.units.old_size / plan.units.new_size)
+        plan.factors[norm.output] = math.sqrt(old_share(norm, plan.units))
     if norm.bias is not None:
         for i, fill in enumerate(_fill(plan, (norm.bias, 0), space)):
             if fill is not Fill.ZERO:  # what comes out of the norm is zero, and must stay so

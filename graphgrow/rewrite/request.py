@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from graphgrow.ir import flow as fl
@@ -12,6 +12,8 @@ from graphgrow.ir.flow import Fill, Flow
 from graphgrow.ir.terms import Space
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.evaluate import Key, axis_of, children, count_at, holds, picked
+
+MOST_RETRIES = 32  # for one question; each may walk the graph once more
 
 Wish = tuple[Value, int, int, Fill]  # value, axis, occurrence, fill
 Grants = Callable[[Value, int, int, Fill], bool]  # whether a parameter may take a fill
@@ -30,6 +32,47 @@ class _Place:
     cell: Cell
     number: int
     count: int | None
+
+
+@dataclass(frozen=True)
+class _Either:
+    """Lists of wishes any one of which would do, the likeliest first."""
+
+    alternatives: tuple[Wishes, ...]
+
+
+Wishes = list[Wish | _Either]
+
+
+class _Walk:
+    """One question under search, and how far it had come at each choice that was left open."""
+
+    def __init__(self, first: Wish) -> None:
+        self.pending: Wishes = [first]
+        self.seen: dict[Wish, None] = {}
+        self.gathered: dict[tuple[Key, int], Fill] = {}
+        self._choices: list[tuple[Wishes, int, int, list[Wishes]]] = []
+        self._retries = MOST_RETRIES
+
+    def choose(self, either: _Either) -> None:
+        """Go on with the first alternative, and remember the others."""
+        first, *others = either.alternatives
+        if others:
+            self._choices.append((list(self.pending), len(self.seen), len(self.gathered), others))
+        self.pending.extend(first)
+
+    def retry(self) -> bool:
+        """Go back to the last choice and take its next alternative; whether there was one."""
+        if not self._choices or not self._retries:
+            return False
+        self._retries -= 1
+        pending, seen, gathered, others = self._choices.pop()
+        for known, count in ((self.seen, seen), (self.gathered, gathered)):
+            while len(known) > count:
+                known.popitem()
+        self.pending = list(pending)
+        self.choose(_Either(tuple(others)))
+        return True
 
 
 class Requests:
@@ -53,39 +96,47 @@ class Requests:
             The axes of parameters that now take another fill; none where no parameters can bring the wish about, or
             where they were asked already.
         """
-        gathered: dict[Key, dict[int, Fill]] = {}
-        pending: list[Wish] = [(value, axis, occurrence, fill)]
-        seen: set[Wish] = set()
-        while pending:
-            wish = pending.pop()
-            if wish in seen or wish in self._granted:  # what was granted leads to what is asked for already
-                continue
-            seen.add(wish)
-            value, axis, occurrence, fill = wish
-            if value.parameter:
-                if not self._agrees(gathered, wish) or not self._grants(value, axis, occurrence, fill):
-                    return set()
-                gathered.setdefault((value, axis), {})[occurrence] = fill
-                continue
+        search = _Walk((value, axis, occurrence, fill))
+        while search.pending:
+            wish = search.pending.pop()
+            if isinstance(wish, _Either):
+                search.choose(wish)
+            elif not self._follow(wish, search) and not search.retry():
+                return set()
+        self._granted.update(search.seen)
+        changed: set[Key] = set()
+        for (key, index), wanted in search.gathered.items():
+            present = self.asked.setdefault(key, {})
+            if present.get(index) is not wanted:
+                changed.add(key)
+            present[index] = wanted
+        return changed
+
+    def _follow(self, wish: Wish, search: _Walk) -> bool:
+        """Note what a parameter must be, or what the operands of a tensor must be; False where that cannot be."""
+        if wish in search.seen or wish in self._granted:  # what was granted leads to what is asked for already
+            return True
+        search.seen[wish] = None
+        value, axis, occurrence, fill = wish
+        if not value.parameter:
             flow = self._flows.get(value)
             wishes = None if flow is None else self._wishes(flow, self._place(value, axis, occurrence), fill)
-            if wishes is None:
-                return set()
-            pending.extend(wishes)
-        self._granted |= seen
-        changed: set[Key] = set()
-        for key, wanted in gathered.items():
-            present = self.asked.setdefault(key, {})
-            if any(present.get(index) is not fill for index, fill in wanted.items()):
-                changed.add(key)
-            present.update(wanted)
-        return changed
+            search.pending.extend(wishes or ())
+            return wishes is not None
+        known = search.gathered.get(
+            ((value, axis), occurrence), self.asked.get((value, axis), {}).get(occurrence, fill)
+        )
+        if known is not fill or not self._grants(value, axis, occurrence, fill):
+            return False
+        search.gathered[(value, axis), occurrence] = fill
+        return True
 
     def ask_operands(self, flow: Flow, fill: Fill) -> set[Key]:
         """Ask every operand of an expression that has the axis to take a fill, at all its occurrences; as `ask`."""
         changed: set[Key] = set()
         for operand in self._carriers(flow):
-            for value, axis in dict.fromkeys(wish[:2] for wish in self._wishes(operand, _ANYWHERE, fill) or []):
+            likeliest = _likeliest(self._wishes(operand, _ANYWHERE, fill) or [])
+            for value, axis in dict.fromkeys(wish[:2] for wish in likeliest):
                 for occurrence in range(len(cells_of(value, axis, self._space))):
                     changed |= self.ask(value, axis, occurrence, fill)
         return changed
@@ -95,23 +146,19 @@ class Requests:
         together = groups(cells)[cells[occurrence]]
         return _Place(cells[occurrence], together.index(occurrence), len(together))
 
-    def _of_operand(self, operand: fl.Operand, at: _Place, fill: Fill) -> list[Wish] | None:
+    def _of_operand(self, operand: fl.Operand, at: _Place, fill: Fill) -> Wishes | None:
         """The same occurrence of the operand; every one where a view folds parts of the axis together, or unfolds."""
         axis = axis_of(operand, self._space)
         if axis is None:
             return None
-        found: list[Wish] = []
+        found: Wishes = []
         for numbers in groups(cells_of(operand.value, axis, self._space), at.cell).values():
             if at.count in (None, len(numbers)):
                 numbers = numbers[at.number : at.number + 1]
             found.extend((operand.value, axis, number, fill) for number in numbers)
         return found
 
-    def _agrees(self, gathered: dict[Key, dict[int, Fill]], wish: Wish) -> bool:
-        value, axis, occurrence, fill = wish
-        return all(known.get((value, axis), {}).get(occurrence, fill) is fill for known in (gathered, self.asked))
-
-    def _wishes(self, flow: Flow, at: _Place, fill: Fill) -> list[Wish] | None:
+    def _wishes(self, flow: Flow, at: _Place, fill: Fill) -> Wishes | None:
         """What the operands of an expression must be; None where they cannot bring the fill about."""
         if isinstance(flow, fl.Operand):
             return self._of_operand(flow, at, fill)
@@ -155,12 +202,12 @@ class Requests:
             return self._carries(flow.along if holds(flow.terms, self._space) else flow.across)
         return any(map(self._carries, children(flow)))
 
-    def _all(self, flow: Flow, at: _Place, fill: Fill) -> list[Wish] | None:
+    def _all(self, flow: Flow, at: _Place, fill: Fill) -> Wishes | None:
         """Sums, choices and zero-keeping functions: every operand that has the axis."""
         carriers = self._carriers(flow)
         if fill is not Fill.MEAN and len(carriers) < len(children(flow)):
             return None
-        gathered: list[Wish] = []
+        gathered: Wishes = []
         for term in carriers:
             wishes = self._wishes(term, at, fill)
             if wishes is None:
@@ -168,19 +215,16 @@ class Requests:
             gathered.extend(wishes)
         return gathered
 
-    def _factor(self, flow: fl.Mul, at: _Place, fill: Fill) -> list[Wish] | None:
+    def _factor(self, flow: fl.Mul, at: _Place, fill: Fill) -> Wishes | None:
         """Products: one factor is enough for zero and for shares, parameters first; a mean needs a single one."""
         carriers = self._carriers(flow)
         if fill is Fill.MEAN and len(carriers) != 1:
             return None
         own_first = sorted(carriers, key=lambda term: not (isinstance(term, fl.Operand) and term.value.parameter))
-        for term in own_first:
-            wishes = self._wishes(term, at, fill)
-            if wishes is not None:
-                return wishes
-        return None
+        wishes = [found for term in own_first if (found := self._wishes(term, at, fill)) is not None]
+        return [_Either(tuple(wishes))] if len(wishes) > 1 else next(iter(wishes), None)
 
-    def _stacked(self, flow: fl.Stack, at: _Place, fill: Fill) -> list[Wish] | None:
+    def _stacked(self, flow: fl.Stack, at: _Place, fill: Fill) -> Wishes | None:
         number = at.number
         for term in flow.terms:
             assert isinstance(term, fl.Operand)
@@ -190,6 +234,14 @@ class Requests:
                 return self._wishes(term, _Place(at.cell, number, None), fill)
             number -= count
         return None
+
+
+def _likeliest(wishes: Wishes) -> Iterator[Wish]:
+    for wish in wishes:
+        if isinstance(wish, _Either):
+            yield from _likeliest(wish.alternatives[0])
+        else:
+            yield wish
 
 
 _ANYWHERE = _Place(frozenset(), 0, None)

@@ -23,7 +23,7 @@ from graphgrow.rewrite.present import Numbers
 from graphgrow.rewrite.resize import resize
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign
-from graphgrow.rewrite.statistics import growing_axis, judge
+from graphgrow.rewrite.statistics import growing_axis, judge, old_share
 from graphgrow.rewrite.tensors import laid_out_like
 
 
@@ -109,12 +109,13 @@ def drop(network: Network, editor: Editor, removal: Removal) -> tuple[Step, list
     """
     space = removal.space
     norms = _norms_over(network, removal)
-    ratio = space.size / removal.new_size
     for facts in network.analysis.touching(space):
         for norm in facts.normalisations:
             if id(norm) in {id(known) for known in norms} and norm.eps is not None:
-                editor.set(editor.node(facts.node.name), norm.eps, norm.eps_value * ratio)
-    scales = {norm.weight: (math.sqrt(ratio), norm.offset) for norm in norms if norm.weight is not None}
+                editor.set(editor.node(facts.node.name), norm.eps, norm.eps_value * old_share(norm, removal))
+    scales = {
+        norm.weight: (math.sqrt(old_share(norm, removal)), norm.offset) for norm in norms if norm.weight is not None
+    }
     noisy = any(noise.value.axes_with(space) for facts in network.analysis.touching(space) for noise in facts.noises)
     step, changes = _shrink(network, editor, removal, None, scales)
     modes = {"eval"} if noisy and norms else {"eval", "train"}

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from graphgrow.ir.facts import Statistic, StatisticKind
+from graphgrow.ir.facts import Normalisation, Statistic, StatisticKind
 from graphgrow.ir.flow import Fill, State
-from graphgrow.ir.positions import Units, axis_map, grown_size, occurrences
+from graphgrow.ir.positions import Removal, Units, axis_map, grown_size, occurrences
 from graphgrow.ir.terms import Space
 from graphgrow.rewrite.evaluate import Key, holds
 
@@ -25,6 +25,12 @@ class Verdict:
 
     factor: float | None
     wanted: tuple[Fill, ...] = ()
+
+
+def old_share(norm: Normalisation, change: Units | Removal) -> float:
+    """How many entries a normalisation takes its statistics of before a change, for each one after it."""
+    after = prod(grown_size(term, {change.space: change.new_size}) for term in norm.term)
+    return prod(term.size for term in norm.term) / after
 
 
 def growing_axis(statistic: Statistic, space: Space) -> int | None:

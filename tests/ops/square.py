@@ -303,7 +303,8 @@ def _promised(facts: NodeFacts, plan: Plan) -> bool:
                 return False
             continue
         wanted = {Fill.MEAN} if norm.kind is NormKind.LAYER else {Fill.ZERO}
-        whole = norm.kind is not NormKind.GROUP and len(norm.term) == 1 and normal(norm.term[0]) is space
+        whole = norm.kind is NormKind.RMS or (len(norm.term) == 1 and normal(norm.term[0]) is space)
+        whole = whole and norm.kind is not NormKind.GROUP
         mended = norm.eps is not None and (norm.weight is not None or norm.output is not None)
         if not whole or not mended or states(norm.value, axis) != wanted:
             return False
@@ -325,8 +326,13 @@ def _factors(until: Sequence[NodeFacts], plan: Plan) -> dict[Value, float]:
                 factors[statistic.output] = factor
         for norm in facts.normalisations:
             if append and norm.weight is None and norm.output and _normalised_over(norm, plan.units.space):
-                factors[norm.output] = math.sqrt(plan.units.old_size / plan.units.new_size)
+                factors[norm.output] = math.sqrt(_seen_before(norm, plan.units))
     return factors
+
+
+def _seen_before(norm: Any, units: Units) -> float:
+    """The share of old positions among all that a norm sees, by laying out its axes."""
+    return math.prod(len(m.kept) / len(m.source) for m in (axis_map(term, units) for term in norm.term))
 
 
 def _parameter_states(plan: Plan, value: Value) -> set[Fill]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -107,6 +108,51 @@ def test_appended_units_get_gradient_at_once() -> None:
     assert not parameters["last.weight"][:, 4:].any()
     grown.module(torch.randn(20, 3, dtype=torch.float64)).square().sum().backward()
     assert bool((parameters["last.weight"].grad[:, 4:] != 0).any())  # type: ignore[index]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("deep", [False, True])
+def test_zero_is_asked_of_whichever_factor_can_be_zero(turned: bool, deep: bool) -> None:
+    """A gate is never zero, what it gates may be: the search comes back to a product where its first choice failed."""
+
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        gate, held = torch.sigmoid(m.first(x)), torch.tanh(m.second(x))
+        if deep:  # the first choice fails far from the product that offers it
+            gate, held = (gate * m.gain).clone(), torch.tanh(m.third(x) * 2.0) * torch.sigmoid(held)
+        return m.last(m.norm(held * gate if turned else gate * held))
+
+    torch.manual_seed(0)
+    maps = {name: nn.Linear(3, 4) for name in ("first", "second", "third")}
+    model = Forward(forward, **maps, norm=nn.RMSNorm(4, eps=1e-2), last=nn.Linear(4, 2))
+    model.gain = nn.Parameter(torch.ones(()))
+    graph = gg.trace(model.double(), torch.randn(5, 3, dtype=torch.float64))
+    child = gg.apply(graph, "widen(first, extra=3)")
+    assert_preserved(graph, child)
+    zero = child.module.get_submodule("third" if deep else "second").weight[4:]
+    assert not zero.any()
+    assert child.module.get_submodule("first").weight[4:].any()
+    child.module(torch.randn(5, 3, dtype=torch.float64)).square().sum().backward()
+
+
+@pytest.mark.parametrize("layer", [nn.RMSNorm(12, eps=1e-2), nn.RMSNorm(12, eps=1e-2, elementwise_affine=False)])
+def test_an_rms_norm_over_a_part_of_its_axis_is_rescaled_by_all_that_it_sees(layer: nn.Module) -> None:
+    """12 entries become 15, of which 3 are zero: scale sqrt(12 / 15), eps * 12 / 15; and back."""
+
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return m.last(m.norm(torch.cat([m.first(x), m.second(x)], -1)))
+
+    torch.manual_seed(0)
+    model = Forward(
+        forward, first=nn.Linear(3, 5), second=nn.Linear(3, 7), norm=copy.deepcopy(layer), last=nn.Linear(12, 2)
+    )
+    graph = gg.trace(model.double(), torch.randn(5, 3, dtype=torch.float64))
+    child = gg.apply(graph, "widen(first, extra=3)")
+    assert_preserved(graph, child)
+    assert child.module.get_submodule("norm").eps == pytest.approx(1e-2 * 12 / 15)
+    if layer.elementwise_affine:
+        back = gg.apply(child, "drop-units(first, units=[5, 6, 7])")
+        assert_preserved(child, back)
+        assert back.module.get_submodule("norm").eps == pytest.approx(1e-2)
 
 
 def _deep_stream(depth: int) -> nn.Module:
