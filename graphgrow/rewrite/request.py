@@ -216,12 +216,13 @@ class Requests:
         return gathered
 
     def _factor(self, flow: fl.Mul, at: _Place, fill: Fill) -> Wishes | None:
-        """Products: one factor is enough for zero and for shares, parameters first; a mean needs a single one."""
+        """Products: one factor is enough for zero and for shares, the likeliest first; a mean needs a single one."""
         carriers = self._carriers(flow)
         if fill is Fill.MEAN and len(carriers) != 1:
             return None
-        own_first = sorted(carriers, key=lambda term: not (isinstance(term, fl.Operand) and term.value.parameter))
-        wishes = [found for term in own_first if (found := self._wishes(term, at, fill)) is not None]
+        wishes = [
+            found for term in sorted(carriers, key=_unlikely) if (found := self._wishes(term, at, fill)) is not None
+        ]
         return [_Either(tuple(wishes))] if len(wishes) > 1 else next(iter(wishes), None)
 
     def _stacked(self, flow: fl.Stack, at: _Place, fill: Fill) -> Wishes | None:
@@ -234,6 +235,13 @@ class Requests:
                 return self._wishes(term, _Place(at.cell, number, None), fill)
             number -= count
         return None
+
+
+def _unlikely(factor: Flow) -> int:
+    """Parameters first; buffers last, which would stay at zero for ever."""
+    if not isinstance(factor, fl.Operand):
+        return 1
+    return 2 if factor.value.buffer else int(not factor.value.parameter)
 
 
 def _likeliest(wishes: Wishes) -> Iterator[Wish]:

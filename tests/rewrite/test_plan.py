@@ -128,10 +128,38 @@ def test_zero_is_asked_of_whichever_factor_can_be_zero(turned: bool, deep: bool)
     graph = gg.trace(model.double(), torch.randn(5, 3, dtype=torch.float64))
     child = gg.apply(graph, "widen(first, extra=3)")
     assert_preserved(graph, child)
-    zero = child.module.get_submodule("third" if deep else "second").weight[4:]
-    assert not zero.any()
-    assert child.module.get_submodule("first").weight[4:].any()
+    parameters = dict(child.module.named_parameters())
+    assert not parameters["third.weight" if deep else "second.weight"][4:].any()
+    assert bool(parameters["first.weight"][4:].any())
     child.module(torch.randn(5, 3, dtype=torch.float64)).square().sum().backward()
+    gradient = parameters["third.weight" if deep else "second.weight"].grad
+    assert gradient is not None
+    assert bool(gradient[4:].any())
+
+
+def test_a_table_that_never_learns_is_the_last_to_be_zero() -> None:
+    """Rotated halves: both q and k are multiplied by the same buffers, and zero ones would be zero for ever."""
+
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        def turned(x: torch.Tensor) -> torch.Tensor:
+            first, second = x.chunk(2, -1)
+            return x * m.cos + torch.cat((-second, first), -1) * m.sin
+
+        q, k = turned(m.q(x)), turned(m.k(x))
+        result: torch.Tensor = (q @ k.transpose(1, 2)).softmax(-1) @ m.v(x)
+        return result
+
+    torch.manual_seed(0)
+    model = Forward(forward, q=nn.Linear(3, 6), k=nn.Linear(3, 6), v=nn.Linear(3, 2))
+    for name in ("cos", "sin"):
+        model.register_buffer(name, torch.randn(4, 6))
+    graph = gg.trace(model.double(), torch.randn(2, 4, 3, dtype=torch.float64))
+    child = gg.apply(graph, "widen(q, extra=2)")
+    assert_preserved(graph, child)
+    rows = {
+        name: (p[3:5].any(), p[8:].any()) for name, p in child.module.named_parameters() if name in "q.weight k.weight"
+    }
+    assert [bool(any(new)) for new in rows.values()] in ([True, False], [False, True])
 
 
 @pytest.mark.parametrize("layer", [nn.RMSNorm(12, eps=1e-2), nn.RMSNorm(12, eps=1e-2, elementwise_affine=False)])
