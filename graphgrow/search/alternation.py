@@ -1,15 +1,17 @@
 """Training architecture parameters and weights in turns, batch by batch.
 
 First order, as in DARTS (Liu et al., 2019, arXiv:1806.09055): weights step on a training batch, architecture parameters
-on a validation batch, each with the other held.
+on a validation batch, each with the other held. Before that comes a warm-up with all choices closed: the network learns
+on as it is, and each candidate learns to put out what the operator beside it does, so that no choice is made against
+operators merely because they are not trained yet, and opening the choices leaves most of the function as it was.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
@@ -19,6 +21,7 @@ from graphgrow.errors import SearchError
 from graphgrow.graph import Graph
 from graphgrow.ir.called import called_module
 from graphgrow.layers import Choice, Zeros
+from graphgrow.rewrite.neighbours import in_front_of, parameters_of
 from graphgrow.search.data import Parts
 from graphgrow.search.recipe import Alternation, Training
 from graphgrow.search.training import batches, rate
@@ -36,6 +39,7 @@ class Site:
         name: of the operator beside which it was opened.
         choice: the layer.
         free: for each operator, whether it has no parameters.
+        others: the parameters of the candidates, the present operator's aside.
         steps: at which shares were noted.
         shares: at each of them, the probability of each operator, noise aside.
     """
@@ -43,8 +47,9 @@ class Site:
     name: str
     choice: Choice
     free: tuple[bool, ...]
-    steps: list[int]
-    shares: list[tuple[float, ...]]
+    others: tuple[nn.Parameter, ...] = ()
+    steps: list[int] = field(default_factory=list)
+    shares: list[tuple[float, ...]] = field(default_factory=list)
 
     @property
     def leader(self) -> int:
@@ -72,8 +77,11 @@ def sites_of(graph: Graph) -> list[Site]:
     for node in graph.module.graph.nodes:
         part = called_module(graph.module, node)
         if isinstance(part, Choice):
+            present, *candidates = node.args
             free = tuple(_is_free(graph.module, value) for value in node.args)
-            found.append(Site(graph.sites.name(node.args[0]), part, free, [], []))
+            beside = {used for value in candidates for used in in_front_of(value)} - in_front_of(present)
+            others = tuple(p for used in beside for p in parameters_of(graph.module, used))
+            found.append(Site(graph.sites.name(present), part, free, others))
     return found
 
 
@@ -108,6 +116,8 @@ def alternate(
     alphas = [site.choice.alpha for site in sites]
     apart = {id(site.choice.opened) for site in sites} | {id(alpha) for alpha in alphas}
     weights = [p for p in graph.module.parameters() if id(p) not in apart and p.requires_grad]
+    others = [p for site in sites for p in site.others]
+    present = [p for p in weights if all(p is not other for other in others)]
     for_weights = torch.optim.AdamW(weights, lr=training.learning_rate, weight_decay=training.weight_decay)
     for_alphas = torch.optim.Adam(alphas, lr=turns.learning_rate, betas=(0.5, 0.999))
     fitted = batches(data.training, training.batch_size, seed)
@@ -121,7 +131,10 @@ def alternate(
             _set(sites, turns, done)
             for group in for_weights.param_groups:
                 group["lr"] = training.learning_rate * rate(done, training.warm_up)
-            _step(graph.module, *next(fitted), for_weights, for_alphas, step)
+            if done < turns.warm_up:
+                _warm_up(graph.module, sites, *next(fitted), for_weights, (present, others), step)
+            else:
+                _step(graph.module, *next(fitted), for_weights, for_alphas, step)
             if stopped is None and done >= turns.warm_up and step % turns.every == 0:
                 penalty = turns.entropy * _behind(turns, done) * _entropy(sites)
                 _step(graph.module, *next(held), for_alphas, for_weights, step, penalty)
@@ -149,18 +162,68 @@ def _step(
 ) -> None:
     moving.zero_grad()
     still.zero_grad()
-    loss = F.cross_entropy(module(images), labels) + penalty
-    if not bool(loss.isfinite()):
-        raise SearchError(f"the loss is {float(loss.detach())} in step {step}; lower the learning rate")
-    loss.backward()  # type: ignore[no-untyped-call]
+    _finite(F.cross_entropy(module(images), labels) + penalty, step).backward()  # type: ignore[no-untyped-call]
     moving.step()
 
 
+def _warm_up(
+    module: nn.Module,
+    sites: Sequence[Site],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    moving: torch.optim.Optimizer,
+    parts: tuple[Sequence[nn.Parameter], Sequence[nn.Parameter]],
+    step: int,
+) -> None:
+    """One step with the choices closed: present operators learn the task, candidates what the present ones put out.
+
+    The candidates' loss is the squared distance, relative to the mean square of the present output; it moves their own
+    parameters alone, and so leaves the network's function to the task.
+    """
+    gaps: list[torch.Tensor] = []
+
+    def compare(_: nn.Module, values: tuple[torch.Tensor, ...]) -> None:
+        wanted = values[0].detach()
+        scale = wanted.square().mean().clamp(min=1e-12)
+        gaps.extend((value - wanted).square().mean() / scale for value in values[1:])
+
+    present, others = parts
+    moving.zero_grad()
+    with ExitStack() as stack:
+        for site in sites:
+            stack.callback(site.choice.register_forward_pre_hook(compare).remove)
+        loss = F.cross_entropy(module(images), labels)
+    if present:
+        _finite(loss, step).backward(inputs=present, retain_graph=True)  # type: ignore[no-untyped-call]
+    if others:
+        _finite(torch.stack(gaps).sum(), step).backward(inputs=others)  # type: ignore[no-untyped-call]
+    moving.step()
+
+
+def _finite(loss: torch.Tensor, step: int) -> torch.Tensor:
+    """The loss.
+
+    Raises:
+        SearchError: if it is not finite.
+    """
+    if not bool(loss.isfinite()):
+        raise SearchError(f"the loss is {float(loss.detach())} in step {step}; lower the learning rate")
+    return loss
+
+
 def _set(sites: Sequence[Site], turns: Alternation, done: float) -> None:
-    """The temperature and the opening that belong to a share of the steps."""
+    """The temperature, the noise and the opening that belong to a share of the steps.
+
+    The noise falls with the temperature T: an operator is then the largest of a sample with its probability
+    softmax(alpha / T), and the weights get used to the operators that will stay. With noise of full strength it would
+    be softmax(alpha) to the end, and the sampled networks never the one that is left.
+    """
+    behind = _behind(turns, done)
+    heat = turns.hot * (turns.cold / turns.hot) ** behind
     for site in sites:
-        site.choice.temperature.fill_(turns.hot * (turns.cold / turns.hot) ** _behind(turns, done))
-        site.choice.opened.data.fill_(min(1.0, done / turns.opening))
+        site.choice.temperature.fill_(heat)
+        site.choice.gumbel = heat
+        site.choice.opened.data.fill_(min(1.0, behind / turns.opening))
 
 
 def _behind(turns: Alternation, done: float) -> float:
@@ -179,9 +242,9 @@ def _entropy(sites: Sequence[Site]) -> torch.Tensor:
 
 @contextmanager
 def _searching(sites: Sequence[Site], hard: bool) -> Iterator[None]:
-    """Noise on, and the opening in the hands of the schedule."""
+    """The noise and the opening in the hands of the schedule."""
     for site in sites:
-        site.choice.gumbel, site.choice.hard = 1.0, hard
+        site.choice.hard = hard
         site.choice.opened.requires_grad_(False)
     try:
         yield

@@ -86,6 +86,8 @@ class Variation:
 
     Attributes:
         rates: how often a pass is drawn, relative to the others; 1 for those that are not named.
+        scaling: how often every width grows by one factor, up to 2, relative to the rates: several mutations, which
+            count as one. Single ones reach a wider net in many small steps only.
         most: mutations of one child: a number from 1 to this, each equally often.
         crossover: share of children with two parents.
         tries: draws after which a candidate without an admissible mutation is recorded as failed.
@@ -93,6 +95,7 @@ class Variation:
     """
 
     rates: Mapping[str, float] = field(default_factory=dict)
+    scaling: float = 0.0
     most: int = 2
     crossover: float = 0.2
     tries: int = 40
@@ -166,7 +169,8 @@ class Evolution:
         _want(self.generations >= 0 and self.seed >= 0, "generations and seed are whole numbers from 0 on")
         _want(self.budget.rungs >= 1 and 0 < self.budget.keep < 1, "rungs is at least 1, keep between 0 and 1")
         _want(self.variation.most >= 1 and self.training.seeds >= 1, "most and seeds are whole numbers from 1 on")
-        _want(all(rate >= 0 for rate in self.variation.rates.values()), "rates are numbers from 0 on")
+        rates = [*self.variation.rates.values(), self.variation.scaling]
+        _want(all(rate >= 0 for rate in rates), "rates and scaling are numbers from 0 on")
         _want(0 <= self.variation.crossover <= 1, "crossover is a share, from 0 to 1")
         _want(min(self.budget.base, self.budget.child) >= 0, "budgets are numbers from 0 on")
 
@@ -182,9 +186,9 @@ class Alternation:
         hot: temperature at the start; it falls with the share of the steps that is done, so that it arrives at `cold`
             however long a round is.
         cold: temperature at the end.
-        opening: share of the steps in which the choices open.
-        warm_up: share of the steps in which the weights alone are trained, all operators being sampled alike, so that
-            the present operator is not chosen merely because it is trained already.
+        opening: share of the steps behind the warm-up in which the choices open.
+        warm_up: share of the steps in which the choices are closed: the network is trained as it is, and each candidate
+            to put out what the present operator does.
         hard: whether each step samples one operator of each choice, rather than a mixture.
         entropy: weight of the mean entropy of the choices, in [0, 1], in the loss of the architecture parameters at the
             end; it rises with the share of the steps that is done.
@@ -197,8 +201,8 @@ class Alternation:
     learning_rate: float = 0.03
     hot: float = 1.0
     cold: float = 0.1
-    opening: float = 0.2
-    warm_up: float = 0.4
+    opening: float = 0.4
+    warm_up: float = 0.2
     hard: bool = False
     entropy: float = 0.1
     most_free: float = 0.34

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from graphgrow.bulk.scale import plan_scale
 from graphgrow.errors import Declined, MutationError, SearchError, StructureError, Unsupported
 from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import apply
@@ -27,21 +28,24 @@ def within(graph: Graph, limits: Limits) -> bool:
 def mutate(graph: Graph, draw: random.Random, variation: Variation, limits: Limits) -> Graph:
     """A child by one to `variation.most` random mutations; its tensors that did not change are the parent's.
 
-    First a pass is drawn by the rates, then one of the sites that it offers, then its options. What declines there,
-    or leads beyond the limits, is drawn again.
+    First a pass is drawn by the rates, then one of the sites that it offers, then its options; or, as often as
+    `variation.scaling` says, every width at once by one factor between 1 and 2. What declines there, or leads beyond
+    the limits, is drawn again.
 
     Raises:
         SearchError: if no mutation was admissible in as many tries as the recipe gives.
         MutationError: if the rates name an unknown pass.
     """
     wanted = draw.randint(1, variation.most)
-    child, tries = graph, 0
-    while len(child.ledger) - len(graph.ledger) < wanted and tries < variation.tries:
+    single = sum(_weights(variation.rates))
+    child, made, tries = graph, 0, 0
+    while made < wanted and tries < variation.tries:
         tries += 1
-        mutation = draw_mutation(child, draw, variation.rates)
-        grown = None if mutation is None else _applied(child, mutation, draw.getrandbits(31))
+        whole = variation.scaling > 0 and draw.random() * (single + variation.scaling) >= single
+        mutations = _scaled(child, draw) if whole else [draw_mutation(child, draw, variation.rates)]
+        grown = _applied(child, [one for one in mutations if one is not None], draw.getrandbits(31))
         if grown is not None and within(grown, limits):
-            child = grown
+            child, made = grown, made + 1
     if child is graph:
         raise SearchError(f"no mutation was admissible in {variation.tries} draws; raise the limits, or `tries`")
     return child
@@ -56,12 +60,21 @@ def draw_mutation(graph: Graph, draw: random.Random, rates: Mapping[str, float])
     """
     for name in rates:
         pass_named(name)
-    names = pass_names()
-    weights = [float(rates.get(name, pass_named(name).unasked and name != CHOICE)) for name in names]
+    weights = _weights(rates)
     if not any(weights):
         raise SearchError("all rates are zero, so that nothing can be drawn; give one pass a rate above zero")
-    offered = list(graph.mutations(draw.choices(names, weights)[0]))
+    offered = list(graph.mutations(draw.choices(pass_names(), weights)[0]))
     return draw.choice(offered).varied(graph, draw) if offered else None
+
+
+def _weights(rates: Mapping[str, float]) -> list[float]:
+    """How often each pass is drawn, relative to the others."""
+    return [float(rates.get(name, pass_named(name).unasked and name != CHOICE)) for name in pass_names()]
+
+
+def _scaled(graph: Graph, draw: random.Random) -> Sequence[Mutation]:
+    """Every width times one factor between 1 and 2, small ones as often as large ones."""
+    return plan_scale(graph, width=2 ** draw.random(), multiple=1).mutations
 
 
 def cross(fitter: Graph, other: Graph, draw: random.Random, limits: Limits) -> Graph:
@@ -79,7 +92,7 @@ def cross(fitter: Graph, other: Graph, draw: random.Random, limits: Limits) -> G
     child = fitter
     for entry in theirs:
         if draw.random() < 0.5:
-            grown = _applied(child, entry.mutation, entry.seed)
+            grown = _applied(child, [entry.mutation], entry.seed)
             if grown is not None and within(grown, limits):
                 child = grown
     if child is fitter:
@@ -97,8 +110,9 @@ def _since(ledger: Ledger, other: Ledger) -> Sequence[Entry]:
     return ledger.entries[shared:]
 
 
-def _applied(graph: Graph, mutation: Mutation | str, seed: int) -> Graph | None:
+def _applied(graph: Graph, mutations: Sequence[Mutation | str], seed: int) -> Graph | None:
+    """The graph with these mutations; None where there are none, or one is not admissible."""
     try:
-        return apply(graph, mutation, seed=seed)
+        return apply(graph, mutations, seed=seed) if mutations else None
     except NOT_HERE:
         return None

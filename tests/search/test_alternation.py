@@ -15,6 +15,7 @@ from graphgrow.rewrite.own import own
 from graphgrow.search.alternation import Site, alternate, decided, sites_of
 from graphgrow.search.data import Parts, load_data
 from graphgrow.search.recipe import Alternation, Training
+from graphgrow.search.training import train
 from tests.search.small import model
 
 DATA: Parts = load_data("tests.search.small:data")
@@ -45,7 +46,8 @@ def test_weights_and_alphas_move_in_turns_and_the_schedule_arrives() -> None:
     assert stopped is None
     moved = [not torch.equal(a, b) for a, b in zip([torch.zeros(3), *alphas], alphas, strict=False)]
     assert moved == [False] * 4 + [True, False] * 3  # still in the warm-up, then every second step
-    assert [round(opening, 6) for _, opening, _ in seen] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0]
+    # closed in the warm-up of 4 steps, then open within half of the 6 that are left
+    assert [round(opening * 3, 4) for _, opening, _ in seen] == [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 3.0, 3.0]
     assert [heat for _, _, heat in seen][:5] == [2.0] * 5
     assert float(sites[0].choice.temperature) == pytest.approx(0.5)
     assert float(sites[0].choice.opened) == 1.0
@@ -53,6 +55,45 @@ def test_weights_and_alphas_move_in_turns_and_the_schedule_arrives() -> None:
     assert [site.steps for site in sites] == [[*range(11)]] * 2
     assert all(abs(sum(shares) - 1) < 1e-5 for site in sites for shares in site.shares)
     assert not graph.module.training
+
+
+def test_in_the_warm_up_candidates_learn_to_be_like_the_present_operator_and_nothing_else_sees_them() -> None:
+    graph, alone = opened("mix-operators(0, choices=[dilated-3])"), own(gg.trace(model(), DATA.training.images[:2]))
+    with torch.no_grad():
+        for name, parameter in alone.module.named_parameters():
+            parameter.copy_(graph.module.get_parameter(name))
+    sites, gaps = sites_of(graph), []
+
+    def compare(_: nn.Module, values: tuple[torch.Tensor, ...]) -> None:
+        gaps.append(float((values[1] - values[0]).square().mean() / values[0].square().mean()))
+
+    sites[0].choice.register_forward_pre_hook(compare)
+    assert {tuple(p.shape) for p in sites[0].others} == {(2, 1, 3, 3)}  # no bias in front of the batch norm
+    warm = Alternation(steps=60, warm_up=1.0)
+    training = Training(batch_size=16, learning_rate=0.03)
+    alternate(graph, sites, DATA, training, warm, 3, lambda step, now: None)
+    assert gaps[-1] < 0.5 * gaps[0]
+    assert torch.equal(sites[0].choice.alpha.detach(), torch.zeros(2))
+    train(alone, DATA, training, "steps", 60, 3)
+    for name, parameter in alone.module.named_parameters():
+        torch.testing.assert_close(graph.module.get_parameter(name), parameter)
+
+
+def test_noise_falls_with_the_temperature() -> None:
+    """So that operators are sampled by the shares that are shown, and near the end almost always the one that stays."""
+    graph = opened("mix-operators(0, choices=[conv-5])")
+    (site,) = sites = sites_of(graph)
+    seen: list[tuple[float, float]] = []
+    watch = lambda step, now: seen.append((site.choice.gumbel, float(site.choice.temperature)))  # noqa: E731
+    alternate(graph, sites, DATA, Training(batch_size=16), TURNS, 3, watch)
+    assert all(noise == pytest.approx(heat) for noise, heat in seen)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        site.choice.alpha.copy_(torch.tensor([0.3, 0.0]))
+    site.choice.train()
+    site.choice.gumbel = float(site.choice.temperature)
+    first = sum(bool(site.choice.weights()[0] > 0.5) for _ in range(4000)) / 4000
+    assert first == pytest.approx(site.certainty, abs=0.03)
 
 
 def test_the_same_seed_gives_the_same_choice() -> None:

@@ -53,7 +53,7 @@ def test_a_file_with_changes(tmp_path: Path) -> None:
         (WHOLE + '[budget]\nunit = "hours"', "budget.unit is 'hours'; there are steps, flops, seconds"),
         ("parents = 'all'" + WHOLE, "parents is 'all'; there are population and base"),
         (WHOLE.replace("= 3", "= 0"), "population and offspring are whole numbers from 1 on"),
-        (WHOLE + "[variation]\nrates = { widen = -1 }", "rates are numbers from 0 on"),
+        (WHOLE + "[variation]\nrates = { widen = -1 }", "rates and scaling are numbers from 0 on"),
         (WHOLE + "[variation]\ncrossover = 2", "crossover is a share, from 0 to 1"),
         (WHOLE + "[budget]\nkeep = 1", "rungs is at least 1, keep between 0 and 1"),
     ],

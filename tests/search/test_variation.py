@@ -117,3 +117,14 @@ def drawn(seed: int) -> bool:
     """Whether the second of two coins is heads."""
     draw = random.Random(seed)
     return [draw.random() < 0.5, draw.random() < 0.5][1]
+
+
+def test_every_width_may_grow_at_once(parent: Graph) -> None:
+    none = dict.fromkeys(gg.pass_names(), 0.0)
+    children = [mutate(parent, random.Random(s), Variation(none, scaling=1.0, most=1), Limits()) for s in range(16)]
+    assert {child.group("0").size for child in children} == {3, 4}
+    assert all(name.startswith("widen(") for child in children for name in names(child))
+    assert all(gg.verify(parent, child).preserved for child in children[:2])
+    mixed = [mutate(parent, random.Random(s), Variation({**none, "widen": 1.0}, scaling=0.0), Limits()) for s in (0, 1)]
+    again = [mutate(parent, random.Random(s), Variation({**none, "widen": 1.0}), Limits()) for s in (0, 1)]
+    assert [names(child) for child in mixed] == [names(child) for child in again]

@@ -36,7 +36,7 @@ SHOW: dict[str, Callable[[Rows], str]] = {
 
 def section(results: Results, show: Callable[[Rows], str]) -> str:
     """One table with the runs that it comes from."""
-    commands = "\n".join(f"    {run['command']}" for run in results.runs)
+    commands = "\n".join(dict.fromkeys(f"    {run['command']}" for run in results.runs))
     sources: dict[str, dict[str, None]] = {}
     for run in results.runs:
         sources.setdefault(_made_with(run), {})[run["versions"]["source"]] = None

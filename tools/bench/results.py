@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -99,6 +99,31 @@ def finish(options: argparse.Namespace, rows: Rows, key: str, show: Callable[[Ro
     print(show(rows))
     if options.out:
         Results.read(options.out).merged(circumstances(options), _rounded(rows), key).write(options.out)
+
+
+def missing(
+    options: argparse.Namespace,
+    arms: Iterable[str],
+    measured: Callable[[str, int, Rows], dict[str, Any]],
+    show: Callable[[Rows], str],
+) -> None:
+    """Measure each arm with each of `options.seeds` that the file does not hold yet, and write every row at once.
+
+    Args:
+        options: of the benchmark; with `--out` it goes on where it was.
+        arms: by name.
+        measured: `(arm, seed, rows so far) -> row`, whose key is `ARM-SEED`.
+        show: all rows as text.
+    """
+    results = Results.read(options.out) if options.out else Results([], [])
+    for seed in options.seeds:
+        for arm in arms:
+            if all(row["key"] != f"{arm}-{seed}" for row in results.rows):
+                row = _rounded(measured(arm, seed, results.rows))
+                results = results.merged(circumstances(options), [row], "key")
+                print(show(results.rows), flush=True)
+                if options.out:
+                    results.write(options.out)
 
 
 def _rounded(value: Any) -> Any:

@@ -29,13 +29,13 @@ def test_a_section_names_every_command_and_each_circumstance_once() -> None:
     versions = {"torch": "2", "torchvision": "3", "onnxruntime": "4", "python": "5"}
     runs = [
         {"command": f"python {name}", "versions": {**versions, "source": source}, "machine": machine}
-        for name, source in (("one", "abc"), ("two", "def"), ("three", "abc"))
+        for name, source in (("one", "abc"), ("two", "def"), ("one", "abc"))
     ]
 
     def show(rows: Rows) -> str:
         return f"{len(rows)} rows"
 
     assert section(Results(runs, [{"run": 0}, {"run": 1}]), show) == (
-        "2 rows\n\n    python one\n    python two\n    python three\n\nMeasured with torch 2, torchvision 3, "
+        "2 rows\n\n    python one\n    python two\n\nMeasured with torch 2, torchvision 3, "
         "onnxruntime 4, python 5, on 2 cores of P, 1.5 GiB, 1 thread of torch, S; sources abc, def."
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import Any
 
-from tools.bench.results import Results, seconds, table
+import pytest
+
+from tools.bench.results import Results, Rows, missing, seconds, table
 
 
 def test_new_rows_take_the_place_of_old_ones_and_keep_their_order(tmp_path: Path) -> None:
@@ -41,3 +45,23 @@ def test_times_have_three_digits_and_a_unit() -> None:
     assert [seconds(value) for value in (12.345, 1.0, 0.98765, 0.0012345, 0.0)] == [
         "12.3 s", "1 s", "988 ms", "1.23 ms", "0 ms"
     ]  # fmt: skip
+
+
+def test_what_a_file_holds_is_not_measured_again(tmp_path: Path) -> None:
+    options = argparse.Namespace(out=tmp_path / "r.json", seeds=[4, 5])
+    asked: list[tuple[str, int, int]] = []
+
+    def measured(arm: str, seed: int, known: Rows) -> dict[str, Any]:
+        asked.append((arm, seed, len(known)))
+        if (arm, seed) == ("b", 5):
+            raise KeyboardInterrupt
+        return {"key": f"{arm}-{seed}", "value": 1 / 3}
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            missing(options, ("a", "b"), measured, str)
+    assert asked == [("a", 4, 0), ("b", 4, 1), ("a", 5, 2), ("b", 5, 3), ("b", 5, 3)]
+    assert [(row["key"], row["value"]) for row in Results.read(options.out).rows][::2] == [
+        ("a-4", 0.333333),
+        ("a-5", 0.333333),
+    ]

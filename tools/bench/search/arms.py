@@ -26,10 +26,10 @@ from graphgrow.search.engine import Reply, Request
 from graphgrow.search.evaluate import base, evaluate
 from graphgrow.search.evolve import begin, evolve
 from graphgrow.search.job import stream_seed
-from graphgrow.search.recipe import Budget, Evolution, Variation, read_recipe
+from graphgrow.search.recipe import Budget, Evolution, read_recipe
 from graphgrow.search.selection import hypervolume
 from graphgrow.search.training import score, train
-from tools.bench.results import Results, Rows, finish, parser, table
+from tools.bench.results import Rows, missing, parser, table
 
 WORST = (1.0, 500_000.0)  # error and FLOPs: the box is that of all accuracies
 ARMS = ("inherited", "fresh", "random", "grid")
@@ -73,7 +73,7 @@ def recipe(arm: str, seed: int, steps: int, generations: int, offspring: int) ->
     if arm == "fresh":
         variation = dataclasses.replace(variation, inherit=False)
     if arm == "random":
-        variation = Variation(rates=variation.rates, most=2 * generations, crossover=0.0)
+        variation = dataclasses.replace(variation, most=2 * generations, crossover=0.0)
     return dataclasses.replace(
         plain,
         seed=seed,
@@ -141,11 +141,7 @@ def main() -> None:
     options.add_argument("--studies", type=Path, default=Path("runs/arms"))
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    known = {row["key"] for row in Results.read(given.out).rows} if given.out else set()
-    for seed in given.seeds:
-        for arm in ARMS:
-            if f"{arm}-{seed}" not in known:
-                finish(given, [measured(arm, seed, given)], "key", show)
+    missing(given, ARMS, lambda arm, seed, known: measured(arm, seed, given), show)
 
 
 if __name__ == "__main__":

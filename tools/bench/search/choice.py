@@ -1,6 +1,10 @@
-"""Differentiable choice against a random choice from the same candidates, with the same steps of the weights.
+"""Differentiable choice against a random one, against none, and against what else its FLOPs would buy.
 
-python tools/bench/search/choice.py --seeds 0 1 2 --out docs/search/choice.json
+    python tools/bench/search/choice.py --seeds 0 1 2 --out docs/search/choice.json
+
+Every arm trains the weights for as many steps: the base, the round, and behind it; but for "longer", which trains the
+present operators for as many FLOPs as the choice took in training, and so for many more steps. The net of "wider" has
+as many FLOPs as the one that was chosen.
 """
 
 from __future__ import annotations
@@ -15,34 +19,73 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from graphgrow.search.choosing import choose
+from graphgrow.bulk.scale import scale
+from graphgrow.graph import Graph
+from graphgrow.rewrite.apply import apply
+from graphgrow.rewrite.own import own
+from graphgrow.search.choosing import choose, open_sites
+from graphgrow.search.data import load_data
+from graphgrow.search.evaluate import base
+from graphgrow.search.job import stream_seed
 from graphgrow.search.recipe import Choosing, read_recipe
-from tools.bench.results import Results, Rows, finish, parser, table
+from graphgrow.search.training import PASSES, score, train
+from tools.bench.results import Rows, missing, parser, table
 
-ARMS = {"alpha": "chosen by alpha", "random": "random choice", "present": "nothing opened, trained as long"}
+ARMS = {
+    "alpha": "chosen by alpha",
+    "random": "random choice",
+    "present": "nothing opened, as many steps",
+    "wider": "nothing opened, widened to as many FLOPs, as many steps",
+    "longer": "nothing opened, as many FLOPs in training",
+}
+FACTORS = [1 + 0.05 * number for number in range(61)]  # of the widths that are tried
 
 
-def measured(arm: str, seed: int, options: Any) -> dict[str, Any]:
-    """One row: one round of the digits recipe at a small budget."""
+def measured(arm: str, seed: int, options: Any, known: Rows) -> dict[str, Any]:
+    """One row: one round of the digits recipe."""
     plain = read_recipe(Choosing, "search", "digits", {"rounds": 1, "seed": seed})
-    turns = dataclasses.replace(plain.alternation, steps=options.steps)
-    task = dataclasses.replace(plain.task, seed=seed)
-    decide = "alpha" if arm == "alpha" else "random"
-    changed = dataclasses.replace(
-        plain, task=task, decide=decide, base=options.steps, finish=options.steps, alternation=turns
+    recipe = dataclasses.replace(
+        plain,
+        task=dataclasses.replace(plain.task, seed=seed),
+        decide=arm if arm in ("alpha", "random") else "present",
+        base=options.steps,
+        finish=options.steps,
+        alternation=dataclasses.replace(plain.alternation, steps=options.steps),
     )
-    chosen = choose(dataclasses.replace(changed, decide="present") if arm == "present" else changed)
-    (record,) = chosen.rounds
-    return {
-        "key": f"{arm}-{seed}",
-        "arm": arm,
-        "seed": seed,
-        "accuracy": record.accuracy,
-        "test": record.test,
-        "parameters": record.parameters,
-        "flops": record.flops,
-        "gap": record.loss_closed - record.loss_open,
-    }
+    start = base(recipe.task)
+    sample = PASSES * recipe.training.batch_size
+    steps, reference = 2 * options.steps, next((row for row in known if row["key"] == f"alpha-{seed}"), {})
+    if arm == "wider":
+        graph, accuracies = widened(recipe, start, reference["flops"], steps)
+        spent = sample * (options.steps * start.flops + steps * graph.flops)
+        return row(arm, seed, graph.flops, spent, *accuracies)
+    if arm == "longer":
+        steps = round((reference["spent"] / sample - options.steps * start.flops) / start.flops)
+        recipe = dataclasses.replace(recipe, finish=steps - options.steps)
+    (record,) = choose(recipe).rounds
+    spent = sample * (options.steps * start.flops + steps * record.flops)
+    if arm == "alpha":
+        turns, opened = recipe.alternation, apply(start, open_sites(start, recipe.sites, recipe.choices)).flops
+        both = turns.steps * (1 + (1 - turns.warm_up) / turns.every)
+        spent = sample * (options.steps * (start.flops + record.flops) + both * opened)
+    gap = record.loss_closed - record.loss_open
+    return row(arm, seed, record.flops, spent, record.accuracy, record.test) | ({"gap": gap} if arm == "alpha" else {})
+
+
+def row(arm: str, seed: int, flops: int, spent: float, accuracy: float, test: float) -> dict[str, Any]:
+    """The row of one arm and seed."""
+    known = {"arm": arm, "seed": seed, "flops": flops, "spent": spent, "accuracy": accuracy, "test": test}
+    return {"key": f"{arm}-{seed}", **known}
+
+
+def widened(recipe: Choosing, start: Graph, flops: int, steps: int) -> tuple[Graph, tuple[float, float]]:
+    """The base, trained, widened to the FLOPs that are nearest, and trained on; its accuracies."""
+    data, graph = load_data(recipe.task.data), own(start)
+    train(graph, data, recipe.training, "steps", recipe.base, stream_seed(recipe.seed, "base"))
+    tried = [scale(graph, width=factor, multiple=1, seed=recipe.seed) for factor in FACTORS]
+    grown = own(min(tried, key=lambda one: abs(one.flops - flops)))
+    train(grown, data, recipe.training, "steps", steps, stream_seed(recipe.seed, "finish", 0))
+    return grown, (score(grown.module, data.validation).accuracy, score(grown.module, data.test).accuracy)
 
 
 def show(rows: Rows) -> str:
@@ -53,11 +96,12 @@ def show(rows: Rows) -> str:
         if mine:
             tests = [row["test"] for row in mine]
             spread = f"{100 * min(tests):.1f} to {100 * max(tests):.1f} %"
-            kilo = statistics.median(row["flops"] for row in mine) / 1e3
-            gap = f"{statistics.median(row['gap'] for row in mine):+.4f}" if arm == "alpha" else ""
-            cells = [str(len(mine)), f"{100 * statistics.median(tests):.1f} %", spread, f"{kilo:.0f}", gap]
-            lines.append([title, *cells])
-    return table(["arm", "seeds", "test accuracy (median)", "range", "kFLOPs (median)", "gap in loss (median)"], lines)
+            kilo, giga = (statistics.median(row[name] for row in mine) for name in ("flops", "spent"))
+            gap = f"{statistics.median(row['gap'] for row in mine):+.3f}" if arm == "alpha" else ""
+            cells = [f"{100 * statistics.median(tests):.1f} %", spread, f"{kilo / 1e3:.0f}", f"{giga / 1e9:.1f}", gap]
+            lines.append([title, str(len(mine)), *cells])
+    head = ["arm", "seeds", "test accuracy (median)", "range", "kFLOPs", "GFLOPs of training", "gap in loss"]
+    return table(head, lines)
 
 
 def main() -> None:
@@ -67,11 +111,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=300)
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    known = {row["key"] for row in Results.read(given.out).rows} if given.out else set()
-    for seed in given.seeds:
-        for arm in ARMS:
-            if f"{arm}-{seed}" not in known:
-                finish(given, [measured(arm, seed, given)], "key", show)
+    missing(given, ARMS, lambda arm, seed, known: measured(arm, seed, given, known), show)
 
 
 if __name__ == "__main__":
