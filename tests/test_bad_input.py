@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
 
 import graphgrow as gg
 
@@ -176,16 +175,8 @@ CAPTURE: dict[str, tuple[Callable[[], Any], str]] = {
     "a scripted model": (lambda: (torch.jit.script(net()), IMAGE), "scripted"),
     "a traced model": (lambda: (torch.jit.trace(net(), IMAGE), IMAGE), "scripted"),
     "a scripted part": (lambda: (nn.Sequential(torch.jit.script(nn.Linear(3, 4))), ROWS), "`0` is scripted"),
-    "weight_norm": (
-        lambda: (nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3))), ROWS), "remove_parametrizations",
-    ),
-    "spectral_norm": (
-        lambda: (nn.Sequential(parametrizations.spectral_norm(nn.Linear(3, 3))), ROWS), "remove_parametrizations",
-    ),
-    "the older weight_norm": (lambda: (nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(3, 3))), ROWS),
-                              "`0` has a weight_norm or spectral_norm hook"),
     "the older spectral_norm": (lambda: (nn.Sequential(torch.nn.utils.spectral_norm(nn.Linear(3, 3))), ROWS),
-                                "`0` has a weight_norm or spectral_norm hook"),
+                                "`0` has the older spectral_norm.*remove_spectral_norm"),
     "a hook on the whole model": (
         lambda: (changed(net(), lambda m: m.register_forward_hook(lambda *call: None)), IMAGE), "has a forward hook",
     ),

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from graphgrow.capture.outputs import leaves_of
+from graphgrow.capture.parametrised import is_parametrised, parametrisation_notes
 from graphgrow.errors import CaptureError
 from graphgrow.ir.hooks import hook_of, saves_its_own_way
 
@@ -53,9 +54,10 @@ def admit(model: nn.Module) -> list[str]:
     notes = []
     for path, module in model.named_modules():
         _admit_module(path, module, model)
+        notes += parametrisation_notes(path, module)
         if isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
             notes.append(f"`{path}` was compiled by torch.compile; in the graph it is not: compile what has grown")
-        if saves_its_own_way(module) and any(True for _ in module.children()):
+        if saves_its_own_way(module) and any(True for _ in module.children()) and not is_parametrised(module):
             notes.append(f"`{path or type(model).__name__}` has state_dict hooks, which the graph does not have")
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -101,15 +103,11 @@ def admit_inputs(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any
 def _admit_module(path: str, module: nn.Module, model: nn.Module) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise CaptureError(f"`{path}` is scripted; pass the Python module that it was made from")
-    parametrised = module._modules.get("parametrizations")
-    if parametrised is not None:
+    if any(type(hook).__name__ == "SpectralNorm" for hook in module._forward_pre_hooks.values()):
         raise CaptureError(
-            f"`{path}` has parametrised tensors ({', '.join(parametrised._modules)}); materialise them first: "
-            "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
+            f"`{path}` has the older spectral_norm, whose hook changes buffers in each call; remove it: "
+            "torch.nn.utils.remove_spectral_norm(module)"
         )
-    hooks = list(module._forward_pre_hooks.values())
-    if any("weight_norm" in type(h).__module__ or "spectral_norm" in type(h).__module__ for h in hooks):
-        raise CaptureError(f"`{path}` has a weight_norm or spectral_norm hook; remove it first")
     if any(map(keyword.iskeyword, path.split("."))):
         raise CaptureError(f"`{path}` cannot be written as code: rename submodules called by a keyword of Python")
     if module is model and hook_of(module):
@@ -125,7 +123,7 @@ def _admit_module(path: str, module: nn.Module, model: nn.Module) -> None:
 
 def hooked_leaves(model: nn.Module) -> list[str]:
     """The paths of submodules that stay whole because hooks are called with them."""
-    return [path for path, module in model.named_modules() if path and hook_of(module)]
+    return [path for path, module in model.named_modules() if path and hook_of(module) and not is_parametrised(module)]
 
 
 def refuse_unknown_leaves(model: nn.Module, leaves: Sequence[Any]) -> None:

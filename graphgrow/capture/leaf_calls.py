@@ -16,6 +16,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from graphgrow.capture.expansions import expansion_of
+from graphgrow.capture.parametrised import is_parametrised
 from graphgrow.errors import CaptureError
 from graphgrow.ops.registry import module_rule, own_functions
 
@@ -56,6 +57,8 @@ def closed_layers(model: nn.Module, leaves: Sequence[type[nn.Module] | str] = ()
         if part is model or any(path.startswith(f"{outer}.") for outer in closed):
             continue
         expand = expansion_of(type(part))
+        if is_parametrised(part) and path not in leaves:
+            continue
         if isinstance(part, classes) or path in leaves or module_rule(type(part)) is not None:
             closed[path] = part
             exchanged.append((part, _exchange(part, _calling(path), without_hooks=True)))

@@ -21,6 +21,7 @@ from graphgrow.capture.einops import einops_open
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen
+from graphgrow.capture.parametrised import is_parametrised
 from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, opened
 from graphgrow.capture.running import InputView, layer_by_layer
 from graphgrow.capture.writes import Write, run_watched, storages_of
@@ -352,6 +353,8 @@ class ShapeTracer(fx.Tracer):
         """Whether a module stays one node: those of torch.nn, those with a rule, and those asked for."""
         if isinstance(m, self._leaf_classes) or module_qualified_name in self._leaf_paths:
             return True
+        if is_parametrised(m):
+            return False
         if module_rule(type(m)) is not None:
             return True
         if expansion_of(type(m)) is not None:

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from graphgrow.capture.agreement import disagreement
 from graphgrow.capture.outputs import leaves_of, register_classes
+from graphgrow.capture.parametrised import computed_weights
 from graphgrow.capture.running import place_of, run
 from graphgrow.capture.untouched import State
 from graphgrow.errors import CaptureError
@@ -64,7 +65,8 @@ class Trial:
                 self.notes.append(
                     "without gradients nn.TransformerEncoder puts out zeros at hidden tokens, the graph not"
                 )
-        kept = [name for name in self._changed if name not in self._left and not is_register(name)]
+        aside = {*self._left, *computed_weights(model)}
+        kept = [name for name in self._changed if name not in aside and not is_register(name)]
         if kept:
             self.notes.append(f"its forward sets {_listed(kept)}, which the graph does not")
         if random and disagreement(model, other, self.answer):

@@ -88,7 +88,7 @@ class Pointwise:
         total: finite for every finite input; else new units must not be free (0 times inf is NaN).
         total_at_zero: finite at zero, with a finite slope, so that new units of zero are harmless (exp).
         constant_safe: harmless where the new units are constant (a batch norm is not: its gradient
-            grows by 1/sqrt(eps)).
+            grows by 1/sqrt(eps); nor is a direction, which zeros do not have).
     """
 
     terms: tuple[Flow, ...]
@@ -235,7 +235,7 @@ def pointwise_fills(fills: list[Fill], flow: Pointwise) -> Fill:
     if not flow.total and not (flow.total_at_zero and carried == {Fill.ZERO}):
         raise Clash("it may not be finite on new units", flow, Fill.ZERO if flow.total_at_zero else None)
     if not flow.constant_safe and Fill.ZERO in carried:
-        raise Clash("constant units in front of a batch norm (its gradient there grows by 1/sqrt(eps))")
+        raise Clash("constant units in front of a norm (a batch norm's gradient there grows by 1/sqrt(eps))")
     if flow.zero and carried == {Fill.ZERO} and Fill.EVEN not in fills:
         return Fill.ZERO
     return Fill.FREE

@@ -13,9 +13,9 @@ _KINDS = {
 _SAVING = ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
 
 
-def hook_of(module: nn.Module) -> str:
-    """Which kind of hook is called when the module is; empty if it has none."""
-    return next((kind for name, kind in _KINDS.items() if module.__dict__.get(name)), "")
+def hook_of(module: nn.Module, beside: str = "") -> str:
+    """Which kind of hook is called when the module is; empty if it has none, beside those of one register."""
+    return next((kind for name, kind in _KINDS.items() if name != beside and module.__dict__.get(name)), "")
 
 
 def saves_its_own_way(module: nn.Module) -> bool:

@@ -92,6 +92,13 @@ class Call:
         if value is not None and value.parameter and not value.fan:
             value.fresh, value.fan = fresh, tuple(fan)
 
+    def starts_bias(self, bias: Value | None, weight: Value) -> None:
+        """Free biases start at zero, but beside a weight that is computed from others, whose new rows may be zero.
+
+        A unit of zero that is read with zero would never learn.
+        """
+        self.starts(bias, Fresh.ZEROS if weight.parameter else Fresh.LIKE)
+
     def output(self, axes: Iterable[Term], flow: fl.Flow | None = None, index: int | None = None) -> Value:
         """A new output value with these axes, and how it comes from the operands."""
         name = self.node.name if index is None else f"{self.node.name}[{index}]"

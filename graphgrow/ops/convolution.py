@@ -92,7 +92,7 @@ def _convolve(call: Call, input: Value, weight: Value, bias: Value | None, group
         raise RuleDeclined(f"an input of {len(input.axes)} axes")
     inputs = input.axes[channel]
     call.starts(weight, Fresh.HE, fan=((0,) if transposed else (1,)) + tuple(range(2, 2 + spatial)))
-    call.starts(bias, Fresh.ZEROS)
+    call.starts_bias(bias, weight)
     call.freeze(weight.axes[2:], "the size of a kernel")
     if groups == 1:
         reading, writing = (0, 1) if transposed else (1, 0)

@@ -23,7 +23,7 @@ def linear(call: Call, input: Value, weight: Value, bias: Value | None = None) -
     if len(weight.axes) != 2:
         raise RuleDeclined("a weight that is not a matrix")
     call.starts(weight, Fresh.HE, fan=(1,))
-    call.starts(bias, Fresh.ZEROS)
+    call.starts_bias(bias, weight)
     call.contract(input, -1, weight, 1)
     if bias is not None:
         call.same(weight.axes[0], bias.axes[0])

@@ -1,0 +1,117 @@
+"""Weights that are computed from others: weight_norm grows, other parametrisations stay as they are, with a note."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+import graphgrow as gg
+from tests.preserved import assert_preserved
+
+X = torch.linspace(-1.0, 2.0, 12).view(4, 3)
+IMAGE = torch.linspace(-2.0, 1.0, 2 * 3 * 36).view(2, 3, 6, 6)
+
+
+def older(layer: nn.Module) -> Any:
+    return torch.nn.utils.weight_norm(layer)
+
+
+def layers(norm: Callable[[nn.Module], nn.Module]) -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(norm(nn.Linear(3, 6)), nn.Tanh(), norm(nn.Linear(6, 5)), nn.Tanh(), nn.Linear(5, 2))
+    for name, parameter in model.named_parameters():
+        if name.endswith(("original0", "_g")):  # a length of its own for each row
+            nn.init.uniform_(parameter, 0.5, 2.0)
+    return model
+
+
+def assert_grows(graph: gg.Graph, text: str, modes: tuple[str, ...] = ("eval", "train", "gradients", "alive")) -> None:
+    child = gg.apply(graph, text)
+    assert_preserved(graph, child)
+    verdict = gg.verify(graph, child, modes=modes)
+    assert verdict.preserved is True, str(verdict)
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, older], ids=["parametrisation", "hook"])
+@pytest.mark.parametrize("way", ["fx", "dynamo"])
+def test_weight_norm_grows_length_and_direction(norm: Callable[[nn.Module], nn.Module], way: str) -> None:
+    model = layers(norm)
+    graph = gg.trace(model, X, way=way)
+    assert set(graph.module.state_dict()) == set(model.state_dict())
+    assert torch.equal(graph.module(X), model(X))
+    assert "which the graph does not" not in graph.explain()
+    for text in ("widen(0, extra=2)", "widen(2, extra=2)", "split(2)"):
+        assert_grows(graph, text)
+    shapes = {tuple(p.shape) for p in gg.apply(graph, "widen(2, extra=2)").module.parameters()}
+    assert {(7, 1), (7, 6)} <= shapes
+    with pytest.raises(gg.Declined, match="the norm over the axis, whose new units are share"):
+        gg.apply(graph, "split(0)")
+
+
+def test_convolutions_with_weight_norm_grow_along_either_axis() -> None:
+    torch.manual_seed(0)
+    whole: Any = None
+    model = nn.Sequential(
+        parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.Tanh(),
+        parametrizations.weight_norm(nn.ConvTranspose2d(4, 5, 3)), nn.Tanh(),  # whose rows are what it reads
+        parametrizations.weight_norm(nn.ConvTranspose2d(5, 4, 3), dim=1), nn.Tanh(),
+        parametrizations.weight_norm(nn.Conv2d(4, 4, 1), dim=whole), nn.Flatten(), nn.Linear(4 * 64, 2),
+    )  # fmt: skip
+    graph = gg.trace(model, IMAGE)
+    for text in ("widen(0, extra=2)", "split(0)", "widen(2, extra=2)", "widen(4, extra=2)"):
+        assert_grows(graph, text)
+
+
+def test_a_grown_model_is_trained_saved_and_loaded(tmp_path: Any) -> None:
+    model = layers(parametrizations.weight_norm)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    model(X).square().mean().backward()
+    optimizer.step()
+    grown = gg.apply(gg.trace(model, X), ["widen(0, extra=2)", "split(2, units=[1])"], optimizer=optimizer)
+    for _ in range(3):
+        optimizer.zero_grad()
+        grown.module(X).square().mean().backward()
+        optimizer.step()
+    gg.save(grown, tmp_path / "grown")
+    loaded = gg.load(tmp_path / "grown", layers(parametrizations.weight_norm))
+    assert torch.equal(loaded.module(X), grown.module(X))
+    assert torch.equal(copy.deepcopy(grown.module)(X), grown.module(X))
+
+
+class Positive(nn.Module):
+    """A parametrisation of a user's own."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.exp()
+
+
+def test_a_parametrisation_of_a_users_own_is_traced_into() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    parametrize.register_parametrization(model[2], "weight", Positive())
+    graph = gg.trace(model, X)
+    assert_grows(graph, "widen(2, extra=2)")
+    assert_grows(graph, "widen(0, extra=2)", ("eval", "train"))  # with units of zero, as exp(w) is never zero
+    with pytest.raises(gg.Declined):
+        gg.apply(graph, "split(0)")  # nor do shares of w add up behind it
+
+
+@pytest.mark.parametrize("kind", [parametrizations.spectral_norm, parametrizations.orthogonal])
+def test_other_parametrisations_stay_and_all_else_grows(kind: Callable[[nn.Module], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(3, 4), nn.Tanh(), kind(nn.Linear(4, 4)), nn.Tanh(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)
+    )
+    graph = gg.trace(model, X)
+    assert graph.modes == {"eval", "train"}
+    assert 'remove_parametrizations(module, "weight")' in graph.explain()
+    assert "has no axis rule" in str(graph.group("0").frozen)
+    assert_grows(graph, "widen(4, extra=2)")
+    parametrize.remove_parametrizations(model[2], "weight")
+    assert_grows(gg.trace(model, X), "widen(0, extra=2)")
