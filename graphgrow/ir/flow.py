@@ -40,7 +40,27 @@ class Clash(Exception):
         self.at, self.wanted = at, wanted
 
 
-State = tuple[Fill, ...]
+@dataclass(frozen=True)
+class Weighted:
+    """Appended: what is the mean of the old units once a scale with one number for each unit has multiplied it.
+
+    Attributes:
+        by: the scale, a parameter. New units of it hold one number c for all, and new units in front of it the mean of
+            the old ones, each weighted by its own number over c.
+        scale: whether these are the units of the scale itself.
+    """
+
+    by: Value
+    scale: bool = False
+
+    @property
+    def value(self) -> str:
+        """How messages name it."""
+        return "scale" if self.scale else "weighted mean"
+
+
+Held = Fill | Weighted
+State = tuple[Held, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,12 +189,12 @@ class Along:
 Flow = Operand | Same | Add | Mul | Choose | Pointwise | Stack | Slice | Pick | Normalised | Centred | Zeros | Along
 
 
-def _without_null(fills: list[Fill]) -> list[Fill]:
+def _without_null(fills: list[Held]) -> list[Held]:
     """The fills beside constants of zeros, which go along with whatever the others do."""
     return [fill for fill in fills if fill is not Fill.NULL] or [Fill.NULL]
 
 
-def add_fills(fills: list[Fill]) -> Fill:
+def add_fills(fills: list[Held]) -> Held:
     """The fill of a sum."""
     fills = _without_null(fills)
     carried = [f for f in fills if f is not Fill.EVEN]
@@ -191,7 +211,7 @@ def add_fills(fills: list[Fill]) -> Fill:
     return Fill.FREE
 
 
-def mul_fills(fills: list[Fill]) -> Fill:
+def mul_fills(fills: list[Held]) -> Held:
     """The fill of a product that is linear in each factor."""
     carried = [f for f in fills if f is not Fill.EVEN]
     if not carried:
@@ -201,6 +221,8 @@ def mul_fills(fills: list[Fill]) -> Fill:
             return vanishing
     if len(carried) == 1:
         return carried[0]
+    if len(carried) == 2 and _scaled(*carried):
+        return Fill.MEAN
     if carried.count(Fill.SHARE) > 1:
         raise Clash("a product of two shares")
     if Fill.SHARE in carried:
@@ -208,7 +230,13 @@ def mul_fills(fills: list[Fill]) -> Fill:
     return Fill.COPY if Fill.COPY in carried else Fill.FREE
 
 
-def choose_fills(fills: list[Fill]) -> Fill:
+def _scaled(one: Held, other: Held) -> bool:
+    """Whether two factors are a scale and what is weighted by it."""
+    both = isinstance(one, Weighted) and isinstance(other, Weighted)
+    return both and one.by is other.by and one.scale is not other.scale  # type: ignore[union-attr]
+
+
+def choose_fills(fills: list[Held]) -> Held:
     """The fill of a selection among operands."""
     fills = _without_null(fills)
     carried = {f for f in fills if f is not Fill.EVEN}
@@ -221,7 +249,7 @@ def choose_fills(fills: list[Fill]) -> Fill:
     return Fill.FREE
 
 
-def pointwise_fills(fills: list[Fill], flow: Pointwise) -> Fill:
+def pointwise_fills(fills: list[Held], flow: Pointwise) -> Held:
     """The fill of a function of each unit alone."""
     if Fill.NULL in fills and set(fills) <= {Fill.NULL, Fill.EVEN}:
         return Fill.NULL if flow.zero and Fill.EVEN not in fills else Fill.EVEN

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.cells import Cell, agree, cells_along, cells_of, groups
-from graphgrow.ir.flow import Fill, Flow, State
+from graphgrow.ir.flow import Fill, Flow, Held, State
 from graphgrow.ir.terms import Axes, Space, find, leaves
 from graphgrow.ir.value import Value
 
@@ -33,7 +33,7 @@ def evaluate(flow: Flow, output: Value, axis: int, space: Space, fills: Mapping[
     cells = cells_of(output, axis, space)
     if isinstance(flow, fl.Zeros):
         return (Fill.NULL,) * len(cells)
-    found: dict[int, Fill] = {}
+    found: dict[int, Held] = {}
     for cell, numbers in groups(cells).items():
         state = _state(flow, space, fills, cell)
         state = (Fill.EVEN,) * len(numbers) if state is None else _spread(state, len(numbers))
@@ -90,7 +90,7 @@ def children(flow: Flow) -> tuple[Flow, ...]:
     return flow.factors if isinstance(flow, fl.Mul) else flow.terms  # type: ignore[union-attr,return-value]
 
 
-def _combine(flow: Flow) -> Callable[[list[Fill]], Fill]:
+def _combine(flow: Flow) -> Callable[[list[Held]], Held]:
     if isinstance(flow, fl.Add):
         return fl.add_fills
     if isinstance(flow, fl.Mul):
@@ -101,7 +101,7 @@ def _combine(flow: Flow) -> Callable[[list[Fill]], Fill]:
     return lambda fills: fl.pointwise_fills(fills, flow)
 
 
-def _zip(operands: list[State | None], combine: Callable[[list[Fill]], Fill]) -> State | None:
+def _zip(operands: list[State | None], combine: Callable[[list[Held]], Held]) -> State | None:
     count = max((len(state) for state in operands if state is not None), default=0)
     if not count:
         return None
@@ -127,7 +127,7 @@ def _normalised(flow: fl.Normalised, space: Space, fills: Mapping[Key, State], a
     return tuple(fill if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.ZERO for fill in state)
 
 
-_CENTRED = {Fill.MEAN: Fill.ZERO, Fill.NULL: Fill.NULL, Fill.COPY: Fill.COPY, Fill.EVEN: Fill.EVEN}
+_CENTRED: dict[Held, Held] = {Fill.MEAN: Fill.ZERO, Fill.NULL: Fill.NULL, Fill.COPY: Fill.COPY, Fill.EVEN: Fill.EVEN}
 
 
 def _centred(flow: fl.Centred, space: Space, fills: Mapping[Key, State], at: Cell) -> State | None:

@@ -9,7 +9,7 @@ import torch
 
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import NodeFacts
-from graphgrow.ir.flow import Fill, State
+from graphgrow.ir.flow import Fill, State, Weighted
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.positions import Kept, Units, axis_map, kept_positions
 from graphgrow.ir.value import Value
@@ -64,6 +64,10 @@ def _grow_tensors(network: Network, editor: Editor, plan: Plan, generator: torch
         value: TensorGrowth.of(value, plan.units, by_axis, readers.get(value, set()))
         for value, by_axis in fills.items()
     }
+    scales = {fill.by for state in plan.fills.values() for fill in state if isinstance(fill, Weighted)}
+    weights = {scale: editor.tensor(scale.name).detach() for scale in scales}
+    for growth in growths.values():
+        growth.weights = weights
     for norm in plan.rescaled:
         if norm.weight is not None:
             growth = growths[norm.weight]

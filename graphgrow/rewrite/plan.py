@@ -9,7 +9,7 @@ requirement holds is accepted, so an error of the search can lose a growth but n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from graphgrow.errors import Declined
 from graphgrow.ir.cells import cells_of, meeting
 from graphgrow.ir.editor import argument_at
 from graphgrow.ir.facts import Contraction, Extent, NodeFacts, Normalisation, NormKind, Statistic, flatten_values
-from graphgrow.ir.flow import Clash, Fill, State
+from graphgrow.ir.flow import Clash, Fill, Held, State, Weighted
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Axes, Product, Space, Term, children, normal
 from graphgrow.ir.value import Value
@@ -64,7 +64,7 @@ class _Unmet(Exception):
     """A requirement that does not hold, and the requests any one of which could mend it."""
 
     def __init__(
-        self, facts: NodeFacts, text: str, remedies: list[tuple[Value, int, int, Fill]], clash: Clash | None = None
+        self, facts: NodeFacts, text: str, remedies: Sequence[tuple[Value, int, int, Held]], clash: Clash | None = None
     ) -> None:
         super().__init__(text)
         self.facts, self.text, self.remedies, self.clash = facts, text, remedies, clash
@@ -73,7 +73,7 @@ class _Unmet(Exception):
 class Present(Protocol):
     """The units that a removal takes away, as they are now."""
 
-    def shows(self, value: Value, axis: int, occurrence: int, fill: Fill) -> bool:
+    def shows(self, value: Value, axis: int, occurrence: int, fill: Held) -> bool:
         """Whether the entries of a parameter at those units are what growth with that fill would have made."""
 
 
@@ -140,7 +140,7 @@ class _Search:
             else:
                 self.plan.readers.add((value, axis))
 
-    def _choose(self, key: Key, wanted: Mapping[int, Fill]) -> None:
+    def _choose(self, key: Key, wanted: Mapping[int, Held]) -> None:
         """Set the fills of a source: those wanted, else what all sources start with."""
         count = len(cells_of(*key, self.plan.units.space))
         self.plan.fills[key] = tuple(wanted.get(i, self._start) for i in range(count))
@@ -199,7 +199,8 @@ class _Search:
             self.plan.readers.discard(key)
             self._choose(key, self._requests.asked[key])
             value, axis = key
-            if Fill.MEAN in self.plan.fills[key] and normal(value.axes[axis]) is not self.plan.units.space:
+            means = any(fill is Fill.MEAN or isinstance(fill, Weighted) for fill in self.plan.fills[key])
+            if means and normal(value.axes[axis]) is not self.plan.units.space:
                 facts = self._touching[self._first_use[value]]
                 raise _declined(_Unmet(facts, "new units at the mean along a part of an axis", [])) from None
         return self._first_use[keys[0][0]]
@@ -315,11 +316,11 @@ def _require_statistic(facts: NodeFacts, statistic: Statistic, plan: Plan) -> No
 def _changes_noise(facts: NodeFacts, plan: Plan) -> bool:
     """Whether elements that depend on each other are dropped one by one, so that train mode is another."""
     space = plan.units.space
-    dependent = {Fill.MEAN, Fill.COPY, Fill.SHARE}
     return any(
-        dependent & set(_fill(plan, (noise.value, axis), space))
+        fill in (Fill.MEAN, Fill.COPY, Fill.SHARE) or isinstance(fill, Weighted)
         for noise in facts.noises
         for axis in noise.value.axes_with(space)
+        for fill in _fill(plan, (noise.value, axis), space)
     )
 
 
@@ -355,7 +356,7 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
                 )
 
 
-def _fills_of(plan: Plan, value: Value, space: Space) -> set[Fill]:
+def _fills_of(plan: Plan, value: Value, space: Space) -> set[Held]:
     return {fill for axis in value.axes_with(space) for fill in _fill(plan, (value, axis), space)}
 
 
@@ -408,7 +409,7 @@ def _settled_readers(touching: list[NodeFacts], plan: Plan) -> dict[Key, State]:
     return {key: tuple(written if fill is Fill.NULL else fill for fill in state) for key, state in opened.items()}
 
 
-def _reading(seen: Fill, kind: Kind) -> Fill:
+def _reading(seen: Held, kind: Kind) -> Fill:
     """What a weight must be that reads units of this fill; null where it may be anything."""
     if seen is Fill.NULL:
         return Fill.NULL
@@ -417,7 +418,7 @@ def _reading(seen: Fill, kind: Kind) -> Fill:
     return Fill.FREE if seen is Fill.ZERO else Fill.ZERO
 
 
-def _of_two_readings(first: Fill, second: Fill) -> Fill:
+def _of_two_readings(first: Held, second: Held) -> Held:
     if Fill.NULL in (first, second):
         return second if first is Fill.NULL else first
     return first if first is second else Fill.ZERO

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from graphgrow.ir.flow import Fill
+from graphgrow.ir.flow import Fill, Held
 from graphgrow.ir.positions import Removal, Units, axis_map, shrinkage
 from graphgrow.ir.terms import Space
 from graphgrow.ir.value import Value
@@ -23,7 +23,7 @@ class Numbers:
     def __init__(self, network: Network, removal: Removal) -> None:
         self._network, self._removal = network, removal
 
-    def shows(self, value: Value, axis: int, occurrence: int, fill: Fill) -> bool:
+    def shows(self, value: Value, axis: int, occurrence: int, fill: Held) -> bool:
         """Whether the entries that go are zero, the mean of those that stay, or merely finite.
 
         Zeros count where the other axes of the parameter stay: what only units that go read is of no matter.

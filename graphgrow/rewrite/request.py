@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from graphgrow.ir import flow as fl
 from graphgrow.ir.cells import Cell, cells_of, groups
 from graphgrow.ir.facts import NodeFacts
-from graphgrow.ir.flow import Fill, Flow
-from graphgrow.ir.terms import Space
+from graphgrow.ir.flow import Fill, Flow, Held, Weighted
+from graphgrow.ir.terms import Space, normal
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.evaluate import Key, axis_of, children, count_at, holds, picked
 
 MOST_RETRIES = 32  # for one question; each may walk the graph once more
 
-Wish = tuple[Value, int, int, Fill]  # value, axis, occurrence, fill
-Grants = Callable[[Value, int, int, Fill], bool]  # whether a parameter may take a fill
+Wish = tuple[Value, int, int, Held]  # value, axis, occurrence, fill
+Grants = Callable[[Value, int, int, Held], bool]  # whether a parameter may take a fill
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Walk:
     def __init__(self, first: Wish) -> None:
         self.pending: Wishes = [first]
         self.seen: dict[Wish, None] = {}
-        self.gathered: dict[tuple[Key, int], Fill] = {}
+        self.gathered: dict[tuple[Key, int], Held] = {}
         self._choices: list[tuple[Wishes, int, int, list[Wishes]]] = []
         self._retries = MOST_RETRIES
 
@@ -86,10 +86,10 @@ class Requests:
         self._space = space
         self._grants = grants or (lambda *wish: True)
         self._flows = {output: flow for facts in touching for output, flow in facts.flows}
-        self.asked: dict[Key, dict[int, Fill]] = {}
+        self.asked: dict[Key, dict[int, Held]] = {}
         self._granted: set[Wish] = set()
 
-    def ask(self, value: Value, axis: int, occurrence: int, fill: Fill) -> set[Key]:
+    def ask(self, value: Value, axis: int, occurrence: int, fill: Held) -> set[Key]:
         """Ask a tensor to take a fill.
 
         Returns:
@@ -107,7 +107,7 @@ class Requests:
         changed: set[Key] = set()
         for (key, index), wanted in search.gathered.items():
             present = self.asked.setdefault(key, {})
-            if present.get(index) is not wanted:
+            if present.get(index) != wanted:
                 changed.add(key)
             present[index] = wanted
         return changed
@@ -126,12 +126,12 @@ class Requests:
         known = search.gathered.get(
             ((value, axis), occurrence), self.asked.get((value, axis), {}).get(occurrence, fill)
         )
-        if known is not fill or not self._grants(value, axis, occurrence, fill):
+        if known != fill or not self._grants(value, axis, occurrence, fill):
             return False
         search.gathered[(value, axis), occurrence] = fill
         return True
 
-    def ask_operands(self, flow: Flow, fill: Fill) -> set[Key]:
+    def ask_operands(self, flow: Flow, fill: Held) -> set[Key]:
         """Ask every operand of an expression that has the axis to take a fill, at all its occurrences; as `ask`."""
         changed: set[Key] = set()
         for operand in self._carriers(flow):
@@ -146,7 +146,7 @@ class Requests:
         together = groups(cells)[cells[occurrence]]
         return _Place(cells[occurrence], together.index(occurrence), len(together))
 
-    def _of_operand(self, operand: fl.Operand, at: _Place, fill: Fill) -> Wishes | None:
+    def _of_operand(self, operand: fl.Operand, at: _Place, fill: Held) -> Wishes | None:
         """The same occurrence of the operand; every one where a view folds parts of the axis together, or unfolds."""
         axis = axis_of(operand, self._space)
         if axis is None:
@@ -158,7 +158,7 @@ class Requests:
             found.extend((operand.value, axis, number, fill) for number in numbers)
         return found
 
-    def _wishes(self, flow: Flow, at: _Place, fill: Fill) -> Wishes | None:
+    def _wishes(self, flow: Flow, at: _Place, fill: Held) -> Wishes | None:
         """What the operands of an expression must be; None where they cannot bring the fill about."""
         if isinstance(flow, fl.Operand):
             return self._of_operand(flow, at, fill)
@@ -202,10 +202,10 @@ class Requests:
             return self._carries(flow.along if holds(flow.terms, self._space) else flow.across)
         return any(map(self._carries, children(flow)))
 
-    def _all(self, flow: Flow, at: _Place, fill: Fill) -> Wishes | None:
+    def _all(self, flow: Flow, at: _Place, fill: Held) -> Wishes | None:
         """Sums, choices and zero-keeping functions: every operand that has the axis."""
         carriers = self._carriers(flow)
-        if fill is not Fill.MEAN and len(carriers) < len(children(flow)):
+        if fill is not Fill.MEAN and len(carriers) < len(children(flow)):  # a number added is its own mean alone
             return None
         gathered: Wishes = []
         for term in carriers:
@@ -215,17 +215,36 @@ class Requests:
             gathered.extend(wishes)
         return gathered
 
-    def _factor(self, flow: fl.Mul, at: _Place, fill: Fill) -> Wishes | None:
+    def _factor(self, flow: fl.Mul, at: _Place, fill: Held) -> Wishes | None:
         """Products: one factor is enough for zero and for shares, the likeliest first; a mean needs a single one."""
         carriers = self._carriers(flow)
-        if fill is Fill.MEAN and len(carriers) != 1:
-            return None
+        if fill is Fill.MEAN or isinstance(fill, Weighted):
+            return self._scaled(carriers, at, fill)
         wishes = [
             found for term in sorted(carriers, key=_unlikely) if (found := self._wishes(term, at, fill)) is not None
         ]
         return [_Either(tuple(wishes))] if len(wishes) > 1 else next(iter(wishes), None)
 
-    def _stacked(self, flow: fl.Stack, at: _Place, fill: Fill) -> Wishes | None:
+    def _scaled(self, carriers: list[Flow], at: _Place, fill: Held) -> Wishes | None:
+        """A mean of products: of a single factor, or weighted by a scale with one number for each unit."""
+        if len(carriers) == 1:
+            return self._wishes(carriers[0], at, fill)
+        scales = [term for term in carriers if self._is_scale(term)]
+        if fill is not Fill.MEAN or len(carriers) != 2 or len(scales) != 1:
+            return None
+        scale, other = scales[0], carriers[carriers[0] is scales[0]]
+        assert isinstance(scale, fl.Operand)
+        mine = self._wishes(scale, at, Weighted(scale.value, scale=True))
+        theirs = self._wishes(other, at, Weighted(scale.value))
+        return None if mine is None or theirs is None else [*mine, *theirs]
+
+    def _is_scale(self, term: Flow) -> bool:
+        """Whether a factor is a parameter whose only axis, but for those of size 1, is the space."""
+        if not isinstance(term, fl.Operand) or not term.value.parameter or term.value.buffer:
+            return False
+        return all(axis.size == 1 or normal(axis) is self._space for axis in term.value.axes)
+
+    def _stacked(self, flow: fl.Stack, at: _Place, fill: Held) -> Wishes | None:
         number = at.number
         for term in flow.terms:
             assert isinstance(term, fl.Operand)

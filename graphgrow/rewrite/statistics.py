@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from graphgrow.ir.facts import Normalisation, Statistic, StatisticKind
-from graphgrow.ir.flow import Fill, State
+from graphgrow.ir.flow import Fill, Held, State
 from graphgrow.ir.positions import Removal, Units, axis_map, grown_size, occurrences
 from graphgrow.ir.terms import Space
 from graphgrow.rewrite.evaluate import Key, holds
@@ -49,7 +49,7 @@ def judge(statistic: Statistic, units: Units, append: bool, fills: Mapping[Key, 
     assert axis is not None
     term = statistic.value.axes[axis]
     state = fills.get((statistic.value, axis), (Fill.EVEN,) * occurrences(term, units.space))
-    seen = set(state) - {Fill.NULL}
+    seen: set[Held] = set(state) - {Fill.NULL}
     old = prod(statistic.value.axes[i].size for i in statistic.axes)
     ratio = grown_size(term, {units.space: units.new_size}) / term.size
     if not seen:
@@ -63,7 +63,7 @@ def judge(statistic: Statistic, units: Units, append: bool, fills: Mapping[Key, 
     return verdict
 
 
-def _appended(statistic: Statistic, seen: set[Fill], old: int, ratio: float) -> Verdict:
+def _appended(statistic: Statistic, seen: set[Held], old: int, ratio: float) -> Verdict:
     kind = statistic.kind
     if kind is StatisticKind.MEAN:
         if seen == {Fill.MEAN}:
@@ -79,7 +79,7 @@ def _appended(statistic: Statistic, seen: set[Fill], old: int, ratio: float) -> 
     return Verdict(_of_squares(statistic, 1.0, old, ratio))
 
 
-def _replicated(statistic: Statistic, seen: set[Fill], old: int, ratio: float, uniform: bool) -> Verdict:
+def _replicated(statistic: Statistic, seen: set[Held], old: int, ratio: float, uniform: bool) -> Verdict:
     kind = statistic.kind
     if kind is StatisticKind.EXTREME:
         return Verdict(1.0 if seen == {Fill.COPY} else None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from graphgrow.errors import Declined
-from graphgrow.ir.flow import Fill, State
+from graphgrow.ir.flow import Fill, State, Weighted
 from graphgrow.ir.positions import AxisMap, Units, axis_map
 from graphgrow.ir.terms import normal
 from graphgrow.ir.value import Fresh, Value
@@ -44,6 +44,7 @@ class TensorGrowth:
         axes: its growing axes, those that read first, so that new rows cover new columns too.
         scale: a factor on the whole (the weight of a norm whose axis is filled at the mean).
         offset: what is added to the tensor where it is used, and so scaled with it (a norm that scales by 1 + w).
+        weights: the scales by which means are weighted, as they were before.
         unit_shares: the least-squares reading share of each new unit; scales the state of written copies.
     """
 
@@ -52,12 +53,14 @@ class TensorGrowth:
     scale: float = 1.0
     offset: float = 0.0
     unit_shares: torch.Tensor | None = field(default=None)
+    weights: dict[Value, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, value: Value, units: Units, fills: dict[int, State], readers: set[int]) -> TensorGrowth:
         """The growth along all axes that hold the space; `fills` by axis."""
         for axis, state in fills.items():
-            if Fill.MEAN in state and normal(value.axes[axis]) is not units.space:
+            means = any(fill is Fill.MEAN or isinstance(fill, Weighted) for fill in state)
+            if means and normal(value.axes[axis]) is not units.space:
                 raise Declined(f"`{value.name}` cannot be filled with means along a part of an axis")
         order = sorted(fills, key=lambda axis: (axis not in readers, axis))
         return cls(value, [AxisGrowth(axis, axis_map(value.axes[axis], units), fills[axis]) for axis in order])
@@ -94,8 +97,20 @@ class TensorGrowth:
             self._freshen(new, before, growth.axis, where, shape, generator)
         elif fill is Fill.MEAN:
             assign(new, growth.axis, where, before.mean(growth.axis, keepdim=True, dtype=_wide(new.dtype)))
+        elif isinstance(fill, Weighted):
+            assign(new, growth.axis, where, self._weighted(before, growth.axis, fill))
         else:
             assign(new, growth.axis, where, 0)
+
+    def _weighted(self, before: torch.Tensor, axis: int, fill: Weighted) -> torch.Tensor:
+        """The scale's new number, its root mean square (1 where all are zero); or the mean that it weights."""
+        weights = self.weights[fill.by].detach().flatten().double()
+        number = weights.square().mean().sqrt()
+        number = torch.where(number > 0, number, torch.ones_like(number)).to(before.dtype).double()
+        if fill.scale:
+            return number.to(before.dtype).expand([1] * before.dim())
+        shape = [-1 if i == axis else 1 for i in range(before.dim())]
+        return (before.double() * weights.reshape(shape) / number).mean(axis, keepdim=True)
 
     def _freshen(
         self,

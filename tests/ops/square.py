@@ -24,7 +24,7 @@ from graphgrow.graph import Graph
 from graphgrow.ir.cells import cells_of, meeting
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import NodeFacts, NormKind, flatten_values
-from graphgrow.ir.flow import Clash, Fill, State
+from graphgrow.ir.flow import Clash, Fill, Held, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, leaves, normal
 from graphgrow.ir.value import Value
@@ -92,7 +92,7 @@ class Outcome:
     """
 
     plan: Plan
-    main: Fill | None
+    main: Held | None
     outputs: list[tuple[Value, int, State]] = field(default_factory=list)
 
     @property
@@ -271,7 +271,7 @@ def _promised(facts: NodeFacts, plan: Plan) -> bool:
     """Whether a node's requirements hold; normalisations that must be rescaled are noted in the plan."""
     space, append = plan.units.space, plan.kind is Kind.APPEND
 
-    def states(value: Value | None, axis: int) -> set[Fill]:
+    def states(value: Value | None, axis: int) -> set[Held]:
         return set() if value is None else set(plan.fills.get((value, axis), ()))
 
     for summation in facts.summations:
@@ -335,7 +335,7 @@ def _seen_before(norm: Any, units: Units) -> float:
     return math.prod(len(m.kept) / len(m.source) for m in (axis_map(term, units) for term in norm.term))
 
 
-def _parameter_states(plan: Plan, value: Value) -> set[Fill]:
+def _parameter_states(plan: Plan, value: Value) -> set[Held]:
     return {fill for axis in value.axes_with(plan.units.space) for fill in plan.fills[(value, axis)]}
 
 

@@ -162,6 +162,62 @@ def test_a_table_that_never_learns_is_the_last_to_be_zero() -> None:
     assert [bool(any(new)) for new in rows.values()] in ([True, False], [False, True])
 
 
+def _scaled_stream(run: Callable[[Any, Any], Any]) -> Graph:
+    """A pre-norm residual block whose branch has a scale for each unit, as in CaiT, BEiT and DINOv2."""
+
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.first(x)
+        return m.last(m.norm(x + run(m, torch.tanh(m.up(x)))))
+
+    torch.manual_seed(0)
+    model = Forward(
+        forward, first=nn.Linear(3, 6), up=nn.Linear(6, 5), down=nn.Linear(5, 6), norm=nn.LayerNorm(6),
+        last=nn.Linear(6, 2), dropout=nn.Dropout(0.5),
+    )  # fmt: skip
+    model.scale, model.other = nn.Parameter(torch.randn(6)), nn.Parameter(torch.randn(1, 6))
+    return gg.trace(model.double(), torch.randn(5, 3, dtype=torch.float64))
+
+
+SCALED: list[Callable[[Any, Any], Any]] = [
+    lambda m, x: m.scale * m.down(x),
+    lambda m, x: -(m.down(x) * m.scale) / 3,
+    lambda m, x: m.down(x) * m.other,
+    lambda m, x: m.scale * m.down(x) + m.other * m.down.bias,
+    lambda m, x: m.dropout(m.down(x)) * m.scale,
+]
+
+
+@pytest.mark.parametrize("run", SCALED[:3] + SCALED[4:])
+def test_means_pass_a_scale_with_one_number_for_each_unit(run: Callable[[Any, Any], Any]) -> None:
+    """By hand: new rows sum_i s_i w_i / (n c) behind a new scale c, the root mean square of the old ones."""
+    graph = _scaled_stream(run)
+    child = gg.apply(graph, "widen(first, extra=2)")
+    assert_preserved(graph, child)
+    assert ("train" in child.steps[-1].exact_in) is (run is not SCALED[4])
+    old, new = (dict(g.module.named_parameters()) for g in (graph, child))
+    name = "other" if run is SCALED[2] else "scale"
+    numbers, grown = old[name].flatten(), new[name].flatten()
+    torch.testing.assert_close(grown[6:], numbers.square().mean().sqrt().expand(2))
+    rows = (numbers[:, None] * old["down.weight"]).mean(0) / grown[6]
+    torch.testing.assert_close(new["down.weight"][6:], rows.expand(2, -1))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        SCALED[3],  # one bias, weighted by two scales
+        lambda m, x: (1 + m.scale) * m.down(x),
+        lambda m, x: m.scale * m.other * m.down(x),
+        lambda m, x: m.scale * torch.relu(m.down(x)),
+        lambda m, x: m.scale * (m.down(x) + 1),
+        lambda m, x: m.scale * m.down(x) + m.scale,
+    ],
+)
+def test_other_products_have_no_such_mean(run: Callable[[Any, Any], Any]) -> None:
+    with pytest.raises(gg.Declined, match="needs new units at mean"):
+        gg.apply(_scaled_stream(run), "widen(first, extra=2)")
+
+
 @pytest.mark.parametrize("layer", [nn.RMSNorm(12, eps=1e-2), nn.RMSNorm(12, eps=1e-2, elementwise_affine=False)])
 def test_an_rms_norm_over_a_part_of_its_axis_is_rescaled_by_all_that_it_sees(layer: nn.Module) -> None:
     """12 entries become 15, of which 3 are zero: scale sqrt(12 / 15), eps * 12 / 15; and back."""
