@@ -17,8 +17,9 @@ from graphgrow.ir.terms import Space
 from graphgrow.rewrite.attentions import Attention, attentions
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.grow import grow
+from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import Kind, Plan, plan_growth
+from graphgrow.rewrite.plan import plan_growth
 
 
 @dataclass(frozen=True)

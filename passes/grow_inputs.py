@@ -16,9 +16,10 @@ from graphgrow.ir.terms import Space, normal
 from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Opening
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.growth import Kind
 from graphgrow.rewrite.interface import append_to_interface, appended, input_spec, opened
 from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import Kind, plan_growth
+from graphgrow.rewrite.plan import plan_growth
 
 
 @dataclass(frozen=True)

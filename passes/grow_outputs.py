@@ -13,9 +13,10 @@ from graphgrow.ir.editor import Editor
 from graphgrow.ops.analysis import Opening
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.groups import Group
+from graphgrow.rewrite.growth import Kind
 from graphgrow.rewrite.interface import append_to_interface, appended, opened, refuse_inputs
 from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import Kind, plan_growth
+from graphgrow.rewrite.plan import plan_growth
 
 OPENING = Opening(outputs=True)
 

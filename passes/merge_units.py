@@ -15,8 +15,8 @@ from graphgrow.ir.positions import Removal
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.copies import classes_of_copies
 from graphgrow.rewrite.growable import growable
+from graphgrow.rewrite.growth import Plan
 from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import Plan
 from graphgrow.rewrite.present import names_over
 from graphgrow.rewrite.shrink import merge, plan_merge, refuse_unlike_copies
 

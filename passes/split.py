@@ -15,8 +15,9 @@ from graphgrow.ir.positions import Units
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.grow import grow
 from graphgrow.rewrite.growable import growable
+from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import Kind, Plan, plan_growth
+from graphgrow.rewrite.plan import plan_growth
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from graphgrow.errors import Declined
 from graphgrow.ir.positions import Units
 from graphgrow.rewrite.groups import Group
+from graphgrow.rewrite.growth import Kind
 from graphgrow.rewrite.network import Network
-from graphgrow.rewrite.plan import Kind, plan_growth
+from graphgrow.rewrite.plan import plan_growth
 
 
 def widening(network: Network, group: Group, extra: int) -> str:

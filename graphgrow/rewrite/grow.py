@@ -14,8 +14,8 @@ from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.positions import Kept, Units, axis_map, kept_positions
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
+from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import Kind, Plan
 from graphgrow.rewrite.resize import resize
 from graphgrow.rewrite.statistics import old_share
 from graphgrow.rewrite.tensors import TensorGrowth, least_squares_shares

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from graphgrow.errors import Declined
 from graphgrow.rewrite.contract import Refusal
 from graphgrow.rewrite.groups import Group
+from graphgrow.rewrite.growth import Plan
 from graphgrow.rewrite.network import Network
-from graphgrow.rewrite.plan import Plan
 
 
 def growable(network: Network, plan: Callable[[Network, str], Plan]) -> Iterator[Group | Refusal]:

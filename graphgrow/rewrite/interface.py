@@ -24,8 +24,9 @@ from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Opening
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.grow import grow
+from graphgrow.rewrite.growth import Kind
 from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import Kind, plan_growth
+from graphgrow.rewrite.plan import plan_growth
 
 
 def opened(network: Network, opening: Opening) -> Network:

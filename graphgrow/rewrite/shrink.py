@@ -17,8 +17,9 @@ from graphgrow.ir.positions import Removal, Shrinkage, Units, kept_heirs, shrink
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.evaluate import holds
+from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import Kind, Plan, plan_growth
+from graphgrow.rewrite.plan import plan_growth
 from graphgrow.rewrite.present import Numbers
 from graphgrow.rewrite.resize import resize
 from graphgrow.rewrite.roles import Role

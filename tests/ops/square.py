@@ -31,7 +31,7 @@ from graphgrow.ir.value import Value
 from graphgrow.ops.registry import class_name, registered
 from graphgrow.rewrite.evaluate import evaluate
 from graphgrow.rewrite.grow import grow
-from graphgrow.rewrite.plan import Kind, Plan
+from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.statistics import growing_axis, judge
 from tests.ops.lifted import Observed, assert_close, assert_filled, observe
 from tests.ops.probe import Draw

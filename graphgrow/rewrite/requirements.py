@@ -1,0 +1,155 @@
+"""What the operators of a graph require of new units, held against a plan: sums, statistics, norms, products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind, Statistic, flatten_values
+from graphgrow.ir.flow import Clash, Fill, Held, Weighted
+from graphgrow.ir.positions import axis_map
+from graphgrow.ir.terms import Space, normal
+from graphgrow.ir.value import Value
+from graphgrow.rewrite.evaluate import holds
+from graphgrow.rewrite.growth import Kind, Plan
+from graphgrow.rewrite.statistics import growing_axis, judge, old_share
+
+
+class Unmet(Exception):
+    """A requirement that does not hold, and the requests any one of which could mend it."""
+
+    def __init__(
+        self, facts: NodeFacts, text: str, remedies: Sequence[tuple[Value, int, int, Held]], clash: Clash | None = None
+    ) -> None:
+        super().__init__(text)
+        self.facts, self.text, self.remedies, self.clash = facts, text, remedies, clash
+
+
+def require(facts: NodeFacts, plan: Plan) -> None:
+    """Sums and normalisations at one node."""
+    space, append = plan.units.space, plan.kind is Kind.APPEND
+    for summation in facts.summations:
+        key = (summation.value, summation.axis)
+        wanted = Fill.ZERO if append else Fill.SHARE
+        for i, fill in enumerate(plan.state(key)):
+            if fill not in (wanted, Fill.NULL):
+                raise Unmet(facts, f"summed over with {fill.value} units", [(*key, i, wanted)])
+    for statistic in facts.statistics:
+        _require_statistic(facts, statistic, plan)
+    for norm in facts.normalisations:
+        if holds(norm.term, space):
+            _require_normalisation(facts, norm, plan)
+
+
+def _require_statistic(facts: NodeFacts, statistic: Statistic, plan: Plan) -> None:
+    """Numbers taken of all units of an axis."""
+    axis = growing_axis(statistic, plan.units.space)
+    if axis is None:
+        return
+    verdict = judge(statistic, plan.units, plan.kind is Kind.APPEND, plan.fills)
+    if verdict.factor is None:
+        key = (statistic.value, axis)
+        state = plan.state(key)
+        remedies = [(*key, i, fill) for fill in verdict.wanted for i, now in enumerate(state) if now is not fill]
+        seen = " and ".join(dict.fromkeys(fill.value for fill in state))
+        raise Unmet(facts, f"the {statistic.kind.value} over the axis, whose new units are {seen}", remedies)
+    plan.factors[statistic.output] = verdict.factor
+
+
+def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) -> None:
+    space = plan.units.space
+    axis = next(i for i in norm.axes if holds((norm.value.axes[i],), space))
+    state = plan.state((norm.value, axis))
+    if plan.kind is Kind.REPLICATE:
+        if not all(axis_map(term, plan.units).uniform for term in norm.term):
+            raise Unmet(facts, f"{norm.kind.value} over the axis admits only splits of all units alike", [])
+        own = {fill for value in (norm.weight, norm.bias) if value for fill in _fills_of(plan, value, space)}
+        if set(state) != {Fill.COPY} or not own <= {Fill.COPY}:
+            raise Unmet(facts, f"{norm.kind.value} over units that are not whole copies", [])
+        return
+    if norm.kind is NormKind.GROUP:
+        raise Unmet(facts, "group norm takes statistics over it: append whole groups instead", [])
+    if norm.kind is NormKind.LAYER and (len(norm.term) != 1 or normal(norm.term[0]) is not space):
+        raise Unmet(facts, f"{norm.kind.value} over an axis of which this is only a part", [])
+    if norm.eps is None or (norm.weight is None and norm.output is None):
+        raise Unmet(facts, f"{norm.kind.value} without a weight or an eps to correct", [])
+    wanted = Fill.MEAN if norm.kind is NormKind.LAYER else Fill.ZERO
+    for i, fill in enumerate(state):
+        if fill is not wanted:
+            text = f"{norm.kind.value} over the axis needs new units at {wanted.value}, but they are {fill.value}"
+            raise Unmet(facts, text, [(norm.value, axis, i, wanted)])
+    if norm.weight is None and norm.output is not None:
+        plan.factors[norm.output] = math.sqrt(old_share(norm, plan.units))
+    if norm.bias is not None:
+        for i, fill in enumerate(plan.state((norm.bias, 0))):
+            if fill is not Fill.ZERO:  # what comes out of the norm is zero, and must stay so
+                raise Unmet(
+                    facts, f"{norm.kind.value} with a bias that is {fill.value}", [(norm.bias, 0, i, Fill.ZERO)]
+                )
+
+
+def _fills_of(plan: Plan, value: Value, space: Space) -> set[Held]:
+    return {fill for axis in value.axes_with(space) for fill in plan.state((value, axis))}
+
+
+def rescaled(touching: list[NodeFacts], plan: Plan) -> list[Normalisation]:
+    """The normalisations over appended units, whose scale and eps must change."""
+    if plan.kind is Kind.REPLICATE:
+        return []
+    return [norm for facts in touching for norm in facts.normalisations if holds(norm.term, plan.units.space)]
+
+
+def check_rescaled(touching: list[NodeFacts], plan: Plan) -> None:
+    """The weight of a norm whose scale changes is a parameter that nothing else uses."""
+    kinds = {norm.weight: norm.kind for norm in plan.rescaled}
+    for facts in touching:
+        if facts.node.op != "output" and not any(True for _ in flatten_values(facts.output)):
+            continue  # its shape or dtype is read, and no number
+        own = {norm.weight for norm in facts.normalisations if norm.weight and holds(norm.term, plan.units.space)}
+        for value in (*facts.operands, *own):
+            if value in kinds and not (value.parameter and value in own):
+                text = f"the weight of a {kinds[value].value} that must be rescaled is used here too"
+                raise Unmet(facts, text, [])
+
+
+def changes_noise(facts: NodeFacts, plan: Plan) -> bool:
+    """Whether elements that depend on each other are dropped one by one, so that train mode is another."""
+    space = plan.units.space
+    return any(
+        fill in (Fill.MEAN, Fill.COPY, Fill.SHARE) or isinstance(fill, Weighted)
+        for noise in facts.noises
+        for axis in noise.value.axes_with(space)
+        for fill in plan.state((noise.value, axis))
+    )
+
+
+def check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh: bool, learns: bool) -> None:
+    """Products over the axis: one side zero and not both, or shares against copies.
+
+    Args:
+        facts: of the node.
+        c: its sum of products.
+        plan: whose fills are held against it.
+        read_afresh: whether fresh weights read the new units elsewhere, so that a tied table learns where it writes.
+        learns: whether what is new must learn.
+    """
+    space = plan.units.space
+    if not holds((c.term,), space):
+        return
+    left, right = (c.left, c.left_axis), (c.right, c.right_axis)
+    states = plan.state(left), plan.state(right)
+    for i, j in plan.meeting(c):
+        pair = states[0][i], states[1][j]
+        if Fill.NULL in pair:
+            continue
+        if plan.kind is Kind.APPEND:
+            tied = any(value.parameter and (value, axis) not in plan.readers for value, axis in (left, right))
+            if learns and pair == (Fill.ZERO, Fill.ZERO) and not (tied and read_afresh):
+                raise Unmet(facts, "both sides of a product would be zero, and never learn", [])
+            if Fill.ZERO not in pair:
+                remedies = [(*right, j, Fill.ZERO), (*left, i, Fill.ZERO)]
+                raise Unmet(facts, "a product of two activations over the axis, neither of them zero", remedies)
+        elif sorted(f.value for f in pair) != [Fill.COPY.value, Fill.SHARE.value]:
+            remedies = [(*right, j, Fill.SHARE), (*left, i, Fill.SHARE)] if Fill.SHARE not in pair else []
+            text = "a product over the axis counts copies twice" if remedies else "a product of two shares"
+            raise Unmet(facts, text, remedies)
