@@ -15,6 +15,7 @@ from graphgrow.bulk.demands import listed
 from graphgrow.bulk.lineage import renamed
 from graphgrow.errors import Unsupported
 from graphgrow.ir.facts import Normalisation
+from graphgrow.layers import RootMeanSquareNorm
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.sites import scope_of
 
@@ -83,6 +84,18 @@ class Fit:
             path, _, attribute = place.rpartition(".")
             setattr(model.get_submodule(path), attribute, value)
 
+    def load_graph(self, grown: Network, model: nn.Module, target: Network) -> None:
+        """Write what a loaded model holds into the capture of it, in place; what is on the meta device gets memory."""
+        _materialise(target.module, grown.inputs.device)
+        sources, targets = _all_tensors(model), _all_tensors(target.module)
+        with torch.no_grad():
+            for name in targets.keys() & sources.keys():
+                targets[name].copy_(sources[name])
+        for place, value in self.settings.items():
+            part = dict(target.module.named_modules()).get(place.rpartition(".")[0])
+            if part is not None and "eps" in vars(part):
+                part.eps = value
+
     def hand_over(self, optimizer: Optimizer, grown: Network, model: nn.Module) -> None:
         """Let an optimizer over the grown graph's parameters train the model's instead, its state unchanged."""
         sources, targets = _all_tensors(grown.module), _all_tensors(model)
@@ -130,6 +143,12 @@ def _settings(grown: Network, target: Network, model: nn.Module, paths: Mapping[
         eps = vars(mine).get("eps") if type(mine) is type(module) else None
         if eps is not None and eps != vars(module).get("eps"):
             found[f"{path}.eps"] = float(eps)
+    for path, raised in target.module.named_modules(remove_duplicate=False):
+        mine = theirs.get(renamed(path, paths))
+        if not isinstance(raised, RootMeanSquareNorm) or not isinstance(mine, RootMeanSquareNorm):
+            continue
+        if type(model.get_submodule(path)) is not RootMeanSquareNorm and mine.eps != raised.eps:
+            found[_attribute(model, path, raised.eps)] = mine.eps
     for mine, wanted in zip(_functional_norms(grown), _functional_norms(target), strict=False):
         if mine[1].eps_value != wanted[1].eps_value:
             found[_attribute(model, wanted[0], wanted[1].eps_value)] = mine[1].eps_value

@@ -28,7 +28,7 @@ class Lineage:
     origins: Mapping[str, str]
 
     @classmethod
-    def of(cls, graph: Network, target: Network, names: Iterable[str]) -> Lineage:
+    def of(cls, graph: Network, target: Network, names: Iterable[str], at_end: bool = False) -> Lineage:
         """Compare the paths of both.
 
         The blocks of one family are taken in runs whose results have one shape (a resolution, a width); the k-th run
@@ -38,6 +38,8 @@ class Lineage:
             graph: to be grown.
             target: the larger sibling, captured.
             names: of the target's tensors.
+            at_end: put all copies of a run behind its last block, so that the blocks of the graph keep their places
+                (Swin's windows are shifted in every second one); else spread them evenly.
 
         Raises:
             Unsupported: if the runs cannot be told from each other, or a run has no block that can be copied.
@@ -65,7 +67,7 @@ class Lineage:
                     f"{len(left)} here; the target must have the same sequence of shapes, each as long or longer"
                 )
             for own, larger in zip(left, right, strict=True):
-                copied = _copied(own, larger)
+                copied = _copied(own, larger, at_end)
                 counts = Counter(copied)
                 sites += copied
                 line = [member.path for member in own.members for _ in range(1 + counts[member.path])]
@@ -108,7 +110,7 @@ def _families(ours: Iterable[str], theirs: Iterable[str]) -> Iterable[Family]:
     return found
 
 
-def _copied(own: Stage, wanted: Stage) -> list[str]:
+def _copied(own: Stage, wanted: Stage, at_end: bool) -> list[str]:
     """The sites of the copies that make a stage as long as the target's."""
     copies = len(wanted) - len(own)
     if copies < 0:
@@ -119,7 +121,8 @@ def _copied(own: Stage, wanted: Stage) -> list[str]:
             f"`{own.name}` has {len(own)} blocks and the target {len(wanted)}, but none can be copied: {reason}; "
             "start from a model with a residual block there"
         )
-    return own.spread(copies)
+    sites = own.spread(copies)
+    return [sites[-1]] * copies if at_end and copies else sites
 
 
 def _paths(stages: Iterable[Stage]) -> list[str]:

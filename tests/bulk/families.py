@@ -49,6 +49,63 @@ def convnext(first: int, second: int, depth: int) -> nn.Module:
     return model
 
 
+def swin(depths: tuple[int, int], width: int = 8) -> nn.Module:
+    """torchvision's: attention over shifted windows, which is handed the parameters of its layers."""
+    heads = [width // 4, width // 2]
+    model: nn.Module = torchvision.models.SwinTransformer([4, 4], width, list(depths), heads, [2, 2], num_classes=5)
+    return model
+
+
+class Conv1D(nn.Module):
+    """A linear map with its weight turned around, as GPT-2's in transformers: no layer of torch.nn."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(width, outputs) * 0.2), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+
+
+class GPT2Block(nn.Module):
+    """A pre-norm MLP of such maps."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(width), Conv1D(width, 2 * width), Conv1D(2 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = x + self.down(F.gelu(self.up(self.norm(x))))
+        return result
+
+
+class GPT2(nn.Module):
+    """Tokens to logits through GPT-2's maps, of any width and depth."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(19, width), nn.Linear(width, 19, bias=False)
+        self.blocks, self.norm = nn.Sequential(*(GPT2Block(width) for _ in range(depth))), nn.LayerNorm(width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.norm(self.blocks(self.embed(tokens))))
+        return result
+
+
+class SpelledRMSNorm(nn.Module):
+    """As transformers' Llama writes it, float32 inside whatever comes in, and with another name for eps."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.variance_epsilon = 1e-5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.to(torch.float32)
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * wide.to(x.dtype)
+
+
 class FunctionalRMSNorm(nn.Module):
     """Root mean square norm by function, its eps an attribute of this module."""
 

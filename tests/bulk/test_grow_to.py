@@ -14,7 +14,16 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.bulk.grow_to import grow_to
 from graphgrow.models import gpt, mixer, mobilenet, resnet, vit
-from tests.bulk.families import FunctionalRMSNorm, Llama, PlainResNet, convnext, vision_transformer
+from tests.bulk.families import (
+    GPT2,
+    FunctionalRMSNorm,
+    Llama,
+    PlainResNet,
+    SpelledRMSNorm,
+    convnext,
+    swin,
+    vision_transformer,
+)
 
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 16 * 16, dtype=torch.float64).reshape(2, 3, 16, 16).sin()
 LARGE_IMAGES = torch.linspace(-2, 2, 2 * 3 * 32 * 32, dtype=torch.float64).reshape(2, 3, 32, 32).sin()
@@ -57,6 +66,9 @@ PAIRS = [
         TOKENS,
     ),
     Pair("convnext, twice as wide", lambda: convnext(4, 8, 1), lambda: convnext(8, 16, 2), LARGE_IMAGES),
+    Pair("swin, deeper", lambda: swin((1, 2)), lambda: swin((2, 4)), LARGE_IMAGES),
+    Pair("swin, twice as wide", lambda: swin((1, 2)), lambda: swin((1, 2), 16), LARGE_IMAGES),
+    Pair("gpt-2's maps", lambda: GPT2(8, 1), lambda: GPT2(12, 3), TOKENS),
     Pair("tied llama, deeper", lambda: Llama(2, 1, True, rms_norm), lambda: Llama(2, 3, True, rms_norm), TOKENS),
 ]
 
@@ -109,6 +121,22 @@ def test_the_larger_model_computes_what_the_small_one_does(pair: Pair) -> None:
     assert [str(mutation) for mutation in grown.mutations] == [entry.mutation for entry in grown.graph.ledger]
     assert_trains(large, pair.example)
     assert_same_function(small, grown.graph.module, pair.example)  # which shares no tensor with it
+
+
+def test_a_model_that_rounds_on_its_way_is_compared_within_its_own_rounding() -> None:
+    """Spelled out norms go through float32; Dynamo's graph has layers there, whose eps follows under its own name."""
+    small, large = Llama(2, 1, False, SpelledRMSNorm).eval(), Llama(3, 2, False, SpelledRMSNorm).eval()
+    graph = gg.trace(small, TOKENS, way="dynamo")
+    before = large.get_submodule("norm").get_parameter("weight").clone()
+    grown = grow_to(graph, large)
+    assert set(grown.settings) == {f"{path}.variance_epsilon" for path in RMS_NORMS}
+    assert list(grown.settings.values()) == pytest.approx([1e-5 * 2 / 3] * 5)
+    assert not torch.equal(large.get_submodule("norm").get_parameter("weight"), before)
+    assert (output(large, TOKENS) - output(small, TOKENS)).abs().max() < 1e-5
+    assert 1e-10 < grown.max_error < 1e-6
+
+
+RMS_NORMS = ("layers.0.norm1", "layers.0.norm2", "layers.1.norm1", "layers.1.norm2", "norm")
 
 
 def test_the_mutations_are_ordinary_and_verified() -> None:
