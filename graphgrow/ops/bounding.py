@@ -45,16 +45,30 @@ def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) ->
     if known is None or not isinstance(example, torch.Tensor) or not example.is_floating_point():
         return
     options = kwargs if module is None else _options(module)
-    try:
-        _signature(known).bind(*args, **options)
-    except TypeError:  # a form that the rule for its axes knows, but this one does not
+    if not _takes(known, args, options):  # a form that the rule for its axes knows, but this one does not
         return
     found = known(*args, **options).rounded(torch.finfo(example.dtype).tiny)
     for value, _ in facts.flows:
         value.bounds = found
 
 
-_signature = functools.cache(inspect.signature)
+def _takes(known: Bounding, args: Any, options: dict[str, Any]) -> bool:
+    signature, anything = _signature(known)
+    if anything and args:
+        return True
+    try:
+        signature.bind(*args, **options)
+    except TypeError:
+        return False
+    return True
+
+
+@functools.cache
+def _signature(known: Bounding) -> tuple[inspect.Signature, bool]:
+    """The signature, and whether it takes anything behind its first argument."""
+    signature = inspect.signature(known)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    return signature, {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
 
 
 def _options(module: nn.Module) -> dict[str, Any]:
