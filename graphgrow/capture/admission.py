@@ -132,11 +132,13 @@ def refuse_unknown_leaves(model: nn.Module, leaves: Sequence[Any]) -> None:
     Raises:
         CaptureError: if one is not.
     """
-    paths = {path for path, _ in model.named_modules()}
+    parts = dict(model.named_modules())
     for leaf in leaves:
         if isinstance(leaf, str):
-            if leaf not in paths:
+            if leaf not in parts:
                 raise CaptureError(f"leaves: there is no submodule {leaf!r} in {type(model).__name__}")
+            if isinstance(parts[leaf], torch._dynamo.eval_frame.OptimizedModule):
+                raise CaptureError(f'leaves: `{leaf}` is under torch.compile; name "{leaf}._orig_mod"')
         elif not (isinstance(leaf, type) and issubclass(leaf, nn.Module)):
             raise CaptureError(f"leaves: wanted module classes and paths of submodules, not {leaf!r}")
 

@@ -21,11 +21,12 @@ _UNSCALED = "_unscaled"  # ends the name of a node whose output is multiplied by
 def shallow_copy(module: nn.Module) -> nn.Module:
     """A module of its own over the same tensors: its mode and attributes are free, its parameters shared."""
     twin: nn.Module = object.__new__(type(module))  # copy.copy pickles, which takes as long as all of the rest
-    twin.__dict__ = dict(module.__dict__)
-    twin._parameters = dict(module._parameters)
-    twin._buffers = dict(module._buffers)
+    attributes = twin.__dict__  # written past `__setattr__`: a part under torch.compile passes that on to its original
+    attributes.update(module.__dict__)
+    attributes["_parameters"], attributes["_buffers"] = dict(module._parameters), dict(module._buffers)
     own_hooks(twin)
-    twin._modules = {name: None if child is None else shallow_copy(child) for name, child in module._modules.items()}
+    children = module._modules.items()
+    attributes["_modules"] = {name: None if child is None else shallow_copy(child) for name, child in children}
     follow_flat_weights(twin)
     return twin
 

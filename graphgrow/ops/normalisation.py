@@ -54,11 +54,16 @@ def batch_norm(
     return _per_channel(call, input, (running_mean, running_var, weight, bias), safe=False)
 
 
-@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
+      nn.SyncBatchNorm)  # fmt: skip
 def channel_norm_module(call: Call, input: Value) -> Value:
-    """nn.BatchNorm*d and nn.InstanceNorm*d."""
+    """nn.BatchNorm*d and nn.InstanceNorm*d; nn.SyncBatchNorm, which takes any number of axes."""
     flat = len(input.axes) == 2 and isinstance(call.module, nn.BatchNorm1d)
-    if not flat and len(input.axes) != _POSITIONS.get(type(call.module), 2) + 2:
+    if (
+        not flat
+        and not isinstance(call.module, nn.SyncBatchNorm)
+        and len(input.axes) != _POSITIONS.get(type(call.module), 2) + 2
+    ):
         raise RuleDeclined("an input without a batch axis")
     call.attribute("num_features", input.axes[1])
     parameters = [

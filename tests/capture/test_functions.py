@@ -55,15 +55,24 @@ def test_what_is_checkpointed_grows_like_any_part(name: str) -> None:
     assert checkpoint.__code__ is code
 
 
-def test_compiled_parts_are_looked_into() -> None:
+@pytest.mark.parametrize("way", ["fx", "dynamo"])
+def test_compiled_parts_are_looked_into(way: str) -> None:
     torch.manual_seed(0)
     inner: Any = torch.compile(nn.Sequential(nn.Linear(4, 5), nn.ReLU()), backend="eager")
     model = nn.Sequential(nn.Linear(3, 4), inner, nn.Linear(5, 2))
-    graph = gg.trace(model, torch.randn(2, 3))
+    x = torch.randn(2, 3)
+    before = model(x)
+    graph = gg.trace(model, x, way=way)
     assert "`1` was compiled by torch.compile" in graph.explain()
     assert set(graph.module.state_dict()) == set(model.state_dict())
     for text in ("widen(0, extra=2)", "widen(1._orig_mod.0, extra=2)", "split(1._orig_mod.0)"):
         assert_preserved(graph, gg.apply(graph, text))
+    assert torch.equal(model(x), before)
+    with pytest.raises(gg.CaptureError, match=r'under torch.compile; name "1._orig_mod"'):
+        gg.trace(model, x, leaves=["1"])
+    leaf = gg.trace(model, x, leaves=["1._orig_mod"])
+    assert_preserved(leaf, gg.apply(leaf, "add-branch(2, kind=mlp)"))
+    assert torch.equal(model(x), before)
 
 
 def test_every_name_of_a_function_leads_to_the_other_one() -> None:

@@ -45,6 +45,12 @@ def _per_channel(kind: Any, **options: Any) -> Callable[[Draw], nn.Module]:
     return build
 
 
+def _synchronised(draw: Draw) -> nn.Module:
+    width = draw(2, 5)
+    x = normal_tensor(draw, 3, width, *([2] * draw(0, 2)))
+    return Probe(lambda m: m.op(m.x), {"x": x}, {"op": _stir(nn.SyncBatchNorm(width))})
+
+
 def _flat_batch_norm(draw: Draw) -> nn.Module:
     width = draw(2, 5)
     return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 4, width)}, {"op": _stir(nn.BatchNorm1d(width))})
@@ -155,6 +161,7 @@ CASES = [
     *(Case((kind,), _per_channel(kind), {"x.1": CHANNELS}) for kind in BATCH_NORMS),
     *(Case((kind,), _per_channel(kind, affine=False, track_running_stats=False), {"x.1": CHANNELS}, "bare")
       for kind in BATCH_NORMS),
+    Case((nn.SyncBatchNorm,), _synchronised, {"x.1": CHANNELS}),
     Case((nn.BatchNorm1d,), _flat_batch_norm, {"x.1": CHANNELS}, "flat"),
     *(Case((kind,), _per_channel(kind, affine=True), {"x.0": CHANNELS, "x.1": CHANNELS}) for kind in INSTANCE_NORMS),
     *(Case((F.batch_norm,), _batch_norm(training), {"x.1": CHANNELS}, str(training)) for training in (False, True)),
