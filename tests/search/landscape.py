@@ -58,17 +58,17 @@ def values(job: Job, number: int, rung: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Run a study in a process of its own: folder, workers, rungs."""
+    """Run a study in a process of its own: folder, engine, rungs."""
+    from graphgrow.search.crews import crew
     from graphgrow.search.evolve import begin, evolve
-    from graphgrow.search.pool import Pool
 
-    pool = Pool(int(sys.argv[2]), TARGET)
+    workers = crew(sys.argv[2], 2, TARGET)
     chosen = recipe(budget=Budget(rungs=int(sys.argv[3])))
     with begin(chosen, sys.argv[1]) as study:
         sys.stdout.write("begun\n")
         sys.stdout.flush()
-        evolve(chosen, study, pool)
-    pool.close()
+        evolve(chosen, study, workers)
+    workers.close()
 
 
 if __name__ == "__main__":

@@ -167,9 +167,9 @@ def test_choice_follows_the_weights(tmp_path: Path) -> None:
         state.choice((1.0,))
 
 
-def started(folder: Path, log: Path, rungs: int) -> subprocess.Popen[str]:
+def started(folder: Path, log: Path, rungs: int, engine: str = "pool") -> subprocess.Popen[str]:
     environment = {**os.environ, "LANDSCAPE_LOG": str(log), "LANDSCAPE_SECONDS": "0.01"}
-    command = [sys.executable, "-m", "tests.search.landscape", str(folder), "2", str(rungs)]
+    command = [sys.executable, "-m", "tests.search.landscape", str(folder), engine, str(rungs)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from graphgrow.errors import SearchError
 from graphgrow.search.crews import crew
 from graphgrow.search.engine import Crew, run
 from graphgrow.search.pool import Pool
+from graphgrow.search.recipe import Budget
+from graphgrow.search.study import read_study
 from tests.search import landscape
-from tests.search.test_evolve import Here, ran, told
+from tests.search.test_evolve import Here, lines_of, ran, started, told
 from tests.search.test_pool import TARGET, jobs
 
 
@@ -58,6 +62,27 @@ def test_the_evolution_is_the_same_as_anywhere(cluster: Any, tmp_path: Path) -> 
     found = ran(tmp_path / "ray", recipe, crew)
     crew.close()
     assert told(found) == told(ran(tmp_path / "here", recipe, Here()))
+
+
+def test_a_run_that_is_killed_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
+    """A Ray of its own each time: the killed run's workers leave with it."""
+    pytest.importorskip("ray")
+    whole = ran(tmp_path / "whole", landscape.recipe(budget=Budget(rungs=1)), Here())
+    folder, log = tmp_path / "killed", tmp_path / "log"
+    for attempt in range(2):
+        process = started(folder, log, 1, "ray")
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("begun")
+        while attempt == 0 and process.poll() is None and len(lines_of(log)) < 4:
+            pass
+        if attempt == 0:
+            process.send_signal(signal.SIGKILL)
+        assert process.wait(120) == (-signal.SIGKILL if attempt == 0 else 0)
+        process.stdout.close()
+    assert Counter(lines_of(log)) == Counter(f"{number}-{rung}" for number, rung in whole.results)
+    _, results, generations = read_study(folder)
+    assert {key: r.objectives for key, r in results.items()} == {k: r.objectives for k, r in whole.results.items()}
+    assert generations == whole.generations
 
 
 def test_engines_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

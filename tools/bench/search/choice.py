@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from graphgrow.bulk.scale import scale
+from graphgrow.bulk.scale import plan_scale
 from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.own import own
@@ -82,7 +82,8 @@ def widened(recipe: Choosing, start: Graph, flops: int, steps: int) -> tuple[Gra
     """The base, trained, widened to the FLOPs that are nearest, and trained on; its accuracies."""
     data, graph = load_data(recipe.task.data), own(start)
     train(graph, data, recipe.training, "steps", recipe.base, stream_seed(recipe.seed, "base"))
-    tried = [scale(graph, width=factor, multiple=1, seed=recipe.seed) for factor in FACTORS]
+    plans = [plan_scale(graph, width=factor, multiple=1).mutations for factor in FACTORS]
+    tried = [apply(graph, mutations, seed=recipe.seed) for mutations in dict.fromkeys(plans)]
     grown = own(min(tried, key=lambda one: abs(one.flops - flops)))
     train(grown, data, recipe.training, "steps", steps, stream_seed(recipe.seed, "finish", 0))
     return grown, (score(grown.module, data.validation).accuracy, score(grown.module, data.test).accuracy)

@@ -73,10 +73,14 @@ def memory(children: int) -> list[dict[str, Any]]:
 
 
 def scaling(folder: Path, jobs: int) -> list[dict[str, Any]]:
-    """Wall seconds of independent evaluations with one worker and with two; the workers are warm."""
+    """Wall seconds of independent evaluations with one worker and with two; the workers are warm.
+
+    On a machine that others use the speed-up says little. Whether the pool keeps its workers busy shows all the same:
+    in the share of the time in which they evaluate, and do not wait for work.
+    """
     recipe = read_recipe(Evolution, "evolve", "digits")
     evaluate(Job(str(folder), recipe, 0).to_json())
-    walls = {}
+    walls, shares = {}, {}
     for size in (1, 2):
         pool = Pool(size)
         first = 1000 * size
@@ -85,14 +89,18 @@ def scaling(folder: Path, jobs: int) -> list[dict[str, Any]]:
         try:
             list(run(pool, warm, 0, 600.0))
             start = time.perf_counter()
-            list(run(pool, work, 0, 600.0))
+            outcomes = list(run(pool, work, 0, 600.0))
             walls[size] = time.perf_counter() - start
+            records = [CandidateRecord.from_json(outcome.result) for outcome in outcomes if outcome.result is not None]
+            shares[size] = sum(sum(record.seconds.values()) for record in records) / (size * walls[size])
         finally:
             pool.close()
     return [
         {"what": f"{jobs} evaluations with 1 worker, seconds", "value": walls[1]},
         {"what": f"{jobs} evaluations with 2 workers, seconds", "value": walls[2]},
         {"what": "speed-up from 1 to 2 workers", "value": walls[1] / walls[2]},
+        {"what": "share of the time in which 1 worker evaluates", "value": shares[1]},
+        {"what": "share of the time in which 2 workers evaluate", "value": shares[2]},
     ]
 
 
