@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,21 @@ def test_a_chain_of_ten_replays_to_the_bit() -> None:
     )
     assert mine.keys() == other.keys()
     assert all(torch.equal(mine[key], other[key]) for key in mine)
+
+
+def test_a_graph_can_be_copied_with_what_is_known_of_it() -> None:
+    class Sizes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            n, features = x.shape
+            return self.last(self.first(x).view(n, features + 1))
+
+    graph = gg.trace(Sizes(), torch.randn(2, 3))
+    assert graph.analysis.facts
+    twin = copy.deepcopy(graph)
+    grown = gg.apply(twin, "split(first)")
+    assert gg.verify(twin, grown).preserved
+    assert twin.text() == graph.text()

@@ -199,6 +199,10 @@ class Extent(int):
         extent.terms = terms
         return extent
 
+    def __getnewargs__(self) -> tuple[int, Axes]:
+        """What copies and pickles make it of."""
+        return int(self), self.terms
+
 
 @dataclass(frozen=True)
 class Derived:
