@@ -167,7 +167,5 @@ def _float(tree: Any) -> Any:
     return pytree.tree_map(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, tree)
 
 
-from hypothesis import Phase
-
 AnyOrder.TestCase.settings = settings(examples(6), stateful_step_count=8)
 TestAnyOrder = pytest.mark.filterwarnings("ignore")(AnyOrder.TestCase)
