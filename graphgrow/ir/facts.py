@@ -199,7 +199,7 @@ class Extent(int):
         extent.terms = terms
         return extent
 
-    def __getnewargs__(self) -> tuple[int, Axes]:
+    def __getnewargs__(self) -> tuple[int, Axes]:  # type: ignore[override]  # int's own has no terms
         """What copies and pickles make it of."""
         return int(self), self.terms
 

@@ -82,7 +82,7 @@ def _train(case: Case) -> _Trained | None:
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     old = dict(case.parent.module.named_parameters())
     dormant = {name for step in case.steps for name in step.dormant}
-    new = _new_entries(parameters, old, case.touched - dormant, tensor_places(case.steps))
+    new = _new_entries(parameters, old, case.touched - dormant, tensor_places(case.steps, old))
     if not new:
         return None
     started = {name: p.detach().clone() for name, p in parameters.items()}

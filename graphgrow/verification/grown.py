@@ -117,7 +117,8 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
                 case.exact[case.parent.module, number] = first
             if mode == "train":
                 mine, theirs = reference.buffers(), trial.buffers()
-                compare_buffers(mine, theirs, noise.buffers, tensor_places(case.steps), buffers, SLACK, UNIT)
+                places = tensor_places(case.steps, mine)
+                compare_buffers(mine, theirs, noise.buffers, places, buffers, SLACK, UNIT)
     found.checks.append(nodes.check(mode, "nodes, float64", LOCAL))
     found.checks.append(outputs.check(mode, "outputs, float64", OF_NOISE))
     if mode == "train" and buffers.count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,18 +44,13 @@ def positions_along(kept: Kept, size: int) -> torch.Tensor:
     return kept.along(size) if isinstance(kept, Recurring) else kept
 
 
-def node_places(steps: Sequence[Step]) -> dict[str, dict[int, Kept]]:
-    """By node name and axis, where the first network's positions are in the last."""
-    return compose([step.nodes for step in steps])
-
-
-def tensor_places(steps: Sequence[Step]) -> dict[str, dict[int, Kept]]:
-    """The same for parameters and buffers."""
-    return compose([step.tensors for step in steps])
+def tensor_places(steps: Sequence[Step], names: Container[str]) -> dict[str, dict[int, Kept]]:
+    """By the names of the first network's parameters or buffers, and axis, where old positions are in the last."""
+    return compose([{name: axes for name, axes in step.tensors.items() if name in names} for step in steps])
 
 
 def interface_places(steps: Sequence[Step]) -> tuple[Places, Places]:
-    """The same for inputs and for outputs, by the number of the leaf as text."""
+    """The same for all inputs and outputs, by the number of the leaf as text."""
     return compose([step.inputs for step in steps]), compose([step.outputs for step in steps])
 
 
@@ -92,16 +87,18 @@ class Counterparts:
         moved: dict[str, str] = {}
         growths: list[Places] = []  # of each step, by the node of the first network whose value then flowed there
         origins = {name for step in steps for name in (*step.nodes, *step.moved)}
-        for step in steps:
+        for step in steps:  # a node made now may have the name of one that was erased, and whose value flows elsewhere
+            origins -= {name for name in step.created if moved.get(name, name) == name}
             held = {name: moved.get(name, name) for name in origins}
             growths.append({name: step.nodes[node] for name, node in held.items() if node in step.nodes})
             moved = {name: step.moved.get(carrier, carrier) for name, carrier in moved.items()} | {
                 name: carrier for name, carrier in step.moved.items() if name not in moved
             }
         created = frozenset(name for step in steps for name in step.created)
+        places = compose([{name: step.nodes[name] for name in step.nodes.keys() - created} for step in steps])
         shared = frozenset(name for step in steps for name in step.shared)
-        moved = {name: carrier for name, carrier in moved.items() if name not in created}
-        return cls(node_places(steps), shared, moved, created, compose(growths))
+        moved = {name: carrier for name, carrier in moved.items() if name in origins}
+        return cls(places, shared, moved, created, compose(growths))
 
     def both(self, origin: str, before: Any, after: Any) -> tuple[Any, Any]:
         """A node's value, and what carries it on, cut down to the first network's units that both still have."""

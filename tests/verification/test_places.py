@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from graphgrow.rewrite.network import Step
-from graphgrow.verification.places import Counterparts, lost, project
+from graphgrow.verification.places import Counterparts, lost, project, tensor_places
 
 
 def at(*positions: int) -> dict[int, torch.Tensor]:
@@ -71,3 +71,20 @@ def test_units_that_are_gone_stay_gone_and_are_taken_from_the_old_tensor() -> No
     assert gone is not None
     assert gone.tolist() == [[False, True, False]]
     assert lost({0: torch.tensor([1, 0])}, own) is None
+
+
+def test_a_name_may_live_twice() -> None:
+    """A node grows and is erased; a block that comes later has one of that name and another size."""
+    steps = [
+        Step(moved={"s": "x"}, created=frozenset({"x", "inside"})),
+        Step(nodes={"x": at(0, 2), "s": at(0, 2), "inside": at(0, 1, 2, 4)}),
+        Step(moved={"x": "s"}),
+        Step(moved={"s": "x"}, created=frozenset({"x", "inside"})),
+        Step(nodes={"x": at(1, 2, 4), "inside": at(0, 1)}),
+    ]
+    both = Counterparts.of(steps)
+    assert set(both.places) == {"s"}
+    assert found(both.places, "s") == [0, 2]
+    assert found(both.arriving, "s") == [1, 4]
+    tensors = [Step(tensors={"x.weight": at(0, 1, 3)}), Step(tensors={"x.weight": at(1, 2), "s.weight": at(2, 1)})]
+    assert tensor_places(tensors, {"s.weight"}).keys() == {"s.weight"}

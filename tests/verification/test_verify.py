@@ -470,3 +470,14 @@ def test_outputs_that_no_input_reaches_leave_no_doubt() -> None:
         verdict = gg.verify(graph, gg.apply(graph, "widen(hidden, extra=2)"))
         assert verdict.preserved, verdict
         assert ("refilled" in str(verdict)) is closed
+
+
+def test_a_block_that_was_taken_away_may_come_again_with_other_sizes() -> None:
+    """Its nodes and parameters have the names of the first one."""
+    torch.manual_seed(0)
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(5, 3))
+    texts = ["deepen(1, kind=mlp)", "split(0)", "drop-branch(1_deepen:add)", "deepen(1, kind=mlp)", "split(0)"]
+    grown = gg.apply(graph, texts)
+    verdict = gg.verify(graph, grown)
+    assert verdict.preserved is True, verdict
+    assert gg.verify(gg.apply(graph, texts[:1]), grown).preserved is True

@@ -178,7 +178,7 @@ class Trial:
         args = pytree.tree_map(lambda leaf: cast(leaf, torch.float32), args)
         narrow = gg.trace(copy.deepcopy(self.model.module).float(), args, kwargs)
         with tempfile.TemporaryDirectory() as folder:
-            gg.export_onnx(replay(narrow, graph.ledger.entries), Path(folder) / "model.onnx", batch_sizes=())
+            gg.export_onnx(replay(narrow, graph.ledger.entries), Path(folder) / "model.onnx")
 
     def _found(self, entries: Mutations, what: str) -> None:
         self.batch.finds.append(Find(repr(self.model), tuple(entries), what))
