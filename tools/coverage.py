@@ -2,6 +2,7 @@
 
     python tools/coverage.py --families classification segmentation graphgrow --sites 6 --seed 0 --out docs/coverage.md
     python tools/coverage.py graphgrow:resnet torchvision:resnet18 --out /tmp/coverage.md
+    python tools/coverage.py --families timm transformers torchvision --sites 1 --chain 0 --out docs/zoo.md
 
 Each model runs in a process of its own, within limits of time and memory; one that fails or is stopped is a row with
 its reason and with what was found by then. Both files are written after each model. A second call with the same
@@ -68,19 +69,20 @@ def parser() -> argparse.ArgumentParser:
     default, limits = Options(), Limits()
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
-    add("models", nargs="*", help="graphgrow:NAME, torchvision:NAME, transformers:NAME or package.module:factory")
+    add("models", nargs="*", help="graphgrow:, torchvision:, timm:, transformers:NAME, package.module:factory")
     add(
         "--families",
         nargs="*",
         default=[],
         metavar="FAMILY",
-        help="graphgrow, transformers, classification, segmentation, ...",
+        help="graphgrow, transformers, timm, torchvision, classification, segmentation, ...",
     )
     add("--out", type=Path, required=True, help="Markdown file; a JSON file goes beside it")
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="skip what is complete")
     add("--keep-stale", action="store_true", help="complete rows from other sources or versions count as well")
     add("--timeout", type=float, default=limits.timeout_s, help="seconds for each model")
     add("--memory", type=float, default=limits.memory_gib, help="GiB for each model (0: no limit)")
+    add("--passes", type=_words, default=default.passes, help="names of passes, by commas; all; or nothing")
     add("--sites", type=int, default=default.sites, help="mutations of each pass to try (0: all)")
     add("--seed", type=int, default=default.seed)
     add("--input-size", type=_size, default=default.input_size, help="small, own, or a number")
@@ -97,6 +99,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(","))) if text else ()
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()
 
 
 def _size(text: str) -> str:

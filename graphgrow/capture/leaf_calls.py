@@ -59,7 +59,7 @@ def closed_layers(model: nn.Module, leaves: Sequence[type[nn.Module] | str] = ()
         expand = expansion_of(type(part))
         if is_parametrised(part) and path not in leaves:
             continue
-        if isinstance(part, classes) or path in leaves or module_rule(type(part)) is not None:
+        if isinstance(part, classes) or path in leaves or module_rule(part) is not None:
             closed[path] = part
             exchanged.append((part, _exchange(part, _calling(path), without_hooks=True)))
         elif expand is not None:

@@ -67,6 +67,7 @@ class _Raising:
 
     def run(self) -> fx.Graph:
         self._take_inputs()
+        self._fetch_tensors()
         self._copy(self._recording.module, self._origin_of)
         self._graph.output(self._returned(self._recording.answer))
         return self._graph
@@ -82,6 +83,13 @@ class _Raising:
             self._arguments[name] = self._graph.placeholder(name, default_value=default)
         for name, example in self._inputs.items():
             self._check_fixed((name,), example)
+
+    def _fetch_tensors(self) -> None:
+        """The model's tensors in the order of their names: by first use it would differ between the modes."""
+        origins = [origin for node, origin in self._recording.origins.items() if node.users]
+        held = [origin for origin in origins if isinstance(origin, torch.Tensor) and id(origin) in self._names]
+        for tensor in sorted(held, key=lambda tensor: self._names[id(tensor)]):
+            self._tensor(tensor)
 
     def _check_fixed(self, keys: Keys, example: Any) -> None:
         if isinstance(example, torch.Tensor):

@@ -115,6 +115,8 @@ class ShapeTracer(fx.Tracer):
         self.constants: dict[str, torch.Tensor] = {}
         self.writes: dict[fx.Node, Write] = {}
         self.overtaken: set[int] = set()
+        self._present: set[int] = set()  # modules of the model, by identity
+        self._ruled: set[int] = set()  # those with a rule
         self._names: dict[int, str] = {}  # of the model's parameters and buffers, by identity
         self._fetched: dict[int, torch.UntypedStorage] = {}  # by storage of the model's, the one of its examples
         self._kept: list[Any] = []  # so that no identity is given twice
@@ -131,6 +133,8 @@ class ShapeTracer(fx.Tracer):
             self._names.setdefault(id(tensor), name)
         before = set(root.__dict__)
         load_rules()  # they are registered for torch's functions as these are now
+        self._present = {id(part) for part in root.modules()}
+        self._ruled = {id(part) for part in root.modules() if module_rule(part) is not None}  # may run the part
         try:
             with (
                 torch.enable_grad(),
@@ -355,7 +359,7 @@ class ShapeTracer(fx.Tracer):
             return True
         if is_parametrised(m):
             return False
-        if module_rule(type(m)) is not None:
+        if id(m) in self._ruled:
             return True
         if expansion_of(type(m)) is not None:
             return False
@@ -364,11 +368,12 @@ class ShapeTracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Expand composite layers of torch.nn into the operators that they are made of."""
-        if self.running:
+        strange = id(m) not in self._present and not m._parameters and not m._buffers
+        if self.running or strange:  # an activation out of a library's table, say, which is no part of the model
             return forward(*args, **kwargs)
         if isinstance(m, torch._dynamo.eval_frame.OptimizedModule):
             forward = m._orig_mod
-        expand = expansion_of(type(m)) if module_rule(type(m)) is None else None
+        expand = expansion_of(type(m)) if id(m) not in self._ruled else None
         leaf = isinstance(m, self._leaf_classes) or self.path_of_module(m) in self._leaf_paths
         if expand is None or leaf:
             return super().call_module(m, forward, args, kwargs)

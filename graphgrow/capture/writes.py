@@ -57,7 +57,7 @@ def is_inplace(node: fx.Node, root: nn.Module) -> bool:
     if node.op != "call_function":
         return False
     name = getattr(node.target, "__name__", "")
-    written = node.target is set_item or node.target in PLAIN
+    written = node.target in (set_item, operator.setitem) or node.target in PLAIN
     return written or bool(node.kwargs.get("inplace")) or (name.endswith("_") and name[:1] != "_")
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from graphgrow.graph import Graph
 
-_MODEL_HELP = "graphgrow:NAME, torchvision:NAME, package.module:factory, or a folder that `grow` wrote."
+_MODEL_HELP = "graphgrow:NAME, torchvision:NAME, timm:NAME, package.module:factory, or a folder that `grow` wrote."
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help=_MODEL_HELP)]
 InputOption = Annotated[

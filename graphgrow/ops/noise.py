@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from typing import Any
 
 import torch
@@ -11,7 +13,9 @@ from torch.nn import functional as F
 from graphgrow.ir import flow as fl
 from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, plain
-from graphgrow.ops.registry import rule
+from graphgrow.ops.registry import conduct_rule, rule
+
+_NAMES = ("droppath", "drop_path", "stochasticdepth", "stochastic_depth", "dropconnect")
 
 
 @rule(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -36,7 +40,44 @@ def dropout(call: Call, input: Value, p: float = 0.5, training: Any = True, inpl
     return call.output(input.axes, call.same_flow(input))
 
 
+def drops_rows(module: nn.Module) -> bool:
+    """Whether a module is stochastic depth, as nearly every library writes it anew.
+
+    Its class is called so, it holds nothing, and it is seen to pass its input on in eval mode, and in train mode to
+    scale each row of the batch by one number, of which all that are not zero are equal.
+    """
+    if not any(word in type(module).__name__.lower() for word in _NAMES):
+        return False
+    if any(True for _ in module.children()) or module._parameters or module._buffers or not _takes_one(module):
+        return False
+    one = copy.copy(module)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for rank in (3, 4):
+            x = torch.rand(16, *[2] * (rank - 1)) + 0.5
+            given = x.clone()
+            try:
+                kept, scaled = one.eval()(given), one.train()(given)
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+                return False  # it wants something else than features
+            if not isinstance(scaled, torch.Tensor) or not torch.equal(given, x) or not torch.equal(kept, x):
+                return False
+            factors = (scaled / x).flatten(1)
+            alive = factors[factors[:, 0] != 0]
+            if scaled.shape != x.shape or not torch.allclose(factors, factors[:, :1].expand_as(factors)):
+                return False
+            if not torch.allclose(alive, alive[:1].expand_as(alive)):
+                return False
+    return True
+
+
+def _takes_one(module: nn.Module) -> bool:
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    return bool(parameters) and all(p.default is not p.empty for p in parameters[1:])
+
+
 @rule("torchvision.ops.stochastic_depth.StochasticDepth", "timm.layers.drop.DropPath")
+@conduct_rule(drops_rows)
 def stochastic_depth(call: Call, input: Value) -> Value:
     """Whole rows of the batch are dropped: one mask for all units, so copies share it."""
     mode = getattr(call.module, "mode", "row")

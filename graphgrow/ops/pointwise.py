@@ -84,12 +84,12 @@ def partial(call: Call, input: Value) -> Value:
 
 @rule(torch.clamp, "clamp", torch.clip, "clip")
 def clamp(call: Call, input: Value, min: Any = None, max: Any = None) -> Value:
-    """Limits that are numbers."""
-    if isinstance(min, Value) or isinstance(max, Value):
+    """Limits that are numbers, or tensors of one number each, between which zero need not lie."""
+    if any(isinstance(limit, Value) and limit.axes for limit in (min, max)):
         raise RuleDeclined("limits that are tensors")
-    low = float("-inf") if min is None else float(min)
-    high = float("inf") if max is None else float(max)
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=low <= 0 <= high))
+    held = isinstance(min, Value) or isinstance(max, Value)
+    zero = not held and (min is None or min <= 0) and (max is None or max >= 0)
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=zero))
 
 
 @rule(nn.PReLU)
@@ -133,7 +133,7 @@ def blend(call: Call, input: Value) -> Value:
     module = call.module
     assert isinstance(module, Blend)
     call.weight("s")
-    rules = [module_rule(type(part)) for part in (module.old, module.new)]
+    rules = [module_rule(part) for part in (module.old, module.new)]
     if any(one not in (zero_keeping, limited, bounded, prelu, identity) for one in rules):
         raise RuleDeclined("a blend of what is not elementwise")
     slopes = [part.num_parameters for part in (module.old, module.new) if isinstance(part, nn.PReLU)]

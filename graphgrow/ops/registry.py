@@ -19,6 +19,7 @@ Rule = Callable[..., Any]
 R = TypeVar("R", bound=Rule)
 
 _RULES: dict[object, Rule] = {}
+_CONDUCTS: dict[Callable[[nn.Module], bool], Rule] = {}
 _LOADED: list[bool] = []
 _FUNCTIONS: list[types.FunctionType] = []  # of a user's own, which no trace may look into
 _RECORDED = (
@@ -51,6 +52,21 @@ def rule(*targets: object) -> Callable[[R], R]:
             if _RULES.get(key, function) is not function:
                 raise RuleError(f"{key!r} has a rule already: {_RULES[key].__qualname__}")
         _RULES.update(dict.fromkeys(keys, function))
+        return function
+
+    return register
+
+
+def conduct_rule(recognises: Callable[[nn.Module], bool]) -> Callable[[R], R]:
+    """Register an axis rule for modules that are known by what they do, of whatever class.
+
+    Args:
+        recognises: says whether a module that has no rule by its class is of the kind. It must run the module, not
+            believe its name: what it accepts is grown by the rule.
+    """
+
+    def register(function: R) -> R:
+        _CONDUCTS[recognises] = function
         return function
 
     return register
@@ -162,21 +178,22 @@ def class_name(module_class: type) -> str:
     return f"{module_class.__module__}.{module_class.__qualname__}"
 
 
-def module_rule(module_class: type) -> Rule | None:
-    """The rule of a module class: of exactly this class, since a subclass may do more than its parent."""
+def module_rule(module: nn.Module) -> Rule | None:
+    """The rule of a module: of exactly its class, since a subclass may do more than its parent, or of its conduct."""
     load_rules()
-    return _RULES.get(module_class) or _RULES.get(class_name(module_class))
+    found = _RULES.get(type(module)) or _RULES.get(class_name(type(module)))
+    return found or next((rule for recognises, rule in _CONDUCTS.items() if recognises(module)), None)
 
 
 def rule_of(node: fx.Node, module: nn.Module | None) -> Rule | None:
     """The rule that speaks for a node, or None."""
     load_rules()
     if module is not None:
-        return module_rule(type(module))
+        return module_rule(module)
     return next((_RULES[key] for key in _keys(node.target) if key in _RULES), None)
 
 
 def registered() -> dict[object, Rule]:
-    """All rules by target; operators of torch.library by name."""
+    """All rules by target: operators of torch.library by name, conducts by the function that recognises them."""
     load_rules()
-    return dict(_RULES)
+    return _RULES | dict[object, Rule](_CONDUCTS.items())

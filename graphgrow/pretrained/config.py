@@ -15,10 +15,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 Apart = dict[str, tuple[tuple[int, ...] | None, tuple[int, ...]]]
 UNSURE = ("head_dim",)  # more heads and wider ones have the same shapes; heads are what grows
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+LAYERS_OF = {
+    "decoder": ("decoder_layers", "num_decoder_layers"), "encoder": ("encoder_layers", "num_encoder_layers"),
+}  # fmt: skip
 SIZES = (
     "vocab_size", "hidden_size", "n_embd", "d_model", "dim", "intermediate_size", "n_inner", "hidden_dim", "d_ff",
-    "ffn_dim", "num_attention_heads", "n_head", "n_heads", "num_heads", "num_key_value_heads", "head_dim",
-    "max_position_embeddings", "n_positions", "num_labels", "type_vocab_size", "num_channels",
+    "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "num_attention_heads", "n_head", "n_heads", "num_heads",
+    "encoder_attention_heads", "decoder_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings",
+    "max_source_positions", "max_target_positions", "n_positions", "num_labels", "type_vocab_size", "num_channels",
 )  # fmt: skip
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon")
 MOST_CHANGES = 12
@@ -92,13 +96,20 @@ def _with_layers(config: Any, renaming: Renaming) -> Any:
     """Count the layers, and let lists with an item for each follow."""
     for path, children in renaming.grown().items():
         old = max(renaming.origins(path)) + 1
-        for name in LAYERS:
-            if getattr(config, name, None) == old:
+        for name in _counts_of(config, path):
+            if getattr(config, name) == old:
                 for key, value in vars(config).items():
                     if isinstance(value, list) and len(value) == old:
                         setattr(config, key, [value[number] for number in renaming.origins(path)])
                 setattr(config, name, len(children))
     return config
+
+
+def _counts_of(config: Any, path: str) -> tuple[str, ...]:
+    """The numbers of a configuration that may count the layers of a container: a side's own where it has one."""
+    side = next((names for side, names in LAYERS_OF.items() if side in path.split(".")), ())
+    own = tuple(name for name in side if hasattr(config, name))
+    return own or tuple(name for name in LAYERS if hasattr(config, name))
 
 
 def _proposals(config: Any, apart: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -112,7 +123,9 @@ def _proposals(config: Any, apart: Mapping[str, Any]) -> list[tuple[str, int]]:
     }
     found: dict[tuple[str, int], None] = {}
     for name in SIZES:
-        value = getattr(config, name, None)
+        value = getattr(config, name, 0)
+        if value is None:  # worked out from others, as GPT-2's n_inner is, until it is given
+            found.update(dict.fromkeys((name, theirs) for _, theirs in sorted(pairs)))
         if type(value) is not int or value <= 0:
             continue
         for mine, theirs in sorted(pairs):

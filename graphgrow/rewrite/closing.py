@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from graphgrow.ir.called import called_module
 from graphgrow.layers import Gate
+from graphgrow.ops.noise import dropout_module, stochastic_depth
 from graphgrow.ops.pointwise import zero_keeping
 from graphgrow.ops.registry import class_name, rule_of
 from graphgrow.rewrite.memory import memory_roots, written
@@ -56,7 +57,7 @@ _NORMS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
 )  # fmt: skip
 _NORM_AND_ACTIVATION = "timm.layers.norm_act.BatchNormAct2d"
-_NOISE = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth", "DropPath")
+_NOISE = (dropout_module, stochastic_depth)
 # With f'(0) = 0: a map set to zero in front of one would never get a gradient.
 _FLAT_AT_ZERO = (
     nn.ReLU, nn.ReLU6, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, F.relu, F.relu6, F.relu_, torch.relu, torch.relu_,
@@ -233,7 +234,7 @@ def _alike(value: fx.Node, total: fx.Node) -> bool:
 
 def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:
     part = called_module(module, node)
-    if part is not None and type(part).__name__ in (*_VIEW_MODULES, *_NOISE):
+    if part is not None and (type(part).__name__ in _VIEW_MODULES or rule_of(node, part) in _NOISE):
         return True
     if part is not None and type(part) in _MAPS and part._parameters.get("bias") is None:
         return True

@@ -80,13 +80,19 @@ def save(graph: Graph, folder: str | Path) -> Path:
     return target
 
 
-def load(folder: str | Path, model: nn.Module | None = None, leaves: Sequence[type[nn.Module] | str] = ()) -> Graph:
+def load(
+    folder: str | Path,
+    model: nn.Module | None = None,
+    leaves: Sequence[type[nn.Module] | str] = (),
+    way: str = "auto",
+) -> Graph:
     """Read a saved graph: rebuild its structure from base and ledger, and take the stored tensors.
 
     Args:
         folder: what `save` wrote.
-        model: the base; not needed for `graphgrow:` and `torchvision:` models. It is not changed.
+        model: the base; not needed for `graphgrow:`, `torchvision:` and `timm:` models. It is not changed.
         leaves: as they were given to `gg.trace`.
+        way: likewise.
 
     Raises:
         LedgerError: if the folder is missing, damaged, foreign or newer, or does not fit the model.
@@ -101,7 +107,7 @@ def load(folder: str | Path, model: nn.Module | None = None, leaves: Sequence[ty
     inputs = inputs_from_data(header["inputs"])
     args, kwargs = inputs.sample()
     try:
-        graph = replay_entries(dataclasses.replace(trace(base, args, kwargs, leaves), inputs=inputs), ledger)
+        graph = replay_entries(dataclasses.replace(trace(base, args, kwargs, leaves, way), inputs=inputs), ledger)
     except GraphGrowError as error:
         raise LedgerError(f"{source} does not fit its base model {header['model']}: {error}") from error
     if len(ledger) == 0:  # nothing was replaced yet: a module of its own, so that the base keeps its tensors

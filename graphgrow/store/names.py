@@ -1,4 +1,4 @@
-"""Models by name: `graphgrow:resnet`, `torchvision:resnet18`, `package.module:factory`."""
+"""Models by name: `graphgrow:resnet`, `torchvision:resnet18`, `timm:resnet18`, `package.module:factory`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from torch import nn
 
 from graphgrow.errors import ModelError
 
-KNOWN_SOURCES = ("graphgrow", "torchvision")
+KNOWN_SOURCES = ("graphgrow", "torchvision", "timm")
 _IMAGE_SIZES = {"inception_v3": 299}
+_VIDEO_SIZES = {"mvit": 224, "s3d": 224}
 
 
 def build(name: str, **options: Any) -> tuple[nn.Module, tuple[Any, ...] | None]:
     """A model by name, freshly initialised, with example inputs.
 
     Args:
-        name: `graphgrow:NAME` (a reference model), `torchvision:NAME`, or `package.module:factory`.
+        name: `graphgrow:NAME` (a reference model), `torchvision:NAME`, `timm:NAME`, or `package.module:factory`.
+            Nothing is downloaded: weights are random.
         options: keywords of the model's factory; the example inputs are those of the defaults.
 
     Returns:
@@ -34,11 +36,11 @@ def build(name: str, **options: Any) -> tuple[nn.Module, tuple[Any, ...] | None]
     source, colon, rest = name.partition(":")
     if not colon or not rest:
         raise ModelError(
-            f"{name!r} is no model: give graphgrow:NAME, torchvision:NAME, package.module:factory or a saved folder"
+            f"{name!r} is no model: give graphgrow:NAME, torchvision:NAME, timm:NAME, package.module:factory or a "
+            "saved folder"
         )
-    if source == "graphgrow":
-        return _reference(rest, options)
-    return _torchvision(rest, options) if source == "torchvision" else (_factory(source, rest, options), None)
+    named = {"graphgrow": _reference, "torchvision": _torchvision, "timm": _timm}
+    return named[source](rest, options) if source in named else (_factory(source, rest, options), None)
 
 
 def _reference(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -59,9 +61,33 @@ def _torchvision(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple
     if models.get_model_builder(name).__module__.startswith("torchvision.models.segmentation"):
         options["weights_backbone"] = None
     model: nn.Module = _made(f"torchvision:{name}", partial(models.get_model, name), options)
+    return model, _images(name, type(model).__module__)
+
+
+def _images(name: str, module: str) -> tuple[torch.Tensor, ...]:
+    """Two images, videos, or pairs of frames, as a model of torchvision takes them."""
+    generator = torch.Generator().manual_seed(0)
+    if ".optical_flow" in module:
+        first, second = (torch.randn(2, 3, 128, 128, generator=generator) for _ in range(2))
+        return first, second
     size = _IMAGE_SIZES.get(name, 224)
-    video = ".video." in type(model).__module__
-    shape = (2, 3, 16, 112, 112) if video else (2, 3, size, size)
+    if ".video" in module:
+        size = next((size for start, size in _VIDEO_SIZES.items() if name.startswith(start)), 112)
+        return (torch.randn(2, 3, 16, size, size, generator=generator),)
+    return (torch.randn(2, 3, size, size, generator=generator),)
+
+
+def _timm(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    import_torchvision()  # timm imports it, and would stumble where its operators do not load
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError as error:
+        raise ModelError("timm is not installed: pip install 'graphgrow[zoo]'") from error
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), 3)
+        raise ModelError(f"there is no timm:{name}" + (f"; did you mean {', '.join(close)}?" if close else ""))
+    model: Any = _made(f"timm:{name}", partial(timm.create_model, name, pretrained=False), chosen)
+    shape = (2, *model.pretrained_cfg["input_size"])
     return model, (torch.randn(shape, generator=torch.Generator().manual_seed(0)),)
 
 

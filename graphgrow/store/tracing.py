@@ -28,8 +28,9 @@ def trace(
     copies, so that train() and eval() are its own. The model itself is not changed.
 
     Args:
-        model: a module, or a name: `graphgrow:resnet`, `torchvision:resnet18`, `package.module:factory`.
-        args: example inputs, a tensor or a tuple; a named reference or torchvision model has its own.
+        model: a module, or a name: `graphgrow:resnet`, `torchvision:resnet18`, `timm:resnet18`,
+            `package.module:factory`.
+        args: example inputs, a tensor or a tuple; a model named otherwise than by its factory has its own.
         kwargs: example keyword inputs.
         leaves: module classes or module paths that stay one node; what they touch cannot grow.
         way: "fx" or "dynamo" to capture with that one; "auto" tries torch.fx, then Dynamo.
@@ -56,8 +57,9 @@ def replay(
     ledger: Ledger,
     kwargs: dict[str, Any] | None = None,
     leaves: Sequence[type[nn.Module] | str] = (),
+    way: str = "auto",
 ) -> Graph:
-    """Capture a base model and apply a ledger to it.
+    """Capture a base model, as `gg.trace` does, and apply a ledger to it.
 
     The structure is always that of the first time; so are the numbers, to the bit, where the base has the same
     weights and nothing was trained in between.
@@ -65,4 +67,4 @@ def replay(
     Raises:
         LedgerError, CaptureError, Declined: as reading, capturing and applying do.
     """
-    return replay_entries(trace(model, args, kwargs, leaves), ledger)
+    return replay_entries(trace(model, args, kwargs, leaves, way), ledger)

@@ -261,3 +261,80 @@ def test_hooks_of_layers_run_once() -> None:
     graph = gg.trace(original, IDS)
     assert graph.way == "dynamo"
     assert torch.equal(graph.module(IDS).logits, original(IDS).logits)
+
+
+def test_what_is_written_into_a_tensor_by_its_index_is_read() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+            mask = torch.ones(x.shape[0], x.shape[1])
+            mask[:, :2] = 0
+            return self.linear(x) * mask.unsqueeze(-1)
+
+    torch.manual_seed(0)
+    original, x = Masked(), torch.randn(2, 5, 4)
+    graph = gg.trace(original, x, way="dynamo")
+    assert torch.equal(graph.module(x), original(x))
+    assert not graph.module(x)[:, :2].any()
+
+
+def test_tensors_that_the_modes_use_in_another_order_are_no_other_graph() -> None:
+    class Ordered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = (nn.Parameter(torch.randn(4)) for _ in range(2))
+
+        def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+            unused = self.b * 2 if self.training else self.a * 2
+            assert unused.shape == (4,)
+            return F.dropout(x * self.a + self.b, 0.5, self.training)
+
+    torch.manual_seed(0)
+    original, x = Ordered(), torch.randn(2, 4)
+    graph = gg.trace(original, x, way="dynamo")
+    assert graph.modes == {"train", "eval"}
+    assert torch.equal(graph.module.eval()(x), original.eval()(x))
+
+
+class OwnDropPath(nn.Module):
+    """Stochastic depth as libraries write it anew."""
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.drop_prob == 0.0 or not self.training:
+            return x
+        kept = torch.rand((x.shape[0],) + (1,) * (x.ndim - 1)) >= self.drop_prob
+        return x / (1 - self.drop_prob) * kept
+
+
+def test_stochastic_depth_of_whatever_library_stays_live() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+            self.drop_path = OwnDropPath(0.5)
+
+        def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+            x = self.first(x)
+            return self.third(x + self.drop_path(F.relu(self.second(x))))
+
+    torch.manual_seed(0)
+    original, x = Residual(), torch.randn(16, 3)
+    for way in ("fx", "dynamo"):
+        graph = gg.trace(original, x, way=way)
+        assert graph.modes == {"train", "eval"}
+        grown = gg.apply(graph, ["widen(first, extra=2)", "split(first, units=[0])"])
+        assert gg.verify(graph, grown).preserved
+        for module in (graph.module, grown.module):
+            assert torch.equal(module.eval()(x), module(x))
+            torch.manual_seed(1)
+            found = module.train()(x)
+            torch.manual_seed(1)
+            assert torch.allclose(found, original.train()(x), atol=1e-6)
+            assert not torch.allclose(found, module.eval()(x), atol=1e-3)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import graphgrow as gg
 from graphgrow.capture.trace import capture
 from graphgrow.models import MODELS
+from tests.preserved import assert_preserved
 
 
 def trace(model: nn.Module, *args: torch.Tensor) -> gg.Graph:
@@ -346,3 +347,22 @@ def test_buffers_stay_persistent_or_not() -> None:
     grown = gg.apply(graph, "deepen(linear, kind=mlp)")
     assert set(graph.module.state_dict()) == set(model.state_dict())
     assert {name for name in grown.module.state_dict() if "deepen" not in name} == set(model.state_dict())
+
+
+def test_a_module_that_the_model_does_not_hold_is_traced_into() -> None:
+    table = {"relu": nn.ReLU(), "both": nn.Sequential(nn.Tanh(), nn.Hardtanh())}
+
+    class Looks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.last(table["both"](table["relu"](self.first(x))))
+            return result
+
+    torch.manual_seed(0)
+    model, x = Looks(), torch.randn(2, 3)
+    graph = gg.trace(model, x, way="fx")
+    assert torch.equal(graph.module(x), model(x))
+    assert_preserved(graph, gg.apply(graph, "widen(first, extra=2)"))

@@ -28,7 +28,7 @@ from graphgrow.ir.flow import Clash, Fill, Held, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, leaves, normal
 from graphgrow.ir.value import Value
-from graphgrow.ops.registry import class_name, registered
+from graphgrow.ops.registry import _CONDUCTS, class_name, registered
 from graphgrow.rewrite.evaluate import evaluate
 from graphgrow.rewrite.grow import grow
 from graphgrow.rewrite.growth import Kind, Plan
@@ -397,5 +397,6 @@ def _target(graph: Graph, node: fx.Node) -> set[object]:
         if node.op not in ("call_function", "call_method"):
             return set()
         return {node.target, getattr(node.target, "_qualified_op_name", node.target)}
-    module_class = type(graph.module.get_submodule(str(node.target)))
-    return {module_class, class_name(module_class)} & set(registered())
+    module = graph.module.get_submodule(str(node.target))
+    known = {recognises for recognises in _CONDUCTS if recognises(module)}
+    return known | {type(module), class_name(type(module))} & set(registered())

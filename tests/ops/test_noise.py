@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from graphgrow.ops.noise import drops_rows
 from graphgrow.store.names import import_torchvision
 from tests.effort import examples
 from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
@@ -20,6 +21,59 @@ from tests.ops.square import Case, Square
 
 import_torchvision()
 StochasticDepth = importlib.import_module("torchvision.ops").StochasticDepth
+
+
+class MyDropPath(nn.Module):
+    """Stochastic depth as many libraries write it anew."""
+
+    def __init__(self, drop_prob: float = 0.5) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, ...) -> the same."""
+        if self.drop_prob == 0.0 or not self.training:
+            return x
+        kept = torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), dtype=x.dtype) >= self.drop_prob
+        return x.div(1 - self.drop_prob) * kept
+
+
+class NoisyDropPath(MyDropPath):
+    """Drops elements, whatever its name says."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, ...) -> the same."""
+        return F.dropout(x, self.drop_prob, self.training)
+
+
+class ScalingDropPath(MyDropPath):
+    """Is no identity in eval mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, ...) -> the same."""
+        return super().forward(x) * (1 - self.drop_prob)
+
+
+class BiasedDropPath(MyDropPath):
+    """Adds what it holds."""
+
+    def __init__(self, drop_prob: float = 0.5) -> None:
+        super().__init__(drop_prob)
+        self.bias = nn.Parameter(torch.zeros(()))
+
+
+class DropPathOf(MyDropPath):
+    """Wants more than one input."""
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """(n, ...) -> the same."""
+        return super().forward(x) + residual
+
+
+class RandomSigns(MyDropPath):
+    """Scales rows, and is called otherwise."""
+
+
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
 FINITE = "free>free zero>free mean>free copy>copy"
 
@@ -62,6 +116,7 @@ CASES = [
          {f"x.{i}": LINEAR for i in range(3)}),
     Case((StochasticDepth, "torchvision.ops.stochastic_depth.StochasticDepth"), _module(StochasticDepth, 0.5, "row"),
          {f"x.{i}": LINEAR for i in (1, 2)}, "row"),
+    Case((drops_rows,), _module(MyDropPath, 0.5), {f"x.{i}": LINEAR for i in (1, 2)}),
 ]  # fmt: skip
 
 
@@ -86,3 +141,15 @@ def test_a_rate_of_zero_is_no_noise() -> None:
 def test_functional_dropout_is_noise_where_its_mode_is_fixed_to_train(training: bool) -> None:
     square = Square.of(_function(F.dropout, training)(lambda low, high: low), (F.dropout,))
     assert bool(square.facts.noises) is training
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+def test_stochastic_depth_is_known_by_what_it_does(rate: float) -> None:
+    before = torch.get_rng_state()
+    assert drops_rows(MyDropPath(rate))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", [NoisyDropPath, ScalingDropPath, BiasedDropPath, DropPathOf, RandomSigns])
+def test_what_only_looks_like_stochastic_depth_is_traced_into(kind: type[MyDropPath]) -> None:
+    assert not drops_rows(kind(0.25))

@@ -272,6 +272,7 @@ CASES = [
     unary(nn.Hardtanh, FINITE, 0.5, 2.0, label="limits-without-zero"),
     unary(F.hardtanh, FINITE, 0.5, 2.0, label="limits-without-zero"),
     unary("clamp", FINITE, 0.25, label="away-from-zero"),
+    unary(torch.clamp, FINITE, torch.tensor(-0.5), torch.tensor(0.5), label="held"),
     *(unary(target, SHIFTED, 1.5, label="number") for target in (operator.add, torch.sub, "add_", "__radd__")),
     *(unary(target, LINEAR, 1.5, label="number") for target in (operator.mul, "mul", torch.div, operator.truediv)),
     *(unary(target, ZERO_KEEPING, 2) for target in (torch.pow, operator.pow, "pow", "__pow__")),

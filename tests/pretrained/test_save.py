@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import graphgrow as gg
 from graphgrow.graph import Graph
 from graphgrow.store.names import import_torchvision
+from tools.sweep.small_transformers import build_small
 
 SIZES = {"vocab_size": 7, "hidden_size": 6, "intermediate_size": 10, "num_hidden_layers": 2, "num_attention_heads": 2,
          "head_dim": 3, "layer_types": ["full", "sliding"], "norm_eps": 1e-5}  # fmt: skip
@@ -173,6 +174,52 @@ def test_a_model_without_a_configuration(tmp_path: Path) -> None:
     graph = gg.trace("graphgrow:mlp")
     with pytest.raises(gg.ExportError, match=r"no `config` and `save_pretrained`"):
         gg.save_pretrained(graph, nn.Linear(2, 2), tmp_path)
+
+
+def _grown_family(name: str, texts: list[str]) -> tuple[Any, Graph]:
+    """A small model of transformers, and its graph grown."""
+    if importlib.util.find_spec("torchvision") is not None:
+        import_torchvision()  # which transformers imports
+    pytest.importorskip("transformers")
+    model, inputs = build_small(name)
+    return model, gg.apply(gg.trace(model, (), inputs), texts)
+
+
+FAMILIES: dict[str, tuple[list[str], dict[str, int]]] = {
+    "gpt2": (
+        [*(f"widen(transformer.h.{i}.mlp.c_fc, extra=8)" for i in range(2)), "deepen(transformer.h.0, kind=copy)",
+         "grow-vocabulary(transformer.wte, extra=4)"],
+        {"n_layer": 3, "n_inner": 136, "vocab_size": 100},
+    ),
+    "t5": (
+        [f"widen({side}.block.{i}.layer.{place}.DenseReluDense.wi, extra=8)"
+         for side, place in (("encoder", 1), ("decoder", 2)) for i in range(2)],
+        {"d_ff": 56, "num_layers": 2, "num_decoder_layers": 2},
+    ),
+    "whisper": (
+        [*(f"widen(model.encoder.layers.{i}.fc1, extra=8)" for i in range(2)),
+         *(f"widen(model.decoder.layers.{i}.fc1, extra=4)" for i in range(2)),
+         "deepen(model.encoder.layers.0, kind=copy)"],
+        {"encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 56, "decoder_ffn_dim": 52},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_of_transformers(name: str, tmp_path: Path) -> None:
+    texts, changed = FAMILIES[name]
+    model, child = _grown_family(name, texts)
+    loaded = type(model).from_pretrained(gg.save_pretrained(child, model, tmp_path / "out")).eval()
+    assert {key: getattr(loaded.config, key) for key in changed} == changed
+    _, inputs = child.inputs.sample(3)
+    with torch.no_grad():
+        found, wanted, before = child.module(**inputs), loaded(**inputs), model(**inputs)
+    assert type(found) is type(wanted) is type(before)
+    assert list(found) == list(wanted)
+    assert torch.equal(found.logits, wanted.logits)
+    assert torch.allclose(found.logits[..., : before.logits.shape[-1]], before.logits, atol=1e-5)
+    with pytest.raises(ValueError, match=r"captured with use_cache=False"):
+        child.module(**{**inputs, "use_cache": True})
 
 
 def test_a_llama_of_transformers(tmp_path: Path) -> None:

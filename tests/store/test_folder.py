@@ -83,6 +83,17 @@ def test_a_model_of_ones_own(tmp_path: Path, mutations: list[str]) -> None:
     assert not again.module.training
 
 
+def test_a_graph_by_dynamo_is_loaded_by_dynamo(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    graph = gg.apply(gg.trace(model, torch.randn(2, 3), way="dynamo"), "widen(0, extra=2)")
+    gg.save(graph, tmp_path)
+    again = gg.load(tmp_path, model, way="dynamo")
+    assert (again.way, gg.load(tmp_path, model).way) == ("dynamo", "fx")
+    x = torch.randn(5, 3)
+    assert torch.equal(again.module(x), graph.module(x))
+    assert gg.replay(model, x, graph.ledger, way="dynamo").way == "dynamo"
+
+
 def test_a_second_save_replaces_the_first(tmp_path: Path) -> None:
     graph = grown()
     gg.save(gg.trace("graphgrow:resnet"), tmp_path)

@@ -45,3 +45,32 @@ def test_a_factory_is_called_and_has_no_inputs_of_its_own() -> None:
     assert args is None
     with pytest.raises(gg.CaptureError, match="wants example inputs"):
         gg.trace("torch.nn:Identity")
+
+
+def test_a_model_of_timm_can_be_built_and_traced_by_name() -> None:
+    pytest.importorskip("timm")
+    graph = gg.trace("timm:test_resnet", torch.randn(2, 3, 32, 32))
+    assert graph.base == "timm:test_resnet"
+    assert graph.group("conv1.0").size == 16
+    _, args = build("timm:test_resnet")
+    assert args is not None
+    assert args[0].shape == (2, 3, 160, 160)
+    with pytest.raises(gg.ModelError, match=r"there is no timm:resnet17; did you mean resnet"):
+        build("timm:resnet17")
+    with pytest.raises(gg.ModelError, match="there is no timm:hf-hub:someone/something"):
+        build("timm:hf-hub:someone/something")  # which timm would download
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("raft_small", [(2, 3, 128, 128)] * 2),
+        ("mvit_v1_b", [(2, 3, 16, 224, 224)]),
+        ("r3d_18", [(2, 3, 16, 112, 112)]),
+    ],
+)
+def test_videos_and_pairs_of_frames(name: str, shapes: list[tuple[int, ...]]) -> None:
+    with torch.device("meta"):
+        _, args = build(f"torchvision:{name}")
+    assert args is not None
+    assert [arg.shape for arg in args] == shapes

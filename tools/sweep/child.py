@@ -1,16 +1,45 @@
-"""The process of one model: `python -m tools.sweep.child`, with the request as the first line of standard input."""
+"""The process of one model, which `tools.sweep.supervise` starts with a request."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from tools.sweep.journal import Journal
 from tools.sweep.options import Options
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one process does.
+
+    Attributes:
+        model: its name.
+        options: what is done with it.
+        memory_gib: how much it may use; 0: no limit.
+        folder: where it writes what it finds and what it prints, and keeps its temporary files.
+    """
+
+    model: str
+    options: Options
+    memory_gib: float
+    folder: Path
+
+    @property
+    def events(self) -> Path:
+        """The journal."""
+        return self.folder / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What is printed."""
+        return self.folder / "log"
 
 
 def limit_memory(gib: float) -> None:
@@ -62,25 +91,35 @@ def cover(name: str, options: Options, journal: Journal) -> None:
 
 
 def _leave_with_parent() -> None:
-    """End this process as soon as the parent's end of standard input is closed, by whatever cause."""
+    """End this process as soon as its parent has ended, by whatever cause."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def wait() -> None:
-        os.read(0, 1)  # not sys.stdin, whose lock would be held when the interpreter ends
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
 
 
-def main() -> None:
-    """Answer the one request."""
-    request = json.loads(sys.stdin.readline())
+def print_into(log: Path) -> None:
+    """Let everything that is printed from here on, by libraries in C as well, go into a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+
+
+def answer(request: Request) -> None:
+    """Do what one request asks for."""
     _leave_with_parent()
-    limit_memory(request["memory_gib"])
-    with Path(request["events"]).open("a", encoding="utf-8") as stream:
+    print_into(request.log)
+    # What a killed process leaves of its temporary files lies in the folder, which its parent removes.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(request.folder)
+    limit_memory(request.memory_gib)
+    with request.events.open("a", encoding="utf-8") as stream:
         journal = Journal(stream)
         journal.begin("start")
-        cover(request["model"], Options.from_json(request["options"]), journal)
-
-
-if __name__ == "__main__":
-    main()
+        cover(request.model, request.options, journal)

@@ -7,9 +7,10 @@ from types import ModuleType
 
 from graphgrow.errors import ModelError
 from graphgrow.store.names import import_torchvision
-from tools.sweep.small_transformers import FAMILIES, TRANSFORMERS
+from tools.sweep import small_timm, small_transformers
 
-OWN = "graphgrow"
+OWN, TORCHVISION = "graphgrow", "torchvision"
+DETECTION = "detection"
 PLAIN = "classification"  # torchvision's classifiers lie in no folder of their own
 
 
@@ -24,16 +25,19 @@ def chosen(models: list[str], families: list[str]) -> list[str]:
 
 
 def family_models(family: str) -> list[str]:
-    """Every model of `graphgrow` and `transformers`; else the cheapest of each file of torchvision's models.
+    """Every model of `graphgrow` and `transformers`, one of each family of `timm`, every one of `torchvision`.
 
     Args:
-        family: `graphgrow`, `transformers`, `classification`, or a folder of torchvision.models (`segmentation`, ...).
+        family: one of those, `torchvision` without the detectors, which take a list of images; or, for the cheapest
+            model of each file there, `classification` or a folder of torchvision.models (`segmentation`, ...).
 
     Raises:
         ModelError: if torchvision has no such folder, or is not installed.
     """
-    if family == TRANSFORMERS:
-        return [f"{TRANSFORMERS}:{name}" for name in FAMILIES]
+    if family == small_transformers.TRANSFORMERS:
+        return [f"{family}:{name}" for name in small_transformers.FAMILIES]
+    if family == small_timm.TIMM:
+        return [f"{family}:{name}" for name in small_timm.FAMILIES.values()]
     if family == OWN:
         from graphgrow.models import MODELS
 
@@ -43,9 +47,11 @@ def family_models(family: str) -> list[str]:
     for name in zoo.list_models():
         _, _, *folders, file = zoo.get_model_builder(name).__module__.split(".")
         files.setdefault((".".join(folders) or PLAIN, file), []).append(name)
+    if family == TORCHVISION:
+        return [f"{family}:{name}" for (folder, _), names in files.items() if folder != DETECTION for name in names]
     cheapest = [min(names, key=lambda n: _cost(zoo, n)) for (folder, _), names in files.items() if folder == family]
     if not cheapest:
-        known = sorted({OWN, *(folder for folder, _ in files)})
+        known = sorted({OWN, TORCHVISION, small_transformers.TRANSFORMERS, small_timm.TIMM, *(f for f, _ in files)})
         raise ModelError(f"there is no family {family!r}; there are {', '.join(known)}")
     return [f"torchvision:{name}" for name in sorted(cheapest)]
 

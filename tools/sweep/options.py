@@ -12,6 +12,7 @@ class Options:
     """What is done with a model; rows made with other options are other rows.
 
     Attributes:
+        passes: names of the passes to try; "all" is every one.
         sites: mutations of each pass to try, drawn by chance; 0: all that are offered.
         seed: of the weights, the fresh weights, and everything that is drawn.
         input_size: "small": the smallest image that can be captured; "own": the model's own; a number: that one.
@@ -25,6 +26,7 @@ class Options:
         device: where the model is put.
     """
 
+    passes: tuple[str, ...] = ("all",)
     sites: int = 0
     seed: int = 0
     input_size: str = "small"

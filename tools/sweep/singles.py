@@ -27,7 +27,8 @@ def try_passes(subject: Subject, options: Options, journal: Journal) -> None:
 
     The passes take turns, so that a row which is stopped early has seen each of them.
     """
-    sampled = {name: _sampled(subject, name, options, journal) for name in gg.pass_names()}
+    names = gg.pass_names() if "all" in options.passes else options.passes
+    sampled = {name: _sampled(subject, name, options, journal) for name in names}
     turns = zip_longest(*([(name, mutation) for mutation in found] for name, found in sampled.items()))
     tried = [turn for turns_of_all in turns for turn in turns_of_all if turn is not None]
     for pass_name, mutation in tried:

@@ -15,6 +15,7 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.store.names import KNOWN_SOURCES, build
 from tools.sweep.options import Options
+from tools.sweep.small_timm import SHORTENED, TIMM
 from tools.sweep.small_transformers import TRANSFORMERS, build_small
 
 SMALLEST, STEP = 64, 32
@@ -38,11 +39,12 @@ class Subject:
     args: Inputs
     graph: gg.Graph
     kwargs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def known(self) -> bool:
         """Whether `gg.load` can build it by name."""
-        return self.name.partition(":")[0] in KNOWN_SOURCES
+        return self.name.partition(":")[0] in KNOWN_SOURCES and not self.options
 
 
 def prepare(name: str, options: Options) -> Subject:
@@ -58,7 +60,8 @@ def prepare(name: str, options: Options) -> Subject:
         model, kwargs = model.to(options.device), {key: value.to(options.device) for key, value in inputs.items()}
         return Subject(name, model, (), gg.trace(model, (), kwargs), kwargs)
     torch.manual_seed(options.seed)
-    model, example = build(name)
+    changed = SHORTENED.get(family, {}) if source == TIMM else {}
+    model, example = build(name, **changed)
     model = model.to(options.device)
     refusal: gg.CaptureError | None = None
     for args in candidates(name, example, options):
@@ -68,7 +71,7 @@ def prepare(name: str, options: Options) -> Subject:
         except gg.CaptureError as error:
             refusal = error
             continue
-        subject = Subject(name, model, on_device, graph)
+        subject = Subject(name, model, on_device, graph, options=changed)
         return dataclasses.replace(subject, graph=dataclasses.replace(graph, base=name)) if subject.known else subject
     assert refusal is not None
     raise refusal
@@ -120,8 +123,9 @@ def describe(subject: Subject) -> dict[str, Any]:
     values = {value for value in graph.analysis.parameters.values() if not value.buffer}
     sizes = {value: math.prod(term.size for term in value.axes) for value in values}
     growing = sum(size for value, size in sizes.items() if any(value.axes_with(space) for space in free))
+    shapes = " and ".join("x".join(map(str, arg.shape)) for arg in (*subject.args, *subject.kwargs.values()))
     return {
-        "input": " and ".join("x".join(map(str, arg.shape)) for arg in (*subject.args, *subject.kwargs.values())),
+        "input": ", ".join([shapes, *(f"{name}={value}" for name, value in subject.options.items())]),
         "way": graph.way,
         "modes": " and ".join(sorted(graph.modes)),
         "nodes": len(graph.module.graph.nodes),

@@ -21,7 +21,7 @@ def versions_for(model: str) -> dict[str, str]:
     source = model.partition(":")[0]
     packages = ["graphgrow", "graphgrow.passes", *(["graphgrow.models"] if source == "graphgrow" else [])]
     found = {"torch": version("torch"), "source": source_digest([_folder(package) for package in packages])}
-    if source in ("torchvision", "transformers"):
+    if source in ("torchvision", "transformers", "timm"):
         found[source] = version(source)
     return found
 

@@ -8,7 +8,11 @@ import pytest
 
 from graphgrow.errors import ModelError
 from graphgrow.models import MODELS
+from graphgrow.store.names import import_torchvision
 from tools.sweep.names import chosen, cost_of, family_models
+from tools.sweep.small_timm import FAMILIES, SHORTENED
+
+import_torchvision()  # timm imports it
 
 
 def test_the_own_family_is_every_reference_model() -> None:
@@ -31,6 +35,25 @@ def test_segmentation_is_a_folder_of_its_own() -> None:
         "torchvision:fcn_resnet50",
         "torchvision:lraspp_mobilenet_v3_large",
     ]
+
+
+def test_every_model_of_torchvision_that_takes_tensors() -> None:
+    names = family_models("torchvision")
+    assert {"torchvision:resnet50", "torchvision:raft_small", "torchvision:r3d_18", "torchvision:vgg11_bn"} <= set(
+        names
+    )
+    assert "torchvision:quantized_resnet18" in names  # in floating point, unless it is asked to be quantised
+    assert not any("rcnn" in name or "ssd" in name or "retinanet" in name for name in names)
+    assert len(names) == len(set(names)) > 100
+
+
+def test_one_model_of_each_family_of_timm() -> None:
+    names = family_models("timm")
+    assert len(names) == len(set(names)) == 98
+    timm = pytest.importorskip("timm")
+    assert list(FAMILIES) == sorted(timm.list_modules())
+    assert all(name in timm.list_models(module=family) for family, name in FAMILIES.items())
+    assert set(SHORTENED) <= set(FAMILIES.values())
 
 
 def test_what_metadata_lack_counts_as_endless() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
+import json
+import os
+import signal
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import graphgrow as gg
+from tools.sweep.child import Request, print_into
 from tools.sweep.options import Limits, Options
 from tools.sweep.row import Row
 from tools.sweep.supervise import run_model
@@ -36,26 +39,31 @@ def kills_itself():
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
-# A child that finds one thing, begins another, and dies of it.
-HALF = """
-import json, os, signal, sys
-with open(json.loads(sys.stdin.readline())["events"], "w") as stream:
-    for event in (
-        {"event": "pass", "label": "sites of p", "seconds": 1.0, "of": "p", "offered": 3, "refusals": {}},
-        {"event": "mutation", "label": "p(a)", "seconds": 2.0, "of": "p", "kind": "preserved", "ratio": 0.5},
-        {"event": "begin", "label": "p(b)"},
-    ):
-        stream.write(json.dumps(event) + "\\n")
-    stream.write('{"event": "muta')
-    stream.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
+
+def half(request: Request) -> None:
+    """Finds one thing, begins another, and dies of it."""
+    with request.events.open("w") as stream:
+        for event in (
+            {"event": "pass", "label": "sites of p", "seconds": 1.0, "of": "p", "offered": 3, "refusals": {}},
+            {"event": "mutation", "label": "p(a)", "seconds": 2.0, "of": "p", "kind": "preserved", "ratio": 0.5},
+            {"event": "begin", "label": "p(b)"},
+        ):
+            stream.write(json.dumps(event) + "\n")
+        stream.write('{"event": "muta')
+        stream.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def gives_up(request: Request) -> None:
+    """Ends before it has begun."""
+    print_into(request.log)
+    raise SystemExit("no torch here")
 
 
 @pytest.fixture
 def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sweep_factories.py").write_text(FACTORIES, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)  # which the child takes over
 
 
 def row_of(factory: str, limits: Limits) -> Row:
@@ -108,27 +116,26 @@ def test_a_death_is_told_with_its_signal_and_the_last_words() -> None:
 
 
 def test_what_a_killed_child_had_found_is_kept() -> None:
-    row = run_model("m", Options(), Limits(), {}, command=("-c", HALF))
+    row = run_model("m", Options(), Limits(), {}, work=half)
     assert row.stopped == "died (SIGKILL) in `p(b)`"
     assert row.passes["p"].outcomes == {"preserved": 1}
     assert (row.worst, row.complete) == (0.5, False)
 
 
 def test_a_child_that_does_not_start_says_why() -> None:
-    row = run_model("m", Options(), Limits(), {}, command=("-c", "raise SystemExit('no torch here')"))
+    row = run_model("m", Options(), Limits(), {}, work=gives_up)
     assert row.stopped == "died (exit status 1) in `the start`: no torch here"
 
 
 def test_an_interruption_leaves_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = subprocess.Popen.wait
+    real = BaseProcess.join
 
-    def wait(process: subprocess.Popen[str], timeout: float | None = None) -> Any:
-        status = real(process, timeout)
+    def join(process: BaseProcess, timeout: float | None = None) -> None:
+        real(process, timeout)
         if timeout is not None:
             raise KeyboardInterrupt
-        return status
 
-    monkeypatch.setattr(subprocess.Popen, "wait", wait)
-    row = run_model("m", Options(), Limits(), {}, command=("-c", HALF))
+    monkeypatch.setattr(BaseProcess, "join", join)
+    row = run_model("m", Options(), Limits(), {}, work=half)
     assert row.stopped == "interrupted in `p(b)`"
     assert row.count("preserved") == 1
