@@ -254,7 +254,7 @@ class ShapeTracer(fx.Tracer):
             node.meta[FIXED] = node.meta["value"]
         elif kind not in ("output", "get_attr"):
             arguments = values_of((node.args, node.kwargs))
-            node.meta["value"], write = run_watched(node, lambda: to_meta(self._run(kind, target, *arguments)))
+            node.meta["value"], write = run_watched(node, lambda: self._run(kind, target, *arguments))
             if write is not None:
                 self.writes[node] = write
                 self.overtaken |= storages_of(self._origins.get(str(write.target.target)))

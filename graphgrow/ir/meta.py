@@ -20,6 +20,11 @@ FIXED = "fixed_value"
 OVERWRITTEN = "overwritten"
 
 
+def _is_number(value: Any) -> bool:
+    """Whether an example value is a tensor of one number that is known, as `torch.tensor(x.shape[1])` is."""
+    return isinstance(value, torch.Tensor) and value.dim() == 0 and value.device.type == "cpu"
+
+
 def to_meta(value: Any) -> Any:
     """Every tensor within a nested value, on the meta device; all else as it is."""
 
@@ -75,10 +80,15 @@ class MetaRunner:
                 for part in str(target).split("."):
                     value = getattr(value, part)
                 return to_meta(value)
-            args, kwargs = to_meta((args, kwargs))
+            held = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+            known = all(map(_is_number, held)) and (bool(held) or target is torch.tensor)
             if kind == "call_method":
-                return to_meta(getattr(args[0], target)(*args[1:], **kwargs))
-            return to_meta(target(*args, **kwargs))  # a new tensor may stand on the default device
+                result = getattr(args[0], target)(*args[1:], **kwargs)
+            else:
+                result = target(*args, **kwargs)
+            if known and _is_number(result):
+                return result  # worked out from sizes alone: a number that later operators may need
+            return to_meta(result)  # a new tensor may stand on the default device
 
 
 def propagate(module: fx.GraphModule, inputs: dict[str, Any], runner: MetaRunner | None = None) -> None:

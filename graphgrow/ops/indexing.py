@@ -92,6 +92,9 @@ def getitem(call: Call, container: Any, index: Any) -> Any:
 
 def _sliced(call: Call, term: Term, item: slice, size: int, path: tuple[Any, ...]) -> tuple[Term, list[Term] | None]:
     """The part of an axis between two places, and the parts before it (None where it is no part by itself)."""
+    if any(isinstance(bound, Value) for bound in (item.start, item.stop, item.step)):
+        call.freeze([term], "sliced by a tensor")
+        return call.fixed(size, "sliced by a tensor"), None
     if item.start in (None, 0) and item.step in (None, 1) and item.stop is None:
         return term, None
     start, stop, step = item.indices(term.size)

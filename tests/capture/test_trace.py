@@ -366,3 +366,28 @@ def test_a_module_that_the_model_does_not_hold_is_traced_into() -> None:
     graph = gg.trace(model, x, way="fx")
     assert torch.equal(graph.module(x), model(x))
     assert_preserved(graph, gg.apply(graph, "widen(first, extra=2)"))
+
+
+def test_a_tensor_made_of_a_size_keeps_its_number() -> None:
+    class Window(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(16, 4))
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            span = torch.tensor(x.shape[1])
+            rows = self.table[8 - span : 8 + span]
+            scale = torch.sqrt(torch.tensor(self.first.out_features, dtype=torch.float) * 2)
+            hidden = self.first(x) / scale.to(x.dtype)
+            result: torch.Tensor = self.last(hidden + rows.mean(0))
+            return result
+
+    torch.manual_seed(0)
+    model, x = Window(), torch.randn(2, 3, 3)
+    graph = gg.trace(model, x, way="fx")
+    for sizes in ((2, 3, 3), (5, 3, 3), (2, 4, 3)):
+        x = torch.randn(sizes)
+        assert torch.equal(graph.module(x), model(x))
+    assert "table" in graph.group("first").members
+    assert_preserved(graph, gg.apply(graph, "widen(first, extra=2)"))
