@@ -40,5 +40,5 @@ def parametrisation_notes(path: str, module: nn.Module) -> list[str]:
         f'torch.nn.utils.parametrize.remove_parametrizations(module, "{name}") makes it a parameter again'
         for name, steps in lists.named_children()
         for step in steps.children()
-        if type(step).__module__.startswith("torch.") and module_rule(type(step)) is None
+        if type(step).__module__.startswith("torch.") and module_rule(step) is None
     ]
