@@ -15,6 +15,15 @@ from graphgrow.errors import ExportError
 
 Tensors = tuple[torch.Tensor, ...]
 
+
+class MissingKernel(ExportError):
+    """Onnxruntime's CPU kernels lack an operator in the dtype of the model."""
+
+
+class CannotRun(ExportError):
+    """Onnxruntime runs into an error at some batch size: the export has fixed what torch leaves open."""
+
+
 NOISE_FACTOR = 4.0
 """How much larger than torch's own rounding error that of onnxruntime may be (kernels sum in other orders)."""
 
@@ -196,7 +205,8 @@ def _session(path: Path) -> Callable[[dict[str, torch.Tensor], int | None], Sequ
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ExportError(
+        kind = MissingKernel if "NOT_IMPLEMENTED" in str(error) else ExportError
+        raise kind(
             f"onnxruntime refuses the exported model: {_short(error)}; no file was written. Its CPU kernels lack some "
             "operators in some dtypes: export the model in float32, or try another opset="
         ) from error
@@ -205,7 +215,7 @@ def _session(path: Path) -> Callable[[dict[str, torch.Tensor], int | None], Sequ
         try:
             return list(session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()}))
         except Exception as error:
-            raise ExportError(
+            raise CannotRun(
                 f"onnxruntime cannot run the exported model at batch size {batch_size}: {_short(error)}; no file was "
                 "written. Pass batch_sizes= without it if it is not needed"
             ) from error

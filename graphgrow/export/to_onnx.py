@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +17,20 @@ import torch
 from torch import nn
 
 from graphgrow.errors import ExportError
+from graphgrow.export.casting import NOT_IN_ONNXRUNTIME, cast
 from graphgrow.export.files import check, publish, write
 from graphgrow.export.flat import FlatModule, input_names, output_names, tensors_of
-from graphgrow.export.parity import Parity, Tensors, check_parity, largest, reduction_length, references, unit_roundoff
+from graphgrow.export.parity import (
+    CannotRun,
+    MissingKernel,
+    Parity,
+    Tensors,
+    check_parity,
+    largest,
+    reduction_length,
+    references,
+    unit_roundoff,
+)
 from graphgrow.export.program import convert, first_cause
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.records import ExportRecord
@@ -59,11 +70,15 @@ def export_onnx(
     opset: int | None = None,
     batch_sizes: Sequence[int] | None = None,
     external_data_above: int = EXTERNAL_DATA_ABOVE,
+    dtype: torch.dtype | None = None,
 ) -> ExportRecord:
     """Export in eval mode, compare onnxruntime with torch, and only then put the file in its place.
 
     A copy of the model is exported; the graph, its mode flags and torch's random state stay as they were. Axis 0 of
     the inputs accepts any batch size where the model does; where not, the record says why.
+
+    Where onnxruntime's CPU kernels lack the model's dtype (bfloat16; convolutions in float64) a copy in float32 is
+    exported, compared with torch in float32, and the record says so.
 
     Args:
         graph: a `Graph`, or anything with `.module` and `.inputs`.
@@ -72,6 +87,7 @@ def export_onnx(
         opset: of the standard ONNX operators; None is the exporter's default.
         batch_sizes: to compare at; None is 1, the example's and 3. A static export is compared at the example's.
         external_data_above: bytes of weights above which they get a file of their own.
+        dtype: of floating point, in which a copy of the model is exported; None is the model's own, or float32.
 
     Raises:
         ExportError: if the model cannot be exported, or an output of onnxruntime exceeds its bound. What was at
@@ -80,19 +96,68 @@ def export_onnx(
     target = Path(path)
     if target.is_dir():
         raise ExportError(f"{target} is a folder, wanted a file name; pass for example {target / 'model.onnx'}")
-    sizes = _sizes(graph.inputs, batch_sizes)
-    with torch.no_grad(), torch.random.fork_rng(), _plain_precision(graph.inputs.device):
-        flat, names_in, names_out = _flat_copy(graph)
-        runs = _run(flat, graph.inputs, sizes)
-        program = convert(flat, graph.inputs, names_in, names_out, opset=opset, dynamic=runs.note is None)
-        notes = [note for note in (runs.note, program.note) if note is not None]
+    if dtype is not None and not dtype.is_floating_point:
+        raise ExportError(f"dtype={dtype} is none of floating point; pass for example torch.float32")
+    task = _Export(target, opset, _sizes(graph.inputs, batch_sizes), external_data_above)
+    held = _dtypes(graph)
+    if dtype is None and NOT_IN_ONNXRUNTIME in held:
+        return task.run(cast(graph.module, graph.inputs, torch.float32), (f"{_COPY} {NOT_IN_ONNXRUNTIME}",))
+    try:
+        return task.run(graph if dtype is None else cast(graph.module, graph.inputs, dtype), ())
+    except MissingKernel:
+        if dtype is not None or held <= {torch.float32}:
+            raise
+    names = ", ".join(sorted(map(str, held - {torch.float32})))
+    return task.run(cast(graph.module, graph.inputs, torch.float32), (f"{_COPY} some operator in {names}",))
+
+
+_COPY = "a copy in float32 was exported, since onnxruntime's CPU kernels lack"
+
+
+@dataclass(frozen=True)
+class _Export:
+    """What is to be written, and how."""
+
+    target: Path
+    opset: int | None
+    sizes: list[int]
+    external_data_above: int
+
+    def run(self, graph: Exportable, notes: tuple[str, ...]) -> ExportRecord:
+        """Export with a dynamic batch; with a static one where torch takes more batch sizes than the file."""
+        with torch.no_grad(), torch.random.fork_rng(), _plain_precision(graph.inputs.device):
+            flat, names_in, names_out = _flat_copy(graph)
+            runs = _run(flat, graph.inputs, self.sizes)
+            try:
+                return self._written(graph.inputs, flat, names_in, names_out, runs, notes)
+            except CannotRun as error:
+                if runs.note is not None:
+                    raise
+                cause = str(error).partition(";")[0]
+            flat, names_in, names_out = _flat_copy(graph)  # the comparison has used up the first one
+            alone = _run(flat, graph.inputs, [])
+            alone = replace(alone, note=f"static batch {graph.inputs.batch_size}, since {cause}")
+            return self._written(graph.inputs, flat, names_in, names_out, alone, notes)
+
+    def _written(
+        self,
+        inputs: InputSpec,
+        flat: FlatModule,
+        names_in: list[str],
+        names_out: list[str],
+        runs: _Runs,
+        notes: tuple[str, ...],
+    ) -> ExportRecord:
+        """Convert, write beside the target, compare, and move into place."""
+        target = self.target
+        program = convert(flat, inputs, names_in, names_out, opset=self.opset, dynamic=runs.note is None)
         if program.note is not None:
-            runs = _run(flat, graph.inputs, [])
+            runs = replace(_run(flat, inputs, []), note=program.note)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
-                files = write(program.model, Path(folder), target, external_data_above)
-                opset_found = check(files[0], opset)
+                files = write(program.model, Path(folder), target, self.external_data_above)
+                opset_found = check(files[0], self.opset)
                 parity = _compare(flat, files[0], names_in, names_out, runs)
                 total = sum(file.stat().st_size for file in files)
                 publish(files, target)
@@ -100,21 +165,28 @@ def export_onnx(
             raise ExportError(
                 f"cannot write {target}: {error.strerror or error}; make room, or choose another place"
             ) from error
-    return ExportRecord(
-        path=target.name,
-        bytes=total,
-        external_data=len(files) > 1,
-        opset=opset_found,
-        versions={name: version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")},
-        input_names=tuple(names_in),
-        output_names=tuple(names_out),
-        dynamic_batch=program.dynamic,
-        batch_sizes=tuple(sorted({size for size, _ in runs.samples if size is not None})),
-        max_error=parity.max_error,
-        bound=parity.bound,
-        bound_derivation=parity.derivation,
-        notes=(*notes, *parity.notes),
-    )
+        return ExportRecord(
+            path=target.name,
+            bytes=total,
+            external_data=len(files) > 1,
+            opset=opset_found,
+            versions={name: version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")},
+            input_names=tuple(names_in),
+            output_names=tuple(names_out),
+            dynamic_batch=program.dynamic,
+            batch_sizes=tuple(sorted({size for size, _ in runs.samples if size is not None})),
+            max_error=parity.max_error,
+            bound=parity.bound,
+            bound_derivation=parity.derivation,
+            notes=(*notes, *filter(None, [runs.note]), *parity.notes),
+        )
+
+
+def _dtypes(graph: Exportable) -> set[torch.dtype]:
+    """The dtypes of floating point that a model holds and is called with."""
+    tensors = [*graph.module.parameters(), *graph.module.buffers()]
+    held = {tensor.dtype for tensor in tensors} | {spec.dtype for spec in graph.inputs.tensors}
+    return {dtype for dtype in held if dtype.is_floating_point}
 
 
 def _sizes(inputs: InputSpec, wanted: Sequence[int] | None) -> list[int]:
@@ -135,10 +207,10 @@ def _flat_copy(graph: Exportable) -> tuple[FlatModule, list[str], list[str]]:
     flat = FlatModule(module, args, kwargs)
     names = input_names(module, args, kwargs)
     tensors = [*module.parameters(), *module.buffers(), *tensors_of(args, kwargs)]
-    narrow = next((tensor.dtype for tensor in tensors if tensor.dtype in _NOT_IN_ONNXRUNTIME), None)
-    if narrow is not None:
+    complex_one = next((tensor.dtype for tensor in tensors if tensor.dtype.is_complex), None)
+    if complex_one is not None:
         raise ExportError(
-            f"the model holds {narrow}, which onnxruntime's CPU kernels lack; export a float32 copy of it (.float())"
+            f"the model holds {complex_one}, which onnxruntime lacks; compute with real and imaginary parts"
         )
     if any(tensor.is_meta for tensor in tensors):
         raise ExportError("the model is on the meta device and has no numbers to export; load weights into it first")
@@ -162,9 +234,6 @@ def _same_twice(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], n
                 f"output {name!r} differs between two runs on the same input in eval mode, so nothing can be compared; "
                 "take the random numbers out of the model, or make them an input"
             )
-
-
-_NOT_IN_ONNXRUNTIME = (torch.bfloat16, torch.complex64, torch.complex128)
 
 
 def _run(flat: FlatModule, inputs: InputSpec, sizes: Sequence[int]) -> _Runs:
