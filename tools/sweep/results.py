@@ -58,7 +58,7 @@ def write_rows(rows: dict[str, Row], table: Path) -> None:
     data = {"format": FORMAT, "schema": SCHEMA, "rows": [asdict(row) for row in ordered]}
     write_atomically(table.with_suffix(".json"), (json.dumps(data, indent=1) + "\n").encode())
     stale = {row.model for row in ordered if row.versions != versions_for(row.model)}
-    write_atomically(table, page(ordered, stale).encode())
+    write_atomically(table, page(table.stem.capitalize(), ordered, stale).encode())
 
 
 def to_do(models: list[str], rows: dict[str, Row], options: Options, versions: dict[str, dict[str, str]]) -> list[str]:

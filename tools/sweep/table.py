@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from tools.sweep.options import Options
 from tools.sweep.row import WRONG, Chain, PassCounts, Row
+from tools.sweep.sources import HEAD, by_source
 
-INTRODUCTION = """# Coverage
-
-Each pass listed its mutations on each model; all of them, or a sample of `--sites`, were applied by themselves and
+INTRODUCTION = """Each pass listed its mutations on each model; all of them, or a sample of `--sites`, were applied by themselves and
 verified in float64, in eval and in train mode ([verification.md](verification.md)). Then a chain over all passes was
 drawn, verified, replayed from its ledger, saved and loaded, and exported to ONNX. Under each pass: mutations preserved
 *of* those tried (in brackets: offered). Rows in which something is wrong are bold. Errors are in multiples of their
@@ -28,14 +27,17 @@ _WORDS = {
 _LONGEST = 160
 
 
-def page(rows: Sequence[Row], stale: set[str]) -> str:
+def page(title: str, rows: Sequence[Row], stale: set[str]) -> str:
     """The whole page.
 
     Args:
+        title: its heading.
         rows: in order.
         stale: models whose rows were made with other versions than today's.
     """
-    parts = [INTRODUCTION, f"{summary(rows)}\n", f"{_made_with(rows)}\n", table(rows, stale)]
+    sources = "\n".join([_line(HEAD), f"|{'---|' * len(HEAD)}", *map(_line, by_source(rows))])
+    parts = [f"# {title}\n", INTRODUCTION, f"{summary(rows)}\n", f"{sources}\n", f"{_made_with(rows)}\n"]
+    parts.append(table(rows, stale))
     problems = [f"- `{row.model}`: {_stopping(row)}" for row in rows if _stopping(row)]
     problems += [f"- `{row.model}`: {problem}" for row in rows if not row.failure for problem in row.problems]
     parts.append("## What is not well\n\n" + ("\n".join(problems) or "Nothing."))

@@ -59,7 +59,7 @@ def test_the_summary_counts_everything() -> None:
 
 def test_the_page_names_what_is_wrong_and_ranks_reasons() -> None:
     again = row("again", passes={"widen": PassCounts(1, {}, {"frozen: x": 2})}, frozen={"a model output": 3})
-    text = page([*ROWS, again], set())
+    text = page("Zoo", [*ROWS, again], set())
     assert "- `bad`: wrong: split(a): no" in text
     assert "- `none`: not captured: CaptureError: no way" in text
     ranked = [line for line in text.splitlines() if line.startswith("| `widen` |")]
@@ -68,7 +68,7 @@ def test_the_page_names_what_is_wrong_and_ranks_reasons() -> None:
 
 
 def test_a_page_without_rows_is_a_page() -> None:
-    assert "**0 models**" in page([], set())
+    assert "**0 models**" in page("Zoo", [], set())
 
 
 def test_chains_in_words() -> None:
