@@ -12,9 +12,9 @@ from tools.sweep.sources import HEAD, by_source
 INTRODUCTION = """Each pass listed its mutations on each model; all of them, or a sample of `--sites`, were applied by
 themselves and verified in float64, in eval and in train mode ([verification.md](verification.md)). Then, where there is
 a chain, it was drawn over all passes, verified, replayed from its ledger, saved and loaded, and exported to ONNX. Under
-each pass: mutations preserved *of* those tried (in brackets: offered). Rows in which something is wrong are bold. Errors
-are in multiples of their bounds. Written by `python tools/coverage.py`; a row whose sources or versions are not today's
-says so.
+each pass: mutations preserved *of* those tried (in brackets: offered). Rows in which something is wrong are bold.
+Errors are in multiples of their bounds. Written by `python tools/coverage.py`; a row whose sources or versions are not
+today's says so.
 """
 
 _WORDS = {
