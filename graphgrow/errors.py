@@ -55,8 +55,16 @@ class SignalError(GraphGrowError):
     """A signal cannot be measured here, or nothing was seen yet that it could be computed from."""
 
 
+class DataError(GraphGrowError):
+    """Data cannot be had: the name or an option is unknown, or a file is missing, foreign or too small."""
+
+
+class RecipeError(GraphGrowError):
+    """A recipe cannot be read, or asks for what cannot be done."""
+
+
 class TrainingError(GraphGrowError):
-    """A recipe, a policy or a checkpoint cannot be used as it is."""
+    """A policy, a schedule or a checkpoint cannot be used as it is."""
 
 
 class ModelError(GraphGrowError):
@@ -64,4 +72,4 @@ class ModelError(GraphGrowError):
 
 
 class SearchError(GraphGrowError):
-    """A recipe, a study or an engine of a search cannot be used as it is."""
+    """A study or an engine of a search cannot be used as it is."""

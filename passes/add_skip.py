@@ -41,8 +41,9 @@ class AddSkip(Mutation):
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[AddSkip | Refusal]:
-        """For each junction those two in front of it that are nearest, not its own operands, and not joined to it."""
+        """For each junction those two in front of it that are nearest, not its own operands or joined already."""
         passed: list[fx.Node] = []
+        made = {entry.mutation for entry in network.ledger.entries}
         for target in junctions(network):
             name = network.sites.name(target)
             found, why = 0, "nothing stands in front of it"
@@ -55,7 +56,9 @@ class AddSkip(Mutation):
                     why = str(declined)
                     continue
                 found += 1
-                yield cls(network.sites.name(source), name)
+                offered = cls(network.sites.name(source), name)
+                if str(offered) not in made:
+                    yield offered
             if not found:
                 yield Refusal(name, why)
             passed.append(target)

@@ -28,15 +28,22 @@ class Split(Mutation):
     lemma their sum is w to the bit, and unlike equal halves they part under training. Exact in eval and train mode;
     in eval mode alone where dropout stands between the copies and their readers, since it draws a mask for each.
 
+    Copies that are read alike get gradients of one direction and part slowly, the more so under optimizers that
+    normalise them. With `apart`, u is drawn from [1/2, 2], where the lemma still holds, so that most copies are read
+    with opposite signs; and what is read with zero is then read with v and -v, v as large as a fresh weight (He et
+    al. 2015).
+
     Attributes:
         group: the channel group.
         units: which units to duplicate; none given: all.
         copies: how many of each there will be, at least 2.
+        apart: whether the copies are pulled apart.
     """
 
     group: str
     units: tuple[int, ...] = ()
     copies: int = 2
+    apart: bool = False
     name: ClassVar[str] = "split"
     summary: ClassVar[str] = "duplicate units and share out what reads them"
     resizes: ClassVar[bool] = True
@@ -71,4 +78,6 @@ class Split(Mutation):
             raise MutationError(f"units={list(self.units)} names a unit twice; use copies to make more than two")
         chosen = torch.tensor(self.units or range(group.size), dtype=torch.int64)
         source = torch.cat([torch.arange(group.size), chosen.repeat(self.copies - 1)])
-        return plan_growth(network.analysis, Units(group.space, source), Kind.REPLICATE)
+        plan = plan_growth(network.analysis, Units(group.space, source), Kind.REPLICATE)
+        plan.apart = self.apart
+        return plan

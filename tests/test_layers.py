@@ -20,6 +20,7 @@ CORE = ("errors", "records", "ir", "layers", "blocks", "ops", "capture", "rewrit
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "records": ("errors",),
+    "recipes": LOWEST,
     "models": (),
     "ir": LOWEST,
     "layers": (),
@@ -42,9 +43,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "data": (*LOWEST, "store", "models", *CORE, "graph"),
     "report": LOWEST,
 }
-ALLOWED["train"] = (*ALLOWED["stage"], "stage", "signals", "data", "report")
+ALLOWED["train"] = (*ALLOWED["stage"], "stage", "signals", "data", "recipes", "report")
 ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "data", "report", "train", "root")
-ALLOWED["search"] = (*ALLOWED["stage"], "stage", "bulk", "data", "report", "demo")
+ALLOWED["search"] = (*ALLOWED["stage"], "stage", "bulk", "data", "recipes", "report", "demo")
 ALLOWED["cli"] = (*ALLOWED["search"], "search", "train", "signals", "root")
 ALLOWED["root"] = tuple(ALLOWED)
 

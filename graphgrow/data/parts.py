@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+
+from graphgrow.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -14,18 +18,12 @@ class Part:
     inputs: torch.Tensor
     targets: torch.Tensor
 
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.targets):
+            raise DataError(f"{len(self.inputs)} inputs have {len(self.targets)} targets, wanted one for each")
+
     def __len__(self) -> int:
         return len(self.targets)
-
-    @property
-    def images(self) -> torch.Tensor:
-        """The inputs, by the name that a search knows them by."""
-        return self.inputs
-
-    @property
-    def labels(self) -> torch.Tensor:
-        """The targets, likewise."""
-        return self.targets
 
 
 @dataclass(frozen=True)
@@ -45,3 +43,12 @@ class Data:
     test: Part
     classes: int
     source: str
+
+
+def batches(part: Part, size: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Mini-batches of inputs and targets without end, each epoch in another order."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in itertools.count():
+        order = torch.randperm(len(part), generator=generator)
+        for chosen in order.split(size):  # type: ignore[no-untyped-call]
+            yield part.inputs[chosen], part.targets[chosen]

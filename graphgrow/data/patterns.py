@@ -6,11 +6,20 @@ import torch
 from torch.nn import functional as F
 
 from graphgrow.data.parts import Data, Part
+from graphgrow.errors import DataError
 
 SIZE, PATCH, CLASSES = 32, 16, 10
 
 
-def patterns(*, count: int = 5000, held_out: int = 2000, variants: int = 12, noise: float = 1.0, seed: int = 0) -> Data:
+def patterns(
+    *,
+    count: int = 4000,
+    held_out: int = 2000,
+    variants: int = 1,
+    noise: float = 1.0,
+    confused: float = 0.03,
+    seed: int = 0,
+) -> Data:
     """Ten classes of 3x32x32 images; each class is a set of patterns, and an image shows one of them.
 
     A pattern is a smooth random patch of 16x16 pixels. An image shows one of its class at a random place, mirrored at
@@ -22,11 +31,22 @@ def patterns(*, count: int = 5000, held_out: int = 2000, variants: int = 12, noi
         held_out: images for validation, and as many for the test.
         variants: patterns of each class.
         noise: standard deviation of the pixel noise; the patterns have 1.
+        confused: share of images, in all parts, whose label is drawn anew: what no network can learn.
         seed: of everything.
+
+    Raises:
+        DataError: if there is nothing to draw.
     """
+    if min(count, held_out, variants) < 1 or noise < 0 or not 0 <= confused <= 1:
+        raise DataError(
+            f"patterns(count={count}, held_out={held_out}, variants={variants}, noise={noise}, confused={confused}): "
+            "counts are at least 1, noise at least 0, confused a share"
+        )
     generator = torch.Generator().manual_seed(seed)
     shown = _smooth(CLASSES * variants, PATCH, 5, generator).view(CLASSES, variants, 3, PATCH, PATCH)
-    training, validation, test = (_images(size, shown, noise, generator) for size in (count, held_out, held_out))
+    training, validation, test = (
+        _images(size, shown, noise, confused, generator) for size in (count, held_out, held_out)
+    )
     source = f"generated patterns, 3x32x32 pixels, {variants} of each of {CLASSES} classes, seed {seed}"
     return Data(training, validation, test, classes=CLASSES, source=source)
 
@@ -39,7 +59,7 @@ def _smooth(count: int, size: int, grain: int, generator: torch.Generator) -> to
     return fields / fields.std((1, 2, 3), keepdim=True)
 
 
-def _images(count: int, shown: torch.Tensor, noise: float, generator: torch.Generator) -> Part:
+def _images(count: int, shown: torch.Tensor, noise: float, confused: float, generator: torch.Generator) -> Part:
     def drawn(below: int) -> torch.Tensor:
         return torch.randint(below, (count,), generator=generator)
 
@@ -53,7 +73,8 @@ def _images(count: int, shown: torch.Tensor, noise: float, generator: torch.Gene
         patches = torch.where(mirrored[:, None, None, None], patches.flip(3), patches)
         contrast = strength * (0.7 + 0.6 * torch.rand(count, 1, 1, 1, generator=generator))
         _put(images, patches * contrast, drawn(SIZE - PATCH + 1), drawn(SIZE - PATCH + 1))
-    return Part(images / images.std(), labels)
+    anew = torch.rand(count, generator=generator) < confused
+    return Part(images / images.std(), torch.where(anew, drawn(CLASSES), labels))
 
 
 def _put(images: torch.Tensor, patches: torch.Tensor, tops: torch.Tensor, lefts: torch.Tensor) -> None:

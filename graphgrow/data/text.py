@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from graphgrow.data.parts import Data, Part
-from graphgrow.errors import TrainingError
+from graphgrow.errors import DataError
 
 VOCABULARY = 64
 
@@ -23,12 +23,12 @@ def text(*, file: str | None = None, length: int = 32, most: int = 400_000) -> D
         most: characters that are used.
 
     Raises:
-        TrainingError: if the file cannot be read or is too short.
+        DataError: if the file cannot be read or is too short.
     """
     whole = _manual() if file is None else _read(Path(file))
     whole = whole[:most]
     if len(whole) < 100 * length:
-        raise TrainingError(f"{file or 'the manual'} has {len(whole)} characters; at least {100 * length} are wanted")
+        raise DataError(f"{file or 'the manual'} has {len(whole)} characters; at least {100 * length} are wanted")
     counts: dict[str, int] = {}
     for letter in whole:
         counts[letter] = counts.get(letter, 0) + 1
@@ -55,4 +55,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"cannot read {path} as UTF-8 text: {error}") from error
+        raise DataError(f"cannot read {path} as UTF-8 text: {error}") from error

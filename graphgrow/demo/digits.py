@@ -14,9 +14,10 @@ import torch
 from rich.console import Console
 
 from graphgrow.data.digits import digits
+from graphgrow.data.evaluation import score
 from graphgrow.data.parts import Data
 from graphgrow.demo.narration import Narration
-from graphgrow.demo.training import Settings, pass_over, score, train_to_plateau
+from graphgrow.demo.training import Settings, pass_over, train_to_plateau
 from graphgrow.graph import Graph
 from graphgrow.models import ResNet
 from graphgrow.passes.deepen import Deepen

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from graphgrow.data.evaluation import Score
 from graphgrow.data.parts import Data
-from graphgrow.demo.training import Score
 from graphgrow.graph import Graph
 from graphgrow.records import StageRecord
 from graphgrow.report import table

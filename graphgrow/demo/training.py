@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.optim import Optimizer
 
+from graphgrow.data.evaluation import Score, loss_of, score
 from graphgrow.data.parts import Data, Part
 from graphgrow.layers import Blend
 
@@ -32,23 +32,6 @@ class Settings:
     patience: int = 20
     max_epochs: int = 250
     settling: int = 12
-
-
-@dataclass(frozen=True)
-class Score:
-    """Mean cross-entropy and accuracy (in [0, 1]) on one part of the data."""
-
-    loss: float
-    accuracy: float
-
-
-def score(model: nn.Module, part: Part) -> Score:
-    """Evaluate a classifier in eval mode."""
-    model.eval()
-    with torch.no_grad():
-        logits = model(part.inputs)
-    right = (logits.argmax(1) == part.targets).double().mean()
-    return Score(float(F.cross_entropy(logits, part.targets)), float(right))
 
 
 def train_to_plateau(
@@ -147,5 +130,5 @@ def _one_epoch(model: nn.Module, optimizer: Optimizer, part: Part, batch_size: i
     model.train()
     for batch in torch.randperm(len(part), generator=generator).split(batch_size):  # type: ignore[no-untyped-call]
         optimizer.zero_grad()
-        F.cross_entropy(model(part.inputs[batch]), part.targets[batch]).backward()  # type: ignore[no-untyped-call]
+        loss_of(model(part.inputs[batch]), part.targets[batch]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -61,7 +61,7 @@ def _grow_tensors(network: Network, editor: Editor, plan: Plan, generator: torch
     for value, axis in plan.readers:
         readers.setdefault(value, set()).add(axis)
     growths = {
-        value: TensorGrowth.of(value, plan.units, by_axis, readers.get(value, set()))
+        value: TensorGrowth.of(value, plan.units, by_axis, readers.get(value, set()), plan.apart)
         for value, by_axis in fills.items()
     }
     scales = {fill.by for state in plan.fills.values() for fill in state if isinstance(fill, Weighted)}

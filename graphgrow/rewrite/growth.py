@@ -34,6 +34,7 @@ class Plan:
         exact_in: the modes in which the growth is exact.
         rescaled: normalisations whose scale and eps must change, by how many more units they see.
         factors: by value, what a statistic over the axis must be multiplied by to be what it was.
+        apart: whether the shares of copies are pulled apart.
     """
 
     units: Units
@@ -43,6 +44,7 @@ class Plan:
     exact_in: frozenset[str] = frozenset({"eval", "train"})
     rescaled: list[Normalisation] = field(default_factory=list)
     factors: dict[Value, float] = field(default_factory=dict)
+    apart: bool = False
 
     def state(self, key: Key) -> State:
         """What the new units of a tensor hold along an axis, cell by cell."""

@@ -46,6 +46,7 @@ class TensorGrowth:
         offset: what is added to the tensor where it is used, and so scaled with it (a norm that scales by 1 + w).
         weights: the scales by which means are weighted, as they were before.
         unit_shares: the least-squares reading share of each new unit; scales the state of written copies.
+        apart: whether the shares of copies are pulled apart.
     """
 
     value: Value
@@ -54,16 +55,20 @@ class TensorGrowth:
     offset: float = 0.0
     unit_shares: torch.Tensor | None = field(default=None)
     weights: dict[Value, torch.Tensor] = field(default_factory=dict)
+    apart: bool = False
 
     @classmethod
-    def of(cls, value: Value, units: Units, fills: dict[int, State], readers: set[int]) -> TensorGrowth:
+    def of(
+        cls, value: Value, units: Units, fills: dict[int, State], readers: set[int], apart: bool = False
+    ) -> TensorGrowth:
         """The growth along all axes that hold the space; `fills` by axis."""
         for axis, state in fills.items():
             means = any(fill is Fill.MEAN or isinstance(fill, Weighted) for fill in state)
             if means and normal(value.axes[axis]) is not units.space:
                 raise Declined(f"`{value.name}` cannot be filled with means along a part of an axis")
         order = sorted(fills, key=lambda axis: (axis not in readers, axis))
-        return cls(value, [AxisGrowth(axis, axis_map(value.axes[axis], units), fills[axis]) for axis in order])
+        axes = [AxisGrowth(axis, axis_map(value.axes[axis], units), fills[axis]) for axis in order]
+        return cls(value, axes, apart=apart)
 
     def grow(self, old: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """The grown tensor; new entries are drawn on the CPU, then cast and moved."""
@@ -75,7 +80,7 @@ class TensorGrowth:
             before, new = new, growth.spread(new)
             for occurrence, fill in enumerate(growth.fills):
                 if fill is Fill.SHARE:
-                    _share(new, growth, occurrence, generator)
+                    _share(new, growth, occurrence, generator, self._deviation(before, shape) if self.apart else None)
                 elif fill is not Fill.COPY:
                     self._fill(new, before, growth, occurrence, shape, generator)
         if self.scale != 1.0:
@@ -126,11 +131,7 @@ class TensorGrowth:
             assign(new, axis, where, 1 if start is Fresh.ONES else 0)
         if start in (Fresh.ONES, Fresh.ZEROS) or new.is_meta:
             return
-        if start is Fresh.HE:
-            fan = math.prod(shape[axis] for axis in self.value.fan)
-            deviation = math.sqrt(2.0 / max(fan, 1))
-        else:
-            deviation = deviation_of(before)
+        deviation = self._deviation(before, shape)
         found = runs(where, where)
         if found is not None and len(found) == 1:
             draw_normal(new.narrow(axis, found[0].target, found[0].length), deviation, generator)
@@ -140,6 +141,15 @@ class TensorGrowth:
         values = torch.empty(target, dtype=torch.float32)
         draw_normal(values, deviation, generator)
         assign(new, axis, where, values)
+
+    def _deviation(self, before: torch.Tensor, shape: list[int]) -> float:
+        """Of fresh entries: He's at the final fan, or that of the entries there are; 0 where there are no data."""
+        if before.is_meta:
+            return 0.0
+        if self.value.fresh is not Fresh.HE:
+            return deviation_of(before)
+        fan = math.prod(shape[axis] for axis in self.value.fan)
+        return math.sqrt(2.0 / max(fan, 1))
 
     def carry(self, state: torch.Tensor, role: Role) -> torch.Tensor:
         """Optimizer state of the same shape as the parameter, grown with it.
@@ -185,18 +195,25 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype.is_floating_point else dtype
 
 
-def _share(new: torch.Tensor, growth: AxisGrowth, occurrence: int, generator: torch.Generator) -> None:
+def _share(
+    new: torch.Tensor, growth: AxisGrowth, occurrence: int, generator: torch.Generator, deviation: float | None
+) -> None:
     """Share each replicated entry of one occurrence among the copies of its unit, exactly and in place.
 
-    For an entry w draw u in [1/2, 1], w1 = fl(w u), w2 = w - w1: by Sterbenz' lemma the subtraction is exact, so
-    w1 + w2 = w to the bit; different u part the copies (equal halves would never separate under training).
+    For an entry w draw u in [1/2, 1], w1 = fl(w u), w2 = w - w1: by Sterbenz' lemma the subtraction is exact for u up
+    to 2, so w1 + w2 = w to the bit; different u part the copies (equal halves would never separate under training).
+    With a deviation u reaches up to 2, and an entry of zero becomes v and -v, v normal of that deviation.
     """
     source, kept = growth.map.source, growth.map.kept
     for where in _copies_by_rank(growth, occurrence):
         first = kept[source[where]].to(new.device)
         whole = new.index_select(growth.axis, first)
-        draw = torch.rand(whole.shape, generator=generator, dtype=torch.float32) * 0.5 + 0.5
+        draw = torch.rand(whole.shape, generator=generator, dtype=torch.float32)
+        draw = draw * (0.5 if deviation is None else 1.5) + 0.5
         part = whole * draw.to(whole.device, whole.dtype)
+        if deviation is not None:
+            opposite = torch.randn(whole.shape, generator=generator, dtype=torch.float32) * deviation
+            part = torch.where(whole == 0, opposite.to(whole.device, whole.dtype), part)
         new.index_copy_(growth.axis, first, part)
         new.index_copy_(growth.axis, where.to(new.device), whole - part)
 

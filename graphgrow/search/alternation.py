@@ -17,14 +17,14 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from graphgrow.data.parts import Data, batches
 from graphgrow.errors import SearchError
 from graphgrow.graph import Graph
 from graphgrow.ir.called import called_module
 from graphgrow.layers import Choice, Zeros
 from graphgrow.rewrite.neighbours import in_front_of, parameters_of
-from graphgrow.search.data import Parts
 from graphgrow.search.recipe import Alternation, Training
-from graphgrow.search.training import batches, rate
+from graphgrow.search.training import rate
 
 NOTES = 60  # points of the course that are kept
 WON = 0.5  # probability above which an operator has won its site
@@ -92,7 +92,7 @@ def _is_free(module: nn.Module, node: fx.Node) -> bool:
 
 
 def alternate(
-    graph: Graph, sites: Sequence[Site], data: Parts, training: Training, turns: Alternation, seed: int, watch: Watch
+    graph: Graph, sites: Sequence[Site], data: Data, training: Training, turns: Alternation, seed: int, watch: Watch
 ) -> int | None:
     """Train weights and architecture parameters of a graph's module in place.
 

@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 
 from graphgrow.bulk.clean import clean
+from graphgrow.data.evaluation import Score, score
+from graphgrow.data.parts import Data
 from graphgrow.errors import NotPreserved, SearchError
 from graphgrow.graph import Graph
 from graphgrow.passes.mix_operators import MixOperators
@@ -24,11 +26,10 @@ from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.own import own
 from graphgrow.rewrite.registry import pass_names
 from graphgrow.search.alternation import Site, alternate, decided, sites_of
-from graphgrow.search.data import Parts, load_data
-from graphgrow.search.evaluate import base
+from graphgrow.search.evaluate import base, data_of
 from graphgrow.search.job import stream, stream_seed
 from graphgrow.search.recipe import Choosing
-from graphgrow.search.training import Score, score, train
+from graphgrow.search.training import train
 from graphgrow.search.variation import draw_mutation
 from graphgrow.verification.verify import verify
 
@@ -94,7 +95,7 @@ def choose(recipe: Choosing, watch: ChoosingWatcher | None = None) -> Chosen:
         NotPreserved: if opening or settling changed the function, which is a defect.
     """
     watch = watch or Quiet()
-    data = load_data(recipe.task.data)
+    data = data_of(recipe.task.data)
     with torch.random.fork_rng(devices=[]):
         graph = own(base(recipe.task))
         train(graph, data, recipe.training, "steps", recipe.base, stream_seed(recipe.seed, "base"))
@@ -125,9 +126,7 @@ def open_sites(graph: Graph, patterns: Sequence[str], choices: Sequence[str]) ->
     return found
 
 
-def _round(
-    graph: Graph, recipe: Choosing, data: Parts, index: int, watch: ChoosingWatcher
-) -> tuple[Graph, RoundRecord]:
+def _round(graph: Graph, recipe: Choosing, data: Data, index: int, watch: ChoosingWatcher) -> tuple[Graph, RoundRecord]:
     start = time.perf_counter()
     seed = stream_seed(recipe.seed, "round", index)
     grown = _grown(graph, recipe, index) if index else graph

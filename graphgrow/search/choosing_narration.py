@@ -13,13 +13,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from graphgrow.data.evaluation import Score
 from graphgrow.graph import Graph
 from graphgrow.records import RoundRecord, StageRecord
 from graphgrow.report import choice_table
 from graphgrow.search.alternation import Site
 from graphgrow.search.choosing import Chosen
 from graphgrow.search.recipe import Choosing
-from graphgrow.search.training import Score
 
 WIDTH = 12  # of a bar
 

@@ -6,21 +6,23 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 
+from graphgrow.data.evaluation import score
+from graphgrow.data.names import load_data
+from graphgrow.data.parts import Data
 from graphgrow.errors import GraphGrowError, NotPreserved, SearchError
 from graphgrow.graph import Graph
 from graphgrow.records import CandidateRecord
 from graphgrow.rewrite.own import own
 from graphgrow.search.candidates import blank, candidate_folder, publish
-from graphgrow.search.data import load_data
 from graphgrow.search.job import Job, stream, stream_seed
 from graphgrow.search.objectives import TAIL, Trained, objective
 from graphgrow.search.recipe import Task
-from graphgrow.search.training import score, train
+from graphgrow.search.training import train
 from graphgrow.search.variation import cross, mutate
 from graphgrow.store.folder import load, save
 from graphgrow.store.names import build
@@ -69,7 +71,7 @@ class _Work:
         """The trained candidate and its record."""
         recipe, job = self.job.recipe, self.job
         graph = self._made()
-        data = load_data(recipe.task.data)
+        data = data_of(recipe.task.data)
         amount = recipe.budget.amount(job.rung) if job.parents else recipe.budget.base
         trained: list[Graph] = []
         courses: list[list[float]] = []
@@ -155,7 +157,7 @@ def base(task: Task) -> Graph:
     Raises:
         ModelError, CaptureError: if there is no such model, or it cannot be captured with the data's inputs.
     """
-    example = load_data(task.data).training.images[:2]
+    example = data_of(task.data).training.inputs[:2]
     return trace(base_model(task), example)
 
 
@@ -164,6 +166,16 @@ def base_model(task: Task) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task.seed)
         return build(task.model)[0]
+
+
+@cache
+def data_of(name: str) -> Data:
+    """The data of a search, read once in each process.
+
+    Raises:
+        DataError: if there are no such data.
+    """
+    return load_data(name)
 
 
 @lru_cache(maxsize=16)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from graphgrow.errors import SearchError
+from graphgrow.recipes.tables import to_table
 from graphgrow.records import CandidateRecord, GenerationRecord
 from graphgrow.search.candidates import blank, candidate_folder
 from graphgrow.search.engine import Crew, run
@@ -22,7 +23,6 @@ from graphgrow.search.objectives import objective
 from graphgrow.search.recipe import Evolution
 from graphgrow.search.selection import Place, compromise, front, hypervolume, survivors
 from graphgrow.search.study import Study
-from graphgrow.search.tables import to_table
 
 RELATIVE_WORST = 4.0  # the worst value of an objective, in multiples of the base's, where the recipe gives none
 INVALID = 1e30  # stands for an infinite loss: pymoo wants finite numbers

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphgrow.data.evaluation import score
+from graphgrow.data.parts import Part
 from graphgrow.graph import Graph
 from graphgrow.records import CandidateRecord, StageRecord
 from graphgrow.report import Scale, front_figure, lineage, lineage_figure
-from graphgrow.search.data import Part, load_data
-from graphgrow.search.evaluate import base_model
+from graphgrow.search.evaluate import base_model, data_of
 from graphgrow.search.evolve import State
 from graphgrow.search.objectives import objective
 from graphgrow.search.recipe import Evolution
-from graphgrow.search.training import score
 from graphgrow.stage.run import run_stage
 from graphgrow.store.folder import load, save
 
@@ -61,7 +61,7 @@ def finish(
     """
     front, recipe = state.front(), state.recipe
     choice = state.choice(weights or (1.0,) * len(recipe.objectives)).number
-    test = load_data(recipe.task.data).test
+    test = data_of(recipe.task.data).test
     folder = state.folder / "front"
     stages = {}
     for place, record in enumerate(front):

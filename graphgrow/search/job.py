@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graphgrow.recipes.tables import from_table, to_table
 from graphgrow.search.recipe import Evolution
-from graphgrow.search.tables import from_table, to_table
 
 Key = tuple[int, int]
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphgrow.errors import SearchError
+from graphgrow.errors import RecipeError, SearchError
 from graphgrow.records import BenchmarkRecord
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def objective(name: str) -> Objective:
     """The objective of a name.
 
     Raises:
-        SearchError: if there is none; lists those there are.
+        RecipeError: if there is none; lists those there are.
     """
     if name not in OBJECTIVES:
-        raise SearchError(f"there is no objective {name!r}; there are {', '.join(OBJECTIVES)}")
+        raise RecipeError(f"there is no objective {name!r}; there are {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
 from typing import Any, TypeVar
 
-from graphgrow.errors import SearchError
+from graphgrow.errors import RecipeError
+from graphgrow.recipes import files
 from graphgrow.search.objectives import objective
-from graphgrow.search.tables import from_table
 
 UNITS = ("steps", "flops", "seconds")
 DECIDE = ("alpha", "random", "present")
@@ -24,8 +21,8 @@ class Task:
 
     Attributes:
         model: name or factory of the base: `graphgrow:NAME`, `torchvision:NAME`, `package.module:factory`.
-        data: `digits`, or `package.module:function`, which returns an object with parts `training`, `validation` and
-            `test`, each with `images` and `labels`.
+        data: as `load_data` knows it: `digits`, `patterns`, `text`, or `package.module:function`, which returns a
+            `graphgrow.data.parts.Data`.
         seed: of the base's weights.
     """
 
@@ -248,14 +245,12 @@ class Choosing:
 
 def _want(holds: bool, text: str) -> None:
     if not holds:
-        raise SearchError(f"the recipe cannot be followed: {text}")
+        raise RecipeError(f"the recipe cannot be followed: {text}")
 
 
 def recipe_names(kind: str) -> tuple[str, ...]:
     """The recipes that graphgrow brings along, of one kind: `evolve` or `search`."""
-    folder = resources.files("graphgrow.search") / "recipes"
-    files = (item.name for item in folder.iterdir())
-    return tuple(sorted(name.removesuffix(f".{kind}.toml") for name in files if name.endswith(f".{kind}.toml")))
+    return files.recipe_names("graphgrow.search", f".{kind}.toml")
 
 
 def read_recipe(kind: type[R], word: str, name: str, changes: Mapping[str, Any] | None = None) -> R:
@@ -264,24 +259,10 @@ def read_recipe(kind: type[R], word: str, name: str, changes: Mapping[str, Any] 
     Args:
         kind: the recipe's dataclass.
         word: of the command that it is for, `evolve` or `search`.
-        name: of a recipe that graphgrow brings along, or the path of a TOML file.
+        name: of a recipe that graphgrow brings along, or the path of a TOML or YAML file.
         changes: values that take the place of the recipe's own, by key.
 
     Raises:
-        SearchError: if there is no such recipe, it is no TOML, or a key or value is not admitted.
+        RecipeError: if there is no such recipe, it cannot be parsed, or a key or value is not admitted.
     """
-    path = Path(name)
-    if name in recipe_names(word):
-        text = (resources.files("graphgrow.search") / "recipes" / f"{name}.{word}.toml").read_text(encoding="utf-8")
-    else:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            known = ", ".join(recipe_names(word))
-            raise SearchError(f"there is no recipe {name!r} ({error}); give a TOML file, or one of {known}") from None
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SearchError(f"the recipe {name} is no TOML: {error}") from None
-    given = {key: value for key, value in (changes or {}).items() if value is not None}
-    return from_table(kind, {**table, **given}, f"recipe {name}")
+    return files.read_recipe(kind, "graphgrow.search", f".{word}.toml", name, changes)

@@ -1,47 +1,23 @@
-"""Training one candidate for a budget, and scoring it."""
+"""Training one candidate for a budget."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
-from torch.nn import functional as F
 
+from graphgrow.data.evaluation import loss_of
+from graphgrow.data.parts import Data, batches
 from graphgrow.errors import SearchError
 from graphgrow.graph import Graph
-from graphgrow.search.data import Part, Parts
 from graphgrow.search.recipe import Training
 
 PASSES = 3  # FLOPs of forward and backward together, in forward passes
 
 
-@dataclass(frozen=True)
-class Score:
-    """Mean cross-entropy in nats and accuracy in [0, 1] on one part of the data."""
-
-    loss: float
-    accuracy: float
-
-
-def score(model: nn.Module, part: Part, batch_size: int = 1024) -> Score:
-    """Evaluate a classifier in eval mode."""
-    model.eval()
-    loss = right = 0.0
-    with torch.no_grad():
-        for start in range(0, len(part.labels), batch_size):
-            images, labels = part.images[start : start + batch_size], part.labels[start : start + batch_size]
-            logits = model(images)
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            right += float((logits.argmax(1) == labels).sum())
-    return Score(loss / len(part.labels), right / len(part.labels))
-
-
-def train(graph: Graph, data: Parts, training: Training, unit: str, amount: float, seed: int) -> list[float]:
+def train(graph: Graph, data: Data, training: Training, unit: str, amount: float, seed: int) -> list[float]:
     """Train a graph's module in place for a budget.
 
     Args:
@@ -68,14 +44,14 @@ def train(graph: Graph, data: Parts, training: Training, unit: str, amount: floa
     graph.module.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for images, labels in batches(data.training, training.batch_size, seed):
+        for inputs, targets in batches(data.training, training.batch_size, seed):
             done = pace.done(len(losses))
             if done >= 1:
                 break
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate * rate(done, training.warm_up)
             optimizer.zero_grad()
-            loss = F.cross_entropy(graph.module(images), labels)
+            loss = loss_of(graph.module(inputs), targets)
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
                 raise SearchError(f"the loss is {losses[-1]} in step {len(losses)}; lower the learning rate")
@@ -90,15 +66,6 @@ def rate(done: float, warm_up: float) -> float:
     if done < warm_up:
         return max(done / warm_up, 0.02)
     return 0.5 * (1 + math.cos(math.pi * (done - warm_up) / max(1 - warm_up, 1e-9)))
-
-
-def batches(part: Part, size: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Mini-batches without end, each epoch in another order."""
-    generator = torch.Generator().manual_seed(seed)
-    for _ in itertools.count():
-        order = torch.randperm(len(part.labels), generator=generator)
-        for chosen in order.split(size):  # type: ignore[no-untyped-call]
-            yield part.images[chosen], part.labels[chosen]
 
 
 @dataclass

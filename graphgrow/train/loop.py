@@ -15,9 +15,11 @@ import torch
 from torch import fx, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from graphgrow.data.evaluation import loss_of, score
 from graphgrow.data.names import load_data
 from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
+from graphgrow.recipes.tables import from_table, to_table
 from graphgrow.records import EpochRecord, StageRecord, TrainingRecord
 from graphgrow.report.timeline import timeline
 from graphgrow.rewrite.apply import replay
@@ -30,7 +32,6 @@ from graphgrow.store.tensors import install, unique_tensors
 from graphgrow.store.tracing import trace
 from graphgrow.train.budget import Budget
 from graphgrow.train.checkpoint import newest_checkpoint, write_checkpoint
-from graphgrow.train.evaluation import loss_of, score
 from graphgrow.train.grower import Grower, Proposal
 from graphgrow.train.narration import Narration
 from graphgrow.train.optimizers import make_optimizer, optimizer_state, restore_optimizer
@@ -249,7 +250,7 @@ class _Run:
         assert self.stage is not None
         module = self.grower.module
         state = {
-            "recipe": json.dumps(self.recipe.to_data()),
+            "recipe": json.dumps(to_table(self.recipe)),
             "ledger": self.grower.graph.ledger.to_json(),
             "tensors": unique_tensors(module),
             "optimizer": optimizer_state(self.optimizer, module),
@@ -273,7 +274,7 @@ class _Run:
         for note in found.notes:
             self.tell.warn(f"passed over a checkpoint: {note}")
         state: Any = found.state
-        self._refuse_another(Recipe.from_data(json.loads(state["recipe"])))
+        self._refuse_another(from_table(Recipe, json.loads(state["recipe"]), "the recipe of the checkpoint"))
         graph = replay(self.base, Ledger.from_json(state["ledger"]))
         where = str(self.folder / CHECKPOINTS)
         install(where, graph.module, state["tensors"], set())

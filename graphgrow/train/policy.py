@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +11,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from graphgrow.errors import TrainingError
+from graphgrow.errors import Declined, TrainingError
 from graphgrow.graph import Graph
+from graphgrow.rewrite.registry import classes_of
 from graphgrow.signals.activity import Activity
 from graphgrow.signals.gradients import UnitGradients
 from graphgrow.signals.gradmax import GrowthDirections
@@ -91,6 +90,24 @@ class GrowthPolicy(ABC):
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
 
 
+def paired(graph: Graph, group: str, count: int) -> tuple[str, ...]:
+    """Mutations that add so many fresh units in pairs: alike in front, and read with v and -v.
+
+    That preserves the function, and unlike units that are read with zero they learn at full pace from the first step
+    on. Where copies of single units are not admitted (a layer norm wants all or none), they are plain fresh units.
+    """
+    old, pairs = graph.group(group).size, count - count // 2
+    widen = f"widen({group}, extra={pairs})"
+    if count < 2:
+        return (widen,)
+    both = widen, f"split({group}, units={list(range(old, old + count // 2))}, apart=true)"
+    try:
+        graph.cost(both)
+    except Declined:
+        return (f"widen({group}, extra={count})",)
+    return both
+
+
 def uniform_shares(growth: float) -> Iterator[float]:
     """Shares by which all groups may widen together in one stage, the largest first.
 
@@ -107,19 +124,7 @@ def policies() -> dict[str, type[GrowthPolicy]]:
     Raises:
         TypeError: if a file of the folder does not hold exactly one policy, or not under its own name.
     """
-    found: dict[str, type[GrowthPolicy]] = {}
-    package = importlib.import_module(PACKAGE)
-    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda item: item.name):
-        module = importlib.import_module(f"{PACKAGE}.{info.name}")
-        own = [
-            item
-            for item in vars(module).values()
-            if isinstance(item, type) and issubclass(item, GrowthPolicy) and item.__module__ == module.__name__
-        ]
-        if len(own) != 1 or own[0].name != info.name:
-            raise TypeError(f"{module.__name__} must hold exactly one policy, named {info.name!r}")
-        found[own[0].name] = own[0]
-    return found
+    return classes_of(PACKAGE, GrowthPolicy, "policy")  # type: ignore[type-abstract]
 
 
 def make_policy(policy: GrowthPolicy | str, **options: Any) -> GrowthPolicy:

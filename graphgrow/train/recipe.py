@@ -1,18 +1,15 @@
-"""Recipes: what is trained on what, and how it grows, as TOML."""
+"""Recipes: what is trained on what, and how it grows."""
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any
 
-from graphgrow.errors import TrainingError
+from graphgrow.errors import RecipeError
+from graphgrow.recipes import files
 
-T = TypeVar("T")
-FOLDER = "recipes"
+PACKAGE = "graphgrow.train"
+ENDING = ".toml"
 
 
 @dataclass(frozen=True)
@@ -121,87 +118,20 @@ class Recipe:
     growth: GrowthPart | None = None
     seed: int = 0
 
-    @classmethod
-    def from_toml(cls, text: str, origin: str = "the recipe") -> Recipe:
-        """Read a recipe.
-
-        Raises:
-            TrainingError: if it is no TOML, or a key is unknown, missing or of another type.
-        """
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise TrainingError(f"{origin} is no TOML: {error}") from None
-        recipe = _read(cls, data, origin)
-        if recipe.training.epochs < 1 or recipe.training.batch_size < 1:
-            raise TrainingError(f"{origin}: epochs and batch_size are at least 1")
-        return recipe
-
-    def to_data(self) -> dict[str, Any]:
-        """As plain JSON types; `from_data` reads it."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_data(cls, data: Any) -> Recipe:
-        """Read what `to_data` gave.
-
-        Raises:
-            TrainingError: as `from_toml`.
-        """
-        return _read(cls, {key: item for key, item in data.items() if item is not None}, "the recipe")
+    def __post_init__(self) -> None:
+        if self.training.epochs < 1 or self.training.batch_size < 1:
+            raise RecipeError(f"recipe {self.name}: epochs and batch_size are at least 1")
 
 
 def recipe_names() -> tuple[str, ...]:
     """The recipes that come with graphgrow."""
-    folder = resources.files("graphgrow.train").joinpath(FOLDER)
-    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
+    return files.recipe_names(PACKAGE, ENDING)
 
 
 def open_recipe(name: str) -> Recipe:
-    """A recipe by the name of one that comes with graphgrow, or by the path of a file.
+    """A recipe by the name of one that comes with graphgrow, or by the path of a TOML or YAML file.
 
     Raises:
-        TrainingError: if there is no such recipe, or it cannot be read.
+        RecipeError: if there is no such recipe, it cannot be parsed, or a key or value is not admitted.
     """
-    path = Path(name)
-    if path.suffix == ".toml":
-        try:
-            return Recipe.from_toml(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise TrainingError(f"cannot read {path}: {error}") from error
-    if name not in recipe_names():
-        raise TrainingError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}, or give a .toml file")
-    file = resources.files("graphgrow.train").joinpath(FOLDER, f"{name}.toml")
-    return Recipe.from_toml(file.read_text(encoding="utf-8"), name)
-
-
-def _read(kind: type[T], data: Any, where: str) -> T:
-    """A dataclass from a table, strictly.
-
-    Raises:
-        TrainingError: names the key.
-    """
-    if not isinstance(data, dict):
-        raise TrainingError(f"{where}: a table is wanted, not {data!r:.60}")
-    items = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - set(items))
-    if unknown:
-        raise TrainingError(f"{where} has no key {', '.join(unknown)}; it has {', '.join(items)}")
-    free = (dataclasses.MISSING, dataclasses.MISSING)
-    missing = [n for n, item in items.items() if n not in data and (item.default, item.default_factory) == free]
-    if missing:
-        raise TrainingError(f"{where} lacks {', '.join(missing)}")
-    hints = get_type_hints(kind)
-    return kind(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in data.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    kinds = [one for one in get_args(hint) if one is not type(None)]
-    if kinds and dataclasses.is_dataclass(kinds[0]):
-        hint = kinds[0]
-    if dataclasses.is_dataclass(hint):
-        return _read(hint, value, where)  # type: ignore[arg-type]
-    wanted: Any = (int, float) if hint is float else hint if isinstance(hint, type) else dict
-    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
-        raise TrainingError(f"{where} is {value!r:.60}, wanted {getattr(hint, '__name__', 'a table')}")
-    return float(value) if hint is float else value
+    return files.read_recipe(Recipe, PACKAGE, ENDING, name)

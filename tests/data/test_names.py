@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from graphgrow.data.names import load_data
-from graphgrow.errors import TrainingError
+from graphgrow.errors import DataError
 
 
 def test_patterns_come_from_their_seed_and_share_nothing() -> None:
@@ -24,7 +24,7 @@ def test_a_pattern_can_be_found_where_it_was_put() -> None:
     """Without noise, an image of class c matches some patch of class c best at some place: a linear probe is enough."""
     from graphgrow.data.patterns import CLASSES, PATCH, _smooth
 
-    data = load_data("patterns", count=40, held_out=10, variants=2, noise=0.0, seed=3)
+    data = load_data("patterns", count=40, held_out=10, variants=2, noise=0.0, confused=0.0, seed=3)
     shown = _smooth(CLASSES * 2, PATCH, 5, torch.Generator().manual_seed(3))
     kernels = torch.cat([shown, shown.flip(3)])
     matches = torch.nn.functional.conv2d(data.training.inputs, kernels).amax((2, 3))
@@ -41,18 +41,18 @@ def test_text_is_cut_into_windows_with_the_next_character_as_target(tmp_path: Pa
     assert torch.equal(stream[:10], stream[10:20])
     assert len(set(stream.tolist())) == 10
     assert load_data("text", most=5000).training.inputs.max() < 64
-    with pytest.raises(TrainingError, match="at least 800 are wanted"):
+    with pytest.raises(DataError, match="at least 800 are wanted"):
         load_data("text", file=str(file), length=8, most=700)
-    with pytest.raises(TrainingError, match=r"cannot read .*missing\.txt"):
+    with pytest.raises(DataError, match=r"cannot read .*missing\.txt"):
         load_data("text", file=str(tmp_path / "missing.txt"))
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no data 'cifar'; there are digits, patterns, text, cifar10"):
+    with pytest.raises(DataError, match="no data 'cifar'; there are digits, patterns, text, folder, cifar10"):
         load_data("cifar")
-    with pytest.raises(TrainingError, match="cifar10 is read from a folder: give --root"):
+    with pytest.raises(DataError, match="cifar10 is read from a folder: give --root"):
         load_data("cifar10")
-    with pytest.raises(TrainingError, match="CIFAR10 is not complete in"):
+    with pytest.raises(DataError, match="CIFAR10 is not complete in"):
         load_data("cifar10", root=str(tmp_path))
-    with pytest.raises(TrainingError, match="'patterns' do not take these options"):
+    with pytest.raises(DataError, match="'patterns' do not take these options"):
         load_data("patterns", size=3)

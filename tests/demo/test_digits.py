@@ -13,8 +13,9 @@ from rich.console import Console
 
 import graphgrow as gg
 from graphgrow.data.digits import digits
+from graphgrow.data.evaluation import score
 from graphgrow.demo.digits import STAGES, build_model, choose, run_demo
-from graphgrow.demo.training import Settings, score
+from graphgrow.demo.training import Settings
 from graphgrow.records import StageRecord
 
 QUICK = Settings(patience=2, max_epochs=3, settling=1)

@@ -7,8 +7,9 @@ import copy
 import torch
 from torch import nn
 
+from graphgrow.data.evaluation import Score, score
 from graphgrow.data.parts import Data, Part
-from graphgrow.demo.training import Score, Settings, score, train_to_plateau
+from graphgrow.demo.training import Settings, train_to_plateau
 
 QUICK = Settings(patience=3, max_epochs=20, settling=2)
 

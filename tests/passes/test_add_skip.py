@@ -330,6 +330,14 @@ def test_a_value_that_the_target_reads_itself_is_not_listed() -> None:
     ]
 
 
+def test_a_connection_that_was_made_is_not_listed_again() -> None:
+    graph = gg.trace("graphgrow:resnet")
+    first = str(graph.mutations("add-skip")[0])
+    listed = [str(mutation) for mutation in gg.apply(graph, first).mutations("add-skip")]
+    assert listed
+    assert first not in listed
+
+
 def test_what_is_listed_applies_and_the_rest_says_why() -> None:
     graph = gg.trace("graphgrow:unet")
     mutations = graph.mutations("add-skip")

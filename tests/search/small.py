@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
+
+from graphgrow.data.parts import Data, Part
 
 
 def model() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
-
-
-@dataclass
-class Part:
-    images: torch.Tensor
-    labels: torch.Tensor
-
-
-@dataclass
-class Data:
-    training: Part
-    validation: Part
-    test: Part
 
 
 def data() -> Data:
@@ -32,9 +19,9 @@ def data() -> Data:
         images = torch.randn(count, 1, 4, 4, generator=generator)
         return Part(images, images.flatten(1)[:, :3].argmax(1))
 
-    return Data(part(48), part(24), part(24))
+    return Data(part(48), part(24), part(24), classes=3, source="random images")
 
 
-def lopsided() -> object:
-    """Labels are missing."""
-    return Data(part := data().training, Part(part.images, part.labels[:3]), part)
+def foreign() -> object:
+    """No data."""
+    return [1, 2]

@@ -9,22 +9,23 @@ import torch
 from torch import nn
 
 import graphgrow as gg
+from graphgrow.data.names import load_data
+from graphgrow.data.parts import Data
 from graphgrow.errors import SearchError
 from graphgrow.graph import Graph
 from graphgrow.rewrite.own import own
 from graphgrow.search.alternation import Site, alternate, decided, sites_of
-from graphgrow.search.data import Parts, load_data
 from graphgrow.search.recipe import Alternation, Training
 from graphgrow.search.training import train
 from tests.search.small import model
 
-DATA: Parts = load_data("tests.search.small:data")
+DATA: Data = load_data("tests.search.small:data")
 TURNS = Alternation(steps=10, every=2, warm_up=0.4, opening=0.5, hot=2.0, cold=0.5)
 
 
 def opened(*texts: str) -> Graph:
     torch.manual_seed(0)
-    graph = gg.trace(model(), DATA.training.images[:2])
+    graph = gg.trace(model(), DATA.training.inputs[:2])
     return own(gg.apply(graph, texts or ["mix-operators(0, choices=[conv-5, max-pool])", "mix-operators(2, choices=[gelu, identity])"]))  # fmt: skip  # noqa: E501
 
 
@@ -58,7 +59,7 @@ def test_weights_and_alphas_move_in_turns_and_the_schedule_arrives() -> None:
 
 
 def test_in_the_warm_up_candidates_learn_to_be_like_the_present_operator_and_nothing_else_sees_them() -> None:
-    graph, alone = opened("mix-operators(0, choices=[dilated-3])"), own(gg.trace(model(), DATA.training.images[:2]))
+    graph, alone = opened("mix-operators(0, choices=[dilated-3])"), own(gg.trace(model(), DATA.training.inputs[:2]))
     with torch.no_grad():
         for name, parameter in alone.module.named_parameters():
             parameter.copy_(graph.module.get_parameter(name))
@@ -118,7 +119,7 @@ def test_alpha_follows_the_validation_part() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.act(x.flatten(1) * 1e-3))
 
-    graph = own(gg.apply(gg.trace(Blind(), DATA.training.images[:2]), "mix-operators(act, choices=[softsign, none])"))
+    graph = own(gg.apply(gg.trace(Blind(), DATA.training.inputs[:2]), "mix-operators(act, choices=[softsign, none])"))
     with torch.no_grad():
         graph.module.get_parameter("head.weight").zero_()[torch.arange(3), torch.arange(3)] = 4e3
     sites = sites_of(graph)
@@ -169,7 +170,7 @@ def test_the_surest_skips_stay_and_the_others_give_way() -> None:
 
 
 def test_what_is_refused() -> None:
-    graph = gg.trace(model(), DATA.training.images[:2])
+    graph = gg.trace(model(), DATA.training.inputs[:2])
     with pytest.raises(SearchError, match="there is no choice to make"):
         alternate(graph, [], DATA, Training(), TURNS, 0, lambda step, now: None)
     graph = opened()

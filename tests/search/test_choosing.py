@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import graphgrow as gg
-from graphgrow.errors import SearchError
+from graphgrow.data.evaluation import score
+from graphgrow.data.names import load_data
+from graphgrow.errors import RecipeError, SearchError
 from graphgrow.layers import Choice
 from graphgrow.search.choosing import choose, open_sites
-from graphgrow.search.data import load_data
 from graphgrow.search.recipe import Alternation, Choosing, Task, read_recipe, recipe_names
-from graphgrow.search.training import score
 from tests.preserved import assert_same_bits
 from tests.search.small import data, model
 
@@ -72,7 +72,7 @@ def test_a_random_choice_has_the_same_steps_and_no_course() -> None:
 
 
 def test_sites_and_choices_are_chosen_by_name() -> None:
-    graph = gg.trace(model(), data().training.images[:2])
+    graph = gg.trace(model(), data().training.inputs[:2])
     assert [str(m) for m in open_sites(graph, ["0"], ["conv-5", "gelu"])] == ["mix-operators(0, choices=[conv-5])"]
     assert [m.site for m in open_sites(graph, ["*"], ["conv-5", "gelu"])] == ["0", "2"]
     with pytest.raises(SearchError, match="no site named conv9 offers one of the choices"):
@@ -80,9 +80,9 @@ def test_sites_and_choices_are_chosen_by_name() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(SearchError, match="decide is 'best'"):
+    with pytest.raises(RecipeError, match="decide is 'best'"):
         replace(RECIPE, decide="best")
-    with pytest.raises(SearchError, match="the temperature falls from hot to cold"):
+    with pytest.raises(RecipeError, match="the temperature falls from hot to cold"):
         Choosing(TASK, alternation=Alternation(hot=0.1, cold=1.0))
     with pytest.raises(SearchError, match="settle-activation offers no mutation in round 1"):
         choose(replace(RECIPE, grow=("settle-activation",)))

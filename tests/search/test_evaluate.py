@@ -11,17 +11,17 @@ import pytest
 import torch
 
 import graphgrow as gg
-from graphgrow.errors import SearchError
+from graphgrow.data.evaluation import score
+from graphgrow.data.names import load_data
+from graphgrow.errors import RecipeError
 from graphgrow.records import CandidateRecord
 from graphgrow.rewrite.own import own
 from graphgrow.search import evaluate as evaluation
 from graphgrow.search import variation
 from graphgrow.search.candidates import candidate_folder
-from graphgrow.search.data import load_data
 from graphgrow.search.evaluate import evaluate
 from graphgrow.search.job import Job
 from graphgrow.search.recipe import Budget, Evolution, Goal, Limits, Task, Training, Variation
-from graphgrow.search.training import score
 from tests.preserved import assert_same_bits
 from tests.search.small import model
 
@@ -163,9 +163,9 @@ def test_what_was_put_in_place_first_counts(study: Path) -> None:
     ("task", "reason"),
     [
         (Task("tests.search.small:absent", TASK.data), "ModelError: 'tests.search.small' has no 'absent'"),
-        (Task(TASK.model, "digit"), "SearchError: there is no data 'digit'; give digits, or package.module:function"),
-        (Task(TASK.model, "tests.search.small:absent"), "SearchError: cannot get the data tests.search.small:absent"),
-        (Task(TASK.model, "tests.search.small:lopsided"), "SearchError: the data tests.search.small:lopsided wants"),
+        (Task(TASK.model, "digit"), "DataError: there is no data 'digit'; there are digits, "),
+        (Task(TASK.model, "tests.search.small:absent"), "DataError: cannot get the data tests.search.small:absent"),
+        (Task(TASK.model, "tests.search.small:foreign"), "DataError: tests.search.small:foreign returns a list"),
     ],
 )
 def test_a_base_that_cannot_be_had(task: Task, reason: str, tmp_path: Path) -> None:
@@ -173,5 +173,5 @@ def test_a_base_that_cannot_be_had(task: Task, reason: str, tmp_path: Path) -> N
 
 
 def test_a_request_that_is_no_job() -> None:
-    with pytest.raises(SearchError, match="job: folder, recipe, number must be given"):
+    with pytest.raises(RecipeError, match="job: folder, recipe, number must be given"):
         evaluate({})

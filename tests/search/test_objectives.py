@@ -8,14 +8,14 @@ import statistics
 import pytest
 
 import graphgrow as gg
-from graphgrow.errors import SearchError
+from graphgrow.errors import RecipeError
 from graphgrow.search.objectives import OBJECTIVES, Trained, objective
 from tests.search.small import data, model
 
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    graph = gg.trace(model(), data().training.images[:2])
+    graph = gg.trace(model(), data().training.inputs[:2])
     return Trained(graph, (0.5, 0.7, 0.9), (0.75, 0.5, 0.25), (1.0, 0.5, 0.75))
 
 
@@ -44,5 +44,5 @@ def test_losses_are_to_be_small_and_nan_is_the_worst() -> None:
     assert objective("accuracy").loss(0.9) == pytest.approx(0.1)
     assert objective("flops").loss(7.0) == 7.0
     assert objective("loss").loss(math.nan) == objective("accuracy").loss(math.nan) == math.inf
-    with pytest.raises(SearchError, match="there is no objective 'speed'"):
+    with pytest.raises(RecipeError, match="there is no objective 'speed'"):
         objective("speed")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from graphgrow.errors import SearchError
+from graphgrow.errors import RecipeError
+from graphgrow.recipes.tables import from_table, to_table
 from graphgrow.search.job import Job, stream
 from graphgrow.search.recipe import Evolution, read_recipe, recipe_names
-from graphgrow.search.tables import from_table, to_table
 
 WHOLE = """
 population = 3
@@ -61,12 +61,12 @@ def test_a_file_with_changes(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(SearchError, match=message):
+    with pytest.raises(RecipeError, match=message):
         read_recipe(Evolution, "evolve", str(file))
 
 
 def test_no_such_recipe() -> None:
-    with pytest.raises(SearchError, match=r"there is no recipe 'digit' .*; give a TOML file, or one of digits"):
+    with pytest.raises(RecipeError, match=r"there is no recipe 'digit' .*; there are digits, or give a file"):
         read_recipe(Evolution, "evolve", "digit")
 
 

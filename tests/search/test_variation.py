@@ -21,7 +21,7 @@ from tests.search.small import data, model
 def parent() -> Graph:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return gg.trace(model(), data().training.images[:2])
+        return gg.trace(model(), data().training.inputs[:2])
 
 
 def names(graph: Graph) -> list[str]:

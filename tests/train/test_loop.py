@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +23,15 @@ import graphgrow as gg
 from graphgrow.data.names import load_data
 from graphgrow.errors import TrainingError
 from graphgrow.models import MLP
+from graphgrow.recipes.tables import from_table
 from graphgrow.records import StageRecord, TrainingRecord
 from graphgrow.train import loop
 from graphgrow.train.grower import Grower
 from graphgrow.train.recipe import Recipe
 
-RECIPE = Recipe.from_toml("""
+RECIPE = from_table(
+    Recipe,
+    tomllib.loads("""
 name = "tiny"
 summary = "a small MLP on digits"
 [model]
@@ -47,7 +51,9 @@ interval = 2
 stages = 1
 every = 2
 warm_up = 10
-""")
+"""),
+    "tiny",
+)
 
 
 def test_a_run_writes_its_records_and_the_model_that_it_measured(tmp_path: Path) -> None:

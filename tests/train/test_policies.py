@@ -39,7 +39,10 @@ def test_dnm_splits_the_busy_units_of_the_fullest_group_first() -> None:
         gradients={"0": _gradients("0", [1, 1, 1, 9, 1, 1]), "2": _gradients("2", [1, 1, 1, 1, 1])},
     )
     found = list(Dnm(entropy=0.55, share=0.5).candidates(graph, evidence, GENERATOR))
-    assert [candidate.mutations for candidate in found] == [("split(2, units=[0, 1])",), ("split(0, units=[0, 2, 3])",)]
+    assert [candidate.mutations for candidate in found] == [
+        ("split(2, units=[0, 1], apart=true)",),
+        ("split(0, units=[0, 2, 3], apart=true)",),
+    ]
     assert found[0].numbers["rank_share"] == 0.9
     assert found[0].numbers["entropy"] == torch.tensor([0.9, 0.8], dtype=torch.float64).mean()
 

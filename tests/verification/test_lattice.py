@@ -43,8 +43,8 @@ def test_one_unit_of_the_lattice_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
     """A share that is off by the last of its 25 bits, where the ledger is applied in float64 alone."""
     share = tensors._share
 
-    def nearly(new: torch.Tensor, growth: Any, occurrence: int, generator: torch.Generator) -> None:
-        share(new, growth, occurrence, generator)
+    def nearly(new: torch.Tensor, growth: Any, occurrence: int, *rest: Any) -> None:
+        share(new, growth, occurrence, *rest)
         if new.dtype == torch.float64:
             new[new != 0] += 2.0**-25
 

@@ -32,8 +32,8 @@ def test_shares_that_do_not_add_up_in_low_precision_are_flagged(monkeypatch: pyt
     """A pass that is right in float32 and wrong in narrower types."""
     share = tensors._share
 
-    def wrong(new: torch.Tensor, growth: Any, occurrence: int, generator: torch.Generator) -> None:
-        share(new, growth, occurrence, generator)
+    def wrong(new: torch.Tensor, growth: Any, occurrence: int, *rest: Any) -> None:
+        share(new, growth, occurrence, *rest)
         if new.dtype in (torch.float16, torch.bfloat16):
             new.mul_(1.5)
 

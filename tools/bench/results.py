@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--threads", type=int, default=1, help="of torch")
     return options
+
+
+@cache
+def _load_at_start() -> float:
+    return round(os.getloadavg()[0], 1)
 
 
 def circumstances(options: argparse.Namespace) -> dict[str, Any]:
@@ -51,7 +57,7 @@ def circumstances(options: argparse.Namespace) -> dict[str, Any]:
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "system": platform.system(),
             "threads": torch.get_num_threads(),
-            "load_at_start": round(os.getloadavg()[0], 1),
+            "load_at_start": _load_at_start(),
         },
     }
 
@@ -81,10 +87,10 @@ class Results:
 
     def merged(self, about: dict[str, Any], rows: Rows, key: str) -> Results:
         """With the rows of another run, which take the place of rows that have the same value under `key`."""
-        new = {row[key]: {**row, "run": len(self.runs)} for row in rows}
+        runs = self.runs if about in self.runs else [*self.runs, about]
+        new = {row[key]: {**row, "run": runs.index(about)} for row in rows}
         every = list(({row[key]: row for row in self.rows} | new).values())
         used = sorted({row["run"] for row in every})
-        runs = [*self.runs, about]
         return Results([runs[i] for i in used], [{**row, "run": used.index(row["run"])} for row in every])
 
     def write(self, path: Path) -> None:
@@ -96,7 +102,8 @@ class Results:
 
 def finish(options: argparse.Namespace, rows: Rows, key: str, show: Callable[[Rows], str]) -> None:
     """Print the rows as a table, and write them where `--out` says."""
-    print(show(rows))
+    if text := show(rows):
+        print(text)
     if options.out:
         Results.read(options.out).merged(circumstances(options), _rounded(rows), key).write(options.out)
 

@@ -30,6 +30,7 @@ class Dnm(GrowthPolicy):
         share: of a group's units that are split at most.
         gradient: how far above chance a connection's gradient must be, as a factor.
         connections: so many of one stage at most; of each pair of values the pair that scores best.
+        apart: whether the copies are pulled apart, as `split` does it; it preserves the function.
     """
 
     entropy: float = 0.4
@@ -37,6 +38,7 @@ class Dnm(GrowthPolicy):
     share: float = 0.5
     gradient: float = 1.5
     connections: int = 1
+    apart: bool = True
     name: ClassVar[str] = "dnm"
     summary: ClassVar[str] = "split units of high entropy, connect where gradients stand out of chance"
 
@@ -83,4 +85,5 @@ class Dnm(GrowthPolicy):
                     "gradient_deviation": float(pull[units].mean()),
                     "units": float(len(units)),
                 }
-                yield Candidate((f"split({activity.group}, units={units})",), numbers)
+                apart = ", apart=true" if self.apart else ""
+                yield Candidate((f"split({activity.group}, units={units}{apart})",), numbers)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar
 
 import torch
 
 from graphgrow.graph import Graph
-from graphgrow.train.policy import Candidate, Evidence, GrowthPolicy, uniform_shares
+from graphgrow.train.policy import Candidate, Evidence, GrowthPolicy, paired, uniform_shares
 from graphgrow.train.start import Start
 
 
@@ -19,10 +20,12 @@ class Progressive(GrowthPolicy):
 
     Attributes:
         stages: for each stage its mutations, as text.
+        pairs: whether fresh units come in pairs that are read with v and -v, rather than each with zero.
         start: of new units: "fresh", "variance", or "he", which does not preserve the function.
     """
 
     stages: tuple[tuple[str, ...], ...] = ()
+    pairs: bool = True
     start: str = "fresh"
     most: int = 1
     name: ClassVar[str] = "progressive"
@@ -36,6 +39,10 @@ class Progressive(GrowthPolicy):
             return
         offered = [(mutation.site_name, graph.group(mutation.site_name).size) for mutation in graph.mutations("widen")]
         for share in uniform_shares(self.growth):
-            mutations = [f"widen({name}, extra={max(1, round(share * size))})" for name, size in offered]
-            if mutations:
-                yield Candidate(tuple(mutations), {"share": share}, Start(self.start))
+            counts = [(name, max(1, round(share * size))) for name, size in offered]
+            made = [
+                paired(graph, name, count) if self.pairs else (f"widen({name}, extra={count})",)
+                for name, count in counts
+            ]
+            if made:
+                yield Candidate(tuple(chain.from_iterable(made)), {"share": share}, Start(self.start))

@@ -20,15 +20,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from graphgrow.bulk.scale import scale
+from graphgrow.data.evaluation import score
 from graphgrow.rewrite.own import own
-from graphgrow.search.data import load_data
 from graphgrow.search.engine import Reply, Request
-from graphgrow.search.evaluate import base, evaluate
+from graphgrow.search.evaluate import base, data_of, evaluate
 from graphgrow.search.evolve import begin, evolve
 from graphgrow.search.job import stream_seed
 from graphgrow.search.recipe import Budget, Evolution, read_recipe
 from graphgrow.search.selection import hypervolume
-from graphgrow.search.training import score, train
+from graphgrow.search.training import train
 from tools.bench.results import Rows, missing, parser, table
 
 WORST = (1.0, 500_000.0)  # error and FLOPs: the box is that of all accuracies
@@ -105,7 +105,7 @@ def measured(arm: str, seed: int, options: Any) -> dict[str, Any]:
 
 def grid(chosen: Evolution) -> list[tuple[float, ...]]:
     """All widths multiplied by the same factor, from 1 to 4, in as many steps as the others have evaluations."""
-    data, count = load_data(chosen.task.data), chosen.generations * chosen.offspring
+    data, count = data_of(chosen.task.data), chosen.generations * chosen.offspring
     start = own(base(chosen.task))
     train(start, data, chosen.training, "steps", chosen.budget.base, stream_seed(chosen.seed, "grid"))
     points: list[tuple[float, ...]] = [(1 - score(start.module, data.validation).accuracy, float(start.flops))]

@@ -20,15 +20,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from graphgrow.bulk.scale import plan_scale
+from graphgrow.data.evaluation import score
+from graphgrow.data.names import load_data
 from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.own import own
 from graphgrow.search.choosing import choose, open_sites
-from graphgrow.search.data import load_data
 from graphgrow.search.evaluate import base
 from graphgrow.search.job import stream_seed
 from graphgrow.search.recipe import Choosing, read_recipe
-from graphgrow.search.training import PASSES, score, train
+from graphgrow.search.training import PASSES, train
 from tools.bench.results import Rows, missing, parser, table
 
 ARMS = {

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from TOML tables, and back: every key known, every value of its type."""
+"""Frozen dataclasses from tables of a file, and back: every key known, every value of its type."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from graphgrow.errors import SearchError
+from graphgrow.errors import RecipeError
 
 T = TypeVar("T")
 
@@ -17,23 +17,23 @@ def from_table(kind: type[T], table: object, where: str) -> T:
 
     Args:
         kind: the dataclass; fields without a key in the table take their default.
-        table: what a TOML or JSON parser made of it.
+        table: what a TOML, YAML or JSON parser made of it.
         where: how the table is called, for the message.
 
     Raises:
-        SearchError: if a key is unknown or missing, or a value has another type; names the place and what is wanted.
+        RecipeError: if a key is unknown or missing, or a value has another type; names the place and what is wanted.
     """
     if not isinstance(table, Mapping):
-        raise SearchError(f"{where}: got {table!r:.60}, wanted a table of {_names(kind)}")
+        raise RecipeError(f"{where}: got {table!r:.60}, wanted a table of {_names(kind)}")
     hints = get_type_hints(kind)
     unknown = sorted(str(key) for key in table if key not in hints)
     if unknown:
-        raise SearchError(f"{where}: unknown {', '.join(unknown)}; there are {_names(kind)}")
+        raise RecipeError(f"{where}: unknown {', '.join(unknown)}; there are {_names(kind)}")
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # a dataclass, which no annotation can say
     required = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
     missing = [name for name in required if name not in table]
     if missing:
-        raise SearchError(f"{where}: {', '.join(missing)} must be given")
+        raise RecipeError(f"{where}: {', '.join(missing)} must be given")
     return kind(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in table.items()})
 
 
@@ -52,6 +52,8 @@ def _names(kind: type) -> str:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
+    if hint is Any:
+        return value
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _value(next(one for one in arguments if one is not type(None)), value, where)
@@ -66,4 +68,4 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     # bool is a subclass of int, but true is no number of steps
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise SearchError(f"{where}: got {value!r:.60}, wanted {getattr(hint, '__name__', hint)}")
+    raise RecipeError(f"{where}: got {value!r:.60}, wanted {getattr(hint, '__name__', hint)}")

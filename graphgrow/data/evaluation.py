@@ -13,7 +13,7 @@ from graphgrow.data.parts import Part
 
 @dataclass(frozen=True)
 class Score:
-    """Mean cross-entropy and accuracy (in [0, 1]), over samples or tokens."""
+    """Mean cross-entropy in nats and accuracy in [0, 1], over samples or tokens."""
 
     loss: float
     accuracy: float

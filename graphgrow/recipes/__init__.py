@@ -1,0 +1,1 @@
+"""Recipes: frozen dataclasses from TOML or YAML files, by name or by path."""

@@ -1,0 +1,82 @@
+"""How to grow, tuned: one choice at a time, judged by the validation part, with seeds that no report uses.
+
+python tools/bench/learning/tune.py --task digits --out docs/learning/tuning.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from graphgrow.data.names import load_data
+from graphgrow.data.parts import Data
+from graphgrow.search.training import PASSES
+from tools.bench.learning.course import Method, course, growing, traced
+from tools.bench.learning.tasks import TASKS, Task
+from tools.bench.results import Results, Rows, finish, parser, table
+
+SEEDS = (100, 101, 102)
+CHOICES: dict[str, tuple[Any, ...]] = {"rounds": (2, 4, 8, 12), "warm_up": (5, 20, 60), "rate": (1.0, 2.0)}
+
+
+def measured(task: Task, data: Data, policy: str, method: Method, seed: int) -> dict[str, Any]:
+    """One run within half of the big net's FLOPs."""
+    small, big = (traced(build, data, seed).flops for build in (task.small, task.big))
+    start = growing(task, data, seed, method, policy, {}, (small, big))
+    budget = PASSES * task.batch_size * big * task.steps // 2
+    found = course(traced(task.small, data, seed), task, data, seed, budget, method, start)
+    return {name: found[name] for name in ("validation_accuracy", "validation_loss", "parameters", "steps")}
+
+
+def show(rows: Rows) -> str:
+    """Means over the seeds."""
+    groups: dict[tuple[str, ...], Rows] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["policy"], row["choice"]), []).append(row)
+    lines = []
+    for (task, policy, choice), mine in groups.items():
+        accuracy, loss = (
+            statistics.mean(row[what] for row in mine) for what in ("validation_accuracy", "validation_loss")
+        )
+        lines.append([f"{task}, {policy}", choice, str(len(mine)), f"{100 * accuracy:.1f}", f"{loss:.3f}"])
+    return table(["task, policy", "choice", "seeds", "validation accuracy, %", "validation loss"], lines)
+
+
+def main() -> None:
+    """Run what is missing, and write it."""
+    options = parser(__doc__)
+    options.add_argument("--task", choices=list(TASKS), default="digits")
+    options.add_argument("--policies", nargs="+", default=["progressive", "dnm"])
+    options.add_argument("--limit", type=float, default=3600.0, help="seconds after which no further run begins")
+    given = options.parse_args()
+    torch.set_num_threads(given.threads)
+    task, begun = TASKS[given.task], time.perf_counter()
+    data = load_data(task.data, **task.options)
+    known = {row["key"]: row for row in Results.read(given.out).rows} if given.out else {}
+    tried = [(name, value) for name, values in CHOICES.items() for value in values]
+    for name, value in tried:
+        method, choice = dataclasses.replace(Method(), **{name: value}), f"{name} = {value}"
+        for policy in given.policies:
+            for seed in SEEDS:
+                key = f"{given.task}/{policy}/{choice}/{seed}"
+                if key in known or time.perf_counter() - begun > given.limit:
+                    continue
+                about = {"key": key, "task": given.task, "policy": policy, "choice": choice, "seed": seed}
+                known[key] = {**about, **measured(task, data, policy, method, seed)}
+                print(
+                    f"{key}: {known[key]['validation_accuracy']:.1%}, {known[key]['validation_loss']:.3f}", flush=True
+                )
+                finish(given, [known[key]], "key", lambda _: "")
+    print(show(list(known.values())))
+
+
+if __name__ == "__main__":
+    main()
