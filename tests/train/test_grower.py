@@ -198,7 +198,7 @@ def test_an_unknown_policy_or_option_is_named() -> None:
         Grower(small.graph(), None, "dmn")
     from graphgrow.train.policy import make_policy
 
-    with pytest.raises(TrainingError, match="`dnm` has no option entropie; it has connections, entropy"):
+    with pytest.raises(TrainingError, match="`dnm` has no option entropie; it has apart, connections, entropy"):
         make_policy("dnm", entropie=0.3)
 
 

@@ -26,7 +26,7 @@ class Progressive(GrowthPolicy):
 
     stages: tuple[tuple[str, ...], ...] = ()
     pairs: bool = True
-    start: str = "fresh"
+    start: str = "variance"
     most: int = 1
     name: ClassVar[str] = "progressive"
     summary: ClassVar[str] = "fixed stages: those that are listed, or uniform widening by fresh units"

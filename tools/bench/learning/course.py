@@ -37,7 +37,7 @@ class Method:
         rise: share of the budget in which the learning rate rises.
     """
 
-    rounds: int = 4
+    rounds: int = 2
     warm_up: int = 20
     rate: float = 1.0
     decay: int = 0
