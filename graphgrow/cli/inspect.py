@@ -123,14 +123,14 @@ def _explain(graph: Graph, model: str) -> None:
     frozen = [group for group in graph.groups if group.frozen is not None]
     show(f"\n[bold]{len(growing)} channel groups can grow[/]")
     if growing:
-        rows = [(group, _some(group.members), _some(group.readers)) for group in growing]
+        rows = [(group, _writers(group.members), _writers(group.readers)) for group in growing]
         show(_table(("written by", "read by"), rows))
     if frozen:
         show(f"\n[bold]{len(frozen)} cannot[/]", _table(("why",), [(g, str(g.frozen)) for g in frozen]))
     if graph.analysis.unknown:
         show("\n[bold]operators that froze what they touch[/]")
         for text, nodes in _by_text(graph).items():
-            show(f"  {escape(text)}: {_some(nodes)}")
+            show(f"  {escape(text)}: {_writers(nodes)}")
 
 
 def _flops(graph: Graph) -> tuple[int | None, tuple[str, ...]]:
@@ -157,9 +157,11 @@ def _table(titles: tuple[str, ...], rows: Sequence[tuple[Group, *tuple[str, ...]
     return result
 
 
-def _some(paths: Sequence[str], most: int = 2) -> str:
-    shown = ", ".join(paths[:most])
-    return shown if len(paths) <= most else f"{len(paths)}: {shown}, ..."
+def _writers(paths: Sequence[str]) -> str:
+    """One or two paths; of more the first, so that a cell is seldom cut."""
+    from graphgrow.rewrite.describe import some
+
+    return some(paths, 2 if len(paths) == 2 else 1)
 
 
 def _by_text(graph: Graph) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import fx
@@ -81,7 +81,7 @@ def explanation(network: Network) -> str:
         *(f"Note: {note}." for note in network.notes),
         "",
         f"{len(growing)} channel groups can grow:",
-        *(f"  {g.name:<{width}} {g.size:>6} units  written by {_some(g.members)}" for g in growing),
+        *(f"  {g.name:<{width}} {g.size:>6} units  written by {some(g.members)}" for g in growing),
     ]
     if fixed:
         lines += ["", f"{len(fixed)} cannot:", *(f"  {g.name:<{width}} {g.size:>6} units  {g.frozen}" for g in fixed)]
@@ -93,7 +93,8 @@ def explanation(network: Network) -> str:
     return "\n".join(lines)
 
 
-def _some(paths: tuple[str, ...], most: int = 3) -> str:
+def some(paths: Sequence[str], most: int = 3) -> str:
+    """The first of some paths, and how many more there are."""
     shown = ", ".join(paths[:most])
     return shown if len(paths) <= most else f"{shown} and {len(paths) - most} more"
 
@@ -102,4 +103,4 @@ def _unknown(unknown: Mapping[fx.Node, str]) -> list[str]:
     by_text: dict[str, list[str]] = {}
     for node, text in unknown.items():
         by_text.setdefault(text, []).append(node.name)
-    return [f"  {text}: {_some(tuple(nodes))}" for text, nodes in by_text.items()]
+    return [f"  {text}: {some(tuple(nodes))}" for text, nodes in by_text.items()]
