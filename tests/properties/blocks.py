@@ -74,18 +74,28 @@ class GatedHidden(Written):
         return result
 
 
-class PackedAttention(Written):
-    """Self-attention from one packed projection, by views into heads."""
+# Orders of the parts, the heads and the width of a head along a packed projection, with the axis of the parts.
+ORDERS = {"parts first": (2, (3, 0, 0)), "parts second": (3, (0, 3, 0)), "parts last": (4, (0, 0, 3))}
 
-    def __init__(self, width: int, heads: int, head_width: int, fused: bool) -> None:
+
+class PackedAttention(Written):
+    """Self-attention from one packed projection, by views into heads; the parts are taken out in one of two ways."""
+
+    def __init__(
+        self, width: int, heads: int, head_width: int, fused: bool, order: str = "parts first", indexed: bool = False
+    ) -> None:
         super().__init__()
-        self.heads, self.fused = heads, fused
+        self.heads, self.fused, self.order, self.indexed = heads, fused, order, indexed
         self.qkv, self.out = nn.Linear(width, 3 * heads * head_width), nn.Linear(heads * head_width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, l, width) -> the same."""
         n, length, _ = x.shape
-        q, k, v = self.qkv(x).reshape(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        axis, sizes = ORDERS[self.order]
+        cut = [size or (self.heads if number == sizes.index(0) else -1) for number, size in enumerate(sizes)]
+        packed = self.qkv(x).reshape(n, length, *cut)
+        parts = [packed.select(axis, i) for i in range(3)] if self.indexed else packed.unbind(axis)
+        q, k, v = (part.transpose(1, 2) for part in parts)
         if self.fused:
             mixed = F.scaled_dot_product_attention(q, k, v)
         else:
@@ -93,6 +103,36 @@ class PackedAttention(Written):
             mixed = torch.softmax(scores, dim=-1) @ v
         result: torch.Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, -1))
         return result
+
+
+class Scaled(Written):
+    """Each unit of the last axis scaled by a number of its own (a layer scale)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., width) -> the same."""
+        return x * self.scale
+
+
+class Steady(Written):
+    """A function with a pole that what it is given keeps away from."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any shape -> the same."""
+        if self.kind == "quotient":
+            return x / (1 + x.abs())
+        if self.kind == "root":
+            return torch.sqrt(F.softplus(x) + 0.1)
+        if self.kind == "log":
+            return torch.log1p(torch.relu(x))
+        return torch.exp(-F.softplus(x)) * torch.rsqrt(1 + x * x)
 
 
 class LayerAttention(Written):

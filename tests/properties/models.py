@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.properties.blocks import (
+    ORDERS,
     Beside,
     CrossAttention,
     Decoder,
@@ -22,7 +23,9 @@ from tests.properties.blocks import (
     PackedAttention,
     Patches,
     Residual,
+    Scaled,
     Shuffle,
+    Steady,
     TiedPair,
     Tokens,
     Twice,
@@ -44,7 +47,9 @@ TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3
 
 def _activation(draw: Any, channels: int) -> nn.Module:
     """An activation; `channels` is the size of axis 1, for one slope each."""
-    kind = draw(st.sampled_from(ACTIVATIONS))
+    kind = draw(st.sampled_from([*ACTIVATIONS, Steady]))
+    if kind is Steady:
+        return Steady(draw(st.sampled_from(["quotient", "root", "log", "exp"])))
     return nn.PReLU(channels) if kind is nn.PReLU and draw(st.booleans()) else kind()
 
 
@@ -173,8 +178,10 @@ def transformers(draw: Any) -> Model:
         if draw(st.booleans()):
             attention: nn.Module = LayerAttention(width, heads, draw(st.booleans()))
         else:
-            attention = PackedAttention(width, draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.booleans()))
-        blocks.append(Residual(nn.Sequential(_vector_norm(draw, width, False), attention)))
+            sizes, order = (draw(st.integers(1, 3)), draw(st.integers(1, 4))), draw(st.sampled_from(sorted(ORDERS)))
+            attention = PackedAttention(width, *sizes, draw(st.booleans()), order, draw(st.booleans()))
+        scale = [Scaled(width)] if draw(st.booleans()) else []
+        blocks.append(Residual(nn.Sequential(_vector_norm(draw, width, False), attention, *scale)))
         blocks.append(_mlp_block(draw, width, False))
     how = draw(st.sampled_from(["first", "mean", "flat"]))
     head = nn.Linear(width * (length if how == "flat" else 1), 2)
