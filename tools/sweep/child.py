@@ -72,7 +72,7 @@ def cover(name: str, options: Options, journal: Journal) -> None:
     """Do with one model all that the options ask for."""
     from tools.sweep.chain import try_chain
     from tools.sweep.outcome import DEFECTS, raised
-    from tools.sweep.singles import try_passes
+    from tools.sweep.singles import list_rounds, try_exports, try_round
     from tools.sweep.subject import describe, prepare
 
     start = time.perf_counter()
@@ -85,8 +85,13 @@ def cover(name: str, options: Options, journal: Journal) -> None:
     except DEFECTS as error:
         journal.end("failed", **vars(raised(error)))
     else:
-        try_passes(subject, options, journal)
+        rounds = list_rounds(subject, options, journal)
+        for turns in rounds[:1]:
+            try_round(subject, turns, options, journal)
         try_chain(subject, options, journal)
+        try_exports(subject, rounds, options, journal)
+        for turns in rounds[1:]:  # last, so that a row which is stopped at its time limit lacks nothing but these
+            try_round(subject, turns, options, journal)
     journal.note("done", took=time.perf_counter() - start, peak_gib=peak_gib())
 
 

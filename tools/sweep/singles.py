@@ -7,6 +7,7 @@ import random
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -22,22 +23,30 @@ _SHAPE = re.compile(r"[(\[]\d+(, ?\d+)*,?[)\]]")
 _LARGE = re.compile(r"(?<![\w.])\d{2,}(?![\w.])")
 
 
-def try_passes(subject: Subject, options: Options, journal: Journal) -> None:
-    """List every pass of the registry, try its mutations or a sample of them, export some of those.
+Turn = tuple[str, gg.Mutation]  # a pass by name, and one of its mutations
 
-    The passes take turns, so that a row which is stopped early has seen each of them.
-    """
-    names = gg.pass_names() if "all" in options.passes else options.passes
-    sampled = {name: _sampled(subject, name, options, journal) for name in names}
-    turns = zip_longest(*([(name, mutation) for mutation in found] for name, found in sampled.items()))
-    tried = [turn for turns_of_all in turns for turn in turns_of_all if turn is not None]
-    for pass_name, mutation in tried:
+
+def list_rounds(subject: Subject, options: Options, journal: Journal) -> list[list[Turn]]:
+    """What is tried, in rounds in which each pass has one turn: a row that is stopped early has seen each of them."""
+    sampled = {name: _sampled(subject, name, options, journal) for name in gg.pass_names()}
+    columns = zip_longest(*([(name, mutation) for mutation in found] for name, found in sampled.items()))
+    return [[turn for turn in turns if turn is not None] for turns in columns]
+
+
+def try_round(subject: Subject, turns: Iterable[Turn], options: Options, journal: Journal) -> None:
+    """Apply and verify, each mutation by itself."""
+    for pass_name, mutation in turns:
         journal.begin(str(mutation))
         outcome = attempt(partial(_tried, subject.graph, mutation, options))
         journal.end("mutation", of=pass_name, **vars(outcome))
         gc.collect()  # graph modules hold circles
+
+
+def try_exports(subject: Subject, rounds: Iterable[Iterable[Turn]], options: Options, journal: Journal) -> None:
+    """Export a sample of what is tried."""
+    tried = [mutation for turns in rounds for _, mutation in turns]
     chance = random.Random(f"{options.seed}:onnx")
-    for _, mutation in chance.sample(tried, min(options.onnx, len(tried))):
+    for mutation in chance.sample(tried, min(options.onnx, len(tried))):
         journal.begin(f"ONNX of {mutation}")
         outcome = attempt(partial(_exported, subject.graph, mutation, options))
         journal.end("onnx", **vars(outcome))

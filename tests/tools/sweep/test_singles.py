@@ -13,7 +13,7 @@ from tools.sweep import singles
 from tools.sweep.journal import Journal
 from tools.sweep.options import Options
 from tools.sweep.outcome import Outcome
-from tools.sweep.singles import exported, general, try_passes
+from tools.sweep.singles import exported, general, list_rounds, try_exports, try_round
 from tools.sweep.subject import Subject, prepare
 
 
@@ -24,7 +24,11 @@ def subject() -> Subject:
 
 def events_of(subject: Subject, options: Options) -> list[dict[str, Any]]:
     stream = io.StringIO()
-    try_passes(subject, options, Journal(stream))
+    journal = Journal(stream)
+    rounds = list_rounds(subject, options, journal)
+    for turns in rounds:
+        try_round(subject, turns, options, journal)
+    try_exports(subject, rounds, options, journal)
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
