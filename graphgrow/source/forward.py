@@ -14,6 +14,7 @@ import torch
 from torch.fx.graph import CodeGen
 
 from graphgrow.errors import ExportError
+from graphgrow.layers import set_item
 from graphgrow.source.imports import Imports
 from graphgrow.source.layout import WIDTH, one_line
 from graphgrow.source.naming import Namer, Statement, is_fetch, is_idle, is_module_path, of_graph
@@ -52,7 +53,8 @@ def forward_lines(tree: Tree, imports: Imports, tensors: Set[str], taken: Set[st
         node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     }
     rewriter = _Rewriter(tree, imports, code.globals, values)
-    body = _alive(_inlined(_statements([rewriter.visit(statement) for statement in function.body])))
+    written = _assigned(function.body, code.globals)
+    body = _alive(_inlined(_statements([rewriter.visit(statement) for statement in written])))
     header = _header(function, rewriter, tensors)
     namer = Namer(body, inputs, imports.bound | taken | {"self"})
     return [*header, *(line for statement in body for line in namer.lines(statement, _INDENT))]
@@ -171,6 +173,19 @@ def _header(function: ast.FunctionDef, rewriter: _Rewriter, tensors: Set[str]) -
     if len(flat) <= WIDTH:
         return [flat]
     return ["    def forward(", *(" " * _INDENT + one + "," for one in written), "    " + behind]
+
+
+def _assigned(body: list[ast.stmt], names: Mapping[str, Any]) -> list[ast.stmt]:
+    """The statements with `y = set_item(x, index, value)` as what it does: `x[index] = value`, and y is x."""
+    found: list[ast.stmt] = []
+    for statement in body:
+        call = statement.value if isinstance(statement, ast.Assign) else None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and names.get(call.func.id) is set_item:
+            tensor, index, value = call.args
+            found.append(ast.copy_location(ast.Assign([ast.Subscript(tensor, index, ast.Store())], value), statement))
+            statement = ast.copy_location(ast.Assign(statement.targets, copy.deepcopy(tensor)), statement)
+        found.append(statement)
+    return found
 
 
 def _statements(body: list[ast.stmt]) -> list[Statement]:

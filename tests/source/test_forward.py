@@ -118,8 +118,8 @@ EXPECTED: dict[type[nn.Module], tuple[tuple[int, ...], str]] = {
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             x = input * 2
             x = x + 1
-            x = set_item(x, (slice(None, None, None), 0), 5)
-            x = set_item(x, (0, ..., slice(-1, None, None)), float("inf"))
+            x[:, 0] = 5
+            x[0, ..., -1:] = float("inf")
             x = torch.nan_to_num(x, posinf=7.0)
             return x
         """,
