@@ -179,10 +179,13 @@ def _assigned(body: list[ast.stmt], names: Mapping[str, Any]) -> list[ast.stmt]:
     """The statements with `y = set_item(x, index, value)` as what it does: `x[index] = value`, and y is x."""
     found: list[ast.stmt] = []
     for statement in body:
-        call = statement.value if isinstance(statement, ast.Assign) else None
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and names.get(call.func.id) is set_item:
-            tensor, index, value = call.args
+        called = (
+            statement.value if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call) else None
+        )
+        if called and isinstance(called.func, ast.Name) and names.get(called.func.id) is set_item:
+            tensor, index, value = called.args
             found.append(ast.copy_location(ast.Assign([ast.Subscript(tensor, index, ast.Store())], value), statement))
+            assert isinstance(statement, ast.Assign)
             statement = ast.copy_location(ast.Assign(statement.targets, copy.deepcopy(tensor)), statement)
         found.append(statement)
     return found
