@@ -90,10 +90,15 @@ def export_onnx(
         dtype: of floating point, in which a copy of the model is exported; None is the model's own, or float32.
 
     Raises:
-        ExportError: if the model cannot be exported, or an output of onnxruntime exceeds its bound. What was at
-            `path` before is then still there.
+        ExportError: if the model cannot be exported, the graph holds for train mode alone, or an output of onnxruntime
+            exceeds its bound. What was at `path` before is then still there.
     """
     target = Path(path)
+    if "eval" not in getattr(graph, "modes", ("eval",)):
+        raise ExportError(
+            "this graph was captured in train mode, in which the model takes another path than in eval mode, for which "
+            "files are exported; call model.eval() before gg.trace, and apply the ledger to that graph (gg.replay)"
+        )
     if target.is_dir():
         raise ExportError(f"{target} is a folder, wanted a file name; pass for example {target / 'model.onnx'}")
     if dtype is not None and not dtype.is_floating_point:

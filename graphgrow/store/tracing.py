@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,8 @@ def trace(
     """Capture a model into a graph that can be inspected and grown.
 
     The graph shares the model's parameters and buffers: training one trains the other. Its modules are shallow
-    copies, so that train() and eval() are its own. The model itself is not changed.
+    copies, so that train() and eval() are its own. The model itself is not changed. Where a model takes another path in
+    the other mode, the graph holds for the present one alone, and a warning says so.
 
     Args:
         model: a module, or a name: `graphgrow:resnet`, `torchvision:resnet18`, `timm:resnet18`,
@@ -48,6 +50,13 @@ def trace(
     if args is None and kwargs is None:
         raise CaptureError("gg.trace wants example inputs: gg.trace(model, torch.randn(2, 3, 224, 224))")
     found = capture(model, () if args is None else args, kwargs, leaves, way)
+    if len(found.modes) == 1:
+        (mode,), other = found.modes, "train" if "eval" in found.modes else "eval"
+        warnings.warn(
+            f"this graph of {type(model).__name__} holds for {mode} mode alone, and answers so after .{other}() too; "
+            f"call model.{other}() before gg.trace where {other} mode is wanted",
+            stacklevel=2,
+        )
     return Graph(found.module, found.inputs, way=found.way, modes=found.modes, notes=found.notes, base=base)
 
 
