@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from graphgrow.layers import set_item
-from tests.effort import examples
-from tests.ops.probe import Draw, Probe, drawer, normal_tensor
+from tests.ops.probe import Draw, Probe, normal_tensor
 from tests.ops.square import Case
+from tests.ops.squares import squares
 
 CHOSEN = "free>free zero>free|zero mean>free|mean copy>copy share>share"  # by what the other operand holds
 LEFT = "free>free zero>free mean>free copy>copy"  # beside a number
@@ -56,8 +53,4 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@examples(4)
-@given(data=st.data())
-def test_square(case: Case, data: st.DataObject) -> None:
-    case.check(drawer(data))
+test_square = squares(CASES, 4)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.layers import ScaledDotProductAttention
-from tests.effort import examples
-from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case, Square
+from tests.ops.squares import squares
 
 
 def _tensors(draw: Draw) -> dict[str, Any]:
@@ -67,11 +64,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@examples(4)
-@given(data=st.data())
-def test_square(case: Case, data: st.DataObject) -> None:
-    case.check(drawer(data))
+test_square = squares(CASES, 4)
 
 
 def test_dropped_weights_are_noise() -> None:

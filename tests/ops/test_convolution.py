@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from tests.effort import examples
-from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
+from tests.ops.squares import squares
 
 CONVOLUTIONS: list[Any] = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
 TRANSPOSED: list[Any] = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
@@ -136,8 +133,4 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@examples(2)
-@given(data=st.data())
-def test_square(case: Case, data: st.DataObject) -> None:
-    case.check(drawer(data))
+test_square = squares(CASES, 2)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 import graphgrow as gg
 from graphgrow.layers import Router
 from graphgrow.store.names import import_torchvision
-from tests.effort import examples
-from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
+from tests.ops.squares import squares
 from tests.preserved import assert_preserved
 from tests.rewrite.small_models import Forward
 
@@ -43,11 +41,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@examples(4)
-@given(data=st.data())
-def test_square(case: Case, data: st.DataObject) -> None:
-    case.check(drawer(data))
+test_square = squares(CASES, 4)
 
 
 def test_shares_are_a_softmax_over_the_best() -> None:

@@ -6,17 +6,14 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from tests.effort import examples
-from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
+from tests.ops.squares import squares
 
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
 # A bias is added to each unit: zeros do not stay zeros, nor shares shares, but a mean moves along.
@@ -156,8 +153,4 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@examples(2)
-@given(data=st.data())
-def test_square(case: Case, data: st.DataObject) -> None:
-    case.check(drawer(data))
+test_square = squares(CASES, 2)

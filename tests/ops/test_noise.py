@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ops.noise import drops_rows
 from graphgrow.store.names import import_torchvision
-from tests.effort import examples
-from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case, Square
+from tests.ops.squares import squares
 
 import_torchvision()
 StochasticDepth = importlib.import_module("torchvision.ops").StochasticDepth
@@ -120,11 +118,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@examples(4)
-@given(data=st.data())
-def test_square(case: Case, data: st.DataObject) -> None:
-    case.check(drawer(data))
+test_square = squares(CASES, 4)
 
 
 @pytest.mark.parametrize("kind", [*DROPOUTS, *ALPHA, nn.RReLU])

@@ -7,17 +7,14 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.layers import Blend, Choice, Gate, Zeros
-from tests.effort import examples
-from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
+from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
+from tests.ops.squares import squares
 
 # What becomes of the fills of an operand that each function of one unit carries.
 ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
@@ -313,8 +310,4 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@examples(1)
-@given(data=st.data())
-def test_square(case: Case, data: st.DataObject) -> None:
-    case.check(drawer(data))
+test_square = squares(CASES, 1)

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 import graphgrow as gg
-from tests.effort import examples
-from tests.ops.probe import Draw, Probe, drawer, normal_tensor
+from tests.ops.probe import Draw, Probe, normal_tensor
 from tests.ops.square import Case, Square
+from tests.ops.squares import squares
 
 
 def _layer(kind: type, states: int = 0, **options: Any) -> Callable[[Draw], nn.Module]:
@@ -93,11 +91,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@examples(3)
-@given(data=st.data())
-def test_square(case: Case, data: st.DataObject) -> None:
-    case.check(drawer(data))
+test_square = squares(CASES, 3)
 
 
 # -- whole models --------------------------------------------------------------------------------------------

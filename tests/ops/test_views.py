@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from graphgrow.store.names import import_torchvision
 from tests.effort import examples
 from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
 from tests.ops.square import Case, Square
+from tests.ops.squares import squares
 
 import_torchvision()
 Permute = importlib.import_module("torchvision.ops.misc").Permute
@@ -123,11 +123,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@examples(2)
-@given(data=st.data())
-def test_square(case: Case, data: st.DataObject) -> None:
-    case.check(drawer(data))
+test_square = squares(CASES, 2)
 
 
 def _factors(draw: Draw, size: int) -> list[int]:
