@@ -85,10 +85,11 @@ class _Raising:
             self._check_fixed((name,), example)
 
     def _fetch_tensors(self) -> None:
-        """The model's tensors in the order of their names: by first use it would differ between the modes."""
+        """The model's tensors in its own order: by first use it would differ between the modes."""
         origins = [origin for node, origin in self._recording.origins.items() if node.users]
         held = [origin for origin in origins if isinstance(origin, torch.Tensor) and id(origin) in self._names]
-        for tensor in sorted(held, key=lambda tensor: self._names[id(tensor)]):
+        places = {identity: place for place, identity in enumerate(self._names)}
+        for tensor in sorted(held, key=lambda tensor: places[id(tensor)]):
             self._tensor(tensor)
 
     def _check_fixed(self, keys: Keys, example: Any) -> None:
