@@ -1,5 +1,5 @@
 """Profiles of hypothesis, chosen by HYPOTHESIS_PROFILE: `dev` repeats the same examples, `nightly` draws many new ones,
-`quick` runs one of each and does not shrink.
+`quick` runs one of each and does not shrink, `unshrunk` repeats those of `dev` and does not either.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ settings.register_profile("nightly", max_examples=20 * BASE, deadline=None, supp
 settings.register_profile(
     "quick", max_examples=1, deadline=None, derandomize=True, suppress_health_check=_SLOW, phases=[Phase.generate]
 )
+settings.register_profile("unshrunk", settings.get_profile("dev"), phases=[Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
