@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,53 @@ MUTATIONS: dict[str, tuple[Any, type[gg.GraphGrowError], str]] = {
         "settle-activation first",
     ),
     "the second of two": (["widen(0, extra=1)", "widen(4, extra=1)"], gg.Declined, "a model output"),
+    # ways back
+    "an operand that is no side": ("drop-branch(2, operand=2)", gg.MutationError, "has the operands 0 and 1"),
+    "no addition": ("drop-branch(2)", gg.Declined, "`2` is no addition of two values"),
+    "a layer that does something": ("drop-identity(2)", gg.Declined, "`2` is not known to pass its input on"),
+    "a layer of no such name": ("drop-identity(nothing)", gg.MutationError, "no site `nothing`; see graph.mutations"),
+    "nothing to merge": ("merge-units(0, units=[], into=[])", gg.MutationError, "each once, at least one"),
+    "units and places of unlike number": ("merge-units(0, units=[0, 1], into=[2])", gg.MutationError, "as many units"),
+    "a unit merged into itself": ("merge-units(0, units=[0], into=[0])", gg.MutationError, "cannot be one that stays"),
+    "a unit merged out of range": ("merge-units(0, units=[9], into=[0])", gg.MutationError, "units 0 to 3, not 9"),
+    "units that are no copies": ("merge-units(0, units=[0], into=[1])", gg.Declined, "they differ in `0.weight`"),
+    "all units dropped": ("drop-units(0, units=[0, 1, 2, 3])", gg.MutationError, "each once, and not all"),
+    "no units dropped": ("drop-units(0, units=[])", gg.MutationError, "name some of the 4 units"),
+    "a unit dropped twice": ("drop-units(0, units=[0, 0])", gg.MutationError, "each once, and not all"),
+    "a unit dropped out of range": ("drop-units(0, units=[4])", gg.MutationError, "`0` has units 0 to 3"),
+    "a unit that is read": ("drop-units(0, units=[0])", gg.Declined, "neither of them zero"),
+    "a frozen group dropped": ("drop-units(4, units=[0])", gg.Declined, "frozen: a model output"),
+    "a kernel made larger by shrinking": ("shrink-kernel(0, to=[5, 5])", gg.MutationError, "smaller sizes are wanted"),
+    "the same kernel": ("shrink-kernel(0, to=[3, 3])", gg.MutationError, "has that kernel already"),
+    "a kernel of another rank": ("shrink-kernel(0, to=[1])", gg.MutationError, r"has a kernel of \(3, 3\)"),
+    "another parity when shrinking": ("shrink-kernel(0, to=[2, 2])", gg.Declined, "the parity changes"),
+    "a kernel that pads nothing": ("shrink-kernel(0, to=[1, 1])", gg.Declined, "would put out more"),
+    "an activation folded": ("fold-batch-norm(2)", gg.Declined, "no batch norm of torch.nn"),
+    "a settled share of another name": (
+        ["swap-activation(2, to=gelu)", "settle-activation(2, keep=both)"],
+        gg.MutationError,
+        "there are new and old",
+    ),
+    "no choice under way": ("settle-operators(0)", gg.Declined, "no choice between operators at `0`"),
+    # blocks and the interface
+    "heads without attention": ("add-heads(0)", gg.Declined, "no attention in this graph"),
+    "no heads": ("add-heads(0, extra=0)", gg.MutationError, "at least 1 head"),
+    "a truth that is none": ("add-heads(0, shared=maybe)", gg.MutationError, "wants true or false, not 'maybe'"),
+    "no vocabulary": ("grow-vocabulary(0, extra=1)", gg.MutationError, "no table that tokens are looked up in"),
+    "no positions": ("grow-positions(0, extra=1)", gg.MutationError, "no table whose first rows are read"),
+    "no class": ("grow-outputs(4, extra=0)", gg.MutationError, "at least 1 must be added"),
+    "an input without channels": ("grow-inputs(4, extra=1)", gg.Declined, "reads no axis of an input"),
+    "one expert": ("upcycle-experts(4, experts=1)", gg.MutationError, "at least 2 experts"),
+    "an expert of maps": ("upcycle-experts(0)", gg.Declined, "no features of each token"),
+    "no operators to choose from": ("mix-operators(0, choices=[])", gg.MutationError, "at least one, and none twice"),
+    "hidden channels of a pool": ("add-branch(0, kind=pool, hidden=3)", gg.MutationError, "has none; leave it out"),
+    "an unknown kind of branch": ("add-branch(0, kind=twig)", gg.MutationError, "there are auto, conv, depthwise"),
+    "hidden channels below zero": ("add-branch(0, hidden=-1)", gg.MutationError, "a number of channels or 0"),
+    # text
+    "a run that goes down": ("split(0, units=[3..1])", gg.MutationError, "a run of numbers that goes up"),
+    "an option without its name": ("widen(0, 3)", gg.MutationError, "`3` has no option name"),
+    "no text at all": ("", gg.MutationError, "cannot read ''"),
+    "another language": ("widen 0 by 3", gg.MutationError, r"reads `pass\(site, option=value\)`"),
 }
 
 
@@ -297,6 +345,141 @@ def test_what_cannot_be_applied_changes_nothing(name: str) -> None:
     with pytest.raises(error, match=message):
         gg.apply(graph, mutations, optimizer=optimizer)
     assert same(fingerprint(model, optimizer), before)
+
+
+def _entry(mutation: str, seed: object = 0) -> str:
+    return json.dumps({"schema": 1, "entries": [{"mutation": mutation, "seed": seed}]})
+
+
+def _saved(model: nn.Module, folder: Path, text: str | None = None, **header: object) -> Path:
+    """A saved graph whose ledger file is replaced, or has other keys."""
+    gg.save(gg.apply(gg.trace(model, IMAGE), "widen(0, extra=1)"), folder / "saved")
+    path = folder / "saved" / "ledger.json"
+    path.write_text(text or json.dumps(json.loads(path.read_text()) | header))
+    return folder / "saved"
+
+
+def _in_the_way(folder: Path) -> Path:
+    (folder / "file").write_text("")
+    return folder / "file"
+
+
+def _smaller() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 5))
+
+
+# what is called with the model, its graph and an empty folder -> what the error says
+CALLS: dict[str, tuple[Callable[[nn.Module, gg.Graph, Path], object], type[gg.GraphGrowError], str]] = {
+    "verified in no mode": (lambda m, g, f: gg.verify(g, g, modes=()), gg.NotPreserved, "gg.verify knows eval, train"),
+    "verified in an unknown mode": (
+        lambda m, g, f: gg.verify(g, g, modes=("speed",)), gg.NotPreserved, r"no mode \['speed'\]",
+    ),
+    "two modules verified without inputs": (
+        lambda m, g, f: gg.verify(m, net()), gg.NotPreserved, r"wants inputs: gg.verify\(a, b, inputs=x\)",
+    ),
+    "captured in an unknown way": (
+        lambda m, g, f: gg.trace(m, IMAGE, way="magic"), gg.CaptureError, "there are auto, fx, dynamo",
+    ),
+    "a leaf of no such name": (
+        lambda m, g, f: gg.trace(m, IMAGE, leaves=["nothing"]), gg.CaptureError, "no submodule 'nothing' in Sequential",
+    ),
+    "a group of no such name": (lambda m, g, f: g.group("nothing"), gg.MutationError, "`nothing`; see graph.groups"),
+    "mutations of an unknown pass": (lambda m, g, f: g.mutations("grow"), gg.MutationError, "there are .*widen"),
+    "the cost of an unknown group": (lambda m, g, f: g.cost("widen(9, extra=1)"), gg.MutationError, "group `9`"),
+    # saving and loading
+    "saved where a file lies": (
+        lambda m, g, f: gg.save(g, _in_the_way(f)), gg.LedgerError, "File exists; choose another place",
+    ),
+    "loaded from nowhere": (lambda m, g, f: gg.load(f / "none"), gg.LedgerError, "there is no folder .*none"),
+    "an empty folder": (lambda m, g, f: gg.load(f), gg.LedgerError, "ledger.json is missing"),
+    "a ledger file that is no JSON": (
+        lambda m, g, f: gg.load(_saved(m, f, "{"), m), gg.LedgerError, "ledger.json is damaged: Expecting property",
+    ),
+    "a foreign file": (lambda m, g, f: gg.load(_saved(m, f, "{}"), m), gg.LedgerError, "not written by graphgrow"),
+    "a newer folder": (lambda m, g, f: gg.load(_saved(m, f, schema=99), m), gg.LedgerError, "install a newer one"),
+    "an unknown key": (lambda m, g, f: gg.load(_saved(m, f, more=1), m), gg.LedgerError, r"missing keys \['more'\]"),
+    "a header that was edited": (
+        lambda m, g, f: gg.load(_saved(m, f, training=not m.training), m), gg.LedgerError, "another checksum",
+    ),
+    "loaded without its base": (
+        lambda m, g, f: gg.load(_saved(m, f)), gg.LedgerError, r"pass it: gg.load\(folder, model=Sequential",
+    ),
+    "loaded on another base": (
+        lambda m, g, f: gg.load(_saved(m, f), nn.Linear(3, 2)), gg.LedgerError, "does not fit its base model",
+    ),
+    # ledgers
+    "a ledger that is no JSON": (lambda m, g, f: gg.Ledger.from_json("["), gg.LedgerError, "this is not a ledger"),
+    "a ledger without entries": (lambda m, g, f: gg.Ledger.from_json("{}"), gg.LedgerError, "`schema` and `entries`"),
+    "a ledger of another schema": (
+        lambda m, g, f: gg.Ledger.from_json('{"schema": "1", "entries": []}'), gg.LedgerError, "version is '1'",
+    ),
+    "a newer ledger": (
+        lambda m, g, f: gg.Ledger.from_json('{"schema": 99, "entries": []}'), gg.LedgerError, "has schema 99",
+    ),
+    "an entry of another form": (
+        lambda m, g, f: gg.Ledger.from_json('{"schema": 1, "entries": [1]}'), gg.LedgerError, "entry 1 .* not 1",
+    ),
+    "an entry with a negative seed": (
+        lambda m, g, f: gg.Ledger.from_json(_entry("split(0)", -1)), gg.LedgerError, "entry 1 of the ledger is damaged",
+    ),
+    "an entry of an unknown pass": (
+        lambda m, g, f: gg.Ledger.from_json(_entry("import(os)")), gg.LedgerError, "there is no pass `import`",
+    ),
+    "a ledger of another model": (
+        lambda m, g, f: gg.replay(nn.Linear(3, 2), ROWS, gg.Ledger.from_json(_entry("split(0)"))),
+        gg.MutationError, "no channel group `0`",
+    ),
+    # files that others read
+    "exported onto a folder": (lambda m, g, f: gg.export_onnx(g, f), gg.ExportError, "wanted a file name; pass for"),
+    "exported for no batch size": (
+        lambda m, g, f: gg.export_onnx(g, f / "m.onnx", batch_sizes=()), gg.ExportError, "wanted positive integers",
+    ),
+    "exported for a batch of nothing": (
+        lambda m, g, f: gg.export_onnx(g, f / "m.onnx", batch_sizes=(0,)), gg.ExportError, r"batch_sizes is \(0,\)",
+    ),
+    "source where a file lies": (
+        lambda m, g, f: gg.export_source(g, _in_the_way(f)), gg.ExportError, "is a file, wanted a folder",
+    ),
+    "a checkpoint of no class with a config": (
+        lambda m, g, f: gg.save_pretrained(g, m, f), gg.ExportError, "Sequential has no `config`",
+    ),
+    "a benchmark of no file": (
+        lambda m, g, f: gg.benchmark(f / "none.onnx"), gg.BenchmarkError, "no such file; export one first",
+    ),
+    # growing as a whole
+    "scaled down": (lambda m, g, f: gg.scale(g, width=0.5), gg.MutationError, "width=0.5: a factor of at least 1"),
+    "scaled by no number": (lambda m, g, f: gg.scale(g, width=float("nan")), gg.MutationError, "width=nan"),
+    "scaled to multiples of zero": (
+        lambda m, g, f: gg.scale(g, width=2, multiple=0), gg.MutationError, "multiple=0: a whole number",
+    ),
+    "grown to a number": (lambda m, g, f: gg.grow_to(g, 3), gg.Unsupported, "target is int"),  # type: ignore[arg-type]
+    "grown to what has no weights": (lambda m, g, f: gg.grow_to(g, nn.ReLU()), gg.Unsupported, "has no parameters"),
+    "grown to a smaller model": (lambda m, g, f: gg.grow_to(g, _smaller()), gg.Unsupported, "nothing can shrink"),
+    "grown to another dtype": (
+        lambda m, g, f: gg.grow_to(g, net().double()), gg.Unsupported, "convert one of them first",
+    ),
+    "a policy of no such name": (lambda m, g, f: gg.Grower(g, policy="luck"), gg.TrainingError, "no policy `luck`"),
+    "an unknown role of state": (
+        lambda m, g, f: gg.register_optimizer(torch.optim.Rprop, prev="speed"),
+        gg.OptimizerError, "there are moment, square, magnitude, direction",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_what_cannot_be_done_changes_nothing(name: str, tmp_path: Path) -> None:
+    call, error, message = CALLS[name]
+    model = net()
+    graph = gg.trace(model, IMAGE)
+    optimizer = torch.optim.SGD(graph.module.parameters())
+    before = fingerprint(model, optimizer)
+    with pytest.raises(error, match=message):
+        call(model, graph, tmp_path)
+    assert same(fingerprint(model, optimizer), before)
+
+
+def test_the_tables_hold_what_people_do_wrong() -> None:
+    assert len(CAPTURE) + len(MUTATIONS) + len(CALLS) >= 150
 
 
 def test_an_unknown_optimizer_is_refused_and_unchanged() -> None:

@@ -1,15 +1,20 @@
-"""split with copies that are pulled apart: still exact to the bit, and what that brings."""
+"""split: shares that add up to the bit and part under training; copies that are pulled apart at once."""
 
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 import torch
 from torch import nn
 
 import graphgrow as gg
+from graphgrow.passes.split import Split
 from tests.preserved import assert_preserved
+
+ROWS = torch.linspace(-1, 2, 15).reshape(5, 3)
+FROZEN = "frozen: a model output (at `output`)"
 
 
 def net(seed: int = 0) -> nn.Sequential:
@@ -70,3 +75,50 @@ def test_copies_part_at_once() -> None:
         return float((weight[:6] - weight[6:]).norm())
 
     assert distance("split(0, apart=true)") > 2 * distance("split(0)")
+
+
+@pytest.fixture
+def graph() -> gg.Graph:
+    torch.manual_seed(0)
+    return gg.trace(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), ROWS)
+
+
+@pytest.mark.parametrize(
+    ("text", "copied"),
+    [
+        ("split(0)", [0, 1, 2, 3]),
+        ("split(0, copies=3)", [0, 1, 2, 3, 0, 1, 2, 3]),
+        ("split(0, units=[3, 1])", [3, 1]),
+        ("split(0, units=[2], copies=4)", [2, 2, 2]),
+    ],
+)
+def test_units_are_copied_and_their_shares_add_up_to_the_bit(graph: gg.Graph, text: str, copied: list[int]) -> None:
+    grown = gg.apply(graph, text, seed=3).module
+    first, last = graph.module.get_parameter("0.weight"), graph.module.get_parameter("2.weight")
+    assert torch.equal(grown.get_parameter("0.weight"), torch.cat([first, first[copied]]))
+    shares = grown.get_parameter("2.weight")
+    units = [*range(4), *copied]
+    for unit in range(4):
+        parts = [shares[:, i] for i, origin in enumerate(units) if origin == unit]
+        whole = sum(reversed(parts[1:]), torch.zeros(2)) + parts[0]  # from the smallest to the largest share
+        assert torch.equal(whole, last[:, unit])
+        assert all((part.abs() <= last[:, unit].abs()).all() for part in parts)
+
+
+def test_copies_are_read_with_different_shares(graph: gg.Graph) -> None:
+    shares = gg.apply(graph, "split(0)", seed=3).module.get_parameter("2.weight")
+    ratio = (shares[:, :4] / (shares[:, :4] + shares[:, 4:])).flatten()
+    assert bool(((ratio >= 0.5) & (ratio <= 1)).all())
+    assert ratio.unique().numel() == ratio.numel()
+
+
+def test_one_is_offered_for_each_group_that_can_grow(graph: gg.Graph) -> None:
+    offered = graph.mutations("split")
+    assert list(offered) == [Split("0")]
+    assert [(refusal.site, refusal.reason) for refusal in offered.refusals] == [("2", FROZEN)]
+
+
+def test_others_choose_some_units_in_order(graph: gg.Graph) -> None:
+    drawn = {Split("0").varied(graph, random.Random(seed)).units for seed in range(40)}
+    assert all(units == tuple(sorted(set(units))) and set(units) <= set(range(4)) for units in drawn)
+    assert {len(units) for units in drawn} == {1, 2, 3, 4}

@@ -32,18 +32,18 @@ class Mutant:
 
 
 EXACT = ("tests/ops/test_square.py",)
-VERIFY = ("tests/verification/test_verify.py", "tests/verification/test_wrong_rewrites.py")
-GROWN = ("tests/rewrite/test_apply.py", "tests/rewrite/test_plan.py", "tests/rewrite/test_tensors.py")
+VERIFY = ("tests/verification/test_verify.py",)
+GROWN = ("tests/passes/test_widen.py", "tests/passes/test_split.py", "tests/rewrite/test_plan.py")
 
 MUTANTS = (
     # passes
     Mutant("passes/widen.py", "if self.extra <= 0:", "if self.extra < 0:", ("tests/test_bad_input.py",)),
-    Mutant("passes/widen.py", "units, Kind.APPEND), generator)", "units, Kind.REPLICATE), generator)", GROWN),
-    Mutant("passes/widen.py", "max(1, group.size // 2)", "max(0, group.size // 2)", GROWN),
+    Mutant("passes/widen.py", "units, Kind.APPEND), generator)", "units, Kind.REPLICATE), generator)"),
+    Mutant("passes/widen.py", "max(1, group.size // 2)", "max(0, group.size // 2)"),
     Mutant("passes/split.py", "if self.copies < 2:", "if self.copies < 1:", ("tests/test_bad_input.py",)),
-    Mutant("passes/split.py", "chosen.repeat(self.copies - 1)", "chosen.repeat(self.copies)", GROWN),
+    Mutant("passes/split.py", "chosen.repeat(self.copies - 1)", "chosen.repeat(self.copies)"),
     Mutant("passes/split.py", "not 0 <= unit < group.size", "not 0 <= unit <= group.size", ("tests/test_bad_input.py",)),
-    Mutant("passes/split.py", "self.units or range(group.size)", "self.units or range(1)", GROWN),
+    Mutant("passes/split.py", "self.units or range(group.size)", "self.units or range(1)"),
     Mutant("passes/add_branch.py", "if any(step != 1 for step in stride):", "if any(step > 2 for step in stride):"),
     Mutant("passes/add_branch.py", "biased = isinstance(norm, nn.Identity)", "biased = not isinstance(norm, nn.Identity)"),
     Mutant("passes/add_branch.py", "hidden = inputs if kind ==", "hidden = outputs if kind =="),
