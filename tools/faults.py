@@ -1,11 +1,12 @@
 """Faults while a graph is saved, and damaged files when it is loaded.
 
     python tools/faults.py --mutated 10000 --random-kills 500
+    python tools/faults.py --flips
 
 A save is killed with SIGKILL at each of its system calls and at random times, and each of these calls fails with each
 errno in turn: what is loaded afterwards is the state before or the state after, bit for bit. Saved files are mutated
 (bits flipped, cut off, pieces of other files spliced in, numbers and names exchanged): each is refused with a
-`LedgerError`, or read as it was saved.
+`LedgerError`, or read as it was saved. With `--flips` instead, every single bit of a saved folder is flipped in turn.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from torch import nn
 
 import graphgrow as gg
 
@@ -126,9 +128,9 @@ def calls_of_a_save(graph: gg.Graph, folder: Path) -> list[str]:
     return names
 
 
-def state(folder: Path) -> tuple[str, str, bytes]:
+def state(folder: Path, model: nn.Module | None = None) -> tuple[str, str, bytes]:
     """What a folder holds: the ledger, the inputs, and the bits of all tensors."""
-    graph = gg.load(folder)
+    graph = gg.load(folder, model)
     bits = b"".join(t.detach().numpy().tobytes() for t in graph.module.state_dict().values())
     return str(graph.ledger), str(graph.inputs), bits
 
@@ -178,6 +180,25 @@ def damaged_trial(saved: Path, folder: Path, expected: tuple[str, str, bytes], d
     return "read right" if found == expected else "read wrong"
 
 
+def flipped_bits(root: Path, every: int = 1) -> Counter[str]:
+    """Flip single bits of all files of a small saved folder, `every` so many of them, and load it each time."""
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    saved = gg.save(gg.apply(gg.trace(base, torch.zeros(2, 2)), "widen(0, extra=1)"), root / "small")
+    expected, outcomes = state(saved, base), Counter[str]()
+    for path in sorted(saved.iterdir()):
+        whole = path.read_bytes()
+        for number in range(0, 8 * len(whole), every):
+            place, bit = divmod(number, 8)
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            try:
+                outcomes["read right" if state(saved, base) == expected else "read wrong"] += 1
+            except gg.LedgerError:
+                outcomes["refused"] += 1
+        path.write_bytes(whole)
+    return outcomes
+
+
 def pair() -> tuple[gg.Graph, gg.Graph]:
     """A base and what it grows into."""
     base = gg.trace("graphgrow:mlp")
@@ -190,8 +211,15 @@ def main() -> None:
     options.add_argument("--mutated", type=int, default=10_000)
     options.add_argument("--random-kills", type=int, default=500)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--flips", action="store_true")
     chosen = options.parse_args()
     torch.set_num_threads(1)
+    if chosen.flips:
+        with tempfile.TemporaryDirectory() as name:
+            flips = flipped_bits(Path(name))
+        for outcome, count in sorted(flips.items()):
+            print(f"{count:7,} a flipped bit: {outcome}")
+        raise SystemExit(bool(flips["read wrong"]))
     draw, outcomes = random.Random(chosen.seed), Counter[str]()
     base, grown = pair()
     with tempfile.TemporaryDirectory() as name:

@@ -21,10 +21,8 @@ import hypothesis  # noqa: F401  # loaded once, for all forks
 import pytest  # noqa: F401
 import torch
 
-from tools.mutation.listed import MUTANTS, Mutant
+from tools.mutation.listed import MUTANTS, ROOT, Mutant
 from tools.mutation.trial import made, make_copy, outcome
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(mutants: tuple[Mutant, ...], out: Path, timeout_s: float, baseline: bool) -> list[dict[str, str]]:

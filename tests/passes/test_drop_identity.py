@@ -33,6 +33,12 @@ def slopes(count: int, value: float) -> nn.PReLU:
     return nn.PReLU(count, init=value)
 
 
+def slopes_of_which_one_is_not_1() -> nn.PReLU:
+    layer = slopes(4, 1.0)
+    layer.weight.data[2] = 0.5
+    return layer
+
+
 def linear(layer: nn.Module) -> Graph:
     model = Forward(lambda m, x: m.b(m.site(m.a(x))), a=nn.Linear(3, 4), site=layer, b=nn.Linear(4, 2)).double()
     return gg.trace(model, torch.randn(2, 3).double())
@@ -52,7 +58,7 @@ IDENTITIES = [
 OTHERS = [
     linear(nn.Dropout(0.1)), linear(slopes(1, 0.999)), linear(nn.ReLU()), linear(nn.Linear(4, 4)),
     linear(square(nn.Linear(4, 4), weight=1e-30)), linear(square(nn.Linear(4, 4), bias=1e-30)),
-    maps(square(nn.Conv2d(4, 4, 3, padding=1), weight=1e-30)),
+    linear(slopes_of_which_one_is_not_1()), maps(square(nn.Conv2d(4, 4, 3, padding=1), weight=1e-30)),
     maps(square(nn.Conv2d(4, 4, 3, padding=1, stride=2))), maps(square(nn.Conv2d(4, 4, 2, padding="same"))),
 ]  # fmt: skip
 

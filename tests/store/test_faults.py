@@ -91,3 +91,10 @@ def test_flipped_bits_of_the_ledger_are_seen(
             continue
         assert found == states[1]
         assert whole[position : position + 1].isspace()
+
+
+def test_single_bits_of_every_file_are_seen(tmp_path: Path) -> None:
+    """Every 41st of them; all with `python tools/faults.py --flips`."""
+    outcomes = faults.flipped_bits(tmp_path, every=41)
+    assert outcomes["read wrong"] == 0
+    assert outcomes["refused"] > 100

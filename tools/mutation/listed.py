@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -27,8 +29,8 @@ class Mutant:
         """The mirrored test file, where there is one, and others."""
         folder, name = PurePath(self.path).parent, PurePath(self.path).name
         inner = PurePath(*folder.parts[1:]) if folder.parts[0] == "graphgrow" else folder
-        mirrored = Path("tests", inner, f"test_{name}")
-        return tuple(dict.fromkeys((*[str(mirrored)] * mirrored.exists(), *self.also)))
+        mirrored = PurePath("tests", inner, f"test_{name}")
+        return tuple(dict.fromkeys((*[str(mirrored)] * (ROOT / mirrored).exists(), *self.also)))
 
 
 EXACT = ("tests/ops/test_square.py",)
