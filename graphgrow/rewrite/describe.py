@@ -80,7 +80,7 @@ def explanation(network: Network) -> str:
         f"{'What did not grow' if len(network.ledger) else 'The graph'} shares its parameters with the captured model.",
         *(f"Note: {note}." for note in network.notes),
         "",
-        f"{len(growing)} channel groups can grow:",
+        f"{len(growing)} channel groups can grow{':' if growing else '.'}",
         *(f"  {g.name:<{width}} {g.size:>6} units  written by {some(g.members)}" for g in growing),
     ]
     if fixed:
