@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from graphgrow.rewrite.registry import pass_names as pass_names
     from graphgrow.rewrite.roles import register_optimizer as register_optimizer
     from graphgrow.rewrite.text import parse_mutation as parse_mutation
+    from graphgrow.rulecheck.check import check_rule as check_rule
     from graphgrow.source.write import export_source as export_source
     from graphgrow.stage.run import run_stage as run_stage
     from graphgrow.store.folder import load as load
@@ -77,6 +78,7 @@ _HOMES = {
     "apply": "rewrite.apply",
     "axis_rule": "ops.registry",
     "benchmark": "bench.runtime",
+    "check_rule": "rulecheck.check",
     "clean": "bulk.clean",
     "compare": "bench.runtime",
     "export_onnx": "export.to_onnx",
@@ -124,6 +126,7 @@ __all__ = [
     "apply",
     "axis_rule",
     "benchmark",
+    "check_rule",
     "clean",
     "compare",
     "export_onnx",

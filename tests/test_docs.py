@@ -69,7 +69,7 @@ FOLLOWING = {
         step, _ = rewrite(SimpleNamespace(site="0", name="doc"), network, Editor(network.module), torch.Generator())
         assert step.moved.keys() == {network.sites.find("0").name}
     """,
-    "import torch\nfrom torch import nn\nfrom graphgrow.rules": """
+    "import torch\nfrom torch import nn\nimport graphgrow as gg\nfrom graphgrow.rules": """
         graph = gg.trace(nn.Sequential(nn.Linear(3, 4), Scale(4), nn.Linear(4, 2)), torch.randn(2, 3))
         assert gg.verify(graph, gg.apply(graph, "widen(0, extra=2)")).preserved
     """,

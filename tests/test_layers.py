@@ -34,6 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "signals": CORE,
     "store": (*CORE, "graph", "models"),
     "verification": (*CORE, "graph"),
+    "rulecheck": (*CORE, "graph", "rules"),
     "bulk": (*CORE, "graph", "verification"),
     "export": (*CORE, "passes", "store", "models", "graph", "verification"),
     "pretrained": CORE,

@@ -22,13 +22,7 @@ _RULES: dict[object, Rule] = {}
 _CONDUCTS: dict[Callable[[nn.Module], bool], Rule] = {}
 _LOADED: list[bool] = []
 _FUNCTIONS: list[types.FunctionType] = []  # of a user's own, which no trace may look into
-_RECORDED = (
-    "torch",
-    "_operator",
-    "operator",
-    "math",
-    "builtins",
-)  # where the built-in functions come from that fx sees
+_RECORDED = ("torch", "_operator", "operator", "math", "builtins")  # home of the built-in functions that fx sees
 
 
 def rule(*targets: object) -> Callable[[R], R]:
@@ -81,7 +75,7 @@ def axis_rule(*targets: object, replace: bool = False) -> Callable[[R], R]:
             functions of your own with a rule stay one node when a model is traced, also under `torch.fx.wrap`.
         replace: take the place of a rule that is there, one of graphgrow's own included.
 
-    docs/writing_rules.md has examples.
+    docs/writing_rules.md has examples; `gg.check_rule` holds a rule against its operator.
 
     Raises:
         RuleError: if a target has a rule already, or is one that no graph ever holds.
@@ -116,7 +110,7 @@ def _key(target: object) -> object:
     return target._qualified_op_name if isinstance(target, OpOverloadPacket) else target
 
 
-def _keys(target: object) -> tuple[object, ...]:
+def keys_of(target: object) -> tuple[object, ...]:
     """Under what the rule for a node's target may be registered, the most particular first."""
     if isinstance(target, OpOverload):
         return _key(target), target._schema.name
@@ -124,7 +118,7 @@ def _keys(target: object) -> tuple[object, ...]:
         overloads: list[str] = target.overloads()  # type: ignore[no-untyped-call]
         alone = (f"{target._qualified_op_name}.{overloads[0]}",) if len(overloads) == 1 else ()
         return (target._qualified_op_name, *alone)
-    return (target,)
+    return (_key(target),)
 
 
 def _refuse_unseen(target: object) -> None:
@@ -185,12 +179,19 @@ def module_rule(module: nn.Module) -> Rule | None:
     return found or next((rule for recognises, rule in _CONDUCTS.items() if recognises(module)), None)
 
 
+def module_keys(module: nn.Module) -> set[object]:
+    """Under what the rule for a module may be registered: its class, that by name, and the conducts that it has."""
+    load_rules()
+    conducts = {recognises for recognises in _CONDUCTS if recognises(module)}
+    return conducts | {type(module), class_name(type(module))}
+
+
 def rule_of(node: fx.Node, module: nn.Module | None) -> Rule | None:
     """The rule that speaks for a node, or None."""
     load_rules()
     if module is not None:
         return module_rule(module)
-    return next((_RULES[key] for key in _keys(node.target) if key in _RULES), None)
+    return next((_RULES[key] for key in keys_of(node.target) if key in _RULES), None)
 
 
 def registered() -> dict[object, Rule]:

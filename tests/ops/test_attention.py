@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.layers import ScaledDotProductAttention
+from graphgrow.rulecheck.square import Square
 from tests.ops.probe import Draw, Probe, normal_tensor, op
-from tests.ops.square import Case, Square
+from tests.ops.square import Case
 from tests.ops.squares import squares
 
 

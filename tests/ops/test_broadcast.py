@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from graphgrow.rulecheck.square import Square
 from tests.effort import examples
 from tests.ops.probe import Probe, drawer, normal_tensor, op
-from tests.ops.square import Square
 
 SHAPES = hnp.mutually_broadcastable_shapes(num_shapes=2, min_dims=1, max_dims=3, min_side=1, max_side=3)
 

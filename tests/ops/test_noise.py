@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ops.noise import drops_rows
+from graphgrow.rulecheck.square import Square
 from graphgrow.store.names import import_torchvision
 from tests.ops.probe import Draw, Probe, normal_tensor, op
-from tests.ops.square import Case, Square
+from tests.ops.square import Case
 from tests.ops.squares import squares
 
 import_torchvision()

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import graphgrow as gg
+from graphgrow.rulecheck.square import Square
 from tests.ops.probe import Draw, Probe, normal_tensor
-from tests.ops.square import Case, Square
+from tests.ops.square import Case
 from tests.ops.squares import squares
 
 

@@ -14,10 +14,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ops.registry import class_name
+from graphgrow.rulecheck.square import Square
 from graphgrow.store.names import import_torchvision
 from tests.effort import examples
 from tests.ops.probe import Draw, Probe, drawer, normal_tensor, op
-from tests.ops.square import Case, Square
+from tests.ops.square import Case
 from tests.ops.squares import squares
 
 import_torchvision()

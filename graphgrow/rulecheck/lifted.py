@@ -16,8 +16,14 @@ from graphgrow.ir.terms import Term
 TOLERANCE = 1e-12  # relative to the magnitude of what the operator puts out
 
 
+class Mismatch(Exception):
+    """An operator does not hold what its rule promises; the text says by how much."""
+
+
 @dataclass(frozen=True)
 class Observed:
+    """What a node put out, and the buffers that it left behind."""
+
     outputs: list[torch.Tensor]
     buffers: dict[str, torch.Tensor]
 
@@ -51,21 +57,34 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(item)
 
 
-def assert_close(new: torch.Tensor, old: torch.Tensor) -> None:
-    """Equal within the tolerance, relative to the magnitude; NaN only where there was NaN."""
-    assert new.shape == old.shape, f"shape {tuple(new.shape)} where {tuple(old.shape)} was expected"
+def require_close(new: torch.Tensor, old: torch.Tensor) -> None:
+    """Want equal numbers within the tolerance, relative to the magnitude; NaN only where there was NaN.
+
+    Raises:
+        Mismatch: if they are not.
+    """
+    if new.shape != old.shape:
+        raise Mismatch(f"shape {tuple(new.shape)} where {tuple(old.shape)} was expected")
     new, old = new.detach().double(), old.detach().double()
     error = (new - old).abs()
     limit = TOLERANCE * (1 + float(old.abs().nan_to_num(posinf=0.0).max())) if old.numel() else 0.0
     good = (error <= limit) | (new == old) | (new.isnan() & old.isnan())
-    assert bool(good.all()), f"off by {float(error[~good].max()):.3g} where {limit:.3g} is allowed"
+    if not bool(good.all()):
+        raise Mismatch(f"off by {float(error[~good].max()):.3g} where {limit:.3g} is allowed")
 
 
-def assert_filled(
+def require_filled(
     old: torch.Tensor, new: torch.Tensor, axis: int, where: AxisMap, state: State, term: Term, units: Units
 ) -> None:
-    """The child's tensor holds the old units at their places and, at the new ones, what the state says."""
-    assert new.isfinite().all() or not old.isfinite().all(), "new units that are not finite"
+    """Want the old units at their places and, at the new ones, what the state says.
+
+    Raises:
+        Mismatch: if the child's tensor holds something else.
+    """
+    if bool(old.isfinite().all()) and not bool(new.isfinite().all()):
+        raise Mismatch("new units that are not finite")
+    if new.shape[axis] != len(where.source):
+        raise Mismatch(f"{new.shape[axis]} units along axis {axis} where {len(where.source)} were expected")
     line = axis_map(term, Units(units.space, torch.zeros_like(units.source))).source  # other coordinates than the unit
     expected = old.double().index_select(axis, where.source)
     compared = torch.ones(len(where.source), dtype=torch.bool)
@@ -87,10 +106,10 @@ def assert_filled(
                 axis, where.source[here], new.double().index_select(axis, torch.nonzero(here).flatten())
             )
             touched = where.source[here & ~where.added]
-            assert_close(sums.index_select(axis, touched), old.index_select(axis, touched))
+            require_close(sums.index_select(axis, touched), old.index_select(axis, touched))
         # COPY, and EVEN (one value for all units): what the unit of origin holds
     chosen = torch.nonzero(compared).flatten()
-    assert_close(new.index_select(axis, chosen), expected.index_select(axis, chosen))
+    require_close(new.index_select(axis, chosen), expected.index_select(axis, chosen))
 
 
 def _means(old: torch.Tensor, axis: int, source: torch.Tensor, line: torch.Tensor) -> torch.Tensor:

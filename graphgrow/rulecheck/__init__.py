@@ -1,0 +1,1 @@
+"""The commuting square of an axis rule, checked against the operator itself."""
