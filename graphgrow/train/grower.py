@@ -16,6 +16,7 @@ from graphgrow.errors import GraphGrowError, NotPreserved, SignalError, Training
 from graphgrow.graph import Graph
 from graphgrow.records import DecisionRecord
 from graphgrow.rewrite.apply import apply
+from graphgrow.signals.memory import memory_of, remember
 from graphgrow.signals.skips import SkipSignal
 from graphgrow.signals.watch import Signal, Watch
 from graphgrow.train.averaging import follow_growth
@@ -238,10 +239,8 @@ class Grower:
         """What `restore` needs beside the graph; plain values and tensors.
 
         Raises:
-            TrainingError: in the middle of a round, or while a growth may still be rolled back.
+            TrainingError: while a growth may still be rolled back.
         """
-        if self._signals is not None:
-            raise TrainingError("a grower's state can be kept between rounds only: after propose or apply")
         if self._before is not None:
             raise TrainingError("a growth may still be rolled back; keep the state once that is decided")
         return {
@@ -251,6 +250,7 @@ class Grower:
             "metrics": list(self._metrics),
             "decisions": [decision.to_json() for decision in self.decisions],
             "newcomers": None if self._newcomers is None else self._newcomers.state(),
+            "signals": None if self._signals is None else memory_of(self._signals),
         }
 
     def restore(self, graph: Graph, state: Mapping[str, Any]) -> None:
@@ -261,6 +261,8 @@ class Grower:
         self.decisions = [DecisionRecord.from_json(item) for item in state["decisions"]]
         if self._newcomers is not None and state["newcomers"] is not None:
             self._newcomers.restore(graph.module, state["newcomers"])
+        if state["signals"] is not None:
+            remember(self._measuring(), state["signals"])
 
     # -- measuring ---------------------------------------------------------------------------------------------
 

@@ -55,8 +55,8 @@ def train(
     """Train a recipe's model on its data and let it grow; go on where an earlier call in the same folder stopped.
 
     A stage lasts from one growth to the next: it is verified when it begins, and exported and benchmarked when it ends.
-    After every epoch there is a checkpoint. Killed at any moment and called again, it ends with the same weights, to
-    the bit, as in one go (on the CPU, with one thread).
+    After every epoch, and within it after every `save_every` steps, there is a checkpoint. Killed at any moment and
+    called again, it ends with the same weights, to the bit, as in one go (on the CPU, with one thread).
 
     Args:
         recipe: what to do.
@@ -79,6 +79,11 @@ class _Run:
     """One training; everything that changes is restored from a checkpoint.
 
     Attributes:
+        order: draws the order of the samples of each epoch.
+        shuffled: its state before the epoch that is going on.
+        step: batches of that epoch that are done.
+        loss: sum over their samples.
+        saved: checkpoints so far.
         stages: that have ended.
         stage: the one that is going on.
     """
@@ -96,11 +101,16 @@ class _Run:
         self.averaged = self._average(graph.module)
         self.grower = self._grower(self.base, recipe.growth)
         self.order = torch.Generator().manual_seed(recipe.seed)
+        self.shuffled = self.order.get_state()
+        self.step = 0
+        self.loss = 0.0
+        self.saved = 0
         self.epochs: list[EpochRecord] = []
         self.stages: list[StageRecord] = []
         self.stage: StageRecord | None = None
         self.training_flops = 0
         self.seconds = 0.0
+        self.clock = 0.0
         self._compiled: tuple[nn.Module, Any] | None = None
 
     def run(self) -> TrainingRecord:
@@ -111,7 +121,7 @@ class _Run:
             self._begin(None)
         with self.tell.progress(self.recipe.training.epochs) as watch:
             while len(self.epochs) < self.recipe.training.epochs:
-                start = time.perf_counter()
+                self.clock = time.perf_counter()
                 self.epochs.append(self._epoch())
                 watch(self.epochs[-1])
                 asked = len(self.epochs) <= self._last_growth
@@ -119,7 +129,6 @@ class _Run:
                 if proposal is not None:
                     self._end()
                     self._begin(proposal)
-                self.seconds += time.perf_counter() - start
                 self._checkpoint()
         return self._finish()
 
@@ -130,19 +139,24 @@ class _Run:
         graph = self.grower.graph
         flops = graph.flops
         graph.module.train()
-        total = 0.0
-        for batch in torch.randperm(len(training), generator=self.order).split(part.batch_size):  # type: ignore[no-untyped-call]
-            if len(batch) < 2:  # a batch norm needs two samples
-                continue
-            total += self._step(training.inputs[batch], training.targets[batch]) * len(batch)
-            self.training_flops += 3 * flops * len(batch)
+        self.shuffled = self.order.get_state()
+        batches = torch.randperm(len(training), generator=self.order).split(part.batch_size)  # type: ignore[no-untyped-call]
+        for batch in batches[self.step :]:
+            if len(batch) > 1:  # a batch norm needs two samples
+                self.loss += self._step(training.inputs[batch], training.targets[batch]) * len(batch)
+                self.training_flops += 3 * flops * len(batch)
+            self.step += 1
+            if self.step % part.save_every == 0 and self.step < len(batches):
+                self._checkpoint()
         rate = float(self.optimizer.param_groups[0]["lr"])
         self.scheduler.step()
         found = score(self._measured, self.data.validation)
+        mean, self.loss, self.step = self.loss / len(training), 0.0, 0
+        self.shuffled = self.order.get_state()
         return EpochRecord(
             epoch=len(self.epochs) + 1,
             stage=self.grower.stage,
-            training_loss=total / len(training),
+            training_loss=mean,
             validation_loss=found.loss,
             validation_accuracy=found.accuracy,
             learning_rate=rate,
@@ -248,6 +262,8 @@ class _Run:
 
     def _checkpoint(self) -> None:
         assert self.stage is not None
+        now = time.perf_counter()
+        self.seconds, self.clock = self.seconds + now - self.clock, now
         module = self.grower.module
         state = {
             "recipe": json.dumps(to_table(self.recipe)),
@@ -257,7 +273,9 @@ class _Run:
             "scheduler": {name: item for name, item in self.scheduler.state_dict().items() if name != "lr_lambdas"},
             "average": None if self.averaged is None else self._average_state(self.averaged),
             "grower": self.grower.state(),
-            "order": self.order.get_state(),
+            "order": self.shuffled,
+            "step": self.step,
+            "loss": self.loss,
             "random": torch.get_rng_state(),
             "epochs": [record.to_json() for record in self.epochs],
             "stages": [record.to_json() for record in self.stages],
@@ -265,7 +283,8 @@ class _Run:
             "training_flops": self.training_flops,
             "seconds": self.seconds,
         }
-        write_checkpoint(self.folder / CHECKPOINTS, len(self.epochs), state)
+        self.saved += 1
+        write_checkpoint(self.folder / CHECKPOINTS, self.saved, state)
 
     def _resume(self) -> None:
         found = newest_checkpoint(self.folder / CHECKPOINTS)
@@ -288,6 +307,7 @@ class _Run:
         self.grower = self._grower(graph, self.recipe.growth)
         self.grower.restore(graph, state["grower"])
         self.order.set_state(state["order"])
+        self.step, self.loss, self.saved = state["step"], state["loss"], found.number
         torch.set_rng_state(state["random"])
         self.epochs = [EpochRecord.from_json(item) for item in state["epochs"]]
         self.stages = [StageRecord.from_json(item) for item in state["stages"]]

@@ -52,6 +52,7 @@ class TrainingPart:
         average: decay of an exponential moving average of the weights, which is then what is measured; 0 is none.
         precision: "float32" or "bfloat16" (by autocast).
         compile: backend of torch.compile between growths; empty is none.
+        save_every: steps of an epoch from one checkpoint to the next; behind each epoch there is one in any case.
     """
 
     epochs: int
@@ -63,6 +64,7 @@ class TrainingPart:
     average: float = 0.0
     precision: str = "float32"
     compile: str = ""
+    save_every: int = 500
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.training.epochs < 1 or self.training.batch_size < 1:
-            raise RecipeError(f"recipe {self.name}: epochs and batch_size are at least 1")
+        if min(self.training.epochs, self.training.batch_size, self.training.save_every) < 1:
+            raise RecipeError(f"recipe {self.name}: epochs, batch_size and save_every are at least 1")
 
 
 def recipe_names() -> tuple[str, ...]:
