@@ -16,7 +16,7 @@ from graphgrow.cli.screen import console, show, show_json
 def train(
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="NAME", help="Of one that comes with graphgrow, or a .toml file."),
+        typer.Option("--recipe", metavar="NAME", help="Of one that comes with graphgrow, or a .toml or .yaml file."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Where everything goes; by default runs/NAME.")
@@ -32,7 +32,7 @@ def train(
     """Train a model and let it grow while it trains.
 
     Shows the growth live. Each stage is verified, exported to ONNX and benchmarked; at the end there are the records as
-    JSON, a figure and the grown model. Interrupted or killed, the same command goes on from the last epoch.
+    JSON, a figure and the grown model. Interrupted or killed, the same command goes on from the last checkpoint.
 
     For example:
     $ graphgrow train --recipe digits-dnm

@@ -84,10 +84,11 @@ def _datasets() -> Any:
 
 def _images(folder: Path, size: int) -> tuple[Part, list[str]]:
     """All images of a folder, with the names of its classes."""
+    datasets = _datasets()
     from torchvision.transforms import functional
 
     try:
-        found = _datasets().ImageFolder(str(folder))
+        found = datasets.ImageFolder(str(folder))
         images = [functional.to_tensor(functional.resize(image, [size, size])) for image, _ in found]
     except (FileNotFoundError, OSError) as error:
         raise DataError(f"cannot read images from {folder}: {error}") from error

@@ -36,7 +36,7 @@ def see(graph: Graph, signal: Signal, batch: int) -> None:
     draw = torch.Generator().manual_seed(batch)
     images, labels = torch.randn(8, 3, 8, 8, generator=draw), torch.randint(10, (8,), generator=draw)
     with Watch(graph.module, [signal]):
-        F.cross_entropy(graph.module(images), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(graph.module(images), labels).backward()
 
 
 def flat(results: Any) -> list[Any]:

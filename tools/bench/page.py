@@ -1,7 +1,8 @@
-"""Put the tables of the benchmarks into docs/speed.md and docs/search.md, from the JSON files beside them.
+"""Put the tables of the benchmarks into pages of docs, from the JSON files beside them.
 
     python tools/bench/page.py docs/speed.md
     python tools/bench/page.py docs/search.md
+    python tools/bench/page.py docs/learning.md
 
 The page's words are written by hand. Between `<!-- NAME -->` and `<!-- end of NAME -->` stands what is in
 docs/speed/NAME.json: the table, and the commands, versions and machine.
@@ -19,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools.bench import analysis, large, linearity, mutation, onnx_speed
+from tools.bench.learning import run as learning
 from tools.bench.results import Results, Rows
 from tools.bench.search import arms, choice, cost
 
@@ -31,6 +33,9 @@ SHOW: dict[str, Callable[[Rows], str]] = {
     "arms": arms.show,
     "choice": choice.show,
     "cost": cost.show,
+    "digits": learning.show,
+    "patterns": learning.show,
+    "text": learning.show,
 }
 
 
