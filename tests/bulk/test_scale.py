@@ -13,7 +13,7 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.bulk.scale import plan_scale, scale
 from graphgrow.graph import Graph
-from graphgrow.models import densenet, gpt, mixer, mlp, mobilenet, resnet, vit
+from graphgrow.models import densenet, gpt, lstm, mixer, mlp, mobilenet, resnet, unet, vgg, vit
 from graphgrow.verification.copies import double_network, refill
 from tests.bulk.families import PlainResNet
 from tests.preserved import assert_preserved, assert_same_bits, assert_untouched, fingerprint
@@ -23,7 +23,7 @@ TOKENS = torch.arange(2 * 7).reshape(2, 7) % 64
 
 
 def traced(model: nn.Module) -> Graph:
-    return gg.trace(model, TOKENS if isinstance(model, gpt.GPT) else IMAGES)
+    return gg.trace(model, TOKENS if isinstance(model, (gpt.GPT, lstm.LSTMClassifier)) else IMAGES)
 
 
 def sizes(graph: Graph) -> dict[str, int]:
@@ -44,8 +44,12 @@ def mutation_texts(graph: Graph) -> list[str]:
         lambda: mixer.mixer(width=16, depth=1),
         lambda: densenet.densenet(width=4, depth=1),
         lambda: mobilenet.mobilenet(width=8),
+        lambda: unet.unet(width=4),
+        lambda: vgg.vgg(width=4),
+        lambda: mlp.mlp(width=12),
+        lambda: lstm.lstm(width=8),
     ],
-    ids=["resnet", "vit", "gpt", "tied gpt", "mixer", "densenet", "mobilenet"],
+    ids=["resnet", "vit", "gpt", "tied gpt", "mixer", "densenet", "mobilenet", "unet", "vgg", "mlp", "lstm"],
 )
 def test_the_function_is_preserved(build: Callable[[], nn.Module]) -> None:
     small = double_network(refill(traced(build()), seed=5))
