@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +12,7 @@ from graphgrow.errors import SignalError
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.network import Network
 from graphgrow.signals.histogram import UnitHistograms
-from graphgrow.signals.places import Place, places_of
+from graphgrow.signals.places import Place, for_each, places_of
 from graphgrow.signals.watch import Callback
 
 MOST_FOR_RANK = 256  # units whose covariance is kept; of a wider group as many are drawn once
@@ -72,7 +72,7 @@ class ActivitySignal:
         self._generator = torch.Generator().manual_seed(seed)
         self._samples = samples
         self._seen: dict[str, list[_Seen]] = {}
-        for group, places in measurable(network, groups):
+        for group, places in for_each(network, groups, partial(places_of, network)):
             self._seen[group.name] = [_Seen(place, bins, self._generator) for place in places]
 
     def watches(self) -> Iterable[tuple[str, Callback]]:
@@ -89,18 +89,6 @@ class ActivitySignal:
 
     def _look(self, seen: _Seen, value: torch.Tensor) -> None:
         seen.update(seen.place.rows(value, self._samples, self._generator))
-
-
-def measurable(network: Network, groups: Iterable[Group] | None) -> Iterator[tuple[Group, tuple[Place, ...]]]:
-    """Groups with the places in which they are seen; of all groups those that can grow and are read somewhere."""
-    for group in network.groups if groups is None else groups:
-        if groups is None and group.frozen is not None:
-            continue
-        try:
-            yield group, places_of(network, group)
-        except SignalError:
-            if groups is not None:
-                raise
 
 
 @dataclass(eq=False)

@@ -11,8 +11,7 @@ import torch
 from graphgrow.errors import SignalError
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.network import Network
-from graphgrow.signals.activity import measurable
-from graphgrow.signals.places import Place
+from graphgrow.signals.places import Place, for_each, places_of
 from graphgrow.signals.watch import Callback, on_gradient
 
 
@@ -53,7 +52,7 @@ class GradientSignal:
         self._generator = torch.Generator().manual_seed(seed)
         self._samples = samples
         self._moments: dict[str, list[_Moments]] = {}
-        for group, places in measurable(network, groups):
+        for group, places in for_each(network, groups, partial(places_of, network)):
             self._moments[group.name] = [_Moments(place) for place in places]
 
     def watches(self) -> Iterable[tuple[str, Callback]]:

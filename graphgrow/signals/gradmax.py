@@ -8,10 +8,11 @@ from functools import partial
 
 import torch
 
-from graphgrow.errors import Declined, SignalError
+from graphgrow.errors import SignalError
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.network import Network
 from graphgrow.signals.between import Between, between
+from graphgrow.signals.places import for_each
 from graphgrow.signals.watch import Callback, on_gradient
 
 
@@ -75,15 +76,7 @@ class GradMaxSignal:
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._seen: dict[str, _Seen] = {}
-        for group in network.groups if groups is None else groups:
-            if groups is None and group.frozen is not None:
-                continue
-            try:
-                found = between(network, group)
-            except Declined:
-                if groups is not None:
-                    raise
-                continue
+        for group, found in for_each(network, groups, partial(between, network)):
             self._seen[group.name] = _Seen(found, _columns(found, most, generator), rows)
 
     def watches(self) -> Iterable[tuple[str, Callback]]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
-from graphgrow.errors import SignalError
+from graphgrow.errors import Declined, SignalError
 from graphgrow.ir.positions import Units, axis_map
 from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.network import Network
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,3 +100,21 @@ def _place(group: Group, value: Value, axis: int) -> Place:
         return Place(value.name, axis, group.size, None)
     order = torch.argsort(unit, stable=True)
     return Place(value.name, axis, group.size, order[int((unit < 0).sum()) :])
+
+
+def for_each(network: Network, groups: Iterable[Group] | None, make: Callable[[Group], T]) -> Iterator[tuple[Group, T]]:
+    """Groups, each with what is made for it; where none are named, all that can grow and for which it can be made.
+
+    Raises:
+        Declined, SignalError: if it cannot be made for a group that was named.
+    """
+    for group in network.groups if groups is None else groups:
+        if groups is None and group.frozen is not None:
+            continue
+        try:
+            made = make(group)
+        except (Declined, SignalError):
+            if groups is not None:
+                raise
+            continue
+        yield group, made

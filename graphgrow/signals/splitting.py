@@ -16,6 +16,7 @@ from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.junctions import is_activation
 from graphgrow.rewrite.network import Network
 from graphgrow.signals.between import Between, between
+from graphgrow.signals.places import for_each
 from graphgrow.signals.watch import Callback, on_gradient
 
 
@@ -65,16 +66,7 @@ class SplittingSignal:
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._seen: dict[str, _Seen] = {}
-        for group in network.groups if groups is None else groups:
-            if groups is None and group.frozen is not None:
-                continue
-            try:
-                found = between(network, group)
-                node, activation = _activation(network, found)
-            except Declined:
-                if groups is not None:
-                    raise
-                continue
+        for group, (found, node, activation) in for_each(network, groups, partial(_curved, network)):
             basis = _basis(found, most, generator)
             self._seen[group.name] = _Seen(found, node, activation, basis, rows)
 
@@ -92,6 +84,16 @@ class SplittingSignal:
             SignalError: if no backward pass was seen.
         """
         return {name: seen.index() for name, seen in self._seen.items()}
+
+
+def _curved(network: Network, group: Group) -> tuple[Between, str, nn.Module]:
+    """Writer and reader of a group, and the activation that directly follows the writer.
+
+    Raises:
+        Declined: if it has several of either, or that activation is missing or piecewise linear.
+    """
+    found = between(network, group)
+    return found, *_activation(network, found)
 
 
 def _activation(network: Network, found: Between) -> tuple[str, nn.Module]:
