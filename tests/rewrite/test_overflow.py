@@ -39,6 +39,7 @@ WILD: dict[str, Any] = {
     "log": lambda m, x: x.square().log(),
     "log1p": lambda m, x: torch.log1p(x),
     "sqrt": lambda m, x: x.sqrt(),
+    "sqrt of an odd power": lambda m, x: x.pow(3).sqrt(),
     "rsqrt": lambda m, x: x.square().mean(-1, keepdim=True).rsqrt() * x,
     "reciprocal": lambda m, x: torch.reciprocal(x),
     "truediv": lambda m, x: 1.0 / x,

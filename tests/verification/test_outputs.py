@@ -1,0 +1,44 @@
+"""Nested outputs of every kind are compared: floats within a limit, all else exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from graphgrow.verification.outputs import compare_outputs
+from graphgrow.verification.worst import Worst
+
+ONES = torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "passed"),
+    [
+        (ONES, ONES * (1 + 2e-7), True),
+        (ONES, ONES * (1 + 2e-5), False),
+        (ONES, torch.tensor([1, 1, torch.nan]), False),
+        (torch.tensor([1, torch.nan]), torch.tensor([1, torch.nan]), True),
+        (torch.tensor([1, 2]), torch.tensor([1, 2]), True),
+        (torch.tensor([1, 2]), torch.tensor([1, 3]), False),
+        (torch.tensor([True]), torch.tensor([False]), False),
+        (ONES, ONES.double(), False),
+        (ONES, torch.ones(1), False),
+        ({"a": ONES}, {"b": ONES}, False),
+        ([ONES, 3], [ONES, 3], True),
+        ([ONES, 3], [ONES, 4], False),
+    ],
+)
+def test_what_differs_is_seen(before: Any, after: Any, passed: bool) -> None:
+    worst = Worst()
+    compare_outputs(before, after, before, worst, 32.0, 1e-6)
+    assert worst.passed is passed
+
+
+def test_the_noise_widens_the_limit() -> None:
+    worst = Worst()
+    compare_outputs(ONES, ONES + 3e-4, ONES + 1e-5, worst, 32.0, 1e-6)
+    assert worst.passed
+    compare_outputs(ONES, ONES + 4e-4, ONES + 1e-5, worst, 32.0, 1e-6)
+    assert not worst.passed
