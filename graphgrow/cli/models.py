@@ -21,7 +21,9 @@ _MODEL_HELP = "graphgrow:NAME, torchvision:NAME, timm:NAME, package.module:facto
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help=_MODEL_HELP)]
 InputOption = Annotated[
     str | None,
-    typer.Option("--input", metavar="SHAPE", help="Shape of the example input, as 2,3,64,64; needed for a factory."),
+    typer.Option(
+        "--input", metavar="SHAPE", help="Shape of the example input, as 2,3,64,64; needed for a factory without one."
+    ),
 ]
 BaseOption = Annotated[
     str | None,

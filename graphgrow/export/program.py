@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -117,8 +118,17 @@ def _fixed(model: onnx_ir.Model, inputs: InputSpec) -> bool:
 
 
 def _clean(model: onnx_ir.Model, input_names: Sequence[str], output_names: Sequence[str]) -> None:
-    """Name the weights as the module does, and drop the stack traces, which name files of the machine."""
+    """Name the weights as the module does, and drop the stack traces, which name files of the machine.
+
+    Values inside make room where an input or output has their name: an input `cat`, and what torch.cat makes.
+    """
     taken = {*input_names, *output_names}
+    ends = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
+    inner = [value for node in model.graph.all_nodes() for value in node.outputs if id(value) not in ends]
+    present = {*taken, *model.graph.initializers, *(value.name for value in inner)}
+    for value in (value for value in inner if value.name in taken):
+        value.name = next(name for i in itertools.count(1) if (name := f"{value.name}_inner_{i}") not in present)
+        present.add(value.name)
     for name, value in list(model.graph.initializers.items()):
         short = name.removeprefix("module.")
         if short not in taken and short not in model.graph.initializers:

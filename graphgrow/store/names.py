@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphgrow.capture.running import place_of
 from graphgrow.errors import ModelError
 
 KNOWN_SOURCES = ("graphgrow", "torchvision", "timm")
@@ -24,11 +25,11 @@ def build(name: str, **options: Any) -> tuple[nn.Module, tuple[Any, ...] | None]
 
     Args:
         name: `graphgrow:NAME` (a reference model), `torchvision:NAME`, `timm:NAME`, or `package.module:factory`.
-            Nothing is downloaded: weights are random.
+            Nothing is downloaded: weights are random. A factory may return its example inputs beside the model.
         options: keywords of the model's factory; the example inputs are those of the defaults.
 
     Returns:
-        The model, and its example inputs (None for a factory, whose inputs only its author knows).
+        The model, and its example inputs (None for a factory that returns a model alone).
 
     Raises:
         ModelError: if there is no such model, it takes no such options, or the factory does not return a module.
@@ -40,7 +41,7 @@ def build(name: str, **options: Any) -> tuple[nn.Module, tuple[Any, ...] | None]
             "saved folder"
         )
     named = {"graphgrow": _reference, "torchvision": _torchvision, "timm": _timm}
-    return named[source](rest, options) if source in named else (_factory(source, rest, options), None)
+    return named[source](rest, options) if source in named else _factory(source, rest, options)
 
 
 def _reference(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -116,17 +117,29 @@ def import_torchvision() -> ModuleType:
 _LIBRARIES: list[torch.library.Library] = []
 
 
-def _factory(module_name: str, attribute: str, chosen: Mapping[str, Any]) -> nn.Module:
+def _factory(module_name: str, attribute: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[Any, ...] | None]:
+    """A model of a user's own, with its example inputs where the factory returns (model, inputs)."""
+    name = f"{module_name}:{attribute}"
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except ImportError as error:
         raise ModelError(f"cannot import {module_name!r}: {error}; is its folder on PYTHONPATH?") from error
     except AttributeError as error:
         raise ModelError(f"{module_name!r} has no {attribute!r}") from error
-    model = factory if isinstance(factory, nn.Module) else _made(f"{module_name}:{attribute}", factory, chosen)
+    if isinstance(factory, nn.Module):
+        return factory, None
+    if not callable(factory):
+        raise ModelError(f"{name} is {type(factory).__name__}, wanted a module or a function that returns one")
+    try:
+        made = _made(name, factory, chosen)
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a user's own code raises, with its place
+        raise ModelError(f"{name} fails: {type(error).__name__}: {error}{place_of(error)}") from error
+    model, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
-        raise ModelError(f"{module_name}:{attribute} returns {type(model).__name__}, not an nn.Module")
-    return model
+        raise ModelError(f"{name} returns {type(made).__name__}, wanted an nn.Module, or one with its example inputs")
+    return model, (example,) if isinstance(example, torch.Tensor) else example
 
 
 def _made(name: str, factory: Callable[..., Any], chosen: Mapping[str, Any]) -> Any:

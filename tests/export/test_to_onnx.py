@@ -300,3 +300,15 @@ def test_a_folder_is_no_target(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ExportError, match="cannot write"):
         export_onnx(exportable(nn.Linear(3, 2), torch.randn(2, 3)), tmp_path / "file" / "m.onnx")
+
+
+def test_an_input_may_have_the_name_of_an_operator(tmp_path: Path) -> None:
+    class Named(nn.Module):
+        def forward(self, cat: torch.Tensor, add: torch.Tensor) -> dict[str, torch.Tensor]:
+            both = torch.cat([cat + 1, add + cat], 1)
+            return {"mul": both * both, "relu": torch.relu(torch.relu(both) - 1)}
+
+    record = export_onnx(exportable(Named(), torch.randn(2, 3), torch.randn(2, 3)), tmp_path / "m.onnx")
+    assert record.input_names == ("cat", "add")
+    assert record.output_names == ("mul", "relu")
+    assert record.dynamic_batch

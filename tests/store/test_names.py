@@ -10,6 +10,15 @@ import graphgrow as gg
 from graphgrow.store.names import build
 
 
+def broken() -> nn.Module:
+    raise RuntimeError("no weights")
+
+
+def with_inputs() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """A factory that says what its model is called with: two inputs, one of whole numbers."""
+    return nn.EmbeddingBag(7, 4), (torch.arange(6) % 7, torch.tensor([0, 2]))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -19,7 +28,10 @@ from graphgrow.store.names import build
         ("torchvision:resnet17", "did you mean resnet"),
         ("no.such.module:factory", "cannot import"),
         ("math:nothing", "has no 'nothing'"),
-        ("os:getcwd", "returns str, not an nn.Module"),
+        ("os:getcwd", "returns str, wanted an nn.Module, or one with its example inputs"),
+        ("math:pi", "is float, wanted a module or a function"),
+        ("tests.store.test_names:broken", r"fails: RuntimeError: no weights \(at .*test_names.py"),
+        ("torch.nn:Linear", r"fails: TypeError: .*in_features"),
     ],
 )
 def test_unknown_names_are_refused_with_a_remedy(name: str, message: str) -> None:
@@ -45,6 +57,13 @@ def test_a_factory_is_called_and_has_no_inputs_of_its_own() -> None:
     assert args is None
     with pytest.raises(gg.CaptureError, match="wants example inputs"):
         gg.trace("torch.nn:Identity")
+
+
+def test_a_factory_may_return_its_inputs_too() -> None:
+    model, args = build("tests.store.test_names:with_inputs")
+    assert isinstance(model, nn.EmbeddingBag)
+    assert args is not None
+    assert gg.trace("tests.store.test_names:with_inputs").module(*args).shape == (2, 4)
 
 
 def test_a_model_of_timm_can_be_built_and_traced_by_name() -> None:
