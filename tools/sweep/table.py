@@ -69,12 +69,12 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def table(rows: Sequence[Row], stale: set[str]) -> str:
-    """One row a model."""
+    """One row a model; columns in which no row has anything are left out."""
     names, varied = _passes(rows), len({str(row.options) for row in rows}) > 1
     head = ["model", "state", "input", "captured", "nodes", "parameters", "in growable groups"]
     head += [*(f"`{name}`" for name in names), "error", "ONNX", "chain", "seconds (slowest)", "GiB"]
     head += ["options"] if varied else []
-    lines = [_line(head), f"|{'---|' * len(head)}"]
+    lines = []
     for row in rows:
         name = f"{row.model} (older sources)" if row.model in stale else row.model
         cells = [name, _cut(_stopping(row) or "complete"), *_captured(row)]
@@ -83,8 +83,10 @@ def table(rows: Sequence[Row], stale: set[str]) -> str:
         cells += [_seconds(row), f"{row.peak_gib:.1f}" if row.peak_gib else ""]
         cells += [f"`{Options.from_json(row.options)}`"] if varied else []
         cells = [cell.replace("|", "\\|") for cell in cells]
-        lines.append(_line([f"**{cell}**" if cell and row.wrong else cell for cell in cells]))
-    return "\n".join(lines)
+        lines.append([f"**{cell}**" if cell and row.wrong else cell for cell in cells])
+    used = [place for place in range(len(head)) if not lines or any(line[place] for line in lines)]
+    shown = [[line[place] for place in used] for line in (head, *lines)]
+    return "\n".join([_line(shown[0]), f"|{'---|' * len(used)}", *map(_line, shown[1:])])
 
 
 def chain_words(chain: Chain) -> str:

@@ -42,6 +42,14 @@ def test_each_model_is_one_line_and_the_wrong_one_is_bold() -> None:
     assert "not captured: CaptureError: no way" in line_of(text, "none")
 
 
+def test_columns_without_anything_are_left_out() -> None:
+    head = table(ROWS, set()).splitlines()[0]
+    assert "`widen`" in head
+    assert "ONNX" not in head
+    exported = row("exported", onnx={"parity": 1})
+    assert "ONNX" in table([*ROWS, exported], set()).splitlines()[0]
+
+
 def test_options_are_a_column_where_they_differ() -> None:
     assert "--sites" not in table([GOOD, BAD], set())
     other = row("other", options=Options(sites=7).to_json())
