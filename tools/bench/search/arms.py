@@ -19,8 +19,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from graphgrow.bulk.scale import scale
+from graphgrow.bulk.scale import plan_scale
 from graphgrow.data.evaluation import score
+from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.own import own
 from graphgrow.search.engine import Reply, Request
 from graphgrow.search.evaluate import base, data_of, evaluate
@@ -110,7 +111,8 @@ def grid(chosen: Evolution) -> list[tuple[float, ...]]:
     train(start, data, chosen.training, "steps", chosen.budget.base, stream_seed(chosen.seed, "grid"))
     points: list[tuple[float, ...]] = [(1 - score(start.module, data.validation).accuracy, float(start.flops))]
     for number in range(count):
-        grown = own(scale(start, width=1 + 3 * (number + 1) / count, seed=number))
+        wider = plan_scale(start, width=1 + 3 * (number + 1) / count).mutations  # none, where all widths round down
+        grown = own(apply(start, wider, seed=number))
         train(grown, data, chosen.training, "steps", chosen.budget.child, stream_seed(chosen.seed, "grid", number))
         points.append((1 - score(grown.module, data.validation).accuracy, float(grown.flops)))
     return points
