@@ -171,5 +171,8 @@ def _base_model(folder: Path, header: dict[str, Any], model: nn.Module | None) -
     name = header["base"]
     if name is None or name.partition(":")[0] not in KNOWN_SOURCES:
         kind = header["model"]
-        raise LedgerError(f"{folder} was grown from a {kind} of your own; pass it: gg.load(folder, model={kind}(...))")
+        raise LedgerError(
+            f"{folder} was grown from a {kind} of your own; pass it: gg.load(folder, model={kind}(...)), or, on the "
+            "command line, --base package.module:factory"
+        )
     return build(name)[0]
