@@ -127,6 +127,8 @@ class AddBranch(Mutation):
                 raise Declined("an average has no dilation, and its padding is a number")
             if any(2 * p > k for p, k in zip(module.padding, kernel, strict=True)):
                 raise Declined(f"an average of {kernel} cannot be padded by {module.padding}")
+            if dims == 3 and any(module.padding):
+                raise Declined("over volumes torch's average refuses inputs smaller than its window, padded or not")
             stride, padding = tuple(module.stride), tuple(module.padding)
             return lambda: PoolBranch(inputs, outputs, dims, tuple(kernel), stride, padding)
         hidden = inputs if kind == "depthwise" else self.hidden or outputs

@@ -307,6 +307,7 @@ MUTATIONS: dict[str, tuple[Any, type[gg.GraphGrowError], str]] = {
     "hidden channels below zero": ("add-branch(0, hidden=-1)", gg.MutationError, "a number of channels or 0"),
     # text
     "a run that goes down": ("split(0, units=[3..1])", gg.MutationError, "a run of numbers that goes up"),
+    "a number for a mutation": (3, gg.MutationError, "cannot read 3: a mutation reads"),
     "an option without its name": ("widen(0, 3)", gg.MutationError, "`3` has no option name"),
     "no text at all": ("", gg.MutationError, "cannot read ''"),
     "another language": ("widen 0 by 3", gg.MutationError, r"reads `pass\(site, option=value\)`"),

@@ -124,6 +124,8 @@ def _beside_conv(present: Any, name: str) -> Callable[[], nn.Module]:
 
 def _pooled(present: Any, name: str) -> Callable[[], nn.Module]:
     dims, stride = CONVS[type(present)], tuple(present.stride)
+    if name == "average-pool" and dims == 3:
+        raise DoesNotFit(f"{name}: over volumes torch refuses those that are smaller than the window")
     padding = _padding(present, _WINDOW, 1, name)
     if any(2 * side > _WINDOW for side in padding):
         raise DoesNotFit(f"{name}: a window of {_WINDOW} cannot be padded by {padding}")

@@ -38,6 +38,16 @@ _MAXIMA: dict[object, int] = {
     **dict.fromkeys((nn.MaxPool2d, nn.AdaptiveMaxPool2d, F.max_pool2d, F.adaptive_max_pool2d, torch.max_pool2d), 2),
     **dict.fromkeys((nn.MaxPool3d, nn.AdaptiveMaxPool3d, F.max_pool3d, F.adaptive_max_pool3d, torch.max_pool3d), 3),
 }
+_WITH_PLACES: dict[object, int] = {  # what `return_indices=True` makes of the functions
+    **dict.fromkeys((F.max_pool1d_with_indices, F.adaptive_max_pool1d_with_indices), 1),
+    **dict.fromkeys((F.max_pool2d_with_indices, F.adaptive_max_pool2d_with_indices), 2),
+    **dict.fromkeys((F.max_pool3d_with_indices, F.adaptive_max_pool3d_with_indices), 3),
+}
+_UNPOOLED: dict[object, int] = {
+    **dict.fromkeys((nn.MaxUnpool1d, F.max_unpool1d), 1),
+    **dict.fromkeys((nn.MaxUnpool2d, F.max_unpool2d), 2),
+    **dict.fromkeys((nn.MaxUnpool3d, F.max_unpool3d), 3),
+}
 
 
 @rule(*_AVERAGES)
@@ -52,11 +62,28 @@ def interpolate(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     return _move(call, input, call.same_flow(input), 2)
 
 
-@rule(*_MAXIMA)
-def max_pool(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
-    """The largest of each window."""
+@rule(*_MAXIMA, *_WITH_PLACES)
+def max_pool(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value | tuple[Value, ...]:
+    """The largest of each window, and where it lay, if that is asked for."""
+    first = _first_position(call, input, _MAXIMA | _WITH_PLACES)
     flow = fl.Pointwise((call.operand(input),), zero=True)
-    return _move(call, input, flow, _first_position(call, input, _MAXIMA))
+    if not isinstance(call.meta, tuple):
+        return _move(call, input, flow, first)
+    call.freeze(input.axes[first:], "positions that are pooled")
+    moved = [call.fixed(size, "positions that are pooled") for size in call.meta[0].shape[first:]]
+    axes = (*input.axes[:first], *moved)
+    return call.output(axes, flow, index=0), call.output(axes, fl.Pointwise((call.operand(input),)), index=1)
+
+
+@rule(*_UNPOOLED)
+def max_unpool(call: Call, input: Value, indices: Value, *args: Any, **kwargs: Any) -> Value:
+    """Values put back where they lay: linear in the values, each channel alone."""
+    first = _first_position(call, input, _UNPOOLED)
+    for mine, theirs in zip(input.axes, indices.axes, strict=True):
+        call.same(mine, theirs)
+    positions = range(first, len(input.axes))
+    places = fl.Pointwise((call.operand(indices, drop=positions),))
+    return _move(call, input, fl.Mul((call.operand(input, drop=positions), places)), first)
 
 
 def _first_position(call: Call, input: Value, ranks: dict[object, int]) -> int:

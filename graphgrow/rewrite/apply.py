@@ -73,8 +73,9 @@ def replay(network: N, entries: Iterable[Entry], share: bool = True, admit: bool
 
 
 def _as_list(mutations: Mutations) -> list[Mutation]:
-    items = [mutations] if isinstance(mutations, (str, Mutation)) else list(mutations)
-    return [parse_mutation(item) if isinstance(item, str) else item for item in items]
+    listed = isinstance(mutations, Iterable) and not isinstance(mutations, str)
+    items = list(mutations) if listed else [mutations]
+    return [item if isinstance(item, Mutation) else parse_mutation(item) for item in items]
 
 
 def _apply_one(

@@ -126,7 +126,8 @@ def _verify_grown(
     possible = [m for m in DEFAULT_MODES if m in before.modes and all(m in step.exact_in for step in steps)]
     modes = tuple(mode for mode in possible if mode in wanted) or tuple(possible[:1])
     if "train" in before.modes and "train" in wanted and "train" not in possible:
-        found.notes.append("declared exact in eval mode alone: dropout draws a mask for each copy")
+        alone = [entry.mutation for entry, step in zip(entries, steps, strict=True) if "train" not in step.exact_in]
+        found.notes.append(f"declared exact in eval mode alone: {', '.join(alone)}")
     case = Case.of(before, after, entries, modes, probes)
     obstacle = _obstacle(case)
     if obstacle:

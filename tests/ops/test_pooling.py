@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import graphgrow as gg
 from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
 from tests.ops.squares import squares
+from tests.preserved import assert_preserved
+from tests.rewrite.small_models import Forward
 
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
 ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
@@ -107,7 +112,41 @@ def _channels(table: str) -> dict[str, str]:
     return {"x.0": table, "x.1": table}
 
 
+def _with_places(target: Any, rank: int) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        return Probe(lambda m: op(target, m.x, 2)[0], {"x": normal_tensor(draw, 2, 3, *[4] * rank)})
+
+    return build
+
+
+def _unpooled(target: Any, rank: int) -> Callable[[Draw], nn.Module]:
+    """Values x put where the largest of y lay."""
+    pool = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[rank - 1](2, return_indices=True)
+
+    def build(draw: Draw) -> nn.Module:
+        sources = {"x": normal_tensor(draw, 2, 3, *[2] * rank), "y": normal_tensor(draw, 2, 3, *[4] * rank)}
+        if isinstance(target, type):
+            return Probe(lambda m: m.op(m.x, m.pool(m.y)[1]), sources, {"op": target(2), "pool": pool})
+        return Probe(lambda m: op(target, m.x, m.pool(m.y)[1], 2), sources, {"pool": pool})
+
+    return build
+
+
+WITH_PLACES: list[tuple[Any, int]] = [
+    (F.max_pool1d_with_indices, 1), (F.max_pool2d_with_indices, 2), (F.max_pool3d_with_indices, 3),
+    (F.adaptive_max_pool1d_with_indices, 1), (F.adaptive_max_pool2d_with_indices, 2),
+    (F.adaptive_max_pool3d_with_indices, 3),
+]  # fmt: skip
+UNPOOLED: list[tuple[Any, int]] = [
+    (nn.MaxUnpool1d, 1), (nn.MaxUnpool2d, 2), (nn.MaxUnpool3d, 3),
+    (F.max_unpool1d, 1), (F.max_unpool2d, 2), (F.max_unpool3d, 3),
+]  # fmt: skip
+WITH_PLACE = "free>free zero>free,zero mean>free copy>copy"  # the place of a largest zero is any
+READ = "free>free zero>zero mean>free copy>copy share>share"
+
 CASES = [
+    *(Case((target,), _with_places(target, rank), _channels(WITH_PLACE)) for target, rank in WITH_PLACES),
+    *(Case((target,), _unpooled(target, rank), _channels(READ)) for target, rank in UNPOOLED),
     *(Case((target,), _pool(target, rank, 2), _channels(LINEAR)) for target, rank in AVERAGES),
     *(Case((target,), _pool(target, rank, 2), _channels(ZERO_KEEPING)) for target, rank in MAXIMA),
     *(Case((target,), _pool(target, rank, 2, batched=False), {"x.0": LINEAR}, "unbatched")
@@ -134,3 +173,24 @@ CASES = [
 
 
 test_square = squares(CASES, 2)
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_an_autoencoder_that_remembers_where_its_maxima_lay(functional: bool) -> None:
+    """As SegNet does: pooled values and their places go different ways, and meet again."""
+
+    def run(m: Any, x: Any) -> Any:
+        pool = partial(F.max_pool2d, kernel_size=2, return_indices=True) if functional else m.pool
+        x, where = pool(torch.relu(m.first(x)))
+        x = torch.relu(m.middle(x))
+        return m.last(F.max_unpool2d(x, where, 2) if functional else m.unpool(x, where))
+
+    torch.manual_seed(0)
+    members = {"first": nn.Conv2d(2, 6, 3, padding=1), "middle": nn.Conv2d(6, 6, 3, padding=1)}
+    pools = {"pool": nn.MaxPool2d(2, return_indices=True), "unpool": nn.MaxUnpool2d(2)}
+    model = Forward(run, **members, **pools, last=nn.Conv2d(6, 1, 3, padding=1)).double()
+    graph = gg.trace(model, torch.randn(2, 2, 8, 6).double())
+    found = [*graph.mutations("widen"), *graph.mutations("split")]
+    assert [str(mutation) for mutation in found] == ["widen(first, extra=3)", "split(first)"]
+    for mutation in found:
+        assert_preserved(graph, gg.apply(graph, mutation))

@@ -217,6 +217,13 @@ REFUSED = [
 ]  # fmt: skip
 
 
+def test_no_average_over_volumes_that_would_refuse_small_ones() -> None:
+    model = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Conv3d(2, 3, 3, padding=1), nn.Flatten(), nn.Linear(3, 2))
+    graph = gg.trace(model, torch.randn(2, 2, 4, 4, 4))
+    with pytest.raises(gg.Declined, match="refuses inputs smaller than its window"):
+        gg.apply(graph, "add-branch(1, kind=pool)")
+
+
 @pytest.fixture(scope="module")
 def mixed() -> Graph:
     model = Forward(

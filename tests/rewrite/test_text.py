@@ -77,6 +77,7 @@ def test_blanks_and_names_are_free(text: str) -> None:
         ("split(a, units=[1, x])", "`units` wants int, not 'x'"),
         ("split(a, units=[1, 2)", "a bracket is left open"),
         ("split(a, units=1])", "a bracket is left open"),
+        (3, "cannot read 3: a mutation reads"),
     ],
 )
 def test_errors_say_what_was_seen(text: str, message: str) -> None:
