@@ -73,13 +73,14 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     "even": {"kernel_size": 4, "stride": 3, "padding": 2},
     "valid": {"kernel_size": 2, "padding": "valid", "bias": False},
     "same": {"kernel_size": 5, "padding": "same", "dilation": 2},
+    "unpadded": {"stride": 2, "padding": 0},
     "reflect": {"padding_mode": "reflect"},
 }
 
 
 BESIDE = [
     *((dims, kind, geometry) for dims in (1, 2) for kind in ("conv", "depthwise", "pool") for geometry in GEOMETRIES),
-    *((3, kind, geometry) for kind, geometry in (("conv", "plain"), ("pool", "stride"), ("depthwise", "valid"))),
+    *((3, kind, geometry) for kind, geometry in (("conv", "plain"), ("pool", "unpadded"), ("depthwise", "valid"))),
 ]
 
 
