@@ -11,6 +11,7 @@ import torch
 
 from graphgrow.errors import MutationError
 from graphgrow.ir.editor import Editor
+from graphgrow.ir.positions import present_size
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.tables import append_rows, refuse_fixed_rows, tables
@@ -40,7 +41,7 @@ class GrowPositions(Mutation):
         """Every table that is read from its front: by as many rows again."""
         for table in tables(network):
             if not table.by_tokens:
-                rows = network.analysis.parameters[table.parameter].axes[0].size
+                rows = present_size(network.analysis.parameters[table.parameter].axes[0])
                 yield offered(cls(table.site, rows), partial(refuse_fixed_rows, network, table))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:

@@ -196,6 +196,11 @@ def grown_size(term: Term, sizes: Mapping[Space, int]) -> int:
     return size
 
 
+def present_size(term: Term) -> int:
+    """The size of a term today; `term.size` is that of when it was made, which growth in place leaves behind."""
+    return grown_size(term, {})
+
+
 def axis_map(term: Term, units: Units) -> AxisMap:
     """The map of positions along an axis with this term, when the units grow."""
     return _map(normal(term), units, 0)

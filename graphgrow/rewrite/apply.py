@@ -73,9 +73,11 @@ def replay(network: N, entries: Iterable[Entry], share: bool = True, admit: bool
 
 
 def _as_list(mutations: Mutations) -> list[Mutation]:
-    listed = isinstance(mutations, Iterable) and not isinstance(mutations, str)
-    items = list(mutations) if listed else [mutations]
-    return [item if isinstance(item, Mutation) else parse_mutation(item) for item in items]
+    if isinstance(mutations, Mutation):
+        return [mutations]
+    if isinstance(mutations, str) or not isinstance(mutations, Iterable):
+        return [parse_mutation(mutations)]
+    return [item if isinstance(item, Mutation) else parse_mutation(item) for item in mutations]
 
 
 def _apply_one(

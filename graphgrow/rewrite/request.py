@@ -9,6 +9,7 @@ from graphgrow.ir import flow as fl
 from graphgrow.ir.cells import Cell, cells_of, groups
 from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.flow import Fill, Flow, Held, Weighted
+from graphgrow.ir.positions import present_size
 from graphgrow.ir.terms import Space, normal
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.evaluate import Key, axis_of, children, count_at, holds, picked
@@ -242,7 +243,7 @@ class Requests:
         """Whether a factor is a parameter whose only axis, but for those of size 1, is the space."""
         if not isinstance(term, fl.Operand) or not term.value.parameter or term.value.buffer:
             return False
-        return all(axis.size == 1 or normal(axis) is self._space for axis in term.value.axes)
+        return all(present_size(axis) == 1 or normal(axis) is self._space for axis in term.value.axes)
 
     def _stacked(self, flow: fl.Stack, at: _Place, fill: Held) -> Wishes | None:
         number = at.number

@@ -13,7 +13,7 @@ from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import Normalisation
 from graphgrow.ir.flow import Fill
-from graphgrow.ir.positions import Removal, Shrinkage, Units, kept_heirs, shrinkage
+from graphgrow.ir.positions import Removal, Shrinkage, Units, kept_heirs, present_size, shrinkage
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.evaluate import holds
@@ -138,7 +138,7 @@ def set_means(wide: nn.Module, removal: Removal, plan: Plan) -> bool:
     named = dict(wide.named_parameters())
     for (value, axis), state in plan.fills.items():
         tensor = named.get(value.name)
-        if not value.parameter or tensor is None or tuple(tensor.shape) != tuple(term.size for term in value.axes):
+        if not value.parameter or tensor is None or tuple(tensor.shape) != tuple(map(present_size, value.axes)):
             continue
         shrunk = shrinkage(value.axes[axis], removal)
         for occurrence, fill in enumerate(state):

@@ -9,7 +9,7 @@ from math import prod
 
 from graphgrow.ir.facts import Normalisation, Statistic, StatisticKind
 from graphgrow.ir.flow import Fill, Held, State
-from graphgrow.ir.positions import Removal, Units, axis_map, grown_size, occurrences
+from graphgrow.ir.positions import Removal, Units, axis_map, grown_size, occurrences, present_size
 from graphgrow.ir.terms import Space
 from graphgrow.rewrite.evaluate import Key, holds
 
@@ -30,7 +30,7 @@ class Verdict:
 def old_share(norm: Normalisation, change: Units | Removal) -> float:
     """How many entries a normalisation takes its statistics of before a change, for each one after it."""
     after = prod(grown_size(term, {change.space: change.new_size}) for term in norm.term)
-    return prod(term.size for term in norm.term) / after
+    return prod(map(present_size, norm.term)) / after
 
 
 def growing_axis(statistic: Statistic, space: Space) -> int | None:
@@ -50,8 +50,8 @@ def judge(statistic: Statistic, units: Units, append: bool, fills: Mapping[Key, 
     term = statistic.value.axes[axis]
     state = fills.get((statistic.value, axis), (Fill.EVEN,) * occurrences(term, units.space))
     seen: set[Held] = set(state) - {Fill.NULL}
-    old = prod(statistic.value.axes[i].size for i in statistic.axes)
-    ratio = grown_size(term, {units.space: units.new_size}) / term.size
+    old = prod(present_size(statistic.value.axes[i]) for i in statistic.axes)
+    ratio = grown_size(term, {units.space: units.new_size}) / present_size(term)
     if not seen:
         seen = {Fill.ZERO if append else Fill.SHARE}
     if append:
@@ -71,7 +71,7 @@ def _appended(statistic: Statistic, seen: set[Held], old: int, ratio: float) -> 
         return Verdict(ratio) if seen == {Fill.ZERO} else Verdict(None, (Fill.MEAN, Fill.ZERO))
     if kind is StatisticKind.NORM:
         return Verdict(1.0) if seen == {Fill.ZERO} else Verdict(None, (Fill.ZERO,))
-    along = [axis for axis in statistic.axes if statistic.value.axes[axis].size > 1]
+    along = [axis for axis in statistic.axes if present_size(statistic.value.axes[axis]) > 1]
     if kind is StatisticKind.EXTREME or len(along) > 1:  # the mean of one position is not that of all
         return Verdict(None)
     if seen != {Fill.MEAN}:

@@ -23,7 +23,7 @@ def parse_mutation(text: str) -> Mutation:
     Raises:
         MutationError: if the text has another form, or names an unknown pass or option.
     """
-    match = _FORM.fullmatch(text) if isinstance(text, str) else None
+    match = _FORM.fullmatch(str(text))
     if match is None:
         raise MutationError(f"cannot read {text!r}: {_WANTED}")
     mutation_class = pass_named(match[1])

@@ -183,7 +183,7 @@ def test_an_autoencoder_that_remembers_where_its_maxima_lay(functional: bool) ->
         pool = partial(F.max_pool2d, kernel_size=2, return_indices=True) if functional else m.pool
         x, where = pool(torch.relu(m.first(x)))
         x = torch.relu(m.middle(x))
-        return m.last(F.max_unpool2d(x, where, 2) if functional else m.unpool(x, where))
+        return m.last(F.max_unpool2d(x, where, [2, 2]) if functional else m.unpool(x, where))
 
     torch.manual_seed(0)
     members = {"first": nn.Conv2d(2, 6, 3, padding=1), "middle": nn.Conv2d(6, 6, 3, padding=1)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 import graphgrow as gg
 from graphgrow.graph import Graph
+from tests.preserved import assert_preserved
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 6 * 5).reshape(2, 3, 6, 5)
 
@@ -249,6 +251,21 @@ def test_a_list_is_what_its_mutations_are_one_by_one(name: str) -> None:
             other.shared,
         )
         assert one.nodes.keys() == other.nodes.keys()
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_a_norm_over_an_axis_that_grew_twice_in_one_list(norm: Callable[[int], nn.Module]) -> None:
+    """The block put in binds the norm's axis to the stream's; the second growth must see the size after the first."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.Sequential(norm(2), nn.Linear(2, 6), nn.Tanh()), nn.Linear(6, 2))
+    parent = gg.trace(model.double(), torch.randn(6, 3, dtype=torch.float64))
+    chosen = ["deepen(1.1, kind=mlp)", "split(0)", "widen(0, extra=2)", "widen(0, extra=3)"]
+    single = parent
+    for mutation in chosen:
+        single = gg.apply(single, mutation)
+    together = gg.apply(parent, chosen)
+    assert _equal(together.module, single.module)
+    assert_preserved(parent, together)
 
 
 def test_a_list_that_is_declined_in_the_middle_changes_nothing(graph: Graph) -> None:
