@@ -11,10 +11,10 @@ from tools.sweep.sources import HEAD, by_source
 
 INTRODUCTION = """Each pass listed its mutations on each model; all of them, or a sample of `--sites`, were applied by
 themselves and verified in float64, in eval and in train mode ([verification.md](verification.md)). Then, where there is
-a chain, it was drawn over all passes, verified, replayed from its ledger, saved and loaded, and exported to ONNX. Under
-each pass: mutations preserved *of* those tried (in brackets: offered). Rows in which something is wrong are bold.
-Errors are in multiples of their bounds. Written by `python tools/coverage.py`; a row whose sources or versions are not
-today's says so.
+a chain, it was drawn over all passes, verified, replayed from its ledger, saved and loaded, and exported to ONNX.
+Mutations are those preserved *of* those tried (in brackets: offered). Rows in which something is wrong are bold. Errors
+are in multiples of their bounds. Written by `python tools/coverage.py`; a row whose sources or versions are not today's
+says so.
 """
 
 _WORDS = {
@@ -42,6 +42,7 @@ def page(title: str, rows: Sequence[Row], stale: set[str]) -> str:
     problems = [f"- `{row.model}`: {_stopping(row)}" for row in rows if _stopping(row)]
     problems += [f"- `{row.model}`: {problem}" for row in rows if not row.failure for problem in row.problems]
     parts.append("## What is not well\n\n" + ("\n".join(problems) or "Nothing."))
+    parts.append("## Each pass on each model\n\n" + by_pass(rows))
     names = _passes(rows)
     refusals = [_ranking(f"`{name}`", [(row.model, _of(row, name).refusals) for row in rows]) for name in names]
     parts.append("## Where a pass is declined, and why\n\n" + _reasons("pass", refusals))
@@ -70,15 +71,16 @@ def summary(rows: Sequence[Row]) -> str:
 
 def table(rows: Sequence[Row], stale: set[str]) -> str:
     """One row a model; columns in which no row has anything are left out."""
-    names, varied = _passes(rows), len({str(row.options) for row in rows}) > 1
-    head = ["model", "state", "input", "captured", "nodes", "parameters", "in growable groups"]
-    head += [*(f"`{name}`" for name in names), "error", "ONNX", "chain", "seconds (slowest)", "GiB"]
+    varied = len({str(row.options) for row in rows}) > 1
+    head = ["model", "state", "input", "captured", "nodes", "parameters", "in growable groups", "mutations"]
+    head += ["largest error", "ONNX", "chain", "seconds (slowest)", "GiB"]
     head += ["options"] if varied else []
     lines = []
     for row in rows:
         name = f"{row.model} (older sources)" if row.model in stale else row.model
-        cells = [name, _cut(_stopping(row) or "complete"), *_captured(row)]
-        cells += [_pass_cell(_of(row, name)) if name in row.passes else "" for name in names]
+        offered = sum(counts.offered for counts in row.passes.values())
+        cells = [name, _state(row), *_captured(row)]
+        cells += [f"{_share(row.count('preserved'), row.count(), offered)}" if row.passes else ""]
         cells += [f"{row.worst:.2f}" if row.count() else "", _onnx(row), chain_words(row.chain)]
         cells += [_seconds(row), f"{row.peak_gib:.1f}" if row.peak_gib else ""]
         cells += [f"`{Options.from_json(row.options)}`"] if varied else []
@@ -87,6 +89,16 @@ def table(rows: Sequence[Row], stale: set[str]) -> str:
     used = [place for place in range(len(head)) if not lines or any(line[place] for line in lines)]
     shown = [[line[place] for place in used] for line in (head, *lines)]
     return "\n".join([_line(shown[0]), f"|{'---|' * len(used)}", *map(_line, shown[1:])])
+
+
+def by_pass(rows: Sequence[Row]) -> str:
+    """For each model, what came of each pass that offered anything, or whose sites could not be listed."""
+    lines = []
+    for row in rows:
+        told = {name: counts for name, counts in row.passes.items() if counts.offered or counts.listing}
+        words = [f"`{name}` {_pass_words(told[name])}" for name in sorted(told)]
+        lines += [_line([row.model, ", ".join(words).replace("|", "\\|")])] if words else []
+    return "\n".join([_line(["model", "mutations of each pass"]), "|---|---|", *lines]) if lines else "Nothing."
 
 
 def chain_words(chain: Chain) -> str:
@@ -118,10 +130,19 @@ def _captured(row: Row) -> list[str]:
     return [row.input, way, str(row.nodes), f"{row.parameters:,}", f"{row.growable:.1%}"]
 
 
-def _pass_cell(counts: PassCounts) -> str:
+def _state(row: Row) -> str:
+    """In one word; the reasons stand below the table."""
+    return "not captured" if row.failure else "stopped early" if row.stopped else "complete"
+
+
+def _pass_words(counts: PassCounts) -> str:
     if counts.listing:
         return f"sites: {counts.listing}"
-    return f"{counts.outcomes.get('preserved', 0)} of {counts.tried} ({counts.offered})"
+    return _share(counts.outcomes.get("preserved", 0), counts.tried, counts.offered)
+
+
+def _share(preserved: int, tried: int, offered: int) -> str:
+    return f"{preserved} of {tried} ({offered:,})"
 
 
 def _seconds(row: Row) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tools.sweep.options import Options
 from tools.sweep.row import Chain, PassCounts, Row
-from tools.sweep.table import chain_words, page, summary, table
+from tools.sweep.table import by_pass, chain_words, page, summary, table
 
 OPTIONS = Options(sites=2).to_json()
 
@@ -38,13 +38,21 @@ def test_each_model_is_one_line_and_the_wrong_one_is_bold() -> None:
     assert "**1 of 2 (3)**" in cells
     assert "**" not in line_of(text, "good")
     assert "2 of 2 (9)" in line_of(text, "good")
-    assert "stopped at the time limit of 5 s in `capture`" in line_of(text, "slow (older sources)")
-    assert "not captured: CaptureError: no way" in line_of(text, "none")
+    assert "stopped early" in line_of(text, "slow (older sources)")
+    assert "not captured" in line_of(text, "none")
+
+
+def test_each_pass_is_told_of_each_model_to_which_it_offers_anything() -> None:
+    several = {"widen": PassCounts(9, {"preserved": 2, "wrong": 1}), "split": PassCounts(), "deepen": PassCounts(1_200)}
+    text = by_pass([row("several", passes=several), row("failed", passes={"split": PassCounts(listing="a | b")}), NONE])
+    assert line_of(text, "several") == "| several | `deepen` 0 of 0 (1,200), `widen` 2 of 3 (9) |"
+    assert line_of(text, "failed") == "| failed | `split` sites: a \\| b |"
+    assert "none" not in text
 
 
 def test_columns_without_anything_are_left_out() -> None:
     head = table(ROWS, set()).splitlines()[0]
-    assert "`widen`" in head
+    assert "mutations" in head
     assert "ONNX" not in head
     exported = row("exported", onnx={"parity": 1})
     assert "ONNX" in table([*ROWS, exported], set()).splitlines()[0]
@@ -70,6 +78,7 @@ def test_the_page_names_what_is_wrong_and_ranks_reasons() -> None:
     text = page("Zoo", [*ROWS, again], set())
     assert "- `bad`: wrong: split(a): no" in text
     assert "- `none`: not captured: CaptureError: no way" in text
+    assert "- `slow`: stopped at the time limit of 5 s in `capture`" in text
     ranked = [line for line in text.splitlines() if line.startswith("| `widen` |")]
     assert ranked == ["| `widen` | 4 | 1 | too \\| small |", "| `widen` | 3 | 2 | frozen: x |"]
     assert "| channel groups | 3 | 1 | a model output |" in text
