@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 import torch
@@ -26,3 +27,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 def _seeded() -> None:
     """Every test starts from the same random state of torch, whatever ran before it."""
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names of tests that hold an address: they differ from process to process, and so could not be shared out.
+
+    Raises:
+        pytest.UsageError: if there is one.
+    """
+    addressed = [item.nodeid for item in items if re.search(r"0x[0-9a-f]{6,}", item.nodeid)]
+    if addressed:
+        raise pytest.UsageError(f"{len(addressed)} tests are named by an address, the first {addressed[0]}; give ids=")
