@@ -90,6 +90,7 @@ def test_errors_become_messages(error: BaseException, code: int, words: str, mon
 
 def test_the_signal_of_an_interruption_gives_130() -> None:
     script = "import os, signal, graphgrow.demo as d, graphgrow.cli.main as m\n"
+    script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which background jobs inherit as ignored
     script += f"d.run_demo = lambda *a, **k: os.kill(os.getpid(), {int(signal.SIGINT)})\n"
     script += "import sys; sys.argv = ['graphgrow', 'demo']; m.main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -73,6 +73,7 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_workers_leave_with_their_parent(how: int, tmp_path: Path) -> None:
     script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in background jobs
         "import sys; from graphgrow.search.pool import Pool; from tests.search.test_pool import TARGET, jobs\n"
         "from pathlib import Path\n"
         "pool = Pool(1, TARGET); pool.start(1, jobs(Path(sys.argv[1]), 'hang')[0])\n"
