@@ -15,8 +15,8 @@ import torch
 from torch import fx, nn
 
 import graphgrow as gg
-from graphgrow.ops import registry
 from graphgrow.rules import Call, Value, axis_rule, flow
+from tests.ops.rules_kept import rules_kept
 from tests.preserved import assert_preserved
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing_rules.md"
@@ -24,12 +24,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "writing_rules.md"
 
 @pytest.fixture(scope="module", autouse=True)
 def _rules_of_this_file_alone() -> Iterator[None]:
-    registry.load_rules()
-    rules, functions = dict(registry._RULES), list(registry._FUNCTIONS)
-    yield
-    registry._RULES.clear()
-    registry._RULES.update(rules)
-    registry._FUNCTIONS[:] = functions
+    with rules_kept():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,21 +12,17 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphgrow as gg
-from graphgrow.ops import registry
 from graphgrow.rulecheck.check import Draws, check_rule
 from graphgrow.rules import Call, Fresh, Value, axis_rule, flow
+from tests.ops.rules_kept import rules_kept
 
 Draw = Callable[[int, int], int]
 
 
 @pytest.fixture(autouse=True)
 def _rules_of_one_test() -> Iterator[None]:
-    registry.load_rules()
-    rules, functions = dict(registry._RULES), list(registry._FUNCTIONS)
-    yield
-    registry._RULES.clear()
-    registry._RULES.update(rules)
-    registry._FUNCTIONS[:] = functions
+    with rules_kept():
+        yield
 
 
 class Scale(nn.Module):

@@ -80,7 +80,7 @@ def table(rows: Sequence[Row], stale: set[str]) -> str:
         name = f"{row.model} (older sources)" if row.model in stale else row.model
         offered = sum(counts.offered for counts in row.passes.values())
         cells = [name, _state(row), *_captured(row)]
-        cells += [f"{_share(row.count('preserved'), row.count(), offered)}" if row.passes else ""]
+        cells += [_share(row.count("preserved"), row.count(), offered) if row.passes else ""]
         cells += [f"{row.worst:.2f}" if row.count() else "", _onnx(row), chain_words(row.chain)]
         cells += [_seconds(row), f"{row.peak_gib:.1f}" if row.peak_gib else ""]
         cells += [f"`{Options.from_json(row.options)}`"] if varied else []
