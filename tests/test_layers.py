@@ -45,6 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "report": LOWEST,
 }
 ALLOWED["train"] = (*ALLOWED["stage"], "stage", "signals", "data", "recipes", "report")
+ALLOWED["callbacks"] = (*ALLOWED["train"], "train")
 ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "data", "report", "train", "root")
 ALLOWED["search"] = (*ALLOWED["stage"], "stage", "bulk", "data", "recipes", "report", "demo")
 ALLOWED["cli"] = (*ALLOWED["search"], "search", "train", "signals", "root")

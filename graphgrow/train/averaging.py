@@ -10,6 +10,29 @@ from torch.optim.swa_utils import AveragedModel
 from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import replay
+from graphgrow.train.growing import growing_in
+
+
+def averaged_network(averaged: AveragedModel) -> fx.GraphModule:
+    """The network that is averaged: the averaged module itself, or the growing one in it.
+
+    Raises:
+        TrainingError: if it does not average a graph's module, nor a model with one growing module.
+    """
+    if isinstance(averaged.module, fx.GraphModule):
+        return averaged.module
+    try:
+        return growing_in(averaged.module).module
+    except TrainingError as error:
+        raise TrainingError(f"what is averaged cannot grow along: {error}, or average grower.module") from None
+
+
+def put_average(averaged: AveragedModel, network: fx.GraphModule, graph: Graph) -> None:
+    """Put a network of the structure of `graph` in the place of the one that is averaged."""
+    if isinstance(averaged.module, fx.GraphModule):
+        averaged.module = network
+    else:
+        growing_in(averaged.module).become(dataclasses.replace(graph, module=network))
 
 
 def follow_growth(averaged: AveragedModel, parent: Graph, child: Graph) -> None:
@@ -27,13 +50,9 @@ def follow_growth(averaged: AveragedModel, parent: Graph, child: Graph) -> None:
         TrainingError: if it does not average a graph's module.
         Declined: if a mutation would not be exact with the averaged numbers.
     """
-    if not isinstance(averaged.module, fx.GraphModule):
-        raise TrainingError(
-            f"the averaged model holds a {type(averaged.module).__name__}; make it from the graph: "
-            "AveragedModel(grower.module)"
-        )
+    network = averaged_network(averaged)
     entries = child.ledger.after(parent.ledger)
     if entries is None:
         raise TrainingError("the second graph did not grow from the first")
-    own = dataclasses.replace(parent, module=averaged.module)
-    averaged.module = replay(own, entries).module
+    own = dataclasses.replace(parent, module=network)
+    put_average(averaged, replay(own, entries).module, child)

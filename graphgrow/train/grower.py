@@ -85,6 +85,7 @@ class Grower:
         every: of so many batches one is observed.
         held_out: `module -> loss` on data that is not trained on; connections must lower it to first order.
         rollback_after: rounds after which a growth is taken back if the metric is not below what it was; None never.
+        rollback_margin: by which share of what it was the metric may be above and the growth stays all the same.
         verify: whether each growth is verified before the optimizer is touched; the trainer does that in its stages.
         seed: of fresh weights, of samples that signals draw, and of what policies draw.
 
@@ -109,6 +110,7 @@ class Grower:
         every: int = 20,
         held_out: Loss | None = None,
         rollback_after: int | None = None,
+        rollback_margin: float = 0.0,
         verify: bool = True,
         seed: int = 0,
     ) -> None:
@@ -126,6 +128,7 @@ class Grower:
         self._every = every
         self._held_out = held_out
         self._rollback_after = rollback_after
+        self._rollback_margin = rollback_margin
         self._verify = verify
         self._seed = seed
         self._round = 0
@@ -236,13 +239,7 @@ class Grower:
         self.stage += 1
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs beside the graph; plain values and tensors.
-
-        Raises:
-            TrainingError: while a growth may still be rolled back.
-        """
-        if self._before is not None:
-            raise TrainingError("a growth may still be rolled back; keep the state once that is decided")
+        """What `restore` needs beside the graph; plain values and tensors."""
         return {
             "round": self._round,
             "batch": self._batch,
@@ -251,10 +248,19 @@ class Grower:
             "decisions": [decision.to_json() for decision in self.decisions],
             "newcomers": None if self._newcomers is None else self._newcomers.state(),
             "signals": None if self._signals is None else memory_of(self._signals),
+            "before": None if self._before is None else [self._before[0].plain(), self._before[1]],
         }
 
-    def restore(self, graph: Graph, state: Mapping[str, Any]) -> None:
-        """Go on from a state, with the graph that belongs to it."""
+    def restore(self, graph: Graph, state: Mapping[str, Any], base: Graph) -> None:
+        """Go on from a state.
+
+        Args:
+            graph: that belongs to it.
+            state: as `state` gave it.
+            base: that the graph grew from, of which one that may be gone back to is built anew.
+        """
+        before = state["before"]
+        self._before = None if before is None else (Snapshot.from_plain(base, before[0]), before[1])
         self.graph, self._signals = graph, None
         self._round, self._batch, self.stage = state["round"], state["batch"], state["stage"]
         self._metrics = list(state["metrics"])
@@ -359,14 +365,16 @@ class Grower:
             raise TrainingError("a rollback needs a metric; call propose(validation_loss)")
         self._before = None
         reached = min(one for one in self._metrics if one is not None)
-        if reached < best:
+        if reached < best + self._rollback_margin * abs(best):
             return False
         grown = self.graph
         self.graph = snapshot.restore(self._optimizer, self._averaged)
         if self._newcomers is not None:
             self._newcomers.welcome(self.graph.module, {})
-        reason = f"{reached:.4g} after {len(self._metrics)} rounds is no better than {best:.4g} before the growth"
-        numbers = {"metric_before": best, "metric_after": reached}
+        margin = f" and {self._rollback_margin:.1%} more" if self._rollback_margin else ""
+        rounds = f"{reached:.4g} after {len(self._metrics)} rounds"
+        reason = f"{rounds} is no better than {best:.4g}{margin} before the growth"
+        numbers = {"metric_before": best, "metric_after": reached, "margin": self._rollback_margin}
         entries = grown.ledger.after(self.graph.ledger) or ()
         self._signals, self._metrics = None, []
         self.graph, kept = grown, self.graph

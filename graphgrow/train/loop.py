@@ -305,7 +305,7 @@ class _Run:
             install(where, self.averaged.module, state["average"]["tensors"], set())
             self.averaged.n_averaged.copy_(state["average"]["count"])
         self.grower = self._grower(graph, self.recipe.growth)
-        self.grower.restore(graph, state["grower"])
+        self.grower.restore(graph, state["grower"], self.base)
         self.order.set_state(state["order"])
         self.step, self.loss, self.saved = state["step"], state["loss"], found.number
         torch.set_rng_state(state["random"])

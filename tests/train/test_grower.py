@@ -10,8 +10,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import graphgrow as gg
 from graphgrow.errors import TrainingError
+from graphgrow.graph import Graph
 from graphgrow.train.budget import Budget
 from graphgrow.train.grower import Grower
+from graphgrow.train.optimizers import optimizer_state, restore_optimizer
+from graphgrow.train.packing import pack, unpack
 from graphgrow.train.policy import policies
 from graphgrow.train.schedule import Interval, Plateau
 from tests.train import small
@@ -130,13 +133,66 @@ def test_what_did_not_pay_is_taken_back() -> None:
         small.epoch(grower, optimizer)
         grower.propose(0.6)
     assert grower.decisions[-1].verdict == "rolled back"
-    assert grower.decisions[-1].numbers == {"metric_before": 0.5, "metric_after": 0.6}
+    assert grower.decisions[-1].numbers == {"metric_before": 0.5, "metric_after": 0.6, "margin": 0.0}
     assert grower.graph is graph
     assert all(torch.equal(graph.module.state_dict()[name], tensor) for name, tensor in tensors.items())
     for name, parameter in graph.module.named_parameters():
         assert torch.equal(optimizer.state[parameter]["exp_avg"], moments[name])
     assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in graph.module.parameters()}
     small.epoch(grower, optimizer)
+
+
+def test_a_growth_that_may_be_taken_back_survives_a_restart() -> None:
+    """Kept as plain values between growth and verdict, the network goes back to the very same numbers."""
+    ends = []
+    for restart in (False, True):
+        base = small.graph(norm=True)
+        optimizer = small.adam(base)
+        averaged = AveragedModel(base.module, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+
+        def make(
+            graph: Graph,
+            averaged: AveragedModel = averaged,
+            optimizer: torch.optim.Optimizer = optimizer,
+        ) -> Grower:
+            when = Interval(2)
+            return Grower(
+                graph, optimizer, "net2net", when=when, every=1, averaged=averaged, rollback_after=2, verify=False
+            )
+
+        grower = make(base)
+        small.epoch(grower, optimizer)
+        proposal = grower.propose(0.5)
+        for metric in (0.4, 0.6, 0.7):  # it grows behind the first, and goes back behind the last
+            if proposal is not None:
+                grower.apply(proposal)
+            small.epoch(grower, optimizer)
+            averaged.update_parameters(grower.module)
+            if restart and grower.stage == 1:
+                head, tensors = pack([grower.state(), optimizer_state(optimizer, grower.module)])
+                state, moments = unpack(head, {name: tensor.clone() for name, tensor in tensors.items()})
+                grower = make(grower.graph)
+                grower.restore(grower.graph, state, small.graph(norm=True))
+                restore_optimizer(optimizer, grower.module, moments)
+            proposal = grower.propose(metric)
+        assert grower.decisions[-1].verdict == "rolled back"
+        assert grower.graph.ledger == base.ledger
+        small.epoch(grower, optimizer)
+        averaged.update_parameters(grower.module)
+        ends.append([tensor.clone() for module in (grower.module, averaged) for tensor in module.state_dict().values()])
+    assert all(torch.equal(first, second) for first, second in zip(*ends, strict=True))
+
+
+@pytest.mark.parametrize(("after", "verdict"), [(0.524, "grown"), (0.526, "rolled back")])
+def test_a_margin_is_allowed_before_a_growth_is_taken_back(after: float, verdict: str) -> None:
+    graph = small.graph()
+    grower = Grower(graph, None, "net2net", when=Interval(1), rollback_after=1, rollback_margin=0.05, verify=False)
+    proposal = grower.propose(0.5)
+    assert proposal is not None
+    grower.apply(proposal)
+    grower.propose(after)
+    assert grower.decisions[1 if verdict == "rolled back" else 0].verdict == verdict
+    assert (grower.graph is graph) == (verdict == "rolled back")
 
 
 def test_what_pays_stays() -> None:

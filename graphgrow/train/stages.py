@@ -1,0 +1,100 @@
+"""The stages of a training that grows: each from one growth to the next, verified, exported, benchmarked, recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
+
+from graphgrow.graph import Graph
+from graphgrow.records import StageRecord
+from graphgrow.stage import begin_stage, end_stage
+from graphgrow.train.grower import Grower, Proposal
+
+BASE, BACK = "base", "rolled-back"
+
+
+class Stages:
+    """Carries a grower's proposals out as stages.
+
+    Args:
+        grower: whose proposals they are.
+        optimizer: over its graph's parameters; carried over once a child is verified.
+        folder: receives `NN-name.onnx` and `NN-name.json` of each stage; None keeps the records in memory alone.
+        repeats: timed runs of each exported file.
+
+    Attributes:
+        ended: the records of the stages that are over.
+        present: the record of the one that is going on.
+    """
+
+    def __init__(self, grower: Grower, optimizer: Optimizer | None, folder: Path | None, repeats: int = 50) -> None:
+        self._grower, self._optimizer, self._folder, self._repeats = grower, optimizer, folder, repeats
+        self.ended: list[StageRecord] = []
+        self.present: StageRecord | None = None
+
+    def begin(self, proposal: Proposal | None = None) -> None:
+        """Begin a stage: the base's, that of a network that was gone back to, or that of a proposal.
+
+        A proposal's child is verified first, then the optimizer is carried over, and what is new starts.
+
+        Raises:
+            NotPreserved: if the child computes another function; nothing has changed then.
+            Declined, OptimizerError: as `gg.apply` does; likewise.
+        """
+        name = self._grower.policy.name if proposal else BACK if self.ended else BASE
+        if proposal is not None:
+            self._grower.prepare()
+        child, record = begin_stage(
+            self._grower.graph,
+            () if proposal is None else proposal.mutations,
+            index=len(self.ended),
+            name=name,
+            seed=self._grower.seed_of_stage,
+            optimizer=None if proposal is None else self._optimizer,
+        )
+        if proposal is not None:
+            self._grower.follow(child, proposal)
+        self.present = record
+
+    def note(self, **facts: Any) -> None:
+        """Put facts into the record of the present stage."""
+        assert self.present is not None
+        self.present = replace(self.present, **facts)
+
+    def end(self, graph: Graph | None = None) -> StageRecord:
+        """End the stage: export, benchmark and write the record, where there is a folder.
+
+        Args:
+            graph: what is exported; the grower's newest by default.
+
+        Raises:
+            ExportError, BenchmarkError: as `run_stage` does.
+        """
+        assert self.present is not None
+        record = self.present
+        if self._folder is not None:
+            record = end_stage(graph or self._grower.graph, record, folder=self._folder, repeats=self._repeats)
+        self.ended.append(record)
+        self.present = None
+        return record
+
+    def abandon(self) -> None:
+        """End a stage whose network was gone back from: there is nothing left of it to export."""
+        assert self.present is not None
+        self.ended.append(self.present)
+        self.present = None
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, plain."""
+        present = None if self.present is None else self.present.to_json()
+        return {"ended": [record.to_json() for record in self.ended], "present": present}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        ended: Iterable[Any] = state["ended"]
+        self.ended = [StageRecord.from_json(record) for record in ended]
+        self.present = None if state["present"] is None else StageRecord.from_json(state["present"])

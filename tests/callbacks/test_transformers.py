@@ -1,0 +1,105 @@
+"""Growing under the Trainer of transformers itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.errors import TrainingError
+from graphgrow.store.names import import_torchvision
+from graphgrow.train.growing import Growing
+from graphgrow.train.policies.progressive import Progressive
+from graphgrow.train.schedule import Interval
+
+import_torchvision()
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from graphgrow.callbacks.transformers import GrowthCallback  # noqa: E402 - behind what it needs
+
+IDS = torch.randint(0, 20, (48, 8), generator=torch.Generator().manual_seed(0))
+DATA = [{"input_ids": ids, "labels": (ids[0] > ids[1]).long()} for ids in IDS]
+ACTIVATION = "bert.encoder.layer.0.intermediate.intermediate_act_fn:gelu"
+STAGES = Progressive(stages=((f"deepen({ACTIVATION}, kind=mlp)", "widen(bert.pooler.dense, extra=2)"),))
+
+
+def bert() -> Growing:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12
+    )
+    model = transformers.BertForSequenceClassification(config)
+    return Growing(gg.trace(model, (), {"input_ids": IDS[:2], "labels": torch.tensor([0, 1])}))
+
+
+def trainer(folder: Path, model: nn.Module, growth: GrowthCallback, **options: Any) -> Any:
+    settings = {
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 5e-3,
+        "weight_decay": 0.01,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "logging_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        **options,
+    }
+    args = transformers.TrainingArguments(output_dir=str(folder), **settings)
+    data = {"train_dataset": DATA[:32], "eval_dataset": DATA[32:]}
+    return transformers.Trainer(model, args, callbacks=[growth], **data)
+
+
+@pytest.mark.parametrize(("policy", "resumed"), [("dnm", (4,)), (STAGES, (2,))])
+def test_it_grows_and_a_resumed_training_ends_with_the_same_weights(
+    tmp_path: Path, policy: Any, resumed: tuple[int, ...]
+) -> None:
+    def run(checkpoint: str | None = None) -> tuple[Growing, GrowthCallback]:
+        model, growth = bert(), GrowthCallback(policy, when=Interval(1), every=1, most_stages=1)
+        made = trainer(tmp_path, model, growth)
+        made.train(resume_from_checkpoint=checkpoint)
+        losses = [entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry]
+        assert len(losses) == 3
+        made.evaluate()  # no round of the training
+        return model, growth
+
+    model, growth = run()
+    assert [decision.verdict for decision in growth.decisions] == ["grown"]
+    assert [stage.preserved for stage in growth.stages] == [True, True]
+    assert growth.stages[1].parameters == sum(p.numel() for p in model.parameters()) > growth.stages[0].parameters
+    assert model.grower is None
+    for step in resumed:
+        again, second = run(str(tmp_path / f"checkpoint-{step}"))
+        assert second.decisions == growth.decisions
+        pairs = zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_new_parameters_are_grouped_as_the_trainer_would_group_them(tmp_path: Path) -> None:
+    model, growth = bert(), GrowthCallback(STAGES, when=Interval(1), most_stages=1)
+    made = trainer(tmp_path, model, growth, eval_strategy="no", save_strategy="no", num_train_epochs=1)
+    made.train()
+    decayed, rest = ({id(p) for p in group["params"]} for group in made.optimizer.param_groups)
+    names = set(made.get_decay_parameter_names(model))
+    assert any("deepen" in name for name in names)
+    assert decayed == {id(p) for name, p in model.named_parameters() if name in names}
+    assert rest == {id(p) for name, p in model.named_parameters() if name not in names}
+
+
+def test_what_cannot_grow_is_refused_before_the_first_batch(tmp_path: Path) -> None:
+    model, growth = bert(), GrowthCallback("net2net", when=Interval(1))
+    with pytest.raises(TrainingError, match="torch_compile"):
+        trainer(tmp_path, model, growth, torch_compile=True).train()
+    with pytest.raises(TrainingError, match="0 growing modules in BertForSequenceClassification"):
+        trainer(tmp_path, model.module, growth).train()
+    without = trainer(tmp_path, model, growth, num_train_epochs=1)
+    without.remove_callback(growth)
+    without.train()
+    with pytest.raises(TrainingError, match="holds nothing of how the network grew"):
+        trainer(tmp_path, model, growth).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
