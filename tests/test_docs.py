@@ -21,6 +21,7 @@ import typer.main
 import graphgrow as gg
 from graphgrow.cli.main import app
 from graphgrow.ops import registry
+from graphgrow.store.names import import_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -59,6 +60,43 @@ SKETCHES = {
         rule = lambda *targets: lambda function: function  # the real one has it already
     """,
 }
+SKETCHES["model = Growing("] = """
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+    from graphgrow.callbacks.transformers import GrowthCallback
+    from graphgrow.train.growing import Growing
+    from graphgrow.train.schedule import Plateau
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    )
+    ids, labels = torch.randint(20, (8, 4)), torch.randint(2, (8,))
+    data = held_out = [{"input_ids": row, "labels": label} for row, label in zip(ids, labels)]
+    quiet = {"save_strategy": "no", "report_to": [], "disable_tqdm": True, "use_cpu": True}
+    args = TrainingArguments("out", num_train_epochs=1, eval_strategy="epoch", **quiet)
+"""
+SKETCHES["self.net = Growing("] = """
+    import torch
+    from torch.nn import functional as F
+    from functools import partial
+    from lightning.pytorch import LightningModule, Trainer
+    from graphgrow.callbacks.lightning import GrowthCallback
+    from graphgrow.train.growing import Growing
+    class Model(LightningModule):
+        def training_step(self, batch, number):
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+        def validation_step(self, batch, number):
+            self.log("val_loss", self.training_step(batch, number))
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), 1e-2)
+    torch.manual_seed(0)
+    self = model = Model()
+    example, net = torch.randn(8, 3), torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    data = torch.utils.data.TensorDataset(example, torch.randint(2, (8,)))
+    batches = held_out = torch.utils.data.DataLoader(data, 8)
+    Trainer = partial(Trainer, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+"""
+EXTRAS = {"model = Growing(": "accelerate", "self.net = Growing(": "lightning"}
 FOLLOWING = {
     # By the first line of a snippet that only defines something: a use of it, which must go through.
     "def rewrite(self, network, editor, generator):": """
@@ -88,7 +126,11 @@ def around(table: dict[str, str], snippet: str) -> str:
 
 
 @pytest.mark.parametrize("snippet", [*snippets()])
-def test_a_snippet_runs(snippet: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snippet_runs(snippet: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if extra := around(EXTRAS, snippet):
+        import_torchvision()
+        pytest.importorskip(extra)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_RULES", registry.registered())  # a rule that a snippet adds ends with it
     module = types.ModuleType("snippet")
     monkeypatch.setitem(sys.modules, "snippet", module)
