@@ -21,6 +21,7 @@ from torch import fx, nn
 from torch.fx.experimental import _config as symbolic
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.frames import is_users
 from graphgrow.capture.leaf_calls import closed_layers
 from graphgrow.capture.outputs import map_output
 from graphgrow.errors import CaptureError
@@ -327,8 +328,7 @@ def _told(error: Exception) -> str:
     text = lines[0] if lines else type(error).__name__
     explanation = next((line for line in lines if line.startswith("Explanation:")), "")
     text = f"{text} ({explanation.removeprefix('Explanation:').strip()})" if explanation else text
-    ours = (str(Path(torch.__file__).resolve().parent), str(Path(__file__).resolve().parent))
     for frame in reversed(list(getattr(error, "real_stack", None) or [])):
-        if not str(Path(frame.filename).resolve()).startswith(ours) and not frame.filename.startswith("<"):
+        if is_users(frame.filename):
             return f"{text} (at {frame.filename}:{frame.lineno}: {frame.line})"
     return text

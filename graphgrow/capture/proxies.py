@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphgrow.capture.frames import models_line
 from graphgrow.capture.outputs import leaves_of
-from graphgrow.capture.writes import PLAIN, users_line
+from graphgrow.capture.writes import PLAIN
 from graphgrow.errors import CaptureError
 from graphgrow.layers import require_decision, set_item
 
@@ -82,7 +83,7 @@ class ValueProxy(fx.Proxy):
             )
         checked = any(user.target is require_decision for user in self.node.users)
         if isinstance(example, (bool, int, float)) and not checked and _follows_sizes(self.node):
-            path, _, number = users_line().rpartition(":")
+            path, _, number = models_line().rpartition(":")
             self.tracer.create_proxy(
                 "call_function", require_decision, (self, example, f"{Path(path).name}:{number}"), {}
             )

@@ -6,14 +6,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-import graphgrow.errors
+from graphgrow.capture.frames import is_users
 from graphgrow.capture.untouched import parameters_kept
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import to_meta
@@ -159,8 +158,7 @@ def _described(leaf: Any, inputs: Sequence[Any]) -> Any:
 
 def place_of(error: Exception) -> str:
     """File and line of the innermost frame that belongs neither to torch nor to graphgrow."""
-    ours = tuple(str(Path(file).resolve().parent) for file in (torch.__file__, graphgrow.errors.__file__))
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not str(Path(frame.filename).resolve()).startswith(ours) and not frame.filename.startswith("<"):
+        if is_users(frame.filename):
             return f" (at {frame.filename}:{frame.lineno}: {frame.line})"
     return ""

@@ -51,7 +51,10 @@ class Trial:
             raise _failure(model, args, kwargs, error) from error
         register_classes(self.answer)
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(self.answer)):
-            raise CaptureError(f"{type(model).__name__} returns no tensor but {type(self.answer).__name__}")
+            raise CaptureError(
+                f"{type(model).__name__} returns no tensor but {type(self.answer).__name__}; "
+                "wrap it in a module that returns its tensors"
+            )
         self._changed = state.changed()
         self._left = self._buffers()
         self._again = run(model, args, kwargs)[0]

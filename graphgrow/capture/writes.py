@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import operator
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-import graphgrow.errors
+from graphgrow.capture.frames import models_line
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import MetaRunner
 from graphgrow.layers import set_item
@@ -90,7 +88,7 @@ def run_watched(node: fx.Node, run: Callable[[], Any]) -> tuple[Any, Write | Non
         raise CaptureError(f"{_name(node)} writes into several tensors at once; assign what it returns instead")
     if not isinstance(value, torch.Tensor) or storages_of(value) != storages_of(target.meta["value"]):
         raise CaptureError(f"{_name(node)} writes into `{target.name}` and does not return it")
-    return value, Write(target, users_line())
+    return value, Write(target, models_line())
 
 
 def watch(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, Write]:
@@ -130,13 +128,3 @@ def _tensors(nodes: Iterable[fx.Node]) -> list[tuple[fx.Node, torch.Tensor]]:
 
 def _name(node: fx.Node) -> str:
     return f"`{node.target if isinstance(node.target, str) else getattr(node.target, '__name__', node.target)}`"
-
-
-def users_line() -> str:
-    """File and line of the innermost frame that belongs neither to torch nor to graphgrow; empty if there is none."""
-    ours = tuple(str(Path(file).resolve().parent) for file in (torch.__file__, graphgrow.errors.__file__))
-    for frame, number in traceback.walk_stack(None):
-        file = frame.f_code.co_filename
-        if not file.startswith((*ours, "<")):
-            return f"{file}:{number}"
-    return ""
