@@ -109,6 +109,7 @@ class Pointwise:
         total_at_zero: finite at zero, with a finite slope, so that new units of zero are harmless (exp).
         constant_safe: harmless where the new units are constant (a batch norm is not: its gradient
             grows by 1/sqrt(eps); nor is a direction, which zeros do not have).
+        flat: its slope at zero is zero, so that no gradient reaches what is zero in front of it (ReLU, a square).
     """
 
     terms: tuple[Flow, ...]
@@ -116,6 +117,7 @@ class Pointwise:
     total: bool = True
     total_at_zero: bool = False
     constant_safe: bool = True
+    flat: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,11 @@ from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import module_rule, rule
 
+FLAT_MODULES = (nn.ReLU, nn.ReLU6, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink)
+FLAT = {"relu", "relu_", "relu6", "tanhshrink", "softshrink", "hardshrink", "abs", "square",
+        "sign", "round", "ceil", "floor", "trunc"}  # fmt: skip
+"""Functions whose slope at zero is zero, as torch differentiates them."""
+
 
 @rule(
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.ELU, nn.SELU, nn.CELU, nn.Mish,
@@ -32,7 +37,8 @@ from graphgrow.ops.registry import module_rule, rule
 )  # fmt: skip
 def zero_keeping(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """f(0) = 0, finite everywhere."""
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+    flat = call.name in FLAT if call.module is None else isinstance(call.module, FLAT_MODULES)
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, flat=flat))
 
 
 @rule(nn.Hardtanh, F.hardtanh)
@@ -40,7 +46,7 @@ def limited(call: Call, input: Value, min_val: float = -1.0, max_val: float = 1.
     """Zero at zero only where that lies between the limits."""
     module = call.module
     low, high = (module.min_val, module.max_val) if isinstance(module, nn.Hardtanh) else (min_val, max_val)
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=low <= 0 <= high))
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=low <= 0 <= high, flat=0 in (low, high)))
 
 
 @rule(nn.RReLU)
@@ -227,7 +233,9 @@ def power(call: Call, input: Any, exponent: Any) -> Value:
         return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
     whole = float(exponent).is_integer() and float(exponent) > 0
     total = whole or input.bounds.low > 0
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=whole, total=total))
+    return call.output(
+        input.axes, fl.Pointwise((call.operand(input),), zero=whole, total=total, flat=whole and exponent > 1)
+    )
 
 
 @rule(torch.maximum, torch.minimum, "maximum", "minimum")

@@ -34,6 +34,7 @@ from graphgrow.rewrite.requirements import (
     require,
     rescaled,
 )
+from graphgrow.rewrite.slopes import check_slopes
 
 
 def plan_growth(analysis: Analysis, units: Units, kind: Kind, present: Present | None = None) -> Plan:
@@ -126,6 +127,8 @@ class _Search:
         learns = self._present is None  # what is taken away need not
         for facts, contraction in contractions:
             check_contraction(facts, contraction, self.plan, read_afresh, learns)
+        if learns and self.plan.kind is Kind.APPEND:
+            check_slopes(self._touching, self.plan)
         if any(changes_noise(facts, self.plan) for facts in self._touching):
             self.plan.exact_in -= {"train"}
 
