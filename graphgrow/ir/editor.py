@@ -65,6 +65,7 @@ def rebuild(graph: fx.Graph, source: nn.Module, constants: dict[str, Any], name:
         owner, _, field = target.rpartition(".")
         if target not in constants and field in source.get_submodule(owner)._non_persistent_buffers_set:
             module.get_submodule(owner)._non_persistent_buffers_set.add(field)
+    put_in_order(module, source)
     module.train(source.training)
     return module
 
@@ -166,7 +167,6 @@ class Editor:
         """Check the graph's own consistency; its code is written anew when it is run."""
         if not self.resized:  # else every node stands where it stood
             self.module.graph.lint()
-            put_in_order(self.module)
         self.module.postpone()
         return self.module
 
@@ -194,28 +194,34 @@ class Editor:
             follow_flat_weights(module)
 
 
-def put_in_order(module: fx.GraphModule) -> None:
-    """Bring modules and parameters into the order in which `rebuild` finds them, so that names have one order.
+def put_in_order(module: nn.Module, source: nn.Module) -> None:
+    """Bring modules, parameters and buffers into the source's order; what the source does not have comes last.
 
-    An optimizer's `state_dict` knows parameters by their position alone: it must not depend on whether what was put in
-    came one by one, in a row, or from a ledger.
+    An optimizer's `state_dict` knows parameters by their position alone, and so do loops that zip two models: the order
+    must be the model's own, and must not depend on whether what was put in came one by one, in a row, or from a ledger.
     """
-    targets = {str(node.target): None for node in module.graph.nodes if node.op in ("call_module", "get_attr")}
-    seen: set[str] = set()
-    for target in sorted(targets, key=lambda path: path.count(".")):  # as fx.GraphModule copies them
-        parts = target.split(".")
-        holder: nn.Module = module
-        for depth, part in enumerate(parts):
-            store = next((s for s in (holder._modules, holder._parameters, holder._buffers) if part in s), None)
-            if store is None:  # a plain attribute
-                break
-            path = ".".join(parts[: depth + 1])
-            if path not in seen:
-                seen.add(path)
-                store[part] = store.pop(part)  # type: ignore[assignment]
-            if store is not holder._modules:
-                break
-            holder = holder._modules[part]  # type: ignore[assignment]
+    pairs = [(module, source)]
+    while pairs:
+        mine, theirs = pairs.pop()
+        for store, model in (
+            (mine._modules, theirs._modules),
+            (mine._parameters, theirs._parameters),
+            (mine._buffers, theirs._buffers),
+        ):
+            _reorder(store, model)
+        pairs += [
+            (child, other)
+            for name, child in mine._modules.items()
+            if child is not None and (other := theirs._modules.get(name)) is not None
+        ]
+
+
+def _reorder(store: dict[str, Any], model: Mapping[str, Any]) -> None:
+    """Move the keys of a dictionary into the order that another one has."""
+    wanted = [*(name for name in model if name in store), *(name for name in store if name not in model)]
+    if wanted != list(store):
+        for name in wanted:
+            store[name] = store.pop(name)
 
 
 def argument_at(node: fx.Node, path: tuple[Any, ...]) -> Any:

@@ -391,3 +391,36 @@ def test_a_tensor_made_of_a_size_keeps_its_number() -> None:
         assert torch.equal(graph.module(x), model(x))
     assert "table" in graph.group("first").members
     assert_preserved(graph, gg.apply(graph, "widen(first, extra=2)"))
+
+
+class Late(nn.Module):
+    """Registers in another order than it calls, and at several depths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.gain = nn.Linear(4, 4), nn.Parameter(torch.full((4,), 0.5))
+        self.body = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), nn.Linear(4, 4))
+        self.shift = nn.Parameter(torch.ones(4))
+        self.stem = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(self.body[0](self.body[1](self.stem(x))) * self.gain + self.shift)
+        return y
+
+
+def test_names_stand_in_the_models_own_order() -> None:
+    """An optimizer's state, and a loop that zips two models, know parameters by their position alone."""
+    torch.manual_seed(0)
+    model, x = Late(), torch.randn(3, 4)
+    graph = gg.trace(model, x)
+    assert list(graph.module.state_dict()) == list(model.state_dict())
+    adam = torch.optim.Adam(model.parameters())
+    model(x).square().sum().backward()
+    adam.step()
+    again = torch.optim.Adam(graph.module.parameters())
+    again.load_state_dict(adam.state_dict())
+    for parameter in model.parameters():
+        assert torch.equal(again.state[parameter]["exp_avg"], adam.state[parameter]["exp_avg"])
+    grown = gg.apply(graph, ["deepen(body.1, kind=mlp)", "widen(body.1, extra=2)"])
+    old = [name for name in grown.module.state_dict() if name in model.state_dict()]
+    assert old == list(model.state_dict())
