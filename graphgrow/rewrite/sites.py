@@ -26,7 +26,8 @@ class Sites:
 
     A node that calls a module is called by the module's path, its n-th call by `path@n`. Any other operator is called
     by the module in whose forward it stands and its own name: `layer1.0:add`, the n-th of them `layer1.0:add@n`. The
-    path of a module that holds others is the node whose value leaves it.
+    path of a module that holds others is the node whose value leaves it. An input is called by its name, `:name` where
+    a module has that path.
 
     Args:
         module: the graph.
@@ -40,10 +41,13 @@ class Sites:
         self._positions = {node: number for number, node in enumerate(module.graph.nodes)}
         counts: dict[str, int] = {}
         paths: dict[str, fx.Node] = {}
+        modules = _module_paths(module)
         for node in module.graph.nodes:
             if node.op == "output":
                 continue
             stem = stem_of(node)
+            if node.op == "placeholder" and stem in modules:
+                stem = f":{stem}"
             counts[stem] = counts.get(stem, 0) + 1
             name = stem if counts[stem] == 1 else f"{stem}@{counts[stem]}"
             self._nodes[name] = node
@@ -100,6 +104,13 @@ def stem_of(node: fx.Node) -> str:
         return str(node.target)
     operator = str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", node.target))
     return f"{scope_of(node)}:{operator}"
+
+
+def _module_paths(module: fx.GraphModule) -> set[str]:
+    """The paths of all modules that a node calls or stands in."""
+    called = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
+    stacks = (node.meta.get(STACK) or {} for node in module.graph.nodes)
+    return called | {str(path) for stack in stacks for path, _ in stack.values()}
 
 
 def _paths_left(node: fx.Node) -> list[str]:

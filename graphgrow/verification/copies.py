@@ -14,7 +14,7 @@ from graphgrow.ir.editor import Editor
 from graphgrow.layers import Blend, Choice
 from graphgrow.rewrite.network import Network
 from graphgrow.verification.noise import quiet
-from graphgrow.verification.numbers import Numbers, widest
+from graphgrow.verification.numbers import Numbers
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 N = TypeVar("N", bound=Network)
@@ -47,12 +47,7 @@ def widened(module: M) -> M:
     """A module taken to float64, in place: its tensors, and the narrower dtypes that its graph names."""
     module.double()
     if isinstance(module, fx.GraphModule):
-        numbers = Numbers(torch.float64)
-        for node in module.graph.nodes:
-            if node.op in ("call_function", "call_method", "call_module"):
-                node.args, node.kwargs = fx.node.map_aggregate((node.args, dict(node.kwargs)), widest)
-            if node.op == "call_method":
-                node.target = numbers.cast(str(node.target))
+        Numbers(torch.float64).name_in(module.graph)
         module.recompile()
     return module
 

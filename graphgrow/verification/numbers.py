@@ -7,14 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.ir.editor import follow_flat_weights, shallow_copy
 from graphgrow.verification.noise import steadied
 
 KEPT = 256 * 2**20  # bytes of conversions that are kept: small models are converted once
-_NARROWER = {torch.float32, torch.float16, torch.bfloat16}
+_NARROWER = {
+    torch.float64: {torch.float32, torch.float16, torch.bfloat16},
+    torch.float32: {torch.float16, torch.bfloat16},
+}
+_CASTS = {"double": torch.float64, "float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
 _PERIOD = 65_521  # of the signs of `one_ulp`: a prime, so that they fall into step with no row of a tensor
 
 Change = Callable[[torch.Tensor, torch.Tensor], None]
@@ -63,24 +67,29 @@ class Numbers:
 
     def named(self, arguments: Any) -> Any:
         """Arguments of an operator; narrower dtypes that the model names (`x.to(torch.float32)`) become this one."""
-        if self.dtype is not torch.float64:
-            return arguments
-        return pytree.tree_map(widest, arguments)
+        return pytree.tree_map(self._wider, arguments) if self.dtype in _NARROWER else arguments
 
     def cast(self, method: str) -> str:
         """The name of a tensor's method; of those that cast to a narrower dtype, the one that casts to this."""
-        return "double" if self.dtype is torch.float64 and method in ("float", "half", "bfloat16") else method
+        wanted = self._wider(_CASTS.get(method))
+        return next((name for name, dtype in _CASTS.items() if dtype is wanted), method)
+
+    def name_in(self, graph: fx.Graph) -> None:
+        """Let the nodes of a graph name this dtype where they name narrower ones, in place."""
+        for node in graph.nodes:
+            if node.op in ("call_function", "call_method", "call_module"):
+                node.args, node.kwargs = fx.node.map_aggregate((node.args, dict(node.kwargs)), self._wider)
+            if node.op == "call_method":
+                node.target = self.cast(str(node.target))
+
+    def _wider(self, leaf: Any) -> Any:
+        return self.dtype if isinstance(leaf, torch.dtype) and leaf in _NARROWER.get(self.dtype, ()) else leaf
 
     def _changed(self, tensor: torch.Tensor) -> torch.Tensor:
         assert self._change is not None
         new = tensor.detach().to(self.dtype or tensor.dtype, copy=True)
         self._change(tensor, new)
         return new
-
-
-def widest(leaf: Any) -> Any:
-    """A dtype of floating point becomes float64; anything else stays."""
-    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _NARROWER else leaf
 
 
 def one_ulp(seed: int) -> Change:

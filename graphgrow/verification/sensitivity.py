@@ -142,6 +142,8 @@ def own_parameters(
 ) -> tuple[fx.GraphModule, dict[str, torch.Tensor]]:
     """A graph without noise over converted tensors, leaves of autograd where they are wanted, and those by name."""
     twin = quiet(Editor(module).finish())
+    numbers.name_in(twin.graph)
+    twin.recompile()
     names = {id(p): name for name, p in module.named_parameters() if name in wanted}
     leaves: dict[int, torch.Tensor] = {}
     for part in twin.modules():

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import graphgrow as gg
 from graphgrow.graph import Graph
 from graphgrow.rewrite.sites import Sites, scope_of
+from tests.preserved import assert_preserved
 from tests.rewrite.small_models import Forward
 
 
@@ -173,3 +174,22 @@ def test_a_dead_node_has_a_name_and_no_container() -> None:
     assert sites.containers(sites.find("b.0")) == []
     with pytest.raises(gg.MutationError, match="there is no site `b`"):
         sites.find("b")
+
+
+def test_an_input_gives_way_to_the_module_of_its_name() -> None:
+    class Timed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.time = nn.Sequential(nn.Linear(4, 6), nn.SiLU(), nn.Linear(6, 4))
+            self.x = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.x(x) + self.time(time[:, None] * torch.arange(4.0))
+            return result
+
+    found = gg.trace(Timed(), (torch.randn(3, 4), torch.tensor([1, 2, 3])))
+    assert found.sites.name(found.sites.find("x")) == "x"
+    assert found.sites.find("x").op == "call_module"
+    assert found.sites.find(":x").op == found.sites.find(":time").op == "placeholder"
+    assert found.sites.find("time") is found.sites.find("time.2")
+    assert_preserved(found, gg.apply(found, "upcycle-experts(time)"))

@@ -74,4 +74,5 @@ def test_dtypes_that_a_model_names_are_widened_with_it() -> None:
     verdict = gg.verify(graph, gg.apply(graph, "add-skip(first, target=:softmax)"))
     assert verdict.preserved, str(verdict)
     assert Numbers(torch.float64).named((torch.float32, [torch.int64])) == (torch.float64, [torch.int64])
-    assert Numbers(torch.float32).named((torch.bfloat16,)) == (torch.bfloat16,)
+    assert Numbers(torch.float32).named((torch.bfloat16, torch.float64)) == (torch.float32, torch.float64)
+    assert Numbers(None).named((torch.bfloat16,)) == (torch.bfloat16,)

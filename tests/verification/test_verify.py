@@ -481,3 +481,27 @@ def test_a_block_that_was_taken_away_may_come_again_with_other_sizes() -> None:
     verdict = gg.verify(graph, grown)
     assert verdict.preserved is True, verdict
     assert gg.verify(gg.apply(graph, texts[:1]), grown).preserved is True
+
+
+class Mixed(nn.Module):
+    """A body in bfloat16 whose casts are named, norm and head in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.norm, self.head = nn.Linear(6, 8).bfloat16(), nn.LayerNorm(8), nn.Linear(8, 2)
+        self.inner = nn.Linear(8, 8).bfloat16()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.body(x.bfloat16()).float())
+        result: torch.Tensor = self.head(y + self.inner(y.to(torch.bfloat16)).tanh().float())
+        return result
+
+
+def test_casts_that_are_named_follow_the_weights() -> None:
+    """The gradients that say which weight matters are taken in another dtype than the casts name."""
+    torch.manual_seed(0)
+    graph = gg.trace(Mixed(), torch.randn(3, 6))
+    for mutation in ("grow-outputs(head)", "split(inner)"):
+        verdict = gg.verify(graph, gg.apply(graph, mutation))
+        assert verdict.preserved, str(verdict)
+        assert any("planted" in note for note in verdict.notes)
