@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,5 +118,4 @@ def _example(shape: str, like: tuple[torch.Tensor, ...] | None) -> torch.Tensor:
             f"{shape!r} is no shape; give whole numbers from 1 on, as 2,3,64,64", param_hint="--input"
         )
     spec = TensorSpec.of(like[0]) if like else TensorSpec(sizes, torch.float32)
-    drawn = TensorSpec(sizes, spec.dtype, spec.low, spec.high)
-    return drawn.sample(None, False, torch.Generator().manual_seed(WEIGHTS_SEED))
+    return replace(spec, shape=sizes).sample(None, False, torch.Generator().manual_seed(WEIGHTS_SEED))

@@ -14,20 +14,27 @@ from graphgrow.errors import CaptureError
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor input: its shape, dtype and, for integers, the range of values that was seen."""
+    """One tensor input: its shape, dtype and, for integers, the range of values that was seen.
+
+    `rising` integers begin with the lowest and never fall along the last axis, as the offsets of bags and the bounds of
+    segments do.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     low: int = 0
     high: int = 1
+    rising: bool = False
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSpec:
-        """The specification of an example tensor; integers remember their extremes."""
-        low, high = 0, 1
-        if not (tensor.is_floating_point() or tensor.dtype == torch.bool) and not tensor.is_meta:
-            low, high = int(tensor.min()), int(tensor.max())
-        return cls(tuple(tensor.shape), tensor.dtype, low, high)
+        """The specification of an example tensor; integers remember their extremes, and whether they rise."""
+        shape = tuple(tensor.shape)
+        if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.is_meta:
+            return cls(shape, tensor.dtype)
+        low, high = int(tensor.min()), int(tensor.max())
+        rising = low < high and bool((tensor[..., 0] == low).all() and (tensor.diff(dim=-1) >= 0).all())
+        return cls(shape, tensor.dtype, low, high, rising)
 
     def sample(self, batch_size: int | None, batched: bool, generator: torch.Generator) -> torch.Tensor:
         """A random tensor on the CPU: normal, or uniform integers within the range seen."""
@@ -35,7 +42,10 @@ class TensorSpec:
         if self.dtype == torch.bool:
             return torch.randint(0, 2, shape, generator=generator).bool()
         if not self.dtype.is_floating_point:
-            return torch.randint(self.low, self.high + 1, shape, generator=generator, dtype=self.dtype)
+            drawn = torch.randint(self.low, self.high + 1, shape, generator=generator, dtype=self.dtype)
+            if self.rising:
+                drawn[..., 0] = self.low
+            return drawn.sort(dim=-1).values if self.rising else drawn
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.dtype)
 
 

@@ -52,7 +52,8 @@ def inputs_from_data(data: Any) -> InputSpec:
 def _to_data(item: Any) -> Any:
     if isinstance(item, TensorSpec):
         dtype = str(item.dtype).removeprefix("torch.")
-        return {"shape": list(item.shape), "dtype": dtype, "low": item.low, "high": item.high}
+        rising = {"rising": True} if item.rising else {}
+        return {"shape": list(item.shape), "dtype": dtype, "low": item.low, "high": item.high, **rising}
     if item is None or isinstance(item, (bool, int, float, str)):
         return {"value": item}
     if type(item) in (list, tuple):
@@ -80,7 +81,7 @@ def _from_data(item: Any, depth: int = 0) -> Any:
                 if kind == "list"
                 else tuple(_from_data(one, depth + 1) for one in inner)
             )
-    elif isinstance(item, dict) and set(item) == {"shape", "dtype", "low", "high"}:
+    elif isinstance(item, dict) and set(item) - {"rising"} == {"shape", "dtype", "low", "high"}:
         shape, numbers = item["shape"], (item["low"], item["high"])
         sound = (
             isinstance(shape, list)
@@ -89,7 +90,8 @@ def _from_data(item: Any, depth: int = 0) -> Any:
             and item["dtype"] in _DTYPES
             and all(type(number) is int for number in numbers)
             and numbers[0] <= numbers[1]
+            and item.get("rising", False) in (False, True)
         )
         if sound:
-            return TensorSpec(tuple(shape), _DTYPES[item["dtype"]], *numbers)
+            return TensorSpec(tuple(shape), _DTYPES[item["dtype"]], *numbers, bool(item.get("rising", False)))
     raise LedgerError(f"an input specification is damaged: {item!r:.80}")

@@ -195,3 +195,37 @@ def test_a_grown_model_is_saved_and_loaded(name: str, tmp_path: Path) -> None:
     gg.save(gg.apply(graph, "widen(a, extra=2)"), tmp_path / "grown")
     args, kwargs = inputs(*two())
     assert same(gg.load(tmp_path / "grown", model).module(*args, **kwargs), model(*args, **kwargs))
+
+
+class Bags(nn.Module):
+    """Two tables of bags, each with the offsets of its bags beside its ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bags = nn.ModuleList([nn.EmbeddingBag(9, 4), nn.EmbeddingBag(7, 4, mode="sum")])
+        self.dense, self.out = nn.Linear(3, 6), nn.Linear(14, 2)
+
+    def forward(self, x: torch.Tensor, ids: list[torch.Tensor], offsets: list[torch.Tensor]) -> torch.Tensor:
+        found = [bag(i, o) for bag, i, o in zip(self.bags, ids, offsets, strict=True)]
+        result: torch.Tensor = self.out(torch.cat([self.dense(x), *found], 1))
+        return result
+
+
+def test_numbers_that_rise_are_drawn_so(tmp_path: Path) -> None:
+    """Offsets begin with 0 and never fall: others are refused by the model itself."""
+    torch.manual_seed(0)
+    ids = [torch.tensor([3, 1, 8, 0, 2]), torch.tensor([5, 0, 6])]
+    offsets = [torch.tensor([0, 3]), torch.tensor([0, 1])]
+    model = Bags()
+    graph = gg.trace(model, (torch.randn(2, 3), ids, offsets))
+    grown = gg.apply(graph, "widen(dense, extra=2)")
+    assert gg.verify(graph, grown).preserved
+    gg.save(grown, tmp_path / "grown")
+    for spec in (graph.inputs, gg.load(tmp_path / "grown", model).inputs):
+        assert [leaf.rising for leaf in spec.tensors] == [False, False, False, True, True]
+        _, _, (first, second) = spec.sample(1, 5)[0]
+        for drawn, high in ((first, 3), (second, 1)):
+            assert drawn.shape == (5,)
+            assert drawn[0] == 0
+            assert (drawn.diff() >= 0).all()
+            assert drawn.max() <= high
