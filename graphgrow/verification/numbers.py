@@ -14,7 +14,7 @@ from graphgrow.ir.editor import follow_flat_weights, shallow_copy
 from graphgrow.verification.noise import steadied
 
 KEPT = 256 * 2**20  # bytes of conversions that are kept: small models are converted once
-_NARROWER = {
+_NARROWER: dict[torch.dtype | None, set[torch.dtype]] = {
     torch.float64: {torch.float32, torch.float16, torch.bfloat16},
     torch.float32: {torch.float16, torch.bfloat16},
 }
