@@ -8,6 +8,7 @@ from typing import Any
 from torch import fx, nn
 
 from graphgrow.capture.functional import raise_functional
+from graphgrow.capture.spelling import spell
 from graphgrow.ir.editor import rebuild
 
 _BOOKKEEPING = "_is_hf_initialized"  # a mark that transformers leaves on modules while it makes them
@@ -21,6 +22,7 @@ def assemble(model: nn.Module, graph: fx.Graph, constants: Mapping[str, Any]) ->
         graph: becomes the module's own.
         constants: targets that the model does not hold.
     """
+    spell(graph)
     raise_functional(graph, model)
     module = rebuild(graph, model, dict(constants), type(model).__name__)
     _copy_modes(model, module)

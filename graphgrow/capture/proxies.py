@@ -37,7 +37,7 @@ class ValueProxy(fx.Proxy):
             raise AttributeError(f"a {type(self.example).__name__} has no attribute {name!r}")
         if name in _CONSTANT_ATTRIBUTES and isinstance(self.example, torch.Tensor):
             return getattr(self.example, name) if name != "is_meta" else False
-        if name in ("shape", "device", "T", "mT") and isinstance(self.example, torch.Tensor):
+        if name in ("shape", "device", "T", "mT", "mH") and isinstance(self.example, torch.Tensor):
             return self.tracer.create_proxy("call_function", getattr, (self, name), {})
         return ValueAttribute(self, name)
 

@@ -48,6 +48,27 @@ def _at(flow: fl.Flow, positions: Sequence[Space] | None, index: Any) -> fl.Flow
     return fl.Pick(flow, positions[index])
 
 
+@rule(torch.narrow, "narrow")
+def narrow(call: Call, input: Value, dim: int, start: Any, length: Any) -> Value:
+    """A part of an axis by its first place and its length."""
+    at = call.axis(input, dim)
+    whole, size = input.axes[at], meta_shape(call.meta)[at]
+    if not all(type(number) is int and number >= 0 for number in (start, length)) or size == 0:
+        raise RuleDeclined("places that are computed, or counted from the end")
+    before: list[Term] = [call.space(start)] if start > 0 else []
+    after: list[Term] = [call.space(whole.size - start - size)] if start + size < whole.size else []
+    part: Term = call.space(size) if before or after else whole
+    if before:
+        call.literal(call.argument_path(2, "start"), before[0], within=(whole,))
+    call.literal(call.argument_path(3, "length"), part, within=(whole,))
+    axes = (*input.axes[:at], part, *input.axes[at + 1 :])
+    if part is whole:
+        return call.output(axes, call.same_flow(input))
+    call.same(whole, concat((*before, part, *after)), "sliced by position")
+    cut = fl.Slice(fl.Operand(input, (at,)), tuple(before), part)
+    return call.output(axes, fl.Along((whole,), cut, fl.Same(call.operand(input, drop=[at]))))
+
+
 @rule(operator.getitem)
 def getitem(call: Call, container: Any, index: Any) -> Any:
     """An item of a tuple, or indexing of a tensor."""

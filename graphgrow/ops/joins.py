@@ -10,14 +10,14 @@ import torch
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Concat, Term
 from graphgrow.ir.value import Value
-from graphgrow.ops.call import Call, meta_shape
+from graphgrow.ops.call import Call, RuleDeclined, meta_shape
 from graphgrow.ops.registry import rule
 
 
-@rule(torch.cat, torch.concat)
-def cat(call: Call, tensors: Sequence[Value], dim: int = 0, axis: int | None = None) -> Value:
+@rule(torch.cat, torch.concat, torch.concatenate)
+def cat(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
     """One after the other along an axis; all other axes are the same."""
-    index = call.axis(tensors[0], dim if axis is None else axis)
+    index = call.axis(tensors[0], dim)
     first = tensors[0]
     for other in tensors[1:]:
         for i, (mine, theirs) in enumerate(zip(first.axes, other.axes, strict=True)):
@@ -28,6 +28,15 @@ def cat(call: Call, tensors: Sequence[Value], dim: int = 0, axis: int | None = N
     along = fl.Stack(tuple(fl.Operand(value, (index,)) for value in tensors))
     across = fl.Choose(tuple(call.operand(value, drop=[index]) for value in tensors))
     return call.output(axes, fl.Along((joined,), along, across))
+
+
+@rule(torch.hstack, torch.vstack, torch.dstack)
+def stack_axis(call: Call, tensors: Sequence[Value]) -> Value:
+    """Concatenation along the second, the first, the third axis of tensors that have one."""
+    dim = {"hstack": 1, "vstack": 0, "dstack": 2}[call.name]
+    if any(len(value.axes) < max(dim + 1, 2) for value in tensors):
+        raise RuleDeclined("tensors of too few axes")
+    return cat(call, tensors, dim)
 
 
 @rule(torch.stack)

@@ -34,6 +34,22 @@ def _per_channel(call: Call, input: Value, parameters: Sequence[Value | None], s
     return call.output(input.axes, fl.Pointwise(tuple(terms), constant_safe=safe))
 
 
+@rule(F.instance_norm)
+def instance_norm(
+    call: Call,
+    input: Value,
+    running_mean: Value | None = None,
+    running_var: Value | None = None,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Value:
+    """(N, C, ...), each channel of each sample by its own statistics."""
+    return batch_norm(call, input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+
+
 @rule(F.batch_norm)
 def batch_norm(
     call: Call,

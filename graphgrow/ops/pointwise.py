@@ -15,7 +15,7 @@ from graphgrow.ir.terms import Concat
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.layers import Blend, Choice, Gate, Zeros
 from graphgrow.ops.broadcast import align
-from graphgrow.ops.call import Call, RuleDeclined
+from graphgrow.ops.call import Call, RuleDeclined, plain
 from graphgrow.ops.registry import module_rule, rule
 
 FLAT_MODULES = (nn.ReLU, nn.ReLU6, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink)
@@ -28,7 +28,8 @@ FLAT = {"relu", "relu_", "relu6", "tanhshrink", "softshrink", "hardshrink", "abs
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.ELU, nn.SELU, nn.CELU, nn.Mish,
     nn.Hardswish, nn.Softsign, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink,
     F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.tanh, F.elu, F.selu, F.celu, F.mish, F.hardswish,
-    F.softsign, torch.relu, torch.tanh, torch.sin, torch.abs, torch.square, torch.relu_, F.relu_, torch.erf,
+    F.softsign, torch.relu, torch.tanh, torch.sin, torch.abs, operator.abs, torch.square, torch.relu_, F.relu_,
+    torch.erf,
     "transformers.models.bloom.modeling_bloom.BloomGelu",
     torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign", "expm1",
     F.tanhshrink, F.softshrink, F.hardshrink, torch.atan, "atan", torch.arctan, "arctan", torch.asinh, "asinh",
@@ -59,7 +60,7 @@ def random_slope(call: Call, input: Value) -> Value:
 @rule(
     nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus,
     F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus, torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_",
-    torch.erfc, "erfc", nn.Threshold, F.threshold, torch.isnan, torch.isinf, torch.isfinite,
+    torch.erfc, "erfc", torch.sinc, "sinc", nn.Threshold, F.threshold, torch.isnan, torch.isinf, torch.isfinite,
 )  # fmt: skip
 def bounded(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Finite everywhere, not zero at zero."""
@@ -96,6 +97,27 @@ def clamp(call: Call, input: Value, min: Any = None, max: Any = None) -> Value:
     held = isinstance(min, Value) or isinstance(max, Value)
     zero = not held and (min is None or min <= 0) and (max is None or max >= 0)
     return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=zero))
+
+
+@rule(torch.clamp_min, "clamp_min")
+def at_least(call: Call, input: Value, min: Any) -> Value:
+    """A lower limit."""
+    return clamp(call, input, min=min)
+
+
+@rule(torch.clamp_max, "clamp_max")
+def at_most(call: Call, input: Value, max: Any) -> Value:
+    """An upper limit."""
+    return clamp(call, input, max=max)
+
+
+@rule(operator.mod, torch.remainder, torch.fmod, "remainder", "fmod")
+def rest(call: Call, input: Any, other: Any) -> Value:
+    """What is left of a division by a number; one by a tensor may not be finite."""
+    if isinstance(input, Value) and isinstance(plain(other), (int, float)) and plain(other) != 0:
+        return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+    operands = [value for value in (input, other) if isinstance(value, Value)]
+    return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
 
 
 @rule(nn.PReLU)
@@ -150,7 +172,8 @@ def blend(call: Call, input: Value) -> Value:
 
 
 @rule(
-    nn.Identity, operator.neg, torch.neg, "neg", "contiguous", "clone", "detach", "float", "double", "half",
+    nn.Identity, operator.pos, torch.positive, "positive", operator.neg, torch.neg, "neg", "contiguous", "clone",
+    "detach", "float", "double", "half",
     "bfloat16", "requires_grad_", torch.clone,
 )  # fmt: skip
 def identity(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
@@ -243,6 +266,13 @@ def extreme(call: Call, input: Value, other: Value) -> Value:
     """The larger or smaller of two."""
     operands = [input, other]
     return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), zero=True))
+
+
+@rule(torch.logaddexp, "logaddexp")
+def soft_maximum(call: Call, input: Value, other: Value) -> Value:
+    """Finite everywhere, log 2 at zeros."""
+    operands = [input, other]
+    return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands))))
 
 
 @rule(torch.where, "where")

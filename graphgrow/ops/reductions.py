@@ -175,8 +175,8 @@ def of_all(call: Call, input: Value, dim: Any = None, keepdim: bool = False) -> 
 
 
 @rule(nn.Softmax, nn.LogSoftmax, nn.Softmin, F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax",
-      "log_softmax")  # fmt: skip
-def softmax(call: Call, input: Value, dim: int | None = None, *args: Any, **kwargs: Any) -> Value:
+      "log_softmax", F.softmin)  # fmt: skip
+def softmax(call: Call, input: Value, dim: int | None = None, _stacklevel: Any = None, dtype: Any = None) -> Value:
     """Each unit of the axis depends on all the others."""
     chosen = getattr(call.module, "dim", None) if call.module is not None else dim
     if chosen is None:

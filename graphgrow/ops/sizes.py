@@ -16,8 +16,8 @@ def attribute(call: Call, value: Any, name: str, *default: Any) -> Any:
     """`x.shape` is read off the axes; a transposed view is one; the rest is plain."""
     if isinstance(value, Value) and name == "shape":
         return tuple(Extent(term.size, (term,)) for term in value.axes)
-    if isinstance(value, Value) and name in ("T", "mT"):
-        axes = (*value.axes[:-2], value.axes[-1], value.axes[-2]) if name == "mT" else tuple(reversed(value.axes))
+    if isinstance(value, Value) and name in ("T", "mT", "mH"):
+        axes = (*value.axes[:-2], value.axes[-1], value.axes[-2]) if name != "T" else tuple(reversed(value.axes))
         return call.output(axes, call.same_flow(value))
     if isinstance(value, tuple) and hasattr(call.meta, "shape"):  # the values or indices of a maximum, a sort
         names = type(call.node.args[0].meta["value"]).__match_args__  # type: ignore[union-attr]

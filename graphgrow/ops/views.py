@@ -114,7 +114,7 @@ def view_as(call: Call, input: Value, other: Value) -> Value:
     return call.output(axes, call.same_flow(input))
 
 
-@rule(torch.flatten, "flatten", nn.Flatten)
+@rule(torch.flatten, "flatten", nn.Flatten, torch.ravel, "ravel")
 def flatten(call: Call, input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
     """One axis from several."""
     if isinstance(call.module, nn.Flatten):
@@ -160,7 +160,7 @@ def permute(call: Call, input: Value, *dims: Any) -> Value:
     return call.output((input.axes[call.axis(input, dim)] for dim in order), call.same_flow(input))
 
 
-@rule(torch.transpose, "transpose", "transpose_", torch.swapaxes, "swapaxes")
+@rule(torch.transpose, "transpose", "transpose_", torch.swapaxes, "swapaxes", torch.swapdims, "swapdims")
 def transpose(call: Call, input: Value, dim0: int, dim1: int) -> Value:
     """Two axes exchanged."""
     axes = list(input.axes)

@@ -105,6 +105,9 @@ ROWS: list[tuple[Any, str]] = [
 CASES = [
     *(Case((target,), _on(target, (2, 3, 4), 1), _every("x.0", "x.2")) for target in (torch.unbind, "unbind")),
     *(Case((target,), _on(target, (2, 3, 4), 1, 2), _every("x.0", "x.2")) for target in (torch.select, "select")),
+    *(Case((target,), _on(target, (2, 4, 3), 1, 1, 2), {**_every("x.0", "x.1:1", "x.2"), "x.1:0": LEFT, "x.1:2": LEFT})
+      for target in (torch.narrow, "narrow")),
+    Case((torch.narrow,), _on(torch.narrow, (2, 4), -1, 0, 4), _every("x.0", "x.1"), "whole"),
     Case((operator.getitem,), _index((slice(None), 0)), _every("x.0", "x.2")),
     Case((operator.getitem,), _index((..., 1)), _every("x.0", "x.1"), "ellipsis"),
     Case((operator.getitem,), _index((slice(None), slice(1, 3))),

@@ -31,6 +31,16 @@ def _joined(target: Any, tensors: list[Any], dim: int, by: str) -> Any:
     return target(tensors, **{by: dim}) if by else target(tensors, dim)
 
 
+def _stacked_along(target: Any, axis: int) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        shape = [draw(2, 3) for _ in range(3)]
+        sources = {"x": normal_tensor(draw, *shape)}
+        shape[axis] = draw(2, 4)
+        return Probe(lambda m: target((m.x, m.y)), {**sources, "y": normal_tensor(draw, *shape)})
+
+    return build
+
+
 def _same_twice(draw: Draw) -> nn.Module:
     """x beside itself: two occurrences of one axis, each with a fill of its own."""
     return Probe(lambda m: torch.cat([m.x, m.x.tanh()], 1), {"x": normal_tensor(draw, 2, draw(2, 4))})
@@ -68,12 +78,17 @@ def _every(*names: str) -> dict[str, str]:
 
 # Of a concatenation each part is an axis of its own; the others are shared by all operands.
 JOINED = {"x.0": ACROSS, "x.1": LINEAR, "x.2": ACROSS, "y.1": LINEAR}
+STACKED = [
+    {**{f"x.{i}": ACROSS for i in range(3) if i != axis}, f"x.{axis}": LINEAR, f"y.{axis}": LINEAR} for axis in range(3)
+]
 CHUNKED = {"x.0": LINEAR, "x.1:0": PART, "x.1:1": PART, "x.2": LINEAR}
 
 CASES = [
-    *(Case((target,), _cat(target, 1, ""), JOINED) for target in (torch.cat, torch.concat)),
+    *(Case((target,), _cat(target, 1, ""), JOINED) for target in (torch.cat, torch.concat, torch.concatenate)),
     Case((torch.cat,), _cat(torch.cat, -2), JOINED, "from-the-end"),
     Case((torch.cat,), _cat(torch.cat, 1, "axis"), JOINED, "by-axis"),
+    *(Case((target,), _stacked_along(target, axis), STACKED[axis])
+      for axis, target in enumerate((torch.vstack, torch.hstack, torch.dstack))),
     Case((torch.cat,), _same_twice, {"x.0": ZERO_KEEPING, "x.1": "free>free zero>zero mean>free,mean copy>copy"},
          "twice"),
     Case((torch.cat,), _three, {"x.0": ACROSS, "x.1": LINEAR, "y.1": LINEAR}, "apart"),

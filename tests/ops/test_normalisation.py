@@ -64,6 +64,12 @@ def _batch_norm(training: bool) -> Callable[[Draw], nn.Module]:
     return build
 
 
+def _instance_norm(draw: Draw) -> nn.Module:
+    width = draw(2, 5)
+    sources = {"x": normal_tensor(draw, 3, width, 4), "weight": normal_tensor(draw, width)}
+    return Probe(lambda m: op(F.instance_norm, m.x, weight=m.weight), sources)
+
+
 def _last(kind: Any, rank: int, **options: Any) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         shape = [draw(2, 5) for _ in range(rank)]
@@ -161,6 +167,7 @@ CASES = [
     Case((nn.SyncBatchNorm,), _synchronised, {"x.1": CHANNELS}),
     Case((nn.BatchNorm1d,), _flat_batch_norm, {"x.1": CHANNELS}, "flat"),
     *(Case((kind,), _per_channel(kind, affine=True), {"x.0": CHANNELS, "x.1": CHANNELS}) for kind in INSTANCE_NORMS),
+    Case((F.instance_norm,), _instance_norm, {"x.1": CHANNELS}),
     *(Case((F.batch_norm,), _batch_norm(training), {"x.1": CHANNELS}, str(training)) for training in (False, True)),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_LAYER}),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1, bias=False), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_LAYER},

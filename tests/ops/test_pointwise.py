@@ -110,12 +110,12 @@ ZERO_FUNCTIONS: list[Any] = [
     torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign", "expm1", F.tanhshrink,
     F.softshrink, F.hardshrink, torch.atan, "atan", torch.arctan, "arctan", torch.asinh, "asinh", torch.round, "round",
     torch.ceil, "ceil", torch.floor, "floor", torch.trunc, "trunc", torch.frac, "frac", torch.nan_to_num, "nan_to_num",
-    "tanh_",
+    "tanh_", operator.abs,
 ]  # fmt: skip
 FINITE_FUNCTIONS: list[Any] = [
     nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus, F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus,
     torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_", torch.erfc, "erfc", torch.isnan, torch.isinf,
-    torch.isfinite,
+    torch.isfinite, torch.sinc, "sinc",
 ]  # fmt: skip
 PARTIAL_FUNCTIONS: list[Any] = [
     torch.log,
@@ -134,7 +134,8 @@ PARTIAL_FUNCTIONS: list[Any] = [
 GROWING: list[Any] = [torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh"]
 GROWING_FROM_ZERO: list[Any] = [torch.log1p, torch.sinh, torch.tan, "log1p", "sinh", "tan"]  # fmt: skip
 LINEAR_FUNCTIONS: list[Any] = [
-    nn.Identity, operator.neg, torch.neg, "neg", "contiguous", "clone", "double", torch.clone, "detach",
+    nn.Identity, operator.pos, torch.positive, "positive", operator.neg, torch.neg, "neg", "contiguous", "clone",
+    "double", torch.clone, "detach",
 ]  # fmt: skip
 SUMS: list[Any] = [
     operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, "add", "add_", "sub", "sub_",
@@ -143,6 +144,7 @@ SUMS: list[Any] = [
 PRODUCTS: list[Any] = [
     operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__", "__rmul__", "__imul__", torch.multiply,
 ]  # fmt: skip
+RESTS: list[Any] = [operator.mod, torch.remainder, torch.fmod, "remainder", "fmod"]
 QUOTIENTS: list[Any] = [operator.truediv, torch.div, torch.true_divide, "div", "div_", "__truediv__"]
 COMPARISONS: list[Any] = [
     operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge, torch.eq, torch.ne, torch.lt,
@@ -279,7 +281,11 @@ CASES = [
     *(binary(target, PRODUCT) for target in PRODUCTS),
     *(binary(target, "copy>copy share>share") for target in QUOTIENTS),
     *(binary(target, EXTREME) for target in (torch.maximum, torch.minimum, "maximum", "minimum")),
-    *(binary(target, FINITE) for target in COMPARISONS),
+    *(binary(target, FINITE) for target in [*COMPARISONS, torch.logaddexp, "logaddexp"]),
+    *(unary(target, FINITE, 0.5) for target in (torch.clamp_min, "clamp_min")),
+    *(unary(target, ZERO_KEEPING, 0.5) for target in (torch.clamp_max, "clamp_max")),
+    *(unary(target, ZERO_KEEPING, 0.75) for target in RESTS),
+    *(binary(target, PARTIAL) for target in RESTS),
     *map(choice, (torch.where, "where", "masked_fill", "masked_fill_", torch.masked_fill)),
     *(logic(target, 2) for target in (operator.and_, operator.or_, torch.logical_and, torch.logical_or)),
     *(logic(target, 1) for target in (operator.invert, torch.logical_not, "logical_not", "bool")),

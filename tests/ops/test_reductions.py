@@ -19,7 +19,7 @@ FINITE = "free>free zero>free mean>free copy>copy"
 SUMMED = "zero>- share>-"  # a sum sees every unit: new ones must be zero, copies must be shares
 
 SOFTMAX: list[Any] = [
-    F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax", "log_softmax",
+    F.softmax, F.log_softmax, F.softmin, torch.softmax, torch.log_softmax, "softmax", "log_softmax",
 ]  # fmt: skip
 AVERAGED = "zero>- mean>- copy>- share>-"  # what is off is a factor, which the output is multiplied by
 SPREAD = "mean>- copy>-"

@@ -1,0 +1,82 @@
+"""NumPy's names and arguments by name mean what they mean: the same growth as in the usual spelling, and as exact."""
+
+from __future__ import annotations
+
+import linecache
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from tests.preserved import assert_preserved
+
+SPELLINGS = [
+    ("x.softmax(1)", "x.softmax(axis=1)"),
+    ("x.softmax(-1)", "torch.softmax(x, axis=-1)"),
+    ("x.mean(1, keepdim=True)", "x.mean(axis=1, keepdims=True)"),
+    ("x.mean(1)", "torch.mean(x, axis=1)"),
+    ("x.sum(1)", "x.sum(axis=1)"),
+    ("x.amax(1)", "x.amax(axis=1)"),
+    ("x.max(1)[0]", "x.max(axis=1)[0]"),
+    ("x.var(1, keepdim=True)", "x.var(axis=1, keepdims=True)"),
+    ("x.cumsum(1)", "torch.cumsum(x, axis=1)"),
+    ("x.sort(1)[0]", "x.sort(axis=1)[0]"),
+    ("x.unsqueeze(1).squeeze(1)", "x.unsqueeze(axis=1).squeeze(axis=1)"),
+    ("torch.cat((x, x), 1)", "torch.concatenate((x, x), axis=1)"),
+    ("torch.stack((x, x), 1)", "torch.stack((x, x), axis=1)"),
+    ("x.chunk(2, 2)[0]", "torch.chunk(x, 2, axis=2)[0]"),
+    ("x.reshape(x.shape[0], 10, -1)", "x.reshape(shape=(x.shape[0], 10, -1))"),
+    ("x.view(x.shape[0], 5, 2, -1)", "x.view(size=(x.shape[0], 5, 2, -1))"),
+    ("x.permute(0, 2, 1)", "x.permute(dims=(0, 2, 1))"),
+    ("torch.permute(x, (0, 2, 1))", "torch.permute(input=x, dims=(0, 2, 1))"),
+    ("x.transpose(1, 2)", "x.transpose(dim0=1, dim1=2)"),
+    ("x.transpose(1, 2)", "torch.swapaxes(x, axis0=1, axis1=2)"),
+    ("x[:, :1].expand(-1, 3, -1)", "x[:, :1].expand(size=(-1, 3, -1))"),
+    ("x.repeat(1, 2, 1)", "x.repeat(repeats=(1, 2, 1))"),
+    ("x.split(4, 2)[0]", "x.split(split_size=4, dim=2)[0]"),
+    ("x.narrow(2, 2, 4)", "torch.narrow(x, dim=2, start=2, length=4)"),
+    ("x.flip(1)", "x.flip(dims=(1,))"),
+    ("torch.bmm(x, x.mT)", "torch.bmm(x, mat2=x.mH)"),
+]
+
+
+def _model(form: str) -> nn.Module:
+    class Spelled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.out = nn.Linear(3, 8), nn.LazyLinear(2)
+
+    source = f"def forward(self, x):\n    x = self.a(x)\n    return self.out({form})\n"
+    name = f"<{form}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    scope: dict[str, Any] = {"torch": torch}
+    exec(compile(source, name, "exec"), scope)  # each form is the forward of a model of its own
+    Spelled.forward = scope["forward"]  # type: ignore[method-assign]
+    torch.manual_seed(0)
+    model = Spelled().double()
+    model(torch.randn(2, 5, 3, dtype=torch.float64))
+    return model.eval()
+
+
+def _grown(form: str) -> tuple[list[tuple[int, str]], list[str]]:
+    """Sizes of the groups and why some are frozen; which growths of the first layer are admitted, each checked."""
+    graph = gg.trace(_model(form), torch.randn(2, 5, 3, dtype=torch.float64))
+    groups = [(group.size, str(group.frozen or "").partition(" (at")[0]) for group in graph.groups]
+    admitted = []
+    for mutation in [*graph.mutations("widen"), *graph.mutations("split")]:
+        assert_preserved(graph, gg.apply(graph, mutation))
+        admitted.append(str(mutation))
+    return groups, admitted
+
+
+@pytest.mark.parametrize(("usual", "other"), SPELLINGS, ids=[other for _, other in SPELLINGS])
+def test_another_spelling_grows_alike(usual: str, other: str) -> None:
+    assert _grown(usual) == _grown(other)
+
+
+def test_a_softmax_by_axis_freezes_that_axis() -> None:
+    graph = gg.trace(_model("x.softmax(axis=-1)"), torch.randn(2, 5, 3, dtype=torch.float64))
+    with pytest.raises(gg.GraphGrowError, match="a softmax over it"):
+        gg.apply(graph, "widen(a, extra=2)")
