@@ -53,7 +53,7 @@ def _model(form: str) -> nn.Module:
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     scope: dict[str, Any] = {"torch": torch}
     exec(compile(source, name, "exec"), scope)  # each form is the forward of a model of its own
-    Spelled.forward = scope["forward"]  # type: ignore[method-assign]
+    Spelled.forward = scope["forward"]
     torch.manual_seed(0)
     model = Spelled().double()
     model(torch.randn(2, 5, 3, dtype=torch.float64))
