@@ -224,8 +224,16 @@ def _match(left: Sequence[Term], right: Sequence[Term], as_product: bool, pendin
         if first is None or second is None:
             return False
         pending.append((first, second))
-        queues = [[normal(item) for item in queue] for queue in queues]
+        queues = [_followed(queue, as_product) for queue in queues]
     return not queues[0] and not queues[1]
+
+
+def _followed(queue: Sequence[Term], as_product: bool) -> list[Term]:
+    """What is left to match, after a space of it may have been cut: one that occurs several times is cut everywhere."""
+    whole = normal(product(queue) if as_product else concat(queue)) if queue else None
+    if isinstance(whole, Product if as_product else Concat):
+        return list(children(whole))
+    return [] if whole is None else [whole]
 
 
 def _match_factors(left: Product, right: Product, pending: list[tuple[Term, Term]]) -> bool:

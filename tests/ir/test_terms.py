@@ -170,6 +170,18 @@ def test_a_space_is_refined_everywhere_at_once() -> None:
     assert stream.size == 26
 
 
+@pytest.mark.parametrize("kind", [concat, product])
+def test_a_space_that_occurs_twice_is_cut_at_both_places(kind: Any) -> None:
+    """A gate over (A, B, A, B) has two halves of one space each, whichever side is known first."""
+    for flip in (False, True):
+        first, second, half = Space(3), Space(2), Space(5 if kind is concat else 6)
+        known, halves = kind((first, second, first, second)), kind((half, half))
+        unify(*((halves, known) if flip else (known, halves)), WHY)
+        assert not _frozen(known, halves)
+        assert normal(half) == kind((find(first), find(second)))
+        assert _same(known, halves)
+
+
 def test_a_product_distributes_over_a_concatenation() -> None:
     """(F x R) = A ++ B: what a view into (3 h, d) of a packed projection and its chunk into three state together."""
     outer, inner = Space(6), Space(4)
