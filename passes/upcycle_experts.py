@@ -118,6 +118,8 @@ def _parts(network: Network, path: str) -> tuple[Region, bool]:
         raise Declined(f"`{path}` turns {before.dtype} into {result.dtype}")
     if stream in region.written_inputs(network.module):
         raise Declined(f"`{path}` overwrites its input, which every expert reads")
+    if any((node.op, node.target) == ("call_method", "detach") for node in region.nodes):
+        raise Declined(f"`{path}` is computed without gradients, so that no expert would learn")
     if any(isinstance(called_module(network.module, node), Router) for node in region.nodes):
         raise Declined(f"`{path}` is a mixture of experts already")
     return region, any(_drops(network, node) for node in region.nodes)

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -241,7 +242,14 @@ class ShapeTracer(fx.Tracer):
             return args[0]
         apart = kind.startswith("call") and not torch.is_grad_enabled()
         if apart:
-            args, kwargs = fx.node.map_aggregate((args, kwargs), self._without_gradient)
+            first, rest = args[:1], args[1:]
+            # what is written stays without gradient, whatever is put in between: a buffer would keep it over steps
+            again = kind == "call_method" and target.endswith("_") and not target.endswith("__")
+            args = (
+                *fx.node.map_aggregate(first, self._without_gradient),
+                *fx.node.map_aggregate(rest, partial(self._without_gradient, again=again)),
+            )
+            kwargs = fx.node.map_aggregate(kwargs, partial(self._without_gradient, again=again))
         result = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
         node = result.node
         if kind == "placeholder":

@@ -258,6 +258,37 @@ def test_no_grad_stops_gradients_in_the_graph_too() -> None:
     assert not graph.module.get_buffer("average").requires_grad
 
 
+class Momentum(nn.Module):
+    """A student, and a teacher without gradients that keeps the mean of its answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = (nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4)) for _ in range(2))
+        self.center = nn.Buffer(torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            target = self.teacher(x).tanh()
+            self.center.mul_(0.9).add_(target.mean(0), alpha=0.1)
+        return torch.as_tensor(self.student(x) * (target - self.center))
+
+
+@pytest.mark.parametrize("mutation", ["deepen(:tanh, kind=mlp)", "swap-activation(:tanh, to=gelu)"])
+def test_what_is_put_in_between_sends_no_gradients_into_a_buffer(mutation: str) -> None:
+    torch.manual_seed(0)
+    grown = gg.apply(gg.trace(Momentum(), torch.randn(4, 3)), mutation)
+    for _ in range(2):  # a buffer that kept the first step's gradients would fail in the second
+        grown.module(torch.randn(4, 3)).sum().backward()
+    assert not grown.module.get_buffer("center").requires_grad
+
+
+def test_experts_that_nothing_would_teach_are_declined() -> None:
+    graph = gg.trace(Momentum(), torch.randn(4, 3))
+    assert [str(m) for m in graph.mutations("upcycle-experts")] == ["upcycle-experts(student)"]
+    with pytest.raises(gg.GraphGrowError, match="without gradients"):
+        gg.apply(graph, "upcycle-experts(teacher)")
+
+
 def test_dropout_and_batch_norm_are_compared_in_train_mode() -> None:
     model = Stateful(lambda m, x: m.drop(m.norm(m.linear(x)))).train()
     x = torch.randn(4, 3)
