@@ -125,15 +125,28 @@ def silent_units(network: Network, space: Space) -> list[int]:
 
 def middling_units(network: Network, space: Space) -> list[int]:
     """The units that every map writes with something near the mean of all, or with zeros."""
-    middling = torch.ones(space.size, dtype=torch.bool)
+    found = _near_means(network, space)
+    return torch.nonzero(torch.stack(found).all(0)).flatten().tolist() if found else []
+
+
+def partly_middling_units(network: Network, space: Space) -> list[int]:
+    """The units that some map writes with something near the mean of all: no norm may stand behind the others."""
+    found = [near for near in _near_means(network, space) if not near.all()]  # else the map tells units not apart
+    return torch.nonzero(torch.stack(found).any(0)).flatten().tolist() if found else []
+
+
+def _near_means(network: Network, space: Space) -> list[torch.Tensor]:
+    """For each map that writes the space, which units are near the mean of all, as its dtype rounds it, or zero."""
+    found = []
     for value, axis in writing(network.analysis, space):
         rows = rows_of(network, value, axis, space)
         if rows is None or value.buffer or len(value.axes) < 2:
             continue
+        tolerance = max(1e-5, torch.finfo(rows.dtype).eps)
         rows = rows.double()
-        near = (rows - rows.mean(0)).norm(dim=1) <= 1e-5 * rows.norm(dim=1).max()
-        middling &= (near | ~rows.any(1)).cpu()
-    return torch.nonzero(middling).flatten().tolist()
+        near = (rows - rows.mean(0)).norm(dim=1) <= tolerance * rows.norm(dim=1).max()
+        found.append((near | ~rows.any(1)).cpu())
+    return found
 
 
 def names_over(network: Network, space: Space) -> frozenset[str]:

@@ -110,6 +110,31 @@ def test_a_mean_that_has_moved_stays() -> None:
         gg.apply(child, "drop-units(first, units=[4])")
 
 
+class Stream(nn.Module):
+    """A residual stream that its head reads past the last norm, so that only what a norm reads is at the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm, self.head = nn.Linear(3, 6), nn.LayerNorm(6), nn.Linear(6, 2)
+        self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return torch.as_tensor(self.head(x + self.down(torch.tanh(self.up(self.norm(x))))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_units_of_which_a_norm_sees_a_part_go_again(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(Stream().to(dtype), torch.randn(4, 3).to(dtype))
+    grown = gg.apply(graph, "widen(stem, extra=3)")
+    back = gg.clean(grown)
+    assert back.parameter_count == graph.parameter_count
+    assert {n: p.shape for n, p in back.module.named_parameters()} == {
+        n: p.shape for n, p in graph.module.named_parameters()
+    }
+
+
 def test_means_that_are_rounded_to_float32() -> None:
     """The unit holds the mean as nearly as float32 can: verified on the mean itself."""
     graph = gg.trace(MODELS["vit"].factory(depth=1).eval(), MODELS["vit"].example())
