@@ -358,6 +358,24 @@ def test_a_new_parameter_stands_beside_one_that_is_trained() -> None:
     assert {name.partition(".")[0] for name in found} == {"4", "1_deepen"}
 
 
+def test_a_new_parameter_between_an_input_and_no_map_joins_those_beside_it() -> None:
+    """The router of new experts reads an input, and what it is read by has no parameters."""
+
+    class Towers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = (nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)) for _ in range(2))
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.left(x) @ self.right(y).T)
+
+    torch.manual_seed(0)
+    graph = gg.trace(Towers().double(), (INPUT, INPUT))
+    optimizer = MAKERS["adam"](graph.module.parameters())
+    grown = gg.apply(graph, "upcycle-experts(right)", optimizer=optimizer)
+    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in grown.module.parameters()}
+
+
 def test_an_optimizer_of_something_else_is_refused() -> None:
     graph = gg.trace(_net(), INPUT)
     optimizer = torch.optim.SGD(_net().parameters(), lr=0.1)
