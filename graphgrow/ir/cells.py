@@ -88,14 +88,20 @@ def groups(cells: tuple[Cell, ...], given: Cell = frozenset()) -> dict[Cell, lis
 def meeting(left: tuple[Cell, ...], right: tuple[Cell, ...]) -> Iterator[tuple[int, int]]:
     """The pairs of cells that meet where two tensors are multiplied along the axis, by number.
 
+    Where the groups of a grouped map come from several parts of a concatenation, the axis of what it reads holds the
+    space once for each part, and the weights, which have the axis of one group, hold it once for all of them.
+
     Raises:
-        ValueError: if they have other numbers of occurrences at one position, which is a defect of a rule.
+        ValueError: if one does not hold it a whole number of times as often as the other, a defect of a rule.
     """
     others = groups(right)
     for mine, own in groups(left).items():
         for theirs, numbers in others.items():
             if agree(mine, theirs):
-                yield from zip(own, numbers, strict=True)
+                longer, shorter = max(len(own), len(numbers)), min(len(own), len(numbers))
+                if longer % shorter:
+                    raise ValueError(f"an axis occurs {len(own)} times in one factor and {len(numbers)} in the other")
+                yield from ((own[i % len(own)], numbers[i % len(numbers)]) for i in range(longer))
 
 
 def _along(term: Term, space: Space) -> tuple[Cell, ...]:

@@ -88,12 +88,13 @@ def _dead(nodes: Iterable[fx.Node]) -> set[fx.Node]:
     """The nodes, and those in front of them whose every reader is among these; checks go with what they read."""
     dead: set[fx.Node] = set()
     pending = list(nodes)
+    checks = _of_checks(pending[0].graph) if pending else set()
     while pending:
         node = pending.pop()
         if node not in dead and node.op not in ("placeholder", "output"):
             dead.add(node)
             pending.extend(node.all_input_nodes)
-            pending.extend(user for user in node.users if _ends_in_checks(user))
+            pending.extend(user for user in node.users if user in checks)
     while True:
         living = {node for node in dead if any(user not in dead for user in node.users)}
         living |= {node for node in dead if node.target in _CHECKS and any(u not in dead for u in node.all_input_nodes)}
@@ -102,6 +103,10 @@ def _dead(nodes: Iterable[fx.Node]) -> set[fx.Node]:
         dead -= living
 
 
-def _ends_in_checks(node: fx.Node) -> bool:
-    """Whether nothing but checks comes of a node."""
-    return node.target in _CHECKS or (bool(node.users) and all(map(_ends_in_checks, node.users)))
+def _of_checks(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes of which nothing but checks comes."""
+    found: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.target in _CHECKS or (node.users and found.issuperset(node.users)):
+            found.add(node)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,15 +29,24 @@ def compose(parts: Sequence[Places]) -> dict[str, dict[int, Kept]]:
 
 
 def _after(first: Kept, second: Kept) -> Kept:
-    if isinstance(first, Recurring):
-        assert isinstance(second, Recurring)  # the sizes of inputs stand in front of an axis whatever grows
-        return Recurring(_after_places(first.kept, second.kept), second.period)
-    assert isinstance(second, torch.Tensor)
-    return _after_places(first, second)
+    """A slow factor that is frozen in one of the steps alone makes a period there and none in the other."""
+    if isinstance(first, torch.Tensor):
+        return _moved(first, second)
+    if isinstance(second, torch.Tensor):
+        return _moved(first.along(len(second)), second)
+    whole = math.lcm(first.period, len(second.kept))
+    return Recurring(_moved(first.along(whole), second), whole // len(second.kept) * second.period)
 
 
-def _after_places(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    return torch.where(first < 0, -1, second[first.clamp(min=0)])
+def _moved(places: torch.Tensor, by: Kept) -> torch.Tensor:
+    """Where places along an axis are after a further step."""
+    at = places.clamp(min=0)
+    if isinstance(by, Recurring):
+        number, within = at // len(by.kept), by.kept[at % len(by.kept)]
+        moved = torch.where(within < 0, -1, number * by.period + within)
+    else:
+        moved = by[at]
+    return torch.where(places < 0, -1, moved)
 
 
 def positions_along(kept: Kept, size: int) -> torch.Tensor:

@@ -86,6 +86,12 @@ def test_cells_that_name_two_positions_of_one_axis_do_not_meet() -> None:
     assert list(meeting((a, b), (a, b))) == [(0, 0), (1, 1)]
     assert list(meeting((a, b), (nowhere,))) == [(0, 0), (1, 0)]
     assert list(meeting((nowhere, nowhere), (nowhere, nowhere))) == [(0, 0), (1, 1)]
+    assert list(meeting((nowhere,) * 4, (nowhere,) * 2)) == [
+        (0, 0),
+        (1, 1),
+        (2, 0),
+        (3, 1),
+    ]  # two groups, one's weights
     assert groups((a, b, a | c), a) == {a: [0], a | c: [2]}
     assert groups((a, b), frozenset((third,))) == {}
 

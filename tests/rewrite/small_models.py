@@ -132,6 +132,10 @@ EXPECTED = [
     Expected("dropout", _between(nn.Dropout(0.5)), (2, 3), "first", "first"),
     Expected("grouped", _conv(nn.Conv1d(4, 4, 3, groups=2)), (2, 2, 5),
              "first:groups first:group_width mid.0:group_width", "first:groups first:group_width mid.0:group_width"),
+    Expected("groups-of-two-branches", lambda: Forward(
+        lambda m, x: m.last(torch.cat([m.first(x), m.second(x)], 1)),
+        first=nn.Conv1d(2, 2, 1), second=nn.Conv1d(2, 2, 1), last=nn.Conv1d(4, 2, 1, groups=2)), (2, 2, 5),
+        "first:group_width", "first:group_width"),
     Expected("depthwise", _conv(nn.Conv1d(4, 4, 3, groups=4)), (2, 2, 5), "first", "first"),
     Expected("transposed", _conv(nn.ConvTranspose1d(4, 4, 2, stride=2)), (2, 2, 5), "first mid.0", "first mid.0"),
     Expected("flatten", _hidden(lambda m, x: m.last(m.first(x).flatten(1)), last=nn.Linear(20, 2)), (2, 5, 3),

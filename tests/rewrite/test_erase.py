@@ -61,3 +61,10 @@ def test_what_writes_into_the_value_of_others_stays() -> None:
     total.replace_all_uses_with(editor.node(graph.sites.find("b").name))
     with pytest.raises(gg.Declined, match="writes into a value that others read"):
         erase(editor, [total])
+
+
+def test_a_deep_graph_is_no_matter() -> None:
+    """Whether only checks come of a node was asked from reader to reader, as deep as maxvit is long."""
+    deep = nn.Sequential(nn.Linear(2, 2), nn.Identity(), *(nn.Tanh() for _ in range(1100)))
+    graph = gg.trace(deep, torch.randn(1, 2))
+    assert "1" not in dict(gg.apply(graph, "drop-identity(1)").module.named_modules())

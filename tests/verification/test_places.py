@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
 import torch
 
+from graphgrow.ir.positions import Recurring
 from graphgrow.rewrite.network import Step
-from graphgrow.verification.places import Counterparts, lost, project, tensor_places
+from graphgrow.verification.places import Counterparts, compose, lost, positions_along, project, tensor_places
 
 
 def at(*positions: int) -> dict[int, torch.Tensor]:
@@ -88,3 +92,22 @@ def test_a_name_may_live_twice() -> None:
     assert found(both.arriving, "s") == [1, 4]
     tensors = [Step(tensors={"x.weight": at(0, 1, 3)}), Step(tensors={"x.weight": at(1, 2), "s.weight": at(2, 1)})]
     assert tensor_places(tensors, {"s.weight"}).keys() == {"s.weight"}
+
+
+@pytest.mark.parametrize("parts", list(itertools.product((True, False), repeat=2)), ids=str)
+def test_factors_that_are_frozen_in_one_step_alone_compose(parts: tuple[bool, bool]) -> None:
+    """Three periods of two units, which become four and then five, the second of them gone."""
+    first, second = torch.tensor([2, 0]), torch.tensor([1, -1, 3, 4])
+    steps = (Recurring(first, 4), Recurring(second, 5))
+    sizes = (12, 15)
+    given = [step if part else step.along(size) for step, part, size in zip(steps, parts, sizes, strict=True)]
+    (kept,) = (axes[1] for axes in compose([{"a": {1: step}} for step in given]).values())
+    expected = [3, 1, 8, 6, 13, 11]
+    assert positions_along(kept, 15).tolist() == expected
+
+
+def test_periods_of_two_lengths_compose() -> None:
+    """Six positions as three periods of two that grow to three, then as one period of nine of which three are gone."""
+    first, second = Recurring(torch.tensor([0, 2]), 3), Recurring(torch.tensor([0, 1, 2, -1, -1, -1, 3, 4, 5]), 6)
+    (kept,) = (axes[1] for axes in compose([{"a": {1: first}}, {"a": {1: second}}]).values())
+    assert positions_along(kept, 12).tolist() == [0, 2, -1, -1, 3, 5, 6, 8, -1, -1, 9, 11]
