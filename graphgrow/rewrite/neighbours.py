@@ -11,11 +11,14 @@ from graphgrow.ir.called import called_module
 
 def near_parameters(module: fx.GraphModule, site: fx.Node) -> Iterator[nn.Parameter]:
     """The floating-point parameters around a node, nearest first: in front of it, then behind it, then anywhere."""
+    told: set[fx.Node] = set()
     for directions in (("all_input_nodes",), ("users",), ("all_input_nodes", "users")):
         seen, pending = {site}, [site]
         while pending:
             node = pending.pop(0)
-            yield from (p for p in parameters_of(module, node) if p.is_floating_point())
+            if node not in told:
+                told.add(node)
+                yield from (p for p in parameters_of(module, node) if p.is_floating_point())
             following = [n for way in directions for n in getattr(node, way) if n not in seen]
             seen.update(following)
             pending.extend(following)

@@ -28,7 +28,7 @@ def names(found: Graph, site: str) -> list[str]:
 def test_nearest_first_and_in_front_first() -> None:
     found = graph()
     near = list(dict.fromkeys(names(found, ":relu")))
-    assert near == ["b.weight", "a.weight", "a.bias", "c.weight", "c.bias", "d.weight", "d.bias"]
+    assert near == ["b.weight", "a.weight", "a.bias", "c.weight", "c.bias", "d.weight", "d.bias", "bare"]
     assert names(found, "c")[:2] == ["c.weight", "c.bias"], "a node's own come first"
     assert set(list(dict.fromkeys(names(found, ":mul")))[:2]) == {"bare", "b.weight"}
     assert names(found, "x")[:2] == ["a.weight", "a.bias"]
