@@ -11,30 +11,33 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.errors import CaptureError
 
+ORDERS = ("", "rising", "boxes")
+
 
 @dataclass(frozen=True)
 class TensorSpec:
     """One tensor input: its shape, dtype and, for integers, the range of values that was seen.
 
-    `rising` integers begin with the lowest and never fall along the last axis, as the offsets of bags and the bounds of
-    segments do.
+    The order is that of integers along the last axis: "rising" where they begin with the lowest and never fall (the
+    offsets of bags, the bounds of segments), "boxes" for (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, else empty.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     low: int = 0
     high: int = 1
-    rising: bool = False
+    order: str = ""
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSpec:
-        """The specification of an example tensor; integers remember their extremes, and whether they rise."""
+        """The specification of an example tensor; integers remember their extremes and their order."""
         shape = tuple(tensor.shape)
         if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.is_meta:
             return cls(shape, tensor.dtype)
         low, high = int(tensor.min()), int(tensor.max())
         rising = low < high and bool((tensor[..., 0] == low).all() and (tensor.diff(dim=-1) >= 0).all())
-        return cls(shape, tensor.dtype, low, high, rising)
+        boxes = low < high and tensor.dim() > 1 and shape[-1] == 4 and bool((tensor[..., :2] <= tensor[..., 2:]).all())
+        return cls(shape, tensor.dtype, low, high, "rising" if rising else "boxes" if boxes else "")
 
     def sample(self, batch_size: int | None, batched: bool, generator: torch.Generator) -> torch.Tensor:
         """A random tensor on the CPU: normal, or uniform integers within the range seen."""
@@ -43,9 +46,12 @@ class TensorSpec:
             return torch.randint(0, 2, shape, generator=generator).bool()
         if not self.dtype.is_floating_point:
             drawn = torch.randint(self.low, self.high + 1, shape, generator=generator, dtype=self.dtype)
-            if self.rising:
+            if self.order == "boxes":
+                return drawn.reshape(*shape[:-1], 2, 2).sort(dim=-2).values.reshape(shape)
+            if self.order == "rising":
                 drawn[..., 0] = self.low
-            return drawn.sort(dim=-1).values if self.rising else drawn
+                return drawn.sort(dim=-1).values
+            return drawn
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.dtype)
 
 

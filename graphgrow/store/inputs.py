@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from graphgrow.errors import LedgerError
-from graphgrow.ir.inputs import InputSpec, TensorSpec
+from graphgrow.ir.inputs import ORDERS, InputSpec, TensorSpec
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -52,8 +52,8 @@ def inputs_from_data(data: Any) -> InputSpec:
 def _to_data(item: Any) -> Any:
     if isinstance(item, TensorSpec):
         dtype = str(item.dtype).removeprefix("torch.")
-        rising = {"rising": True} if item.rising else {}
-        return {"shape": list(item.shape), "dtype": dtype, "low": item.low, "high": item.high, **rising}
+        order = {"order": item.order} if item.order else {}
+        return {"shape": list(item.shape), "dtype": dtype, "low": item.low, "high": item.high, **order}
     if item is None or isinstance(item, (bool, int, float, str)):
         return {"value": item}
     if type(item) in (list, tuple):
@@ -81,7 +81,7 @@ def _from_data(item: Any, depth: int = 0) -> Any:
                 if kind == "list"
                 else tuple(_from_data(one, depth + 1) for one in inner)
             )
-    elif isinstance(item, dict) and set(item) - {"rising"} == {"shape", "dtype", "low", "high"}:
+    elif isinstance(item, dict) and set(item) - {"order"} == {"shape", "dtype", "low", "high"}:
         shape, numbers = item["shape"], (item["low"], item["high"])
         sound = (
             isinstance(shape, list)
@@ -90,8 +90,8 @@ def _from_data(item: Any, depth: int = 0) -> Any:
             and item["dtype"] in _DTYPES
             and all(type(number) is int for number in numbers)
             and numbers[0] <= numbers[1]
-            and item.get("rising", False) in (False, True)
+            and item.get("order", "") in ORDERS
         )
         if sound:
-            return TensorSpec(tuple(shape), _DTYPES[item["dtype"]], *numbers, bool(item.get("rising", False)))
+            return TensorSpec(tuple(shape), _DTYPES[item["dtype"]], *numbers, item.get("order", ""))
     raise LedgerError(f"an input specification is damaged: {item!r:.80}")

@@ -15,6 +15,8 @@ from graphgrow.verification.worst import Worst, errors, largest
 def compare_outputs(before: Any, after: Any, noise: Any, worst: Worst, slack: float, unit: float) -> None:
     """Compare nested outputs; the limit is `slack` times the noise of `before` plus a few units of the largest.
 
+    What is no floating-point number (places, decisions) may differ where noise changes it as well.
+
     Args:
         before: outputs of the reference.
         after: outputs under test.
@@ -34,7 +36,7 @@ def compare_outputs(before: Any, after: Any, noise: Any, worst: Worst, slack: fl
         elif not isinstance(b, torch.Tensor) or a.shape != b.shape or a.dtype != b.dtype:
             worst.differ(f"{where} (shape or dtype)")
         elif not a.is_floating_point():
-            worst.see((a != b).double(), torch.zeros(()), where)
+            worst.see((a != b).double(), (a != c).double(), where)
         else:
             a, b, c = a.detach().double(), b.detach().double(), c.detach().double()
             worst.see(*errors(b, a, slack * largest(a - c) + unit * largest(a)), where)

@@ -222,10 +222,39 @@ def test_numbers_that_rise_are_drawn_so(tmp_path: Path) -> None:
     assert gg.verify(graph, grown).preserved
     gg.save(grown, tmp_path / "grown")
     for spec in (graph.inputs, gg.load(tmp_path / "grown", model).inputs):
-        assert [leaf.rising for leaf in spec.tensors] == [False, False, False, True, True]
+        assert [leaf.order for leaf in spec.tensors] == ["", "", "", "rising", "rising"]
         _, _, (first, second) = spec.sample(1, 5)[0]
         for drawn, high in ((first, 3), (second, 1)):
             assert drawn.shape == (5,)
             assert drawn[0] == 0
             assert (drawn.diff() >= 0).all()
             assert drawn.max() <= high
+
+
+class Placed(nn.Module):
+    """Tokens with the widths and heights of their boxes, as LayoutLM embeds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.side, self.out = nn.Embedding(30, 4), nn.Linear(4, 2)
+
+    def forward(self, boxes: torch.Tensor) -> torch.Tensor:
+        width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+        result: torch.Tensor = self.out(self.side(width) + self.side(height))
+        return result
+
+
+def test_boxes_are_drawn_with_their_corners_in_order(tmp_path: Path) -> None:
+    """A negative width is no index: LayoutLM could not be verified."""
+    torch.manual_seed(0)
+    corners = torch.randint(0, 10, (2, 7, 2))
+    model, boxes = Placed(), torch.cat([corners, corners + torch.randint(0, 10, (2, 7, 2))], -1)
+    graph = gg.trace(model, boxes)
+    grown = gg.apply(graph, "widen(side, extra=2)")
+    assert gg.verify(graph, grown).preserved
+    gg.save(grown, tmp_path / "grown")
+    (spec,) = gg.load(tmp_path / "grown", model).inputs.tensors
+    assert spec.order == "boxes"
+    drawn = spec.sample(50, True, torch.Generator().manual_seed(0))
+    assert drawn.shape == (50, 7, 4)
+    assert bool((drawn[..., :2] <= drawn[..., 2:]).all())

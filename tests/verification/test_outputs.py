@@ -42,3 +42,12 @@ def test_the_noise_widens_the_limit() -> None:
     assert worst.passed
     compare_outputs(ONES, ONES + 4e-4, ONES + 1e-5, worst, 32.0, 1e-6)
     assert not worst.passed
+
+
+def test_places_may_differ_where_noise_changes_them_and_nowhere_else() -> None:
+    """The order of random numbers, drawn in another dtype, is another: ViT-MAE's was called wrong."""
+    order, noise = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 0, 2, 3])
+    for after, passed in (([1, 0, 2, 3], True), ([1, 2, 0, 3], False)):
+        worst = Worst()
+        compare_outputs(order, torch.tensor(after), noise, worst, 32.0, 1e-6)
+        assert worst.passed is passed
