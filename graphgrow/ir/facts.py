@@ -19,6 +19,19 @@ from graphgrow.ir.value import Value
 
 
 @dataclass(frozen=True)
+class Slot:
+    """A place that holds a number: an attribute of the node's module, or an argument of the node.
+
+    Attributes:
+        path: (name,) of the attribute; or ("args", i, ...) / ("kwargs", name, ...).
+        on_module: which of the two.
+    """
+
+    path: tuple[Any, ...]
+    on_module: bool
+
+
+@dataclass(frozen=True)
 class Contraction:
     """A sum over a product of two operands along one axis: x W, or q k."""
 
@@ -59,6 +72,8 @@ class Statistic:
             or what was divided by it.
         parameter: the correction of a variance (1 is Bessel's), the power of a norm.
         inverse: whether the output was divided by the number.
+        eps: where the least number that is divided by stands, if there is one; it grows as the statistic does.
+        eps_value: that number.
     """
 
     kind: StatisticKind
@@ -67,6 +82,8 @@ class Statistic:
     output: Value
     parameter: float = 0.0
     inverse: bool = False
+    eps: Slot | None = None
+    eps_value: float = 0.0
 
 
 class NormKind(Enum):
@@ -75,19 +92,6 @@ class NormKind(Enum):
     LAYER = "layer norm"
     RMS = "RMS norm"
     GROUP = "group norm"
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place that holds a number: an attribute of the node's module, or an argument of the node.
-
-    Attributes:
-        path: (name,) of the attribute; or ("args", i, ...) / ("kwargs", name, ...).
-        on_module: which of the two.
-    """
-
-    path: tuple[Any, ...]
-    on_module: bool
 
 
 @dataclass(frozen=True)

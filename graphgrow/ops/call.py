@@ -186,9 +186,11 @@ class Call:
         output: Value,
         parameter: float = 0.0,
         inverse: bool = False,
+        eps: Slot | None = None,
+        eps_value: float = 0.0,
     ) -> None:
         """State that a number is taken of all units along axes, and what can be rescaled where growth changes it."""
-        self.facts.statistics.append(Statistic(kind, value, tuple(axes), output, parameter, inverse))
+        self.facts.statistics.append(Statistic(kind, value, tuple(axes), output, parameter, inverse, eps, eps_value))
 
     def normalise(
         self,

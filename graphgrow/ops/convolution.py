@@ -90,7 +90,6 @@ def _convolve(call: Call, input: Value, weight: Value, bias: Value | None, group
     channel = len(input.axes) - spatial - 1
     if channel not in (0, 1):
         raise RuleDeclined(f"an input of {len(input.axes)} axes")
-    inputs = input.axes[channel]
     call.starts(weight, Fresh.HE, fan=((0,) if transposed else (1,)) + tuple(range(2, 2 + spatial)))
     call.starts_bias(bias, weight)
     call.freeze(weight.axes[2:], "the size of a kernel")
@@ -101,18 +100,14 @@ def _convolve(call: Call, input: Value, weight: Value, bias: Value | None, group
         flow: fl.Flow = fl.Mul((call.operand(input, drop=[channel]), call.operand(weight, drop=[reading])))
     else:
         outputs, inner = _grouped(call, input, channel, weight, groups, transposed)
-        # the contraction runs within a group only, so the axis of groups itself reaches the output
-        rows = call.operand(weight, drop=[] if transposed else [1])
-        flow = fl.Mul((call.operand(input), rows))
-        if transposed and inner is not None:  # what is summed over does not reach the output
-            inner = None
-        if inner is not None:  # an axis within the groups that is read may be written too, by the weight alone
-            flow = fl.Along((inner,), rows, flow)
+        # the sum runs within each group, so the axis of groups itself reaches the output
+        flow = fl.Mul((call.operand(input), call.operand(weight, drop=[] if transposed else [1])))
+        if inner is not None:  # where what is summed over is written too, the rows of the weight alone say how
+            flow = fl.Along((inner,), fl.Operand(weight, (1 if transposed else 0,)), flow)
     if bias is not None:
         call.same(outputs, bias.axes[0])
     shape = meta_shape(call.meta)[channel + 1 :]
     axes: Axes = (*input.axes[:channel], outputs, *_spatial(call, input.axes[channel + 1 :], tuple(shape)))
-    assert inputs.size == input.axes[channel].size
     return call.output(axes, call.plus_bias(flow, bias))
 
 

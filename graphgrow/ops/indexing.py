@@ -290,7 +290,8 @@ def order(call: Call, input: Value, dim: int = -1, descending: bool = False, sta
 @rule(F.one_hot)
 def one_hot(call: Call, input: Value, num_classes: int = -1) -> Value:
     """(...) whole numbers -> (..., classes)."""
-    return call.output((*input.axes, call.fixed(meta_shape(call.meta)[-1], "classes by number")))
+    classes = call.fixed(meta_shape(call.meta)[-1], "classes by number")
+    return call.output((*input.axes, classes), fl.Pointwise((call.operand(input),)))
 
 
 @rule(torch.tril, torch.triu, "tril", "triu")

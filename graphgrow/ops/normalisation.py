@@ -247,7 +247,8 @@ def normalise_vector(
 ) -> Value:
     """Division by a norm along one axis, each unit of which depends on all, and which zeros do not change."""
     output = call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
-    call.statistic(StatisticKind.NORM, input, [call.axis(input, dim)], output, float(p), inverse=True)
+    slot, axes = Slot(call.argument_path(3, "eps"), False), [call.axis(input, dim)]
+    call.statistic(StatisticKind.NORM, input, axes, output, float(p), inverse=True, eps=slot, eps_value=float(eps))
     return output
 
 

@@ -183,7 +183,9 @@ def identity(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
 
 @rule("to", "type", "type_as")
 def cast(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
-    """Another dtype or device."""
+    """Another dtype or device; what becomes a whole number or a truth is no longer linear."""
+    if not call.meta.is_floating_point():
+        return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, flat=True))
     return call.output(input.axes, call.same_flow(input))
 
 
@@ -200,7 +202,7 @@ def add(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Value:
         # x + c moves every unit alike: copies stay copies, means stay means, zeros do not stay zeros
         value = operands[0]
         return call.output(value.axes, fl.Add((call.operand(value), fl.Operand(value, ()))))
-    centred = _minus_its_mean(call, operands)
+    centred = _minus_its_mean(call, operands) if plain(alpha) == 1 else None
     if centred is not None:
         return centred
     return call.output(_broadcast(call, operands), fl.Add(tuple(map(call.operand, operands))))

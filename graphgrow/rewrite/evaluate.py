@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from graphgrow.ir import flow as fl
 from graphgrow.ir.cells import Cell, agree, cells_along, cells_of, groups
 from graphgrow.ir.flow import Fill, Flow, Held, State
-from graphgrow.ir.terms import Axes, Space, find, leaves
+from graphgrow.ir.terms import Axes, Space, find, leaves, normal
 from graphgrow.ir.value import Value
 
 Key = tuple[Value, int]
@@ -16,6 +16,11 @@ Key = tuple[Value, int]
 def holds(terms: Axes, space: Space) -> bool:
     """Whether one of the terms holds the space."""
     return any(leaf is space for term in terms for leaf in leaves(term))
+
+
+def is_whole(terms: Axes, space: Space) -> bool:
+    """Whether the terms are the space and nothing else, so that the mean of its units is that of all entries."""
+    return len(terms) == 1 and normal(terms[0]) is space
 
 
 def axis_of(operand: fl.Operand, space: Space) -> int | None:
@@ -138,7 +143,8 @@ def _centred(flow: fl.Centred, space: Space, fills: Mapping[Key, State], at: Cel
         return None
     if Fill.SHARE in state:
         raise fl.Clash("shares minus their mean")
-    return tuple(_CENTRED.get(fill, Fill.FREE) for fill in state)
+    carried = _CENTRED | ({} if is_whole(flow.term, space) else {Fill.MEAN: Fill.FREE})
+    return tuple(carried.get(fill, Fill.FREE) for fill in state)
 
 
 def _slice(flow: fl.Slice, space: Space, fills: Mapping[Key, State], at: Cell) -> State | None:

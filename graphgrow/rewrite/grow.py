@@ -113,6 +113,10 @@ def _rescale_statistics(network: Network, editor: Editor, plan: Plan) -> bool:
     """Multiply what is taken of all units of the axis by what makes up for the new ones; whether there was any."""
     factors = {value: factor for value, factor in plan.factors.items() if factor != 1.0}
     for facts in network.analysis.facts.values():
+        for statistic in facts.statistics:
+            if statistic.eps is not None and statistic.output in factors:
+                eps = statistic.eps_value * factors[statistic.output]
+                editor.set(editor.node(facts.node.name), statistic.eps, eps)
         if isinstance(facts.output, Value) and facts.output in factors:
             editor.multiply(editor.node(facts.node.name), factors[facts.output])
     return bool(factors)

@@ -12,7 +12,7 @@ from graphgrow.ir.flow import Fill, Flow, Held, Weighted
 from graphgrow.ir.positions import present_size
 from graphgrow.ir.terms import Space, normal
 from graphgrow.ir.value import Value
-from graphgrow.rewrite.evaluate import Key, axis_of, children, count_at, holds, picked
+from graphgrow.rewrite.evaluate import Key, axis_of, children, count_at, holds, is_whole, picked
 
 MOST_RETRIES = 32  # for one question; each may walk the graph once more
 
@@ -178,7 +178,8 @@ class Requests:
             return [] if fill in (Fill.ZERO, Fill.MEAN) else None
         if isinstance(flow, fl.Centred):
             if holds(flow.term, self._space):
-                return self._wishes(flow.inner, at, Fill.MEAN) if fill is Fill.ZERO else None
+                possible = fill is Fill.ZERO and is_whole(flow.term, self._space)
+                return self._wishes(flow.inner, at, Fill.MEAN) if possible else None
             return self._wishes(flow.otherwise, at, fill)
         if isinstance(flow, fl.Slice):
             before = count_at(flow.before, self._space, at.cell)

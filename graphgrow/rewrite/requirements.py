@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind, Statistic, flatten_values
 from graphgrow.ir.flow import Clash, Fill, Held, Weighted
 from graphgrow.ir.positions import axis_map
-from graphgrow.ir.terms import Space, normal
+from graphgrow.ir.terms import Space
 from graphgrow.ir.value import Value
-from graphgrow.rewrite.evaluate import holds
+from graphgrow.rewrite.evaluate import holds, is_whole
 from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.statistics import growing_axis, judge, old_share
 
@@ -69,7 +69,7 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
         return
     if norm.kind is NormKind.GROUP:
         raise Unmet(facts, "group norm takes statistics over it: append whole groups instead", [])
-    if norm.kind is NormKind.LAYER and (len(norm.term) != 1 or normal(norm.term[0]) is not space):
+    if norm.kind is NormKind.LAYER and not is_whole(norm.term, space):
         raise Unmet(facts, f"{norm.kind.value} over an axis of which this is only a part", [])
     if norm.eps is None or (norm.weight is None and norm.output is None):
         raise Unmet(facts, f"{norm.kind.value} without a weight or an eps to correct", [])

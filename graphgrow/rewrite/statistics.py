@@ -10,7 +10,7 @@ from math import prod
 from graphgrow.ir.facts import Normalisation, Statistic, StatisticKind
 from graphgrow.ir.flow import Fill, Held, State
 from graphgrow.ir.positions import Removal, Units, axis_map, grown_size, occurrences, present_size
-from graphgrow.ir.terms import Space
+from graphgrow.ir.terms import Product, Space, Term, normal
 from graphgrow.rewrite.evaluate import Key, holds
 
 
@@ -43,7 +43,8 @@ def judge(statistic: Statistic, units: Units, append: bool, fills: Mapping[Key, 
     """What a statistic over a growing axis admits.
 
     A mean stays what it is where new units hold the mean, or where every unit is copied alike; new units of zero, and
-    shares, leave the sum. A variance grows by nothing where new units hold the mean. A norm does not see zeros.
+    shares, leave the sum. A variance grows by nothing where new units hold the mean of all that it is taken of, which
+    is that of the units only where they are the whole axis. A norm does not see zeros.
     """
     axis = growing_axis(statistic, units.space)
     assert axis is not None
@@ -55,7 +56,7 @@ def judge(statistic: Statistic, units: Units, append: bool, fills: Mapping[Key, 
     if not seen:
         seen = {Fill.ZERO if append else Fill.SHARE}
     if append:
-        verdict = _appended(statistic, seen, old, ratio)
+        verdict = _appended(statistic, normal(term), units.space, seen, old, ratio)
     else:
         verdict = _replicated(statistic, seen, old, ratio, axis_map(term, units).uniform)
     if statistic.inverse and verdict.factor is not None:
@@ -63,16 +64,18 @@ def judge(statistic: Statistic, units: Units, append: bool, fills: Mapping[Key, 
     return verdict
 
 
-def _appended(statistic: Statistic, seen: set[Held], old: int, ratio: float) -> Verdict:
+def _appended(statistic: Statistic, term: Term, space: Space, seen: set[Held], old: int, ratio: float) -> Verdict:
     kind = statistic.kind
     if kind is StatisticKind.MEAN:
-        if seen == {Fill.MEAN}:
+        everywhere = term is space or (isinstance(term, Product) and space in term.factors)  # not one part of several
+        if seen == {Fill.MEAN} and everywhere:
             return Verdict(1.0)
-        return Verdict(ratio) if seen == {Fill.ZERO} else Verdict(None, (Fill.MEAN, Fill.ZERO))
+        wanted = (Fill.MEAN, Fill.ZERO) if everywhere else (Fill.ZERO,)
+        return Verdict(ratio) if seen == {Fill.ZERO} else Verdict(None, wanted)
     if kind is StatisticKind.NORM:
         return Verdict(1.0) if seen == {Fill.ZERO} else Verdict(None, (Fill.ZERO,))
     along = [axis for axis in statistic.axes if present_size(statistic.value.axes[axis]) > 1]
-    if kind is StatisticKind.EXTREME or len(along) > 1:  # the mean of one position is not that of all
+    if kind is StatisticKind.EXTREME or len(along) > 1 or term is not space:  # the mean of a part is not that of all
         return Verdict(None)
     if seen != {Fill.MEAN}:
         return Verdict(None, (Fill.MEAN,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,23 @@ def _residual_norms() -> nn.Module:
                    b=nn.Linear(6, 4), norm2=nn.LayerNorm(4), last=nn.Linear(4, 2))  # fmt: skip
 
 
+def _spelled_norm(axes: int, centre: Callable[[Any, Any], Any] = torch.sub) -> Callable[[], nn.Module]:
+    """A layer norm in arithmetic, over the channels of (N, C, L) alone, or flattened with the positions."""
+
+    def run(m: Any, x: Any) -> Any:
+        y = m.first(x).transpose(1, 2).flatten(-axes)
+        y = centre(y, y.mean(-1, keepdim=True))
+        return m.last(y * torch.rsqrt(y.square().mean(-1, keepdim=True) + 1e-5))
+
+    return lambda: Forward(run, first=nn.Conv1d(2, 4, 1), last=nn.Linear(4 * 5 ** (axes - 1), 2))
+
+
+def _side_by_side(run: Callable[[Any, Any], Any]) -> Callable[[], nn.Module]:
+    """A function of two layers' outputs side by side, of which one may grow."""
+    return _hidden(lambda m, x: m.last(run(m, torch.cat([m.first(x), m.second(x)], -1))), second=nn.Linear(3, 2),
+                   last=nn.Linear(6, 2))  # fmt: skip
+
+
 EXPECTED = [
     Expected("relu", _between(nn.ReLU()), (2, 3), "first", "first"),
     Expected("exp", _hidden(lambda m, x: m.last(m.first(x).exp()), last=nn.Linear(4, 2)), (2, 3), "first", "first"),
@@ -150,6 +168,16 @@ EXPECTED = [
                             last=nn.Linear(6, 2)), (2, 3), "first second", "first second"),
     Expected("chunk", _hidden(lambda m, x: m.last(m.first(x).chunk(2, -1)[0].tanh()), last=nn.Linear(2, 2)), (2, 3),
              "first:0 first:1", "first:0 first:1"),
+    Expected("mean-of-two-parts", _hidden(lambda m, x: torch.cat([m.first(x), m.second(x)], -1).mean(-1),
+                                          second=nn.Linear(3, 2)), (2, 3), "first second", "first second"),
+    Expected("two-parts-minus-their-mean", _side_by_side(lambda m, y: y - y.mean(-1, keepdim=True)), (2, 3),
+             "first second", ""),
+    Expected("spelled-norm", _spelled_norm(1), (2, 2, 5), "first", "first"),
+    Expected("spelled-norm-over-positions", _spelled_norm(2), (2, 2, 5), "", "first"),
+    Expected("spelled-norm-minus-half-the-mean", _spelled_norm(1, functools.partial(torch.sub, alpha=0.5)), (2, 2, 5),
+             "", "first"),
+    Expected("direction", _hidden(lambda m, x: m.last(F.normalize(m.first(x), dim=-1, eps=9.0)), last=nn.Linear(4, 2)),
+             (2, 3), "first", "first"),
     Expected("product-of-two", _hidden(lambda m, x: (m.first(x) * m.second(x)).sum(-1), second=nn.Linear(3, 4)), (2, 3),
              "first", "first"),
     Expected("square", _hidden(lambda m, x: m.first(x).square().sum(-1)), (2, 3), "", ""),
