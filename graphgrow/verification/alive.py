@@ -20,6 +20,7 @@ STEPS = 5
 RATE = 1e-2  # of the largest parameter, for the largest gradient: the scale of a model does not matter
 BATCH = 8
 STILL = 1e-14  # relative to the largest gradient: below it is rounding
+STILL_AT_ALL = 1e-11  # the same where numbers are random and large, so that more is rounded
 
 
 @dataclass
@@ -35,8 +36,8 @@ def check_alive(case: Case, found: Findings) -> None:
 
     Every new tensor must have a gradient in its new entries at one of the first two steps, and one of them at the
     first. Entries along a grown axis that start equal, and have a gradient, must not stay equal. Parameters that do
-    not require one, those that the examples cannot reach, and those whose old entries have none either (a bias in
-    front of a batch norm), are left out.
+    not require one, those that the examples cannot reach, those whose old entries have none either, and vectors that no
+    output depends on whatever they are (biases in front of a batch norm, those of keys), are left out.
 
     A parent that passes nothing on (a head of zeros, dead units) leaves nothing alive either. Where the ledger makes
     of it what fails just so, the same ledger applied to refilled weights decides.
@@ -102,6 +103,11 @@ def _train(case: Case) -> _Trained | None:
     still = [
         name for name, entries in new.items() if entries.moved_at not in (0, 1) and _others_move(seen, name, entries)
     ]
+    still = [
+        name
+        for name in still
+        if not (parameters[name].dim() == 1 and _beside_what_moves(name, seen) and _moot(case, name))
+    ]
     if not still and all(entries.moved_at != 0 for entries in new.values()):
         still = [next(iter(new))]
     alike = [name for name in new if name in old and _stays_equal(name, started, parameters, seen, new[name].mask)]
@@ -155,6 +161,26 @@ def _others_move(seen: dict[str, torch.Tensor], name: str, entries: _New) -> boo
     """Whether the old entries of a tensor that does not learn do so, or it has none."""
     rest = ~entries.mask
     return not bool(rest.any()) or (name in seen and bool((seen[name] * rest).any()))
+
+
+def _beside_what_moves(name: str, seen: dict[str, torch.Tensor]) -> bool:
+    """Whether another parameter of its module has a gradient."""
+    owner = name.rpartition(".")[0]
+    return any(other.rpartition(".")[0] == owner and other != name and bool(seen[other].any()) for other in seen)
+
+
+def _moot(case: Case, name: str) -> bool:
+    """Whether a parameter has no gradient with random numbers in all of them either."""
+    module = double_module(case.child.module).train("train" in case.modes)
+    parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
+    generator = torch.Generator().manual_seed(case.probes.seed)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(drawn.to(parameter.device))
+    gradients = _gradients(case, module, parameters, STEPS)
+    top = max((float(g.abs().max()) for g in gradients.values()), default=0.0)
+    return name not in gradients or float(gradients[name].abs().max()) <= STILL_AT_ALL * top
 
 
 def _stays_equal(

@@ -96,6 +96,40 @@ def test_a_bias_that_a_batch_norm_takes_away_is_left_out() -> None:
     assert verdict.preserved is True, verdict
 
 
+class Keys(nn.Module):
+    """Attention whose keys have a bias, which all scores of a query have alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x))
+
+
+def test_a_new_bias_that_nothing_depends_on_is_left_out() -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(Keys(), torch.randn(2, 3, 4))
+    for text in ("mix-operators(k, choices=[low-rank])", "add-branch(k, kind=mlp)"):
+        verdict = gg.verify(graph, gg.apply(graph, text), modes=MODES)
+        assert verdict.preserved is True, verdict
+
+
+def test_a_new_bias_behind_what_passes_nothing_on_is_flagged() -> None:
+    """It matters, and the weight beside it has no gradient either."""
+    torch.manual_seed(0)
+    graph = gg.trace(nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)), torch.randn(4, 5))
+    grown = gg.apply(graph, "add-branch(2, kind=mlp)", share=False)
+    for node in list(grown.module.graph.nodes):
+        if node.op == "call_module" and str(node.target).endswith("add_branch.first"):
+            with grown.module.graph.inserting_after(node):
+                cut = grown.module.graph.call_method("detach", (node,))
+            node.replace_all_uses_with(cut, delete_user_cb=lambda user, cut=cut: user is not cut)
+    grown.module.recompile()
+    verdict = gg.verify(graph, grown, modes=MODES)
+    assert [check.mode for check in verdict.checks if not check.passed] == ["alive"]
+
+
 def test_dead_new_units_are_flagged_behind_a_head_of_zeros_as_well() -> None:
     graph = gg.trace(Branching(), torch.randn(4, 5))
     grown = gg.apply(graph, "widen(first, extra=2)", share=False)
