@@ -67,7 +67,7 @@ class Trial:
         """One mutation of each pass, half of them with other options than those that are offered."""
         seen = Observed(self.graph)
         for name in gg.pass_names():
-            offered = list(self.graph.mutations(name))
+            offered = self._offered(self.graph, name, [])
             if not offered:
                 continue
             mutation = self.draw.choice(offered)
@@ -84,7 +84,7 @@ class Trial:
         """Mutations one after the other; each step is compared by outputs, the whole by gg.verify as well."""
         graph, seen, done = self.graph, Observed(self.graph), list[tuple[str, int]]()
         while len(done) < length and graph.parameter_count <= LARGE:
-            mutation = self._choose(graph)
+            mutation = self._choose(graph, done)
             if mutation is None:
                 break
             entry = (str(mutation), self.draw.randrange(100))
@@ -99,10 +99,17 @@ class Trial:
         self.batch.counts["chains" if len(done) >= LONG else "shorter chains"] += 1
         self.batch.lengths[len(done)] += 1
 
-    def _choose(self, graph: Graph) -> Mutation | None:
+    def _offered(self, graph: Graph, name: str, done: Mutations, most: int | None = None) -> list[Mutation]:
+        try:
+            return list(islice(graph.mutations(name), most))
+        except Exception as error:  # noqa: BLE001  # as for a step
+            self._found(done, f"mutations({name!r}) fails: {type(error).__name__}: {error}")
+            return []
+
+    def _choose(self, graph: Graph, done: Mutations) -> Mutation | None:
         names = list(gg.pass_names())
         for name in self.draw.sample(names, len(names)):
-            offered = list(islice(graph.mutations(name), self.draw.choice(LOOK)))
+            offered = self._offered(graph, name, done, self.draw.choice(LOOK))
             if offered:
                 return self.draw.choice(offered)
         return None
