@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from torch import fx
+from torch import fx, nn
+
+from graphgrow.ir.rows import Row, from_rows, to_rows
 
 _WRITTEN = ("_code", "_lineno_map", "_prologue_start")
-_WRAPPED = "is_wrapped"  # fx's own mark: the code calls torch.fx.wrap for the function
 
 
 class LateCode(fx.GraphModule):
@@ -30,7 +28,6 @@ class LateCode(fx.GraphModule):
         """A module over a graph; what its nodes call and fetch is looked up in `root`, as in fx.GraphModule."""
         self.__dict__["_late"] = True
         super().__init__(root, graph, class_name)
-        self._tracer_cls = None  # unpickled code is traced by fx's own: it needs no examples
 
     def postpone(self) -> None:
         """Let go of code that is older than the graph; it is written anew when it is asked for."""
@@ -55,36 +52,14 @@ class LateCode(fx.GraphModule):
         return super().__getattr__(name)
 
     def __reduce__(self) -> Any:
-        """As fx pickles: the code, not the graph, written so that fx can trace it when it is unpickled."""
-        with _traceable(self.graph):
-            self.recompile()
-            pickled = super().__reduce__()
-        self.postpone()
-        return pickled
+        """The graph itself, node by node; all else as it stands in the module."""
+        state = {name: item for name, item in self.__dict__.items() if name not in (*_WRITTEN, "_graph", "_late")}
+        return _restored, (type(self).__name__, to_rows(self.graph), state)
 
 
-@contextmanager
-def _traceable(graph: fx.Graph) -> Iterator[None]:
-    """Mark what plain fx, given proxies without examples, cannot look into; unmarked again afterwards.
-
-    Annotations that are text stay behind, as fx cannot import those. Functions and classes outside of torch, such as
-    the checks of sizes, are wrapped: fx would call them with a proxy.
-    """
-    texts = {node: node.type for node in graph.nodes if isinstance(node.type, str)}
-    opaque = [node for node in graph.nodes if node.op == "call_function" and _foreign(node.target)]
-    for node in texts:
-        node.type = None
-    for node in opaque:
-        node.meta[_WRAPPED] = True
-    try:
-        yield
-    finally:
-        for node, text in texts.items():
-            node.type = text
-        for node in opaque:
-            del node.meta[_WRAPPED]
-
-
-def _foreign(target: Any) -> bool:
-    kind = isinstance(target, (types.FunctionType, type))
-    return kind and str(target.__module__).partition(".")[0] not in ("torch", "builtins")
+def _restored(name: str, rows: list[Row], state: dict[str, Any]) -> LateCode:
+    holder = nn.Module()
+    holder.__dict__.update(state)
+    module = LateCode(holder, from_rows(rows), name)
+    module.__dict__.update(state)
+    return module

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -106,6 +107,10 @@ class Network:
     def channels(self) -> ChannelAxes:
         """Which axes of the graph's tensors hold channels."""
         return ChannelAxes(self.analysis)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take along: not what was worked out, which names the nodes of this very graph."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def take_over(self, earlier: Network, sizes: Mapping[Space, int]) -> None:
         """Go on with what is known of an earlier network, whose graph this one has edited in place.

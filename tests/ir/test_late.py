@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import io
+import pickle
 from typing import Any
 
 import pytest
@@ -124,6 +125,43 @@ def test_a_model_with_checks_is_pickled_with_them() -> None:
         with pytest.raises(ValueError, match="holds for xs of the form"):
             twin([*xs, xs[0]], True)
     assert "wrap" not in grown.code
+
+
+class Positions(nn.Module):
+    """A table that is cut by the length of the input, in a block of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(9, 3))
+        self.inner = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.table[: x.size(1)]
+        return x + self.inner(torch.ops.aten.tanh.default(x))
+
+
+def test_a_graph_is_pickled_with_its_nodes_and_their_names() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Positions(), nn.Linear(3, 2)), torch.randn(2, 5, 3)
+    graph = gg.apply(gg.trace(model, x), ["deepen(0.inner.1, kind=mlp)", "widen(0.inner.0, extra=2)"])
+    twin = pickle.loads(pickle.dumps(graph))
+    assert torch.equal(twin.module(x), graph.module(x))
+    assert torch.equal(twin.module(x[:, :3]), graph.module(x[:, :3]))
+    assert twin.text() == graph.text()
+    assert list(twin.module.state_dict()) == list(graph.module.state_dict())
+    assert [str(m) for m in twin.mutations()] == [str(m) for m in graph.mutations()]
+    grown = [gg.apply(one, "deepen(0:add@2, kind=mlp)", seed=3) for one in (twin, graph)]
+    assert grown[0].text() == grown[1].text()
+    assert torch.equal(grown[0].module(x), grown[1].module(x))
+
+
+def test_classes_that_only_the_writer_knows_are_not_asked_for() -> None:
+    class Local(nn.Sequential):
+        pass
+
+    x = torch.randn(2, 3)
+    graph = gg.trace(Local(nn.Linear(3, 4), nn.ReLU()), x)
+    assert torch.equal(_pickled(graph.module)(x), graph.module(x))
 
 
 def _pickled(module: nn.Module) -> Any:
