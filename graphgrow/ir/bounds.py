@@ -27,6 +27,11 @@ class Bounds:
         """Whether no entry is zero."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def limited(self) -> bool:
+        """Whether neither bound is infinite."""
+        return max(-self.low, self.high) < INFINITE
+
     def __add__(self, other: Bounds) -> Bounds:
         """The bounds of a sum."""
         return Bounds(self.low + other.low, self.high + other.high)

@@ -38,18 +38,30 @@ def bounds_of(argument: Any) -> Bounds:
 
 
 def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) -> None:
-    """Set the bounds of what an operator puts out, where it is of floating point."""
-    known = _table().get(type(module) if module is not None else facts.node.target)
+    """Set the bounds of what an operator puts out, where it is of floating point, and whether it may be infinite."""
+    target = type(module) if module is not None else facts.node.target
+    found = _found(target, facts, module, args, kwargs)
+    held = any(value.infinite for value in facts.operands) or _is_infinite(args, kwargs)
+    infinite = held and not found.limited and _table().get(target) is not _exponential  # of minus infinity that is 0
+    for value, _ in facts.flows:
+        value.bounds, value.infinite = found, infinite
+
+
+def _is_infinite(args: Any, kwargs: Any) -> bool:
+    """Whether an infinite number is among the arguments: that of `masked_fill`, `where`, `full`."""
+    return any(isinstance(leaf, float) and math.isinf(leaf) for leaf in pytree.tree_leaves((args, kwargs)))
+
+
+def _found(target: object, facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) -> Bounds:
+    known = _table().get(target)
     example = facts.node.meta["value"]
     example = example[0] if isinstance(example, (tuple, list)) and example else example
     if known is None or not isinstance(example, torch.Tensor) or not example.is_floating_point():
-        return
+        return Bounds()
     options = kwargs if module is None else _options(module)
     if not _takes(known, args, options):  # a form that the rule for its axes knows, but this one does not
-        return
-    found = known(*args, **options).rounded(torch.finfo(example.dtype).tiny)
-    for value, _ in facts.flows:
-        value.bounds = found
+        return Bounds()
+    return known(*args, **options).rounded(torch.finfo(example.dtype).tiny)
 
 
 def _takes(known: Bounding, args: Any, options: dict[str, Any]) -> bool:

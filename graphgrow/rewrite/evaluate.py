@@ -99,11 +99,20 @@ def _combine(flow: Flow) -> Callable[[list[Held]], Held]:
     if isinstance(flow, fl.Add):
         return fl.add_fills
     if isinstance(flow, fl.Mul):
-        return fl.mul_fills
+        infinite = any(isinstance(factor, fl.Operand) and factor.value.infinite for factor in flow.factors)
+        return _product_with_infinity if infinite else fl.mul_fills
     if isinstance(flow, fl.Choose):
         return fl.choose_fills
     assert isinstance(flow, fl.Pointwise)
     return lambda fills: fl.pointwise_fills(fills, flow)
+
+
+def _product_with_infinity(fills: list[Held]) -> Held:
+    """Minus infinity is the mask of a maximum: new units must not turn it into plus infinity, or by a zero into NaN."""
+    carried = [fill for fill in fills if fill is not Fill.EVEN]
+    if len(carried) > 1 and set(carried) != {Fill.COPY}:
+        raise fl.Clash("a product with what may be infinite, as a mask leaves it")
+    return fl.mul_fills(fills)
 
 
 def _zip(operands: list[State | None], combine: Callable[[list[Held]], Held]) -> State | None:
