@@ -37,6 +37,7 @@ def train(
     For example:
     $ graphgrow train --recipe digits-dnm
     $ graphgrow train --recipe cifar10-dnm --root ~/data --out runs/cifar
+    $ torchrun --nproc-per-node 2 --no-python graphgrow train --recipe patterns-dnm
     """
     from graphgrow.train.recipe import open_recipe, recipe_names
 
@@ -48,6 +49,7 @@ def train(
         raise typer.BadParameter("give one, for instance --recipe digits-dnm; --list shows them", param_hint="--recipe")
     from graphgrow.train.loop import train as run
     from graphgrow.train.narration import Narration
+    from graphgrow.train.ranks import started_first
 
     chosen = open_recipe(recipe)
     if seed is not None:
@@ -56,5 +58,5 @@ def train(
         chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, epochs=epochs))
     folder = out or Path("runs") / chosen.name
     record = run(chosen, folder, root=root, narration=Narration(console(to_error=as_json)))
-    if as_json:
+    if as_json and started_first():
         show_json(record.to_json())

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from graphgrow.errors import GraphGrowError, NotPreserved, SignalError, TrainingError
+from graphgrow.errors import NotPreserved, SignalError, TrainingError
 from graphgrow.graph import Graph
 from graphgrow.records import DecisionRecord
 from graphgrow.rewrite.apply import apply
@@ -23,38 +23,13 @@ from graphgrow.train.averaging import follow_growth
 from graphgrow.train.budget import Budget
 from graphgrow.train.newness import new_entries, shared_entries
 from graphgrow.train.pace import Newcomers, Pace
-from graphgrow.train.policy import Candidate, Evidence, GrowthPolicy, make_policy
+from graphgrow.train.policy import Evidence, GrowthPolicy, make_policy
+from graphgrow.train.proposal import Nothing, Proposal, choose
+from graphgrow.train.ranks import Ranks
 from graphgrow.train.schedule import Plateau, Schedule
 from graphgrow.train.snapshot import Snapshot
 
 Loss = Callable[[torch.nn.Module], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What a grower would do now.
-
-    Attributes:
-        candidates: that fit together, in order.
-        reason: why now, in words.
-        numbers: what it rests on, by name; those of the n-th candidate from the second on carry its number.
-        parameters: of the grown network.
-        flops: of the grown network, for one sample.
-    """
-
-    candidates: tuple[Candidate, ...]
-    reason: str
-    numbers: Mapping[str, float]
-    parameters: int
-    flops: int
-
-    @property
-    def mutations(self) -> tuple[str, ...]:
-        """All of them in order, as text."""
-        return tuple(mutation for candidate in self.candidates for mutation in candidate.mutations)
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {', '.join(self.mutations)}"
 
 
 class Grower:
@@ -71,6 +46,10 @@ class Grower:
                 grower.apply(proposal)
 
     Optimizer, learning-rate schedulers and gradient scalers stay the same objects; so does an averaged model.
+
+    Where several processes train together (torch.distributed, one network in each), call `grower.parallel(x)` in the
+    training step, and all else in every process: the first process measures and decides, all grow alike, and a growth
+    after which parameters or optimizer states differ between them is refused.
 
     Args:
         graph: to grow; train `grower.module`, which is another module after each growth.
@@ -136,11 +115,26 @@ class Grower:
         self._metrics: list[float | None] = []
         self._before: tuple[Snapshot, float | None] | None = None
         self._signals: Mapping[str, Signal] | None = None
+        self._ranks = Ranks.present()
+        self._parallel: tuple[nn.Module, nn.Module] | None = None
 
     @property
     def module(self) -> fx.GraphModule:
         """The newest network: an ordinary nn.Module."""
         return self.graph.module
+
+    @property
+    def parallel(self) -> nn.Module:
+        """What to call in a training step of several processes: the newest network, its gradients averaged over them.
+
+        A DistributedDataParallel, another one after each growth; the network itself where one process is alone.
+        """
+        if self._ranks.count == 1:
+            return self.module
+        if self._parallel is None or self._parallel[0] is not self.module:
+            self._parallel = None  # its hooks on shared parameters go first
+            self._parallel = self.module, DistributedDataParallel(self.module)
+        return self._parallel[1]
 
     @property
     def will_observe(self) -> bool:
@@ -152,41 +146,46 @@ class Grower:
         """Around forward and backward pass of one batch; most batches are left alone."""
         watched = self.will_observe
         self._batch += 1
-        if not watched:
+        if not (watched and self._ranks.first):
             yield
             return
         signals = self._measuring()
         with Watch(self.module, signals.values()):
             yield
 
-    def propose(self, metric: float | None = None) -> Proposal | None:
+    @property
+    def undecided(self) -> bool:
+        """Whether the last growth may still be taken back."""
+        return self._before is not None
+
+    def propose(self, metric: float | None = None, only_back: bool = False) -> Proposal | None:
         """At the end of a round (an epoch, say): what to do now, if it is time and anything is to be done.
 
         What is decided, and on which numbers, is recorded in `decisions`.
 
         Args:
             metric: the lower the better, a validation loss say; a plateau and a rollback need it.
+            only_back: whether to grow no more, and decide alone whether the last growth is taken back.
 
         Raises:
             TrainingError: if the schedule needs a metric and none is given.
         """
+        metric = self._ranks.decided(lambda: metric)
         self._round += 1
         self._metrics.append(metric)
-        if self._roll_back(metric) or self._finished or len(self._metrics) <= self._cool_down:
+        if self._roll_back(metric) or only_back or self._finished or len(self._metrics) <= self._cool_down:
             return None
         reason = self._when.due(self._metrics)
         if reason is None:
             self._signals = None
             return None
-        try:
-            evidence = self._evidence()
-        except SignalError as error:
-            self._decline(f"{reason}, but {error}", ())
-            return None
+        found = self._ranks.decided(lambda: self._decide(reason))
         self._signals = None
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._round)
-        candidates = self.policy.candidates(self.graph, evidence, generator)
-        return self._choose(candidates, reason)
+        if isinstance(found, Proposal):
+            return found
+        self._record("declined", f"{reason}, but {found.reason}", found.considered, {}, self.graph)
+        self._metrics = []
+        return None
 
     def apply(self, proposal: Proposal) -> Graph:
         """Carry a proposal out; the optimizer and the average go along.
@@ -197,11 +196,7 @@ class Grower:
         """
         child = apply(self.graph, proposal.mutations, seed=self.seed_of_stage)
         if self._verify:
-            from graphgrow.verification.verify import verify
-
-            verdict = verify(self.graph, child, seed=self._seed)
-            if verdict.preserved is not True:
-                raise NotPreserved(f"{proposal}: {verdict}")
+            self._ranks.decided(lambda: self._require_preserved(proposal, child))
         self.prepare()
         if self._optimizer is not None:
             child = apply(self.graph, proposal.mutations, seed=self.seed_of_stage, optimizer=self._optimizer)
@@ -237,6 +232,9 @@ class Grower:
         self._record("grown", proposal.reason, proposal.mutations, numbers, child)
         self.graph, self._signals, self._metrics = child, None, []
         self.stage += 1
+        self._ranks.require_equal(child.module.parameters(), "the parameters")
+        if self._optimizer is not None:
+            self._ranks.require_equal(_states(self._optimizer), "the optimizer's states")
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs beside the graph; plain values and tensors."""
@@ -311,50 +309,23 @@ class Grower:
                 parameter.grad = gradient
         return training.agreement(held_out)
 
+    def _require_preserved(self, proposal: Proposal, child: Graph) -> None:
+        from graphgrow.verification.verify import verify
+
+        verdict = verify(self.graph, child, seed=self._seed)
+        if verdict.preserved is not True:
+            raise NotPreserved(f"{proposal}: {verdict}")
+
     # -- deciding ----------------------------------------------------------------------------------------------
 
-    def _choose(self, candidates: Iterator[Candidate], reason: str) -> Proposal | None:
-        """The first candidates that fit together into the budget and the stage."""
-        limit = self.policy.growth * self.graph.flops * 1.05
-        chosen: list[Candidate] = []
-        parameters, flops = self.graph.parameter_count, self.graph.flops
-        refusals: list[str] = []
-        considered: list[str] = []
-        for candidate in candidates:
-            considered.extend(candidate.mutations)
-            together = [text for one in (*chosen, candidate) for text in one.mutations]
-            try:
-                cost = self.graph.cost(together)
-            except GraphGrowError as error:
-                refusals.append(str(error))
-                continue
-            total = self.graph.parameter_count + cost.parameters, self.graph.flops + cost.flops
-            refusal = self._budget.refusal(*total)
-            if refusal is None and total[1] > limit:
-                refusal = f"more than {self.policy.growth:g} times the FLOPs in one stage"
-            if refusal is not None:
-                refusals.append(refusal)
-                continue
-            chosen.append(candidate)
-            parameters, flops = total
-            if len(chosen) == self.policy.most:
-                break
-        if not chosen:
-            why = refusals[0] if refusals else f"the policy {self.policy.name} sees nothing to do"
-            self._decline(f"{reason}, but {why}", tuple(considered))
-            return None
-        proposal = Proposal(tuple(chosen), reason, _numbers(chosen), parameters, flops)
-        if self._budget.latency_ms is not None:
-            slow = self._budget.too_slow(apply(self.graph, proposal.mutations, seed=self.seed_of_stage))
-            if slow is not None:
-                self._decline(f"{reason}, but {slow}", proposal.mutations)
-                return None
-        return proposal
-
-    def _decline(self, reason: str, mutations: tuple[str, ...]) -> None:
-        self._signals = None
-        self._record("declined", reason, mutations, {}, self.graph)
-        self._metrics = []
+    def _decide(self, reason: str) -> Proposal | Nothing:
+        try:
+            evidence = self._evidence()
+        except SignalError as error:
+            return Nothing(str(error))
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._round)
+        candidates = self.policy.candidates(self.graph, evidence, generator)
+        return choose(self.graph, candidates, self.policy, self._budget, reason, self.seed_of_stage)
 
     def _roll_back(self, metric: float | None) -> bool:
         """Take the last growth back if it has not paid in time."""
@@ -401,9 +372,8 @@ class Grower:
         )
 
 
-def _numbers(candidates: list[Candidate]) -> dict[str, float]:
-    found = {}
-    for position, candidate in enumerate(candidates, 1):
-        for name, value in candidate.numbers.items():
-            found[name if len(candidates) == 1 else f"{name}_{position}"] = float(value)
-    return found
+def _states(optimizer: Optimizer) -> Iterator[torch.Tensor]:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            items = optimizer.state.get(parameter, {})
+            yield from (items[name] for name in sorted(items) if isinstance(items[name], torch.Tensor))

@@ -20,11 +20,10 @@ from graphgrow.data.names import load_data
 from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
 from graphgrow.recipes.tables import from_table, to_table
-from graphgrow.records import EpochRecord, StageRecord, TrainingRecord
+from graphgrow.records import EpochRecord, TrainingRecord
 from graphgrow.report.timeline import timeline
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.ledger import Ledger
-from graphgrow.stage import begin_stage, end_stage
 from graphgrow.store.files import write_atomically
 from graphgrow.store.folder import save
 from graphgrow.store.names import build
@@ -32,14 +31,17 @@ from graphgrow.store.tensors import install, unique_tensors
 from graphgrow.store.tracing import trace
 from graphgrow.train.budget import Budget
 from graphgrow.train.checkpoint import newest_checkpoint, write_checkpoint
-from graphgrow.train.grower import Grower, Proposal
+from graphgrow.train.grower import Grower
 from graphgrow.train.narration import Narration
 from graphgrow.train.optimizers import make_optimizer, optimizer_state, restore_optimizer
 from graphgrow.train.pace import Pace
 from graphgrow.train.policy import make_policy
+from graphgrow.train.proposal import Proposal
+from graphgrow.train.ranks import Ranks, joined
 from graphgrow.train.recipe import GrowthPart, Recipe
 from graphgrow.train.reproducible import reproducible
 from graphgrow.train.schedule import Interval, Plateau, Schedule
+from graphgrow.train.stages import Stages
 
 CHECKPOINTS = "checkpoints"
 
@@ -58,6 +60,8 @@ def train(
     After every epoch, and within it after every `save_every` steps, there is a checkpoint. Killed at any moment and
     called again, it ends with the same weights, to the bit, as in one go (on the CPU, with one thread).
 
+    Under torchrun each process trains on its share of every batch; the first decides and writes, all grow alike.
+
     Args:
         recipe: what to do.
         folder: receives `NN-name.onnx` and `NN-name.json` for each stage, `checkpoints/`, and at the end
@@ -71,8 +75,9 @@ def train(
             checkpoint cannot be written.
         NotPreserved, ExportError, BenchmarkError: as `run_stage` does.
     """
-    with reproducible(recipe.seed):
-        return _Run(recipe, Path(folder), root, narration or Narration(None), repeats).run()
+    with joined() as ranks, reproducible(recipe.seed):
+        tell = narration if narration is not None and ranks.first else Narration(None)
+        return _Run(recipe, Path(folder), root, tell, repeats, ranks).run()
 
 
 class _Run:
@@ -84,12 +89,12 @@ class _Run:
         step: batches of that epoch that are done.
         loss: sum over their samples.
         saved: checkpoints so far.
-        stages: that have ended.
-        stage: the one that is going on.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, root: str | None, tell: Narration, repeats: int) -> None:
-        self.recipe, self.folder, self.tell, self.repeats = recipe, folder, tell, repeats
+    def __init__(
+        self, recipe: Recipe, folder: Path, root: str | None, tell: Narration, repeats: int, ranks: Ranks
+    ) -> None:
+        self.recipe, self.folder, self.tell, self.repeats, self.ranks = recipe, folder, tell, repeats, ranks
         self.data = load_data(recipe.data.name, root, **recipe.data.options)
         model, _ = build(recipe.model.name, **recipe.model.options)
         graph = trace(model, self.data.training.inputs[:2])
@@ -98,26 +103,31 @@ class _Run:
         part = recipe.training
         self.optimizer = make_optimizer(part.optimizer, graph.module, part.lr, part.weight_decay)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.averaged = self._average(graph.module)
-        self.grower = self._grower(self.base, recipe.growth)
+        self._set_up(self.base)
+        if not ranks.first:
+            torch.manual_seed(recipe.seed * 1_000_003 + ranks.index)  # dropout draws otherwise in each process
         self.order = torch.Generator().manual_seed(recipe.seed)
         self.shuffled = self.order.get_state()
         self.step = 0
         self.loss = 0.0
         self.saved = 0
         self.epochs: list[EpochRecord] = []
-        self.stages: list[StageRecord] = []
-        self.stage: StageRecord | None = None
         self.training_flops = 0
         self.seconds = 0.0
         self.clock = 0.0
         self._compiled: tuple[nn.Module, Any] | None = None
 
+    def _set_up(self, graph: Graph) -> None:
+        """The average of a graph, the grower over it, and its stages."""
+        self.averaged = self._average(graph.module)
+        self.grower = self._grower(graph, self.recipe.growth)
+        self.stages = Stages(self.grower, self.optimizer, self.folder, self.repeats)
+
     def run(self) -> TrainingRecord:
         """From the newest checkpoint, or the beginning, to the end."""
         self._resume()
         self.tell.opening(self.recipe, self.data, self.grower.graph, len(self.epochs))
-        if self.stage is None:
+        if self.stages.present is None:
             self._begin(None)
         with self.tell.progress(self.recipe.training.epochs) as watch:
             while len(self.epochs) < self.recipe.training.epochs:
@@ -125,10 +135,8 @@ class _Run:
                 self.epochs.append(self._epoch())
                 watch(self.epochs[-1])
                 asked = len(self.epochs) <= self._last_growth
-                proposal = self.grower.propose(self.epochs[-1].validation_loss) if asked else None
-                if proposal is not None:
-                    self._end()
-                    self._begin(proposal)
+                if asked or self.grower.undecided:
+                    self._grow(self.epochs[-1].validation_loss, asked)
                 self._checkpoint()
         return self._finish()
 
@@ -142,16 +150,17 @@ class _Run:
         self.shuffled = self.order.get_state()
         batches = torch.randperm(len(training), generator=self.order).split(part.batch_size)  # type: ignore[no-untyped-call]
         for batch in batches[self.step :]:
-            if len(batch) > 1:  # a batch norm needs two samples
-                self.loss += self._step(training.inputs[batch], training.targets[batch]) * len(batch)
-                self.training_flops += 3 * flops * len(batch)
+            share = self.ranks.share(batch)
+            if len(share) > 1:  # a batch norm needs two samples
+                self.loss += self._step(training.inputs[share], training.targets[share]) * len(share)
+                self.training_flops += 3 * flops * len(share) * self.ranks.count
             self.step += 1
             if self.step % part.save_every == 0 and self.step < len(batches):
                 self._checkpoint()
         rate = float(self.optimizer.param_groups[0]["lr"])
         self.scheduler.step()
-        found = score(self._measured, self.data.validation)
-        mean, self.loss, self.step = self.loss / len(training), 0.0, 0
+        found = self.ranks.decided(lambda: score(self._measured, self.data.validation))
+        mean, self.loss, self.step = sum(self.ranks.gathered(self.loss)) / len(training), 0.0, 0
         self.shuffled = self.order.get_state()
         return EpochRecord(
             epoch=len(self.epochs) + 1,
@@ -167,7 +176,7 @@ class _Run:
 
     def _step(self, inputs: torch.Tensor, targets: torch.Tensor) -> float:
         module = self.grower.module
-        runner = module if self.grower.will_observe else self._fast(module)
+        runner = self.grower.parallel if self.grower.will_observe else self._fast(self.grower.parallel)
         self.optimizer.zero_grad()
         with self.grower.observe():
             with self._precision():
@@ -200,7 +209,7 @@ class _Run:
         return self.averaged.module
 
     def _accuracy(self) -> float:
-        return score(self._measured, self.data.test).accuracy
+        return self.ranks.decided(lambda: score(self._measured, self.data.test).accuracy)
 
     # -- stages ------------------------------------------------------------------------------------------------
 
@@ -210,33 +219,29 @@ class _Run:
         growth = self.recipe.growth
         return 0 if growth is None else int(growth.until * self.recipe.training.epochs)
 
+    def _grow(self, metric: float, asked: bool) -> None:
+        """Behind an epoch: grow, go back, or neither."""
+        before = self.grower.graph
+        proposal = self.grower.propose(metric, only_back=not asked)
+        if proposal is not None:
+            self._end()
+            self._begin(proposal)
+        elif self.grower.graph is not before:
+            self.stages.abandon()
+            self._begin(None)
+
     def _begin(self, proposal: Proposal | None) -> None:
         """Begin a stage: verify, carry the optimizer over, start what is new."""
-        index = len(self.stages)
-        name = "base" if proposal is None else self.grower.policy.name
-        mutations = () if proposal is None else proposal.mutations
-        child, record = begin_stage(
-            self.grower.graph,
-            mutations,
-            index=index,
-            name=name,
-            seed=self.grower.seed_of_stage,
-            optimizer=None if proposal is None else self.optimizer,
-        )
-        if proposal is not None:
-            self.grower.follow(child, proposal)
-        self.stage = replace(record, accuracy_before=self._accuracy())
-        if proposal is not None:
-            self.tell.growth(self.stage, self.grower.decisions[-1], len(self.epochs))
+        grown = bool(self.stages.ended)
+        self.stages.begin(proposal)
+        stage = self.stages.note(accuracy_before=self._accuracy())
+        if grown:
+            self.tell.growth(stage, self.grower.decisions[-1], len(self.epochs))
 
     def _end(self) -> None:
         """End a stage: test, export, benchmark, record."""
-        assert self.stage is not None
-        graph = replace(self.grower.graph, module=self._measured)
-        graph.module.eval()
-        record = replace(self.stage, accuracy_after=self._accuracy())
-        self.stages.append(end_stage(graph, record, folder=self.folder, repeats=self.repeats))
-        self.stage = None
+        self.stages.note(accuracy_after=self._accuracy())
+        self.stages.end(replace(self.grower.graph, module=self._measured))
 
     def _finish(self) -> TrainingRecord:
         self._end()
@@ -246,22 +251,24 @@ class _Run:
             seed=self.recipe.seed,
             epochs=tuple(self.epochs),
             decisions=tuple(self.grower.decisions),
-            stages=tuple(self.stages),
+            stages=tuple(self.stages.ended),
             test_accuracy=self._accuracy(),
             training_flops=self.training_flops,
             seconds=self.seconds,
         )
+        self.ranks.decided(lambda: self._write(record))
+        return record
+
+    def _write(self, record: TrainingRecord) -> None:
         text = json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n"
         write_atomically(self.folder / "training.json", text.encode())
         picture = timeline(record, self.folder / "training.png")
         saved = save(replace(self.grower.graph, module=self._measured), self.folder / "grown")
         self.tell.closing(record, picture, saved)
-        return record
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
-        assert self.stage is not None
         now = time.perf_counter()
         self.seconds, self.clock = self.seconds + now - self.clock, now
         module = self.grower.module
@@ -275,43 +282,45 @@ class _Run:
             "grower": self.grower.state(),
             "order": self.shuffled,
             "step": self.step,
-            "loss": self.loss,
-            "random": torch.get_rng_state(),
+            "loss": sum(self.ranks.gathered(self.loss)),
+            "random": self.ranks.gathered(torch.get_rng_state()),
             "epochs": [record.to_json() for record in self.epochs],
-            "stages": [record.to_json() for record in self.stages],
-            "stage": self.stage.to_json(),
+            "stages": self.stages.state(),
             "training_flops": self.training_flops,
             "seconds": self.seconds,
         }
         self.saved += 1
-        write_checkpoint(self.folder / CHECKPOINTS, self.saved, state)
+        self.ranks.decided(lambda: write_checkpoint(self.folder / CHECKPOINTS, self.saved, state))
 
     def _resume(self) -> None:
-        found = newest_checkpoint(self.folder / CHECKPOINTS)
+        found = self.ranks.decided(lambda: newest_checkpoint(self.folder / CHECKPOINTS))
         if found is None:
             return
         for note in found.notes:
             self.tell.warn(f"passed over a checkpoint: {note}")
         state: Any = found.state
         self._refuse_another(from_table(Recipe, json.loads(state["recipe"]), "the recipe of the checkpoint"))
+        if len(state["random"]) != self.ranks.count:
+            raise TrainingError(
+                f"{self.folder} holds the checkpoints of {len(state['random'])} processes, now there are "
+                f"{self.ranks.count}; start as many, or use another folder"
+            )
         graph = replay(self.base, Ledger.from_json(state["ledger"]))
         where = str(self.folder / CHECKPOINTS)
         install(where, graph.module, state["tensors"], set())
         graph = replace(graph)  # without what was found out about the tensors it had
         restore_optimizer(self.optimizer, graph.module, state["optimizer"])
         self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
-        self.averaged = self._average(graph.module)
+        self._set_up(graph)
         if self.averaged is not None:
             install(where, self.averaged.module, state["average"]["tensors"], set())
             self.averaged.n_averaged.copy_(state["average"]["count"])
-        self.grower = self._grower(graph, self.recipe.growth)
         self.grower.restore(graph, state["grower"], self.base)
         self.order.set_state(state["order"])
-        self.step, self.loss, self.saved = state["step"], state["loss"], found.number
-        torch.set_rng_state(state["random"])
+        self.step, self.loss, self.saved = state["step"], state["loss"] if self.ranks.first else 0.0, found.number
+        torch.set_rng_state(state["random"][self.ranks.index])
         self.epochs = [EpochRecord.from_json(item) for item in state["epochs"]]
-        self.stages = [StageRecord.from_json(item) for item in state["stages"]]
-        self.stage = StageRecord.from_json(state["stage"])
+        self.stages.restore(state["stages"])
         self.training_flops, self.seconds = state["training_flops"], state["seconds"]
 
     def _refuse_another(self, theirs: Recipe) -> None:
@@ -358,6 +367,8 @@ class _Run:
             pace=Pace(warm_up=part.warm_up),
             every=part.every,
             held_out=self._held_out,
+            rollback_after=part.rollback_after or None,
+            rollback_margin=part.rollback_margin,
             verify=False,  # stages do that
             seed=self.recipe.seed,
         )

@@ -82,6 +82,9 @@ class GrowthPart:
         parameters, flops, latency_ms: the budget; 0 is no limit.
         warm_up: steps within which updates of what is new rise from zero to full pace.
         every: of so many batches one is observed.
+        rollback_after: epochs after which a growth is taken back, optimizer and all, if the validation loss has not
+            been below what it was before; 0 is never.
+        rollback_margin: share by which it may be above that, and the growth stays.
     """
 
     policy: str = "dnm"
@@ -96,6 +99,8 @@ class GrowthPart:
     latency_ms: float = 0.0
     warm_up: int = 50
     every: int = 20
+    rollback_after: int = 0
+    rollback_margin: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 from graphgrow.graph import Graph
 from graphgrow.records import StageRecord
 from graphgrow.stage import begin_stage, end_stage
-from graphgrow.train.grower import Grower, Proposal
+from graphgrow.train.grower import Grower
+from graphgrow.train.proposal import Proposal
+from graphgrow.train.ranks import Ranks
 
 BASE, BACK = "base", "rolled-back"
 
@@ -33,6 +35,7 @@ class Stages:
 
     def __init__(self, grower: Grower, optimizer: Optimizer | None, folder: Path | None, repeats: int = 50) -> None:
         self._grower, self._optimizer, self._folder, self._repeats = grower, optimizer, folder, repeats
+        self._ranks = Ranks.present()
         self.ended: list[StageRecord] = []
         self.present: StageRecord | None = None
 
@@ -60,10 +63,11 @@ class Stages:
             self._grower.follow(child, proposal)
         self.present = record
 
-    def note(self, **facts: Any) -> None:
+    def note(self, **facts: Any) -> StageRecord:
         """Put facts into the record of the present stage."""
         assert self.present is not None
         self.present = replace(self.present, **facts)
+        return self.present
 
     def end(self, graph: Graph | None = None) -> StageRecord:
         """End the stage: export, benchmark and write the record, where there is a folder.
@@ -75,9 +79,10 @@ class Stages:
             ExportError, BenchmarkError: as `run_stage` does.
         """
         assert self.present is not None
-        record = self.present
+        record: StageRecord = self.present
         if self._folder is not None:
-            record = end_stage(graph or self._grower.graph, record, folder=self._folder, repeats=self._repeats)
+            folder, ended = self._folder, graph or self._grower.graph
+            record = self._ranks.decided(lambda: end_stage(ended, record, folder=folder, repeats=self._repeats))
         self.ended.append(record)
         self.present = None
         return record
