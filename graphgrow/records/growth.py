@@ -43,7 +43,7 @@ class EpochRecord(Record):
 
     Attributes:
         epoch: from 1.
-        stage: growths before it.
+        stage: index of the stage that it belongs to.
         training_loss: mean over its batches.
         validation_loss: after it.
         validation_accuracy: after it, in [0, 1].

@@ -164,7 +164,7 @@ class _Run:
         self.shuffled = self.order.get_state()
         return EpochRecord(
             epoch=len(self.epochs) + 1,
-            stage=self.grower.stage,
+            stage=len(self.stages.ended),
             training_loss=mean,
             validation_loss=found.loss,
             validation_accuracy=found.accuracy,

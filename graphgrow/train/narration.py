@@ -71,9 +71,12 @@ class Narration:
             yield watch
 
     def growth(self, stage: StageRecord, decision: DecisionRecord, epoch: int) -> None:
-        """A stage has begun."""
+        """A stage has begun, with a growth or behind one that was taken back."""
         grew = f"{decision.parameters_before:,} -> [bold]{decision.parameters_after:,}[/] parameters"
         self._say(f"\n[bold]stage {stage.index}[/] behind epoch {epoch}: {_plain(decision.reason)}; {grew}")
+        if decision.verdict == "rolled back":
+            self._say("  [yellow]the last growth is taken back[/], with the optimizer's state")
+            return
         for mutation in stage.mutations[:6]:
             self._say(f"  {_plain(mutation)}", style="cyan")
         if len(stage.mutations) > 6:

@@ -25,7 +25,7 @@ from graphgrow.errors import TrainingError
 from graphgrow.models import MLP
 from graphgrow.recipes.tables import from_table
 from graphgrow.records import StageRecord, TrainingRecord
-from graphgrow.train import loop
+from graphgrow.train import loop, stages
 from graphgrow.train.grower import Grower
 from graphgrow.train.recipe import Recipe
 
@@ -92,6 +92,37 @@ def test_other_precision_and_a_compiled_module(tmp_path: Path) -> None:
     assert record.decisions == ()
 
 
+def test_a_stage_that_did_not_pay_is_taken_back_and_interrupted_before_that_it_is_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "end_stage", _no_export)
+    assert RECIPE.growth is not None
+    growth = replace(RECIPE.growth, policy="net2net", options={}, rollback_after=2, rollback_margin=-0.99)
+    recipe = replace(RECIPE, training=replace(RECIPE.training, epochs=5), growth=growth)
+    whole = loop.train(recipe, tmp_path / "whole")
+    real, calls = loop._Run._step, 0
+
+    def interrupted(run: Any, *args: torch.Tensor) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 8 * 3 + 2:
+            raise KeyboardInterrupt
+        return real(run, *args)
+
+    monkeypatch.setattr(loop._Run, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(recipe, tmp_path / "parts")
+    parts = loop.train(recipe, tmp_path / "parts")
+    assert [decision.verdict for decision in whole.decisions] == ["grown", "rolled back"]
+    assert set(whole.decisions[1].numbers) == {"metric_before", "metric_after", "margin"}
+    assert [stage.name for stage in whole.stages] == ["base", "net2net", "rolled-back"]
+    sizes = [epoch.parameters for epoch in whole.epochs]
+    assert sizes[0] == sizes[4] < sizes[2] == sizes[3]
+    assert (parts.epochs, parts.decisions) == (whole.epochs, whole.decisions)
+    weights = [sorted(path.name for path in (tmp_path / name / "grown").iterdir()) for name in ("whole", "parts")]
+    assert weights[0] == weights[1], "the file's name carries its checksum"
+
+
 # -- kill -9 -----------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +148,7 @@ def _killed_at(owner: Any, name: str, call: int) -> None:
 
 def _process(folder: Path, place: str, call: int) -> None:
     torch.set_num_threads(1)
-    setattr(loop, "end_stage", _no_export)  # noqa: B010
+    setattr(stages, "end_stage", _no_export)  # noqa: B010
     places = {
         "a training step": (loop._Run, "_step"),
         "carrying over to the average": (Grower, "follow"),
