@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,11 +54,11 @@ def open_model(model: str, shape: str | None = None, base: str | None = None) ->
         with working(f"loading {model}"):
             return load(model, None if base is None else _build(base)[0])
     with working(f"capturing {model}"):
-        module, example = _build(model)
+        module, example, named = _build(model)
         inputs = example if shape is None else _example(shape, example)
         if inputs is None:
             raise ModelError(f"{model} does not say what it is called with; add the shape, as --input 2,3,64,64")
-        traced = trace(module, inputs)
+        traced = trace(module, inputs, named)
     return _named(traced, model)
 
 
@@ -83,7 +83,7 @@ def base_of(graph: Graph, folder: str, base: str | None) -> Graph:
     return _named(trace(_build(name)[0], args, kwargs), name)
 
 
-def _build(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...] | None]:
+def _build(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...] | None, dict[str, Any]]:
     import torch
 
     from graphgrow.store.names import build

@@ -20,16 +20,21 @@ _IMAGE_SIZES = {"inception_v3": 299}
 _VIDEO_SIZES = {"mvit": 224, "s3d": 224}
 
 
-def build(name: str, **options: Any) -> tuple[nn.Module, tuple[Any, ...] | None]:
+Example = tuple[tuple[Any, ...] | None, dict[str, Any]]
+"""Inputs by position, None for a model that is given alone, and by keyword."""
+
+
+def build(name: str, **options: Any) -> tuple[nn.Module, tuple[Any, ...] | None, dict[str, Any]]:
     """A model by name, freshly initialised, with example inputs.
 
     Args:
         name: `graphgrow:NAME` (a reference model), `torchvision:NAME`, `timm:NAME`, or `package.module:factory`.
-            Nothing is downloaded: weights are random. A factory may return its example inputs beside the model.
+            Nothing is downloaded: weights are random. A factory may return its example inputs beside the model, those
+            by position, or those and a dictionary of those by keyword.
         options: keywords of the model's factory; the example inputs are those of the defaults.
 
     Returns:
-        The model, and its example inputs (None for a factory that returns a model alone).
+        The model, its example inputs (None for a factory that returns a model alone), and those by keyword.
 
     Raises:
         ModelError: if there is no such model, it takes no such options, or the factory does not return a module.
@@ -41,7 +46,10 @@ def build(name: str, **options: Any) -> tuple[nn.Module, tuple[Any, ...] | None]
             "saved folder"
         )
     named = {"graphgrow": _reference, "torchvision": _torchvision, "timm": _timm}
-    return named[source](rest, options) if source in named else _factory(source, rest, options)
+    if source in named:
+        return (*named[source](rest, options), {})
+    model, (args, kwargs) = _factory(source, rest, options)
+    return model, args, kwargs
 
 
 def _reference(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -117,8 +125,8 @@ def import_torchvision() -> ModuleType:
 _LIBRARIES: list[torch.library.Library] = []
 
 
-def _factory(module_name: str, attribute: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[Any, ...] | None]:
-    """A model of a user's own, with its example inputs where the factory returns (model, inputs)."""
+def _factory(module_name: str, attribute: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, Example]:
+    """A model of a user's own, with its example inputs where the factory returns (model, inputs[, keywords])."""
     name = f"{module_name}:{attribute}"
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
@@ -127,7 +135,7 @@ def _factory(module_name: str, attribute: str, chosen: Mapping[str, Any]) -> tup
     except AttributeError as error:
         raise ModelError(f"{module_name!r} has no {attribute!r}") from error
     if isinstance(factory, nn.Module):
-        return factory, None
+        return factory, (None, {})
     if not callable(factory):
         raise ModelError(f"{name} is {type(factory).__name__}, wanted a module or a function that returns one")
     try:
@@ -136,10 +144,14 @@ def _factory(module_name: str, attribute: str, chosen: Mapping[str, Any]) -> tup
         raise
     except Exception as error:  # whatever a user's own code raises, with its place
         raise ModelError(f"{name} fails: {type(error).__name__}: {error}{place_of(error)}") from error
-    model, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"{name} returns {type(made).__name__}, wanted an nn.Module, or one with its example inputs")
-    return model, (example,) if isinstance(example, torch.Tensor) else example
+    parts: list[Any] = [*made] if isinstance(made, tuple) and 1 <= len(made) <= 3 else [made]
+    model, example, named = parts + [None, {}][len(parts) - 1 :]
+    if not isinstance(model, nn.Module) or not isinstance(named, dict):
+        raise ModelError(
+            f"{name} returns {type(made).__name__}, wanted an nn.Module, or one with its example inputs: a tensor or a "
+            "tuple, and then a dict of those by keyword"
+        )
+    return model, ((example,) if isinstance(example, torch.Tensor) else example, named)
 
 
 def _made(name: str, factory: Callable[..., Any], chosen: Mapping[str, Any]) -> Any:

@@ -44,8 +44,9 @@ def trace(
     base = None
     if isinstance(model, str):
         name = model
-        model, example = build(name)
-        args = example if args is None and kwargs is None else args
+        model, example, named = build(name)
+        if args is None and kwargs is None:
+            args, kwargs = example, named or None
         base = name if name.partition(":")[0] in KNOWN_SOURCES else None
     if args is None and kwargs is None:
         raise CaptureError("gg.trace wants example inputs: gg.trace(model, torch.randn(2, 3, 224, 224))")

@@ -96,7 +96,7 @@ class _Run:
     ) -> None:
         self.recipe, self.folder, self.tell, self.repeats, self.ranks = recipe, folder, tell, repeats, ranks
         self.data = load_data(recipe.data.name, root, **recipe.data.options)
-        model, _ = build(recipe.model.name, **recipe.model.options)
+        model, *_ = build(recipe.model.name, **recipe.model.options)
         graph = trace(model, self.data.training.inputs[:2])
         named = recipe.model.name.startswith(("graphgrow:", "torchvision:")) and not recipe.model.options
         self.base = replace(graph, base=recipe.model.name) if named else graph

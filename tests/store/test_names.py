@@ -40,7 +40,7 @@ def test_unknown_names_are_refused_with_a_remedy(name: str, message: str) -> Non
 
 
 def test_a_reference_model_comes_with_inputs() -> None:
-    model, args = build("graphgrow:mlp")
+    model, args, _ = build("graphgrow:mlp")
     assert args is not None
     assert isinstance(model(*args), torch.Tensor)
 
@@ -52,7 +52,7 @@ def test_a_torchvision_model_can_be_built_and_traced_by_name() -> None:
 
 
 def test_a_factory_is_called_and_has_no_inputs_of_its_own() -> None:
-    model, args = build("torch.nn:Identity")
+    model, args, _ = build("torch.nn:Identity")
     assert isinstance(model, nn.Identity)
     assert args is None
     with pytest.raises(gg.CaptureError, match="wants example inputs"):
@@ -60,10 +60,36 @@ def test_a_factory_is_called_and_has_no_inputs_of_its_own() -> None:
 
 
 def test_a_factory_may_return_its_inputs_too() -> None:
-    model, args = build("tests.store.test_names:with_inputs")
+    model, args, _ = build("tests.store.test_names:with_inputs")
     assert isinstance(model, nn.EmbeddingBag)
     assert args is not None
     assert gg.trace("tests.store.test_names:with_inputs").module(*args).shape == (2, 4)
+
+
+def with_keywords() -> tuple[nn.Module, tuple[()], dict[str, torch.Tensor]]:
+    return Keywords(), (), {"ids": torch.tensor([[1, 2], [3, 0]])}
+
+
+class Keywords(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(5, 4), nn.Linear(4, 2)
+
+    def forward(self, *, ids: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.out(self.table(ids)))
+
+
+def test_a_factory_may_return_inputs_by_keyword() -> None:
+    model, args, kwargs = build("tests.store.test_names:with_keywords")
+    assert args == ()
+    graph = gg.trace("tests.store.test_names:with_keywords")
+    assert graph.module(**kwargs).shape == model(**kwargs).shape == (2, 2, 2)
+    with pytest.raises(gg.ModelError, match="returns tuple, wanted an nn"):
+        build("tests.store.test_names:too_many")
+
+
+def too_many() -> tuple[nn.Module, int, int, int]:
+    return nn.Identity(), 1, 2, 3
 
 
 def test_a_model_of_timm_can_be_built_and_traced_by_name() -> None:
@@ -71,7 +97,7 @@ def test_a_model_of_timm_can_be_built_and_traced_by_name() -> None:
     graph = gg.trace("timm:test_resnet", torch.randn(2, 3, 32, 32))
     assert graph.base == "timm:test_resnet"
     assert graph.group("conv1.0").size == 16
-    _, args = build("timm:test_resnet")
+    _, args, _ = build("timm:test_resnet")
     assert args is not None
     assert args[0].shape == (2, 3, 160, 160)
     with pytest.raises(gg.ModelError, match=r"there is no timm:resnet17; did you mean resnet"):
@@ -90,6 +116,6 @@ def test_a_model_of_timm_can_be_built_and_traced_by_name() -> None:
 )
 def test_videos_and_pairs_of_frames(name: str, shapes: list[tuple[int, ...]]) -> None:
     with torch.device("meta"):
-        _, args = build(f"torchvision:{name}")
+        _, args, _ = build(f"torchvision:{name}")
     assert args is not None
     assert [arg.shape for arg in args] == shapes

@@ -42,7 +42,7 @@ def test_every_recipe_that_comes_along_names_what_there_is(name: str) -> None:
     recipe = open_recipe(name)
     assert recipe.name == name
     assert from_table(Recipe, to_table(recipe), "again") == recipe
-    model, _ = build(recipe.model.name, **recipe.model.options)
+    model, *_ = build(recipe.model.name, **recipe.model.options)
     make_optimizer(recipe.training.optimizer, model, recipe.training.lr, recipe.training.weight_decay)
     assert recipe.growth is not None
     make_policy(recipe.growth.policy, **recipe.growth.options)

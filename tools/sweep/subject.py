@@ -61,7 +61,7 @@ def prepare(name: str, options: Options) -> Subject:
         return Subject(name, model, (), gg.trace(model, (), kwargs), kwargs)
     torch.manual_seed(options.seed)
     changed = SHORTENED.get(family, {}) if source == TIMM else {}
-    model, example = build(name, **changed)
+    model, example, _ = build(name, **changed)
     model = model.to(options.device)
     refusal: gg.CaptureError | None = None
     for args in candidates(name, example, options):
