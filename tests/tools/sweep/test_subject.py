@@ -57,7 +57,7 @@ def test_the_smallest_size_that_can_be_captured(monkeypatch: pytest.MonkeyPatch)
     namespace: dict[str, type[torch.nn.Module]] = {}
     exec(PICKY, namespace)  # a model without a file of its own
     monkeypatch.setattr(
-        "tools.sweep.subject.build", lambda name: (namespace["Picky"](), (torch.randn(2, 3, 224, 224),))
+        "tools.sweep.subject.build", lambda name: (namespace["Picky"](), (torch.randn(2, 3, 224, 224),), {})
     )
     subject = prepare("torchvision:picky", Options())
     assert subject.args[0].shape == (2, 3, 128, 128)
