@@ -179,7 +179,8 @@ _BY_NAME: dict[str, Bounding] = {
     "sum": _first(Bounds.signed), "cumsum": _first(Bounds.signed), "dropout": _first(Bounds.signed),
     **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax"), _always(UNIT)),
     **dict.fromkeys(("softplus", "var", "std", "norm", "vector_norm"), _always(POSITIVE)),
-    **dict.fromkeys(("tanh", "sin", "cos", "erf", "softsign", "normalize", "cosine_similarity"), _always(SYMMETRIC)),
+    **dict.fromkeys(("tanh", "sin", "cos", "erf", "softsign"), _always(SYMMETRIC)),
+    **dict.fromkeys(("normalize", "cosine_similarity"), _always(Bounds(-1.01, 1.01))),  # rounded: above 1
     **dict.fromkeys(("log_softmax", "logsigmoid"), _always(Bounds(high=0.0))),
     **dict.fromkeys(("cat", "concat", "stack", "maximum", "minimum"), _any_of),
     **dict.fromkeys(

@@ -15,7 +15,9 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 _UNBOUNDED = {
-    "exp", "exp2", "expm1", "sinh", "cosh", "tan", "special_expm1", "atanh", "acosh", "erfinv", "logit", "lgamma",
+    "exp", "exp2", "expm1", "sinh", "cosh", "tan", "special_expm1", "asin", "acos", "atanh", "acosh", "arcsin",
+    "arccos", "arctanh", "arccosh", "erfinv", "logit", "lgamma", "digamma",
+    "addcdiv", "float_power",
 }  # fmt: skip
 _OF_POSITIVE = {"rsqrt", "reciprocal", "log", "log2", "log10"}
 _OF_NONNEGATIVE = {"sqrt", "log1p"}
@@ -56,7 +58,7 @@ def _may_overflow(node: fx.Node, reached: Collection[fx.Node]) -> bool:
         return not _positive(first)
     if name in _OF_NONNEGATIVE:
         return not _not_negative(first)
-    if name in ("truediv", "div", "true_divide"):
+    if name in ("truediv", "div", "divide", "true_divide", "floordiv", "floor_divide", "mod", "remainder", "fmod"):
         denominator = node.args[1] if len(node.args) > 1 else None
         return denominator in reached and not _positive(denominator)
     if name == "pow":

@@ -11,7 +11,6 @@ from torch import nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
-from graphgrow.ir.facts import Normalisation
 from graphgrow.ir.flow import Fill
 from graphgrow.ir.positions import Removal, Shrinkage, Units, kept_heirs, present_size, shrinkage
 from graphgrow.ir.value import Value
@@ -109,17 +108,21 @@ def drop(network: Network, editor: Editor, removal: Removal) -> tuple[Step, list
     Norms over the axis get their scale and eps back: weight * sqrt(n / (n - k)), eps * n / (n - k).
     """
     space = removal.space
-    norms = _norms_over(network, removal)
-    for facts in network.analysis.touching(space):
+    touching = network.analysis.touching(space)
+    norms = []
+    for facts in touching:
         for norm in facts.normalisations:
-            if id(norm) in {id(known) for known in norms} and norm.eps is not None:
-                editor.set(editor.node(facts.node.name), norm.eps, norm.eps_value * old_share(norm, removal))
+            if holds(norm.term, space):
+                norms.append(norm)
+                if norm.eps is not None:
+                    editor.set(editor.node(facts.node.name), norm.eps, norm.eps_value * old_share(norm, removal))
     scales = {
         norm.weight: (math.sqrt(old_share(norm, removal)), norm.offset) for norm in norms if norm.weight is not None
     }
-    noisy = any(noise.value.axes_with(space) for facts in network.analysis.touching(space) for noise in facts.noises)
+    noisy = any(noise.value.axes_with(space) for facts in touching for noise in facts.noises)
+    means = norms or any(growing_axis(s, space) is not None for facts in touching for s in facts.statistics)
     step, changes = _shrink(network, editor, removal, None, scales)
-    modes = {"eval"} if noisy and norms else {"eval", "train"}
+    modes = {"eval"} if noisy and means else {"eval", "train"}
     return replace(step, exact_in=frozenset(modes), rounded=bool(norms)), changes
 
 
@@ -237,9 +240,3 @@ def _last_copies_first(shrunk: Shrinkage, positions: torch.Tensor) -> list[torch
             rounds.append([])
         rounds[number].append(position)
     return [torch.tensor(numbers) for numbers in rounds]
-
-
-def _norms_over(network: Network, removal: Removal) -> list[Normalisation]:
-    """Layer and RMS norms whose statistics run over the units."""
-    touching = network.analysis.touching(removal.space)
-    return [norm for facts in touching for norm in facts.normalisations if holds(norm.term, removal.space)]

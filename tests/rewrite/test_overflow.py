@@ -50,6 +50,14 @@ WILD: dict[str, Any] = {
     "truediv by a clamp from above": lambda m, x: x / x.clamp(max=1.0),
     "pow": lambda m, x: x.pow(0.5),
     "pow -1": lambda m, x: x.pow(-1),
+    "divide": lambda m, x: torch.divide(x, x.sum(-1, keepdim=True)),
+    "remainder": lambda m, x: torch.remainder(x, x.sum(-1, keepdim=True)),
+    "fmod": lambda m, x: torch.fmod(x, x),
+    "addcdiv": lambda m, x: torch.addcdiv(x, x, x),
+    "asin": lambda m, x: torch.asin(x / 2),
+    "arccos": lambda m, x: (x / 2).arccos(),
+    "arctanh": lambda m, x: torch.arctanh(x / 2),
+    "float_power": lambda m, x: torch.float_power(x, 0.5),
     "pow of two": lambda m, x: torch.pow(2.0, x),
 }
 
