@@ -27,7 +27,9 @@ def traced(expected: Expected, dtype: torch.dtype = torch.float64) -> Graph:
     return gg.trace(stirred(expected.build()).to(dtype), x)
 
 
-RESCALED = ("layer-norm-bare",)  # growth multiplied what a norm without a weight puts out, and nothing says by how much
+# Growth multiplied what these put out, and nothing says by how much.
+RESCALED = {"layer-norm-bare": "layer norm", "mean-of-two-parts": "mean", "two-parts-minus-their-mean": "mean",
+            "spelled-norm": "mean"}  # fmt: skip
 
 
 @pytest.mark.parametrize("expected", [e for e in EXPECTED if e.widen and str(e) not in RESCALED], ids=str)
@@ -51,11 +53,12 @@ def test_what_widen_appended_goes_again(expected: Expected) -> None:
             assert torch.allclose(theirs[key], tensor, rtol=1e-12 if near else 0, atol=0), key
 
 
-def test_units_behind_a_number_that_growth_rescaled_are_kept() -> None:
-    graph = traced(next(expected for expected in EXPECTED if str(expected) in RESCALED))
+@pytest.mark.parametrize(("label", "number"), RESCALED.items())
+def test_units_behind_a_number_that_growth_rescaled_are_kept(label: str, number: str) -> None:
+    graph = traced(next(expected for expected in EXPECTED if str(expected) == label))
     child = gg.apply(graph, "widen(first, extra=2)")
     assert not child.mutations("drop-units")
-    with pytest.raises(gg.Declined, match="the layer norm over the units was rescaled as a whole"):
+    with pytest.raises(gg.Declined, match=f"the {number} over the units was rescaled as a whole"):
         gg.apply(child, "drop-units(first, units=[4, 5])")
 
 

@@ -182,8 +182,8 @@ EXPECTED = [
         (m.first(x).masked_fill(x[..., :1] < x[..., :1].mean(1, keepdim=True), -torch.inf) * m.variance).amax(1)),
         variance=torch.rand(4), last=nn.Linear(4, 2)), (2, 5, 3), "", "first"),
     Expected("masked-softmax-over-positions", _hidden(lambda m, x: m.last(
-        (m.first(x).masked_fill(x[..., :1] < -9, -torch.inf).softmax(1) * m.scale).sum(1)),
-        scale=torch.rand(4), last=nn.Linear(4, 2)), (2, 5, 3), "first", "first"),
+        (m.first(x).masked_fill(x[..., :1] < -9, -torch.inf).softmax(1) * m.first(x)).sum(1)),
+        last=nn.Linear(4, 2)), (2, 5, 3), "first", "first"),
     Expected("product-of-two", _hidden(lambda m, x: (m.first(x) * m.second(x)).sum(-1), second=nn.Linear(3, 4)), (2, 3),
              "first", "first"),
     Expected("square", _hidden(lambda m, x: m.first(x).square().sum(-1)), (2, 3), "", ""),
