@@ -223,9 +223,19 @@ class Requests:
         if fill is Fill.MEAN or isinstance(fill, Weighted):
             return self._scaled(carriers, at, fill)
         wishes = [
-            found for term in sorted(carriers, key=_unlikely) if (found := self._wishes(term, at, fill)) is not None
+            found
+            for term in sorted(carriers, key=self._unlikely)
+            if (found := self._wishes(term, at, fill)) is not None
         ]
         return [_Either(tuple(wishes))] if len(wishes) > 1 else next(iter(wishes), None)
+
+    def _unlikely(self, factor: Flow) -> tuple[int, bool]:
+        """Parameters first, buffers last, which would stay at zero for ever; what is flat at zero after what learns."""
+        if not isinstance(factor, fl.Operand):
+            return 1, False
+        made = self._flows.get(factor.value)
+        flat = isinstance(made, fl.Pointwise) and made.flat
+        return (2 if factor.value.buffer else int(not factor.value.parameter)), flat
 
     def _scaled(self, carriers: list[Flow], at: _Place, fill: Held) -> Wishes | None:
         """A mean of products: of a single factor, or weighted by a scale with one number for each unit."""
@@ -256,13 +266,6 @@ class Requests:
                 return self._wishes(term, _Place(at.cell, number, None), fill)
             number -= count
         return None
-
-
-def _unlikely(factor: Flow) -> int:
-    """Parameters first; buffers last, which would stay at zero for ever."""
-    if not isinstance(factor, fl.Operand):
-        return 1
-    return 2 if factor.value.buffer else int(not factor.value.parameter)
 
 
 def _likeliest(wishes: Wishes) -> Iterator[Wish]:

@@ -143,6 +143,9 @@ EXPECTED = [
     Expected("rms-norm-behind-relu", _between(nn.ReLU(), nn.RMSNorm(4, eps=1e-5)), (2, 3), "", "first"),
     Expected("rms-norm-behind-relu-and-more", _hidden(lambda m, x: m.last(m.norm(m.first(x).relu()) + m.first(x)),
              norm=nn.RMSNorm(4, eps=1e-5), last=nn.Linear(4, 2)), (2, 3), "first", "first"),
+    Expected("rms-norm-behind-gated-relu", _hidden(
+        lambda m, x: m.last(m.norm(m.first(x).relu().square() * m.second(x))), second=nn.Linear(3, 4),
+        norm=nn.RMSNorm(4, eps=1e-5), last=nn.Linear(4, 2)), (2, 3), "first", "first"),
     Expected("rms-norm-behind-sigmoid", _between(nn.Sigmoid(), nn.RMSNorm(4, eps=1e-5)), (2, 3), "", "first"),
     Expected("batch-norm", _between(nn.BatchNorm1d(4), nn.PReLU(4)), (5, 3), "first", "first"),
     Expected("group-norm", _conv(nn.GroupNorm(2, 4)), (2, 2, 5), "first:groups", "first:groups first:group_width"),
