@@ -30,10 +30,11 @@ class UnitHistograms:
         self.bins = bins
         self.samples = 0
         # A guard bin at each end takes what rounding puts next to the range; without it that would be another unit's.
-        self._counts = torch.zeros(units, bins + 2, dtype=torch.int64, device=device)
-        self._first = torch.arange(units, device=device) * (bins + 2) + 1
+        self._counts = torch.zeros(units, bins + 2, dtype=torch.int32, device=device)
+        self._first = (torch.arange(units, device=device) * (bins + 2) + 1).float()
         self._low = torch.zeros(units, device=device)
         self._width = torch.zeros(units, device=device)
+        self._ones = torch.zeros(0, dtype=torch.int32, device=device)
         self.lowest = torch.full((units,), math.inf, device=device)
         self.highest = torch.full((units,), -math.inf, device=device)
 
@@ -49,20 +50,22 @@ class UnitHistograms:
             _refuse_infinite(low, high)
             self._low = low
             self._width = torch.maximum(high - low, (low.abs() * 2.0**-20).clamp(min=_FINEST))
-        elif bool(((low < self.lowest) | (high > self.highest) | torch.isnan(low)).any()):
+            self._first = self._first.to(rows.dtype)
+        lowest, highest = torch.minimum(self.lowest, low), torch.maximum(self.highest, high)  # NaN stays NaN
+        if not (torch.equal(lowest, self.lowest) and torch.equal(highest, self.highest)):
             _refuse_infinite(low, high)
             self._widen(low, high)
-        self.lowest = torch.minimum(self.lowest, low)
-        self.highest = torch.maximum(self.highest, high)
-        index = torch.addcmul(self._first.to(rows.dtype), rows - self._low, self.bins / self._width)
-        counts = torch.bincount(index.to(torch.int32).flatten(), minlength=self._counts.numel())
-        self._counts += counts.view_as(self._counts)
+            self.lowest, self.highest = lowest, highest
+        index = torch.addcmul(self._first, rows - self._low, self.bins / self._width)
+        if self._ones.numel() != index.numel():
+            self._ones = torch.ones(index.numel(), dtype=torch.int32, device=index.device)
+        self._counts.view(-1).scatter_add_(0, index.to(torch.int64).flatten(), self._ones)
         self.samples += len(rows)
 
     @property
     def counts(self) -> torch.Tensor:
         """Samples in each bin, int64 of shape (units, bins)."""
-        counts = self._counts[:, 1:-1].clone()
+        counts = self._counts[:, 1:-1].long()
         counts[:, 0] += self._counts[:, 0]
         counts[:, -1] += self._counts[:, -1]
         return counts
@@ -120,7 +123,7 @@ class UnitHistograms:
         place = place >> up[:, None].clamp(max=32)
         place = self.bins - 1 - ((self.bins - 1 - place) >> down[:, None].clamp(max=32))
         self._counts.zero_()
-        self._counts[:, 1:-1].scatter_add_(1, place, counts)
+        self._counts[:, 1:-1].scatter_add_(1, place, counts.int())
         self._low, self._width = self._low + (width - wider), wider
 
 

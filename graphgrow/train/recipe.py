@@ -10,6 +10,7 @@ from graphgrow.recipes import files
 
 PACKAGE = "graphgrow.train"
 ENDING = ".toml"
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if min(self.training.epochs, self.training.batch_size, self.training.save_every) < 1:
             raise RecipeError(f"recipe {self.name}: epochs, batch_size and save_every are at least 1")
+        if self.training.precision not in PRECISIONS:
+            raise RecipeError(
+                f"recipe {self.name}: precision {self.training.precision!r} is none of {', '.join(PRECISIONS)}"
+            )
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 
 from graphgrow.data.names import load_data
 from graphgrow.errors import DataError
+from tests.data.fake_cifar10 import fake_cifar10
 
 DRAW = np.random.default_rng(0)
 
@@ -49,18 +49,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_cifar10_as_torchvision_stores_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphgrow.store.names import import_torchvision
-
-    import_torchvision()
-    from torchvision.datasets import CIFAR10
-
-    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)  # it compares checksums of the real files
-    monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: setattr(self, "classes", list("abcdefghij")))
-    folder = tmp_path / CIFAR10.base_folder
-    folder.mkdir()
-    for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list]:
-        pixels = DRAW.integers(0, 256, (4, 3072), dtype=np.uint8)
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [0, 1, 2, 3]}))
+    fake_cifar10(tmp_path, monkeypatch)
     data = load_data("cifar10", str(tmp_path), held_out=5)
     assert [len(part) for part in (data.training, data.validation, data.test)] == [15, 5, 4]
     assert data.training.inputs.shape[1:] == (3, 32, 32)

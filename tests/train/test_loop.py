@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import graphgrow as gg
 from graphgrow.data.names import load_data
@@ -85,11 +86,43 @@ def test_a_run_writes_its_records_and_the_model_that_it_measured(tmp_path: Path)
         loop.train(other, tmp_path)
 
 
-def test_other_precision_and_a_compiled_module(tmp_path: Path) -> None:
-    part = replace(RECIPE.training, epochs=1, precision="bfloat16", compile="eager", average=0.0)
-    record = loop.train(replace(RECIPE, training=part, growth=None), tmp_path, repeats=2)
-    assert record.epochs[0].training_loss < 2.4
-    assert record.decisions == ()
+def test_a_compiled_network_grows_as_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "end_stage", _no_export)
+    compiled: list[nn.Module] = []
+    real = torch.compile
+
+    def counted(module: nn.Module, **options: Any) -> Any:
+        compiled.append(module)
+        return real(module, **options)
+
+    monkeypatch.setattr(torch, "compile", counted)
+    epochs = replace(RECIPE.training, epochs=4)
+    plain = loop.train(replace(RECIPE, training=epochs), tmp_path / "plain")
+    fast = loop.train(replace(RECIPE, training=replace(epochs, compile="eager")), tmp_path / "fast")
+    assert [decision.verdict for decision in fast.decisions] == ["grown"]
+    assert len(compiled) == len({id(module) for module in compiled}) == 2, "once for each network"
+    assert (fast.epochs, fast.decisions) == (plain.epochs, plain.decisions), (
+        "that backend computes the same, to the bit"
+    )
+
+
+def test_half_precision_is_used_and_the_weights_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "end_stage", _no_export)
+    seen: set[torch.dtype] = set()
+    real = loop.loss_of
+
+    def noted(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.add(logits.dtype)
+        return real(logits, targets)
+
+    monkeypatch.setattr(loop, "loss_of", noted)
+    part = replace(RECIPE.training, precision="bfloat16")
+    record = loop.train(replace(RECIPE, training=part), tmp_path)
+    assert torch.bfloat16 in seen
+    assert [decision.verdict for decision in record.decisions] == ["grown"]
+    assert record.epochs[-1].training_loss < 0.8 * record.epochs[0].training_loss
+    grown = gg.load(tmp_path / "grown", MLP(channels=1, image_size=8, hidden=(6, 6)))
+    assert {tensor.dtype for tensor in grown.module.parameters()} == {torch.float32}
 
 
 def test_a_stage_that_did_not_pay_is_taken_back_and_interrupted_before_that_it_is_too(

@@ -56,6 +56,7 @@ def test_every_recipe_that_comes_along_names_what_there_is(name: str) -> None:
         (SMALL.replace("epochs = 3", ""), "training: epochs must be given"),
         (SMALL.replace("epochs = 3", "epochs = true"), "training.epochs: got True, wanted int"),
         (SMALL.replace("epochs = 3", "epochs = 0"), "at least 1"),
+        (SMALL.replace("epochs = 3", "epochs = 3\nprecision = 'half'"), "'half' is none of float32, bfloat16"),
         (SMALL.replace('"digits"', "5"), "data.name: got 5, wanted str"),
         (SMALL + "[growth]\noptions = 3", "growth.options: got 3"),
     ],
