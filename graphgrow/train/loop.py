@@ -29,6 +29,7 @@ from graphgrow.store.folder import save
 from graphgrow.store.names import build
 from graphgrow.store.tensors import install, unique_tensors
 from graphgrow.store.tracing import trace
+from graphgrow.train.board import Board
 from graphgrow.train.budget import Budget
 from graphgrow.train.checkpoint import newest_checkpoint, write_checkpoint
 from graphgrow.train.grower import Grower
@@ -43,7 +44,7 @@ from graphgrow.train.reproducible import reproducible
 from graphgrow.train.schedule import Interval, Plateau, Schedule
 from graphgrow.train.stages import Stages
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, BOARD = "checkpoints", "board"
 
 
 def train(
@@ -53,6 +54,7 @@ def train(
     root: str | None = None,
     narration: Narration | None = None,
     repeats: int = 50,
+    board: bool = False,
 ) -> TrainingRecord:
     """Train a recipe's model on its data and let it grow; go on where an earlier call in the same folder stopped.
 
@@ -69,6 +71,7 @@ def train(
         root: of data that lie in a folder.
         narration: tells about it; None is silent.
         repeats: timed runs of each exported file.
+        board: whether to write event files for TensorBoard into `board/`.
 
     Raises:
         TrainingError: if the recipe cannot be carried out, the folder holds the checkpoints of another recipe, or a
@@ -77,7 +80,8 @@ def train(
     """
     with joined() as ranks, reproducible(recipe.seed):
         tell = narration if narration is not None and ranks.first else Narration(None)
-        return _Run(recipe, Path(folder), root, tell, repeats, ranks).run()
+        events = Path(folder) / BOARD if board and ranks.first else None
+        return _Run(recipe, Path(folder), root, tell, repeats, ranks, events).run()
 
 
 class _Run:
@@ -92,9 +96,17 @@ class _Run:
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, root: str | None, tell: Narration, repeats: int, ranks: Ranks
+        self,
+        recipe: Recipe,
+        folder: Path,
+        root: str | None,
+        tell: Narration,
+        repeats: int,
+        ranks: Ranks,
+        events: Path | None,
     ) -> None:
         self.recipe, self.folder, self.tell, self.repeats, self.ranks = recipe, folder, tell, repeats, ranks
+        self.events = events
         self.data = load_data(recipe.data.name, root, **recipe.data.options)
         model, *_ = build(recipe.model.name, **recipe.model.options)
         graph = trace(model, self.data.training.inputs[:2])
@@ -126,6 +138,7 @@ class _Run:
     def run(self) -> TrainingRecord:
         """From the newest checkpoint, or the beginning, to the end."""
         self._resume()
+        self.board = Board(self.events, len(self.epochs))
         self.tell.opening(self.recipe, self.data, self.grower.graph, len(self.epochs))
         if self.stages.present is None:
             self._begin(None)
@@ -134,6 +147,7 @@ class _Run:
                 self.clock = time.perf_counter()
                 self.epochs.append(self._epoch())
                 watch(self.epochs[-1])
+                self.board.epoch(self.epochs[-1])
                 asked = len(self.epochs) <= self._last_growth
                 if asked or self.grower.undecided:
                     self._grow(self.epochs[-1].validation_loss, asked)
@@ -221,7 +235,7 @@ class _Run:
 
     def _grow(self, metric: float, asked: bool) -> None:
         """Behind an epoch: grow, go back, or neither."""
-        before = self.grower.graph
+        before, decided = self.grower.graph, len(self.grower.decisions)
         proposal = self.grower.propose(metric, only_back=not asked)
         if proposal is not None:
             self._end()
@@ -229,6 +243,8 @@ class _Run:
         elif self.grower.graph is not before:
             self.stages.abandon()
             self._begin(None)
+        for decision in self.grower.decisions[decided:]:
+            self.board.decision(decision, len(self.epochs))
 
     def _begin(self, proposal: Proposal | None) -> None:
         """Begin a stage: verify, carry the optimizer over, start what is new."""
@@ -241,7 +257,8 @@ class _Run:
     def _end(self) -> None:
         """End a stage: test, export, benchmark, record."""
         self.stages.note(accuracy_after=self._accuracy())
-        self.stages.end(replace(self.grower.graph, module=self._measured))
+        ended = self.stages.end(replace(self.grower.graph, module=self._measured))
+        self.board.stage(ended, len(self.epochs))
 
     def _finish(self) -> TrainingRecord:
         self._end()
@@ -257,6 +274,7 @@ class _Run:
             seconds=self.seconds,
         )
         self.ranks.decided(lambda: self._write(record))
+        self.board.close()
         return record
 
     def _write(self, record: TrainingRecord) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 import graphgrow as gg
+from graphgrow.data import evaluation
 from graphgrow.data.names import load_data
 from graphgrow.errors import TrainingError
 from graphgrow.models import MLP
@@ -109,7 +110,7 @@ def test_a_compiled_network_grows_as_one_that_is_not(tmp_path: Path, monkeypatch
 def test_half_precision_is_used_and_the_weights_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "end_stage", _no_export)
     seen: set[torch.dtype] = set()
-    real = loop.loss_of
+    real = evaluation.loss_of
 
     def noted(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         seen.add(logits.dtype)

@@ -8,6 +8,8 @@ Times are processor time of this process, one torch thread, the least of the rep
 from __future__ import annotations
 
 import argparse
+import contextlib
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -63,27 +65,27 @@ def histograms(samples: int, repeats: int) -> list[str]:
     return [str(samples), *cells]
 
 
-def epochs(policy: str, batches: int, repeats: int) -> list[str]:
-    """One row: an epoch of a ResNet on 3x32x32 images, plain and observed at the default sampling."""
+def batches(policy: str, count: int, every: int = 20) -> list[str]:
+    """Processor time of a training step, observed and not, in turns, and what one in `every` adds to an epoch."""
     graph = gg.trace("graphgrow:resnet")
     images, labels = torch.randn(64, 3, 32, 32), torch.randint(10, (64,))
     optimizer = torch.optim.AdamW(graph.module.parameters())
-    grower = Grower(graph, optimizer, policy)
+    grower = Grower(graph, optimizer, policy, every=1)
 
-    def epoch(observed: bool) -> None:
-        for _ in range(batches):
-            optimizer.zero_grad()
-            if observed:
-                with grower.observe():
-                    F.cross_entropy(grower.module(images), labels).backward()  # type: ignore[no-untyped-call]
-            else:
-                F.cross_entropy(grower.module(images), labels).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+    def step(observed: bool) -> float:
+        start = time.process_time()
+        optimizer.zero_grad()
+        with grower.observe() if observed else contextlib.nullcontext():
+            F.cross_entropy(grower.module(images), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return time.process_time() - start
 
-    epoch(True)  # what is made once is made now
-    plain = least(lambda: epoch(False), repeats)
-    observed = least(lambda: epoch(True), repeats)
-    return [policy, f"{plain:.2f} s", f"{observed:.2f} s", f"{100 * (observed / plain - 1):+.1f} %"]
+    step(True)  # what is made once is made now
+    step(False)
+    times = [(step(False), step(True)) for _ in range(count)]
+    plain, watched = (statistics.median(column) for column in zip(*times, strict=True))
+    more = 100 * (watched / plain - 1) / every
+    return [policy, f"{1e3 * plain:.0f} ms", f"{1e3 * watched:.0f} ms", f"{more:.1f} %"]
 
 
 def main() -> None:
@@ -96,8 +98,8 @@ def main() -> None:
     head = ["samples", "loop", "graphgrow", "times", "loop to entropies", "graphgrow", "times"]
     print(table(head, [histograms(samples, parsed.repeats) for samples in (16, 64, 256)]))
     names = [name for name in policies() if name in ("dnm", "gradmax")]
-    rows = [epochs(name, parsed.batches, parsed.repeats) for name in names]
-    print(table(["policy", "epoch", "observed", "more"], rows))
+    rows = [batches(name, parsed.batches) for name in names]
+    print(table(["policy", "step", "observed", "more of an epoch"], rows))
 
 
 if __name__ == "__main__":
