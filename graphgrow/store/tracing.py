@@ -15,6 +15,8 @@ from graphgrow.rewrite.apply import replay as replay_entries
 from graphgrow.rewrite.ledger import Ledger
 from graphgrow.store.names import KNOWN_SOURCES, build
 
+_TOLD = 4  # names in a note
+
 
 def trace(
     model: nn.Module | str,
@@ -58,7 +60,18 @@ def trace(
             f"call model.{other}() before gg.trace where {other} mode is wanted",
             stacklevel=2,
         )
-    return Graph(found.module, found.inputs, way=found.way, modes=found.modes, notes=found.notes, base=base)
+    notes = (*found.notes, *_left_out(model, found.module))
+    return Graph(found.module, found.inputs, way=found.way, modes=found.modes, notes=notes, base=base)
+
+
+def _left_out(model: nn.Module, module: nn.Module) -> tuple[str, ...]:
+    """A note on the parameters that the graph lacks: weights of a loss, say, that stands outside of the forward."""
+    kept = {id(parameter) for parameter in module.parameters()}
+    names = [f"`{name}`" for name, parameter in model.named_parameters() if id(parameter) not in kept]
+    if not names:
+        return ()
+    told = ", ".join(names[:_TOLD]) + (f" and {len(names) - _TOLD} more" if len(names) > _TOLD else "")
+    return (f"the forward does not use {told}: the graph has no such parameters, and they stay with the model",)
 
 
 def replay(

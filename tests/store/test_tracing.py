@@ -49,3 +49,26 @@ def test_a_graph_of_train_mode_is_not_exported_as_one_of_eval_mode(tmp_path: Pat
     with pytest.warns(UserWarning, match="mode alone"):
         again = gg.replay(model.eval(), torch.randn(2, 3), graph.ledger)
     assert gg.export_onnx(again, tmp_path / "m.onnx").max_error < 1e-5
+
+
+class Weighted(nn.Module):
+    """Weights of a loss that is taken outside, a tied head, and a layer that nothing calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head, self.spare = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False), nn.Linear(2, 2)
+        self.head.weight = self.table.weight
+        self.log_variance = nn.Parameter(torch.zeros(2))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(self.table(ids)))
+
+
+@pytest.mark.parametrize("way", ["fx", "dynamo"])
+def test_parameters_that_the_forward_does_not_use_are_named(way: str) -> None:
+    graph = gg.trace(Weighted(), torch.tensor([[1, 2, 4]]), way=way)
+    (note,) = [note for note in graph.notes if "does not use" in note]
+    assert "`log_variance`, `spare.weight`, `spare.bias`:" in note
+    assert note in graph.explain()
+    full = gg.trace(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), torch.randn(2, 3), way=way)
+    assert not any("does not use" in note for note in full.notes)
