@@ -1,6 +1,6 @@
 """What the loss does in the 30 steps after a growth, at an unchanged learning rate, by what becomes of the optimizer.
 
-    python tools/bench/after_growth.py
+    python tools/bench/learning/after_growth.py
 
 A net is trained on the digits, then twins of it go on for 30 steps on the same batches: one is not grown, the others
 are grown, with the optimizer's state carried over and new entries warmed up, carried over alone, padded with zeros
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import graphgrow as gg
 from graphgrow.data.digits import digits
@@ -39,6 +39,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, list[str]]]] = {
         {
             "widen": ["widen(layers.0, extra=6)", "widen(layers.3, extra=6)"],
             "split": ["split(layers.0)", "split(layers.3)"],
+            "split apart": ["split(layers.0, apart=true)", "split(layers.3, apart=true)"],
             "deepen": ["deepen(layers.1, kind=mlp)"],
         },
     ),
@@ -47,6 +48,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, list[str]]]] = {
         {
             "widen": ["widen(stem, extra=4)", "widen(stages.1.0.conv1, extra=8)"],
             "split": ["split(stem)", "split(stages.1.0.conv1)"],
+            "split apart": ["split(stem, apart=true)", "split(stages.1.0.conv1, apart=true)"],
             "deepen": ["deepen(stages.0.0, kind=copy)"],
         },
     ),
