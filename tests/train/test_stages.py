@@ -1,0 +1,35 @@
+"""Stages of a training: what is recorded of a growth, of a way back, and what a state holds."""
+
+from __future__ import annotations
+
+import json
+
+from graphgrow.train.grower import Grower
+from graphgrow.train.schedule import Interval
+from graphgrow.train.stages import Stages
+from tests.train import small
+
+
+def test_stages_are_counted_named_and_kept_in_a_state() -> None:
+    graph = small.graph()
+    optimizer = small.adam(graph)
+    grower = Grower(graph, optimizer, "net2net", when=Interval(1), rollback_after=1, verify=False)
+    stages = Stages(grower, optimizer, None)
+    stages.begin()
+    proposal = grower.propose(0.5)
+    assert proposal is not None
+    stages.note(accuracy_after=0.25)
+    assert stages.end().accuracy_after == 0.25
+    stages.begin(proposal)
+    assert stages.present is not None
+    assert (stages.present.index, stages.present.mutations, stages.present.preserved) == (1, proposal.mutations, True)
+    assert stages.present.parameters == proposal.parameters == grower.graph.parameter_count
+    again = Stages(grower, optimizer, None)
+    again.restore(json.loads(json.dumps(stages.state())))
+    assert (again.ended, again.present) == (stages.ended, stages.present)
+    assert grower.propose(0.9) is None
+    stages.abandon()
+    stages.begin()
+    assert [record.name for record in (*stages.ended, stages.present)] == ["base", "net2net", "rolled-back"]
+    assert stages.present.parameters == graph.parameter_count
+    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in graph.module.parameters()}
