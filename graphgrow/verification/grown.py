@@ -20,7 +20,7 @@ from graphgrow.verification.places import tensor_places
 from graphgrow.verification.planted import plant
 from graphgrow.verification.probes import Inputs
 from graphgrow.verification.runner import NodeFails
-from graphgrow.verification.sensitivity import apart_from_inputs, degeneracy
+from graphgrow.verification.sensitivity import apart_from_inputs, apart_from_tensors, degeneracy
 from graphgrow.verification.squares import LOCAL_TOLERANCE, run_pair
 from graphgrow.verification.worst import Worst
 
@@ -80,7 +80,8 @@ def _compare(case: Case, found: Findings) -> str:
     for mode in modes:
         seen, agree, noise, probe = _compare_in(mode, case, found)
         if mode == modes[0]:
-            degenerate = degeneracy(seen, apart_from_inputs(case.parent.module))
+            parent = case.parent.module
+            degenerate = degeneracy(seen, apart_from_inputs(parent), apart_from_tensors(parent))
             if not degenerate and agree:
                 degenerate = plant(case, mode, probe, seen[0], noise, found)
     return degenerate

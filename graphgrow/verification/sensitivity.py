@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,10 +22,27 @@ _TRIED = 8  # weights, where no gradient says which one matters
 
 def apart_from_inputs(module: fx.GraphModule) -> frozenset[int]:
     """Numbers of the outputs' leaves that no input reaches: temperatures, weights of losses, tables."""
+    return _leaves_apart(module, lambda node: node.op == "placeholder")
+
+
+def apart_from_tensors(module: fx.GraphModule) -> frozenset[int]:
+    """Numbers of the outputs' leaves that no parameter or buffer reaches: masks, random orders, what inputs say."""
+
+    def holds_tensors(node: fx.Node) -> bool:
+        if node.op == "get_attr":
+            return True
+        called = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        return called is not None and any(True for _ in itertools.chain(called.parameters(), called.buffers()))
+
+    return _leaves_apart(module, holds_tensors)
+
+
+def _leaves_apart(module: fx.GraphModule, starts: Callable[[fx.Node], bool]) -> frozenset[int]:
+    """Numbers of the outputs' leaves that nothing leads to from any node of a kind."""
     (output,) = (node for node in module.graph.nodes if node.op == "output")
     reached: set[fx.Node] = set()
     for node in module.graph.nodes:
-        if node.op == "placeholder" or not reached.isdisjoint(node.all_input_nodes):
+        if starts(node) or not reached.isdisjoint(node.all_input_nodes):
             reached.add(node)
     apart: set[int] = set()
     number = 0
@@ -36,18 +54,19 @@ def apart_from_inputs(module: fx.GraphModule) -> frozenset[int]:
     return frozenset(apart)
 
 
-def degeneracy(outputs: list[Any], apart: frozenset[int] = frozenset()) -> str:
+def degeneracy(outputs: list[Any], apart: frozenset[int] = frozenset(), unread: frozenset[int] = frozenset()) -> str:
     """Why outputs could not show a difference: not finite, vanishing, or the same for every input.
 
     Args:
         outputs: of a model, of several inputs.
         apart: numbers of their leaves that no input reaches, which are the same for every input.
+        unread: numbers of their leaves that no parameter reaches, and which may be anything where there are others.
     """
     if not any(isinstance(t, torch.Tensor) and t.is_floating_point() for t in pytree.tree_leaves(outputs)):
         return "no output is of floating point"
     for number, leaves in enumerate(zip(*(pytree.tree_leaves(output) for output in outputs), strict=True)):
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
-        if not tensors:
+        if not tensors or number in unread:
             continue
         if not bool(torch.isfinite(tensors[0]).all()):  # of other, larger inputs it may overflow
             return "an output is not finite"

@@ -1,0 +1,29 @@
+"""Outputs that could not show a mistake, and those that need not."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import graphgrow as gg
+
+
+class Masked(nn.Module):
+    """Beside its answer the mask, of nothing here, as masked autoencoders return it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.last(self.first(x).relu()), (x > 1e9).to(x.dtype)
+
+
+def test_an_output_of_zeros_that_no_parameter_reaches_hides_nothing() -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(Masked(), torch.randn(4, 3))
+    grown = gg.apply(graph, "widen(first, extra=2)", share=False)
+    assert gg.verify(graph, grown).preserved is True
+    with torch.no_grad():
+        grown.module.get_parameter("last.weight")[0, 0] *= 1 + 1e-6
+    assert gg.verify(graph, grown).preserved is False
