@@ -100,7 +100,8 @@ CASES = [
     view("permute", (2, 3, 4), 0, -1, 1, names="x.0 x.1 x.2"),
     view(Permute, (2, 3, 4), [1, 2, 0], names="x.0 x.1 x.2"),
     *(view(t, (2, 3, 4), 1, -1, names="x.0 x.1 x.2")
-      for t in (torch.transpose, "transpose", torch.swapaxes, "swapaxes")),
+      for t in (torch.transpose, "transpose", torch.swapaxes, "swapaxes", torch.swapdims, "swapdims")),
+    *(view(t, (2, 3, 4), names="x.0 x.1 x.2") for t in (torch.ravel, "ravel")),
     *(view(t, (2, 3), names="x.0 x.1") for t in (torch.t, "t")),
     *(view(t, (2, 3, 4), 0, 2, names="x.0 x.1 x.2") for t in (torch.movedim, "movedim", torch.moveaxis, "moveaxis")),
     *(view(t, (2, 3), 1, names="x.0 x.1") for t in (torch.unsqueeze, "unsqueeze")),
