@@ -10,7 +10,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from graphgrow.rewrite.roles import state_roles
+
 SHARE = 0.5  # where the pace of shared entries begins: of two shares each goes as far as the whole did
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,26 @@ class Pace:
     that were shared out by a split begin at a half: each share gets the gradient of the whole, so that both together
     would go twice as far.
 
+    A weight that has grown large in training changes little by steps of a given size, and behind a norm that is all
+    that its size does (van Laarhoven, "L2 regularization versus batch and weight normalization", 2017): a trained
+    network is slow to make use of what is new. With `boost` the steps of each whole weight of a linear layer or a
+    convolution are, from the growth on, multiplied by its size over that of a fresh one. That is meant for optimizers
+    whose steps do not depend on the size of gradients, as Adam's.
+
     Attributes:
         rate: learning rate of what is new over that of the rest.
         warm_up: steps.
         decay: steps.
+        boost: by how much whole weights are sped up at most; 1 is not at all.
+        forget: whether the optimizer begins anew at a growth, for all parameters, rather than with what it carried.
+            The loss then rises for some steps, and may end lower.
     """
 
     rate: float = 1.0
     warm_up: int = 100
     decay: int = 0
+    boost: float = 1.0
+    forget: bool = False
 
     def factor(self, step: int, start: float = 0.0) -> float:
         """The factor of the step-th update, from 1, of entries that begin at `start`."""
@@ -64,11 +78,20 @@ class _Entries:
             self.parameter.copy_(flat.view(self.parameter.shape))
 
 
-class Newcomers:
-    """Slows the updates of new and of shared entries down, under any optimizer.
+@dataclass(frozen=True, eq=False)
+class _Boosted:
+    """A whole weight, and by what its steps are multiplied."""
 
-    By hooks on it: before a step the entries are remembered, after it they go a part of the way. A step that a
-    gradient scaler leaves out is left out here too.
+    name: str
+    parameter: nn.Parameter
+    factor: float
+
+
+class Newcomers:
+    """Slows the updates of new and of shared entries down, and boosts those of large weights, under any optimizer.
+
+    By hooks on it: before a step the entries are remembered, after it they go a part of the way, or further. A step
+    that a gradient scaler leaves out is left out here too.
 
     Args:
         optimizer: that trains them.
@@ -77,9 +100,12 @@ class Newcomers:
 
     def __init__(self, optimizer: Optimizer, pace: Pace) -> None:
         self._pace = pace
+        self._optimizer = optimizer
         self._step = 0
         self._entries: list[_Entries] = []
         self._before: list[torch.Tensor] = []
+        self._boosted: list[_Boosted] = []
+        self._whole: list[torch.Tensor] = []
         optimizer.register_step_pre_hook(self._remember)
         optimizer.register_step_post_hook(self._slow_down)
 
@@ -88,12 +114,17 @@ class Newcomers:
     ) -> None:
         """Begin anew with the entries of one growth; those of the last one go on at full pace.
 
+        What is boosted is found anew; with nothing new (a growth was taken back) nothing is.
+
         Args:
             module: grown.
             new: by name of a parameter, which entries are new, bool.
             shared: likewise, which hold a share of what one entry held.
         """
-        self._step, self._before, self._entries = 0, [], []
+        self._step, self._before, self._entries, self._whole = 0, [], [], []
+        self._boosted = _large(module, self._pace.boost) if new else []
+        if new and self._pace.forget:
+            _forget(self._optimizer)
         for start, found in ((0.0, new), (SHARE, shared or {})):
             for name, entries in found.items():
                 parameter = module.get_parameter(name)
@@ -101,12 +132,16 @@ class Newcomers:
                 self._entries.append(_Entries(name, parameter, places, start))
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs: the step, and for each set of entries its parameter, places and start."""
-        return {"step": self._step, "entries": [[one.name, one.places, one.start] for one in self._entries]}
+        """What `restore` needs: the step, for each set of entries its parameter, places and start, and all boosts."""
+        return {
+            "step": self._step,
+            "entries": [[one.name, one.places, one.start] for one in self._entries],
+            "boosted": [[one.name, one.factor] for one in self._boosted],
+        }
 
     def restore(self, module: nn.Module, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        self._step, self._before = state["step"], []
+        self._step, self._before, self._whole = state["step"], [], []
         self._entries = [
             _Entries(name, module.get_parameter(name), places, start) for name, places, start in state["entries"]
         ]
@@ -116,9 +151,34 @@ class Newcomers:
         if self._pace.over(self._step):
             self._entries = []
         self._before = [one.values() for one in self._entries]
+        self._whole = [one.parameter.detach().clone() for one in self._boosted]
 
     def _slow_down(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with torch.no_grad():
             for one, before in zip(self._entries, self._before, strict=True):
                 one.set(torch.lerp(before, one.values(), self._pace.factor(self._step, one.start)))
-        self._before = []
+            for weight, before in zip(self._boosted, self._whole, strict=True):
+                weight.parameter.copy_(torch.lerp(before, weight.parameter, weight.factor))
+        self._before, self._whole = [], []
+
+
+def _forget(optimizer: Optimizer) -> None:
+    """Give every parameter the state that it has before the first step."""
+    start = state_roles(optimizer).start
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state.pop(parameter, None)
+            if start is not None:
+                optimizer.state[parameter] = start(group, parameter)
+
+
+def _large(module: nn.Module, most: float) -> list[_Boosted]:
+    """Weights that are larger than fresh ones, by as much, and by `most` at most."""
+    found = []
+    for name, layer in module.named_modules():
+        if most > 1.0 and isinstance(layer, WEIGHTED):
+            fresh = (3 * layer.weight[0].numel()) ** -0.5  # uniform within 1 / sqrt(fan-in), as torch draws it
+            factor = min(most, float(layer.weight.detach().square().mean().sqrt()) / fresh)
+            if factor > 1.0:
+                found.append(_Boosted(f"{name}.weight".lstrip("."), layer.weight, factor))
+    return found

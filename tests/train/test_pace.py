@@ -55,6 +55,50 @@ def test_the_first_steps_of_new_entries_are_a_part_of_what_they_would_be(kind: s
     assert not torch.equal(before, net.weight)
 
 
+def test_a_weight_that_has_become_large_takes_longer_steps() -> None:
+    """Each step relative to the size: four times as large as a fresh one, so four times as far; biases are left."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    with torch.no_grad():
+        sizes = {"0.weight": 4.0, "1.weight": 0.5}  # over those that torch draws, of uniform in 1 / sqrt(fan-in)
+        for name, size in sizes.items():
+            weight = net.get_parameter(name)
+            weight.copy_(torch.where(torch.arange(weight.numel()).view_as(weight) % 2 == 0, 1.0, -1.0))
+            weight.mul_(size * (1 / (3 * weight.shape[1])) ** 0.5)
+    ends = {}
+    for boost in (1.0, 3.0, 10.0):
+        mine = copy.deepcopy(net)
+        optimizer = MAKERS["adamw"](mine.parameters())
+        newcomers = Newcomers(optimizer, Pace(warm_up=0, boost=boost))
+        newcomers.welcome(mine, {"0.bias": torch.zeros(4, dtype=torch.bool)})
+        newcomers.restore(mine, newcomers.state())
+        mine(torch.ones(2, 3)).square().sum().backward()
+        optimizer.step()
+        ends[boost] = {name: p.detach() - net.get_parameter(name).detach() for name, p in mine.named_parameters()}
+    for boost, factor in ((3.0, 3.0), (10.0, 4.0)):
+        for name, step in ends[boost].items():
+            expected = ends[1.0][name] * (factor if name == "0.weight" else 1.0)
+            assert torch.allclose(step, expected, rtol=1e-4, atol=1e-6), (boost, name)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.NAdam, torch.optim.Adagrad, torch.optim.SGD])
+def test_an_optimizer_that_forgets_steps_as_a_new_one(kind: type[torch.optim.Optimizer]) -> None:
+    net = nn.Linear(3, 4)
+    optimizer = kind(net.parameters(), lr=0.1)  # type: ignore[call-arg]
+    newcomers = Newcomers(optimizer, Pace(warm_up=0, forget=True))
+    for _ in range(3):
+        net(torch.ones(2, 3)).square().sum().backward()
+        optimizer.step()
+    newcomers.welcome(net, {"bias": torch.zeros(4, dtype=torch.bool)})
+    twin = copy.deepcopy(net)
+    fresh = kind(twin.parameters(), lr=0.1)  # type: ignore[call-arg]
+    for _ in range(2):
+        for module, mine in ((net, optimizer), (twin, fresh)):
+            mine.zero_grad()
+            module(torch.ones(2, 3)).square().sum().backward()
+            mine.step()
+    assert torch.equal(net.weight, twin.weight)
+
+
 def test_a_state_goes_on_where_it_was() -> None:
     ends = []
     for resumed in (False, True):

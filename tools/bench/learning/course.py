@@ -34,13 +34,19 @@ class Method:
         warm_up: steps within which what is new comes to full pace.
         rate: learning rate of what is new, over that of the rest, behind its warm-up.
         decay: steps within which that falls to 1.
+        boost: by how much weights that have become large are sped up at most, from each growth on.
+        forget: whether the optimizer begins anew at a growth.
+        until: share of the budget behind which nothing grows any more.
         rise: share of the budget in which the learning rate rises.
     """
 
     rounds: int = 2
-    warm_up: int = 20
+    warm_up: int = 5
     rate: float = 1.0
     decay: int = 0
+    boost: float = 4.0
+    forget: bool = True
+    until: float = 0.3
     rise: float = 0.05
 
 
@@ -72,7 +78,7 @@ def course(
             group["lr"] = task.lr * rate(spent / budget, method.rise)
         module = graph.module.train()
         optimizer.zero_grad()
-        if grower is None:
+        if grower is None or spent > method.until * budget:
             loss_of(module(inputs), targets).backward()  # type: ignore[no-untyped-call]
         else:
             with grower.observe():
@@ -80,7 +86,7 @@ def course(
         optimizer.step()
         spent += PASSES * graph.flops * len(inputs)
         steps += 1
-        if grower is not None and spent * ROUNDS >= (rounds + 1) * budget:
+        if grower is not None and spent <= method.until * budget and spent * ROUNDS >= (rounds + 1) * budget:
             rounds += 1
             proposal = grower.propose()
             if proposal is not None:
@@ -131,7 +137,7 @@ def growing(
             budget=gg.Budget(flops=round(1.03 * big)),
             when=Interval(method.rounds),
             most_stages=task.stages + 1,
-            pace=Pace(method.rate, method.warm_up, method.decay),
+            pace=Pace(method.rate, method.warm_up, method.decay, method.boost, method.forget),
             every=10,
             held_out=lambda module: loss_of(module(data.validation.inputs[:256]), data.validation.targets[:256]),
             verify=False,  # exactness is tested elsewhere; this is about learning

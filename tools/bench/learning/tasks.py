@@ -53,7 +53,7 @@ TASKS = {
     ),
     "patterns": Task(
         "patterns",
-        {"count": 4000, "held_out": 2000, "variants": 1, "noise": 1.0, "confused": 0.03},
+        {"count": 4000, "held_out": 2000, "variants": 1, "noise": 0.7, "confused": 0.03},
         lambda: pooled(4, 8, 16),
         lambda: pooled(10, 20, 40),
         steps=600,
