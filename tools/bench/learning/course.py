@@ -36,7 +36,6 @@ class Method:
         decay: steps within which that falls to 1.
         boost: by how much weights that have become large are sped up at most, from each growth on.
         forget: whether the optimizer begins anew at a growth.
-        until: share of the budget behind which nothing grows any more.
         rise: share of the budget in which the learning rate rises.
     """
 
@@ -44,9 +43,8 @@ class Method:
     warm_up: int = 5
     rate: float = 1.0
     decay: int = 0
-    boost: float = 4.0
+    boost: float = 10.0
     forget: bool = True
-    until: float = 0.3
     rise: float = 0.05
 
 
@@ -70,6 +68,7 @@ def course(
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(graph.module.parameters(), lr=task.lr, betas=(0.9, 0.99), weight_decay=1e-2)
     grower = None if start is None else start(graph, optimizer)
+    last = method.rounds * (task.stages + 1)  # the round behind which no net asks: one stage more than are needed
     spent, steps, rounds, ledgers = 0, 0, 0, [graph.ledger.to_json()]
     for inputs, targets in batches(data.training, task.batch_size, seed):
         if spent >= budget:
@@ -78,7 +77,7 @@ def course(
             group["lr"] = task.lr * rate(spent / budget, method.rise)
         module = graph.module.train()
         optimizer.zero_grad()
-        if grower is None or spent > method.until * budget:
+        if grower is None:
             loss_of(module(inputs), targets).backward()  # type: ignore[no-untyped-call]
         else:
             with grower.observe():
@@ -86,7 +85,7 @@ def course(
         optimizer.step()
         spent += PASSES * graph.flops * len(inputs)
         steps += 1
-        if grower is not None and spent <= method.until * budget and spent * ROUNDS >= (rounds + 1) * budget:
+        if grower is not None and rounds < last and spent * ROUNDS >= (rounds + 1) * budget:
             rounds += 1
             proposal = grower.propose()
             if proposal is not None:

@@ -24,7 +24,12 @@ from tools.bench.learning.tasks import TASKS, Task
 from tools.bench.results import Results, Rows, finish, parser, table
 
 SEEDS = (100, 101, 102)
-CHOICES: dict[str, tuple[Any, ...]] = {"rounds": (2, 4, 8, 12), "warm_up": (5, 20, 60), "boost": (1.0, 2.0, 4.0, 8.0), "forget": (False, True)}
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "rounds": (2, 4, 8, 12),
+    "warm_up": (5, 20, 60),
+    "boost": (1.0, 4.0, 10.0),
+    "forget": (False, True),
+}
 
 
 def measured(task: Task, data: Data, policy: str, method: Method, seed: int) -> dict[str, Any]:
