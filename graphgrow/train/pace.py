@@ -83,7 +83,7 @@ class _Boosted:
     """A whole weight, and by what its steps are multiplied."""
 
     name: str
-    parameter: nn.Parameter
+    parameter: torch.Tensor
     factor: float
 
 
