@@ -37,6 +37,7 @@ class Method:
         boost: by how much weights that have become large are sped up at most, from each growth on.
         forget: whether the optimizer begins anew at a growth.
         rise: share of the budget in which the learning rate rises.
+        anew: whether it rises and falls anew after each growth, over what is left of the budget.
     """
 
     rounds: int = 2
@@ -46,6 +47,7 @@ class Method:
     boost: float = 10.0
     forget: bool = True
     rise: float = 0.05
+    anew: bool = False
 
 
 Start = Callable[[Graph, Optimizer], Grower]
@@ -69,12 +71,12 @@ def course(
     optimizer = torch.optim.AdamW(graph.module.parameters(), lr=task.lr, betas=(0.9, 0.99), weight_decay=1e-2)
     grower = None if start is None else start(graph, optimizer)
     last = method.rounds * (task.stages + 1)  # the round behind which no net asks: one stage more than are needed
-    spent, steps, rounds, ledgers = 0, 0, 0, [graph.ledger.to_json()]
+    spent, begun, steps, rounds, ledgers = 0, 0, 0, 0, [graph.ledger.to_json()]
     for inputs, targets in batches(data.training, task.batch_size, seed):
         if spent >= budget:
             break
         for group in optimizer.param_groups:
-            group["lr"] = task.lr * rate(spent / budget, method.rise)
+            group["lr"] = task.lr * rate((spent - begun) / (budget - begun), method.rise)
         module = graph.module.train()
         optimizer.zero_grad()
         if grower is None:
@@ -90,6 +92,7 @@ def course(
             proposal = grower.propose()
             if proposal is not None:
                 graph = grower.apply(proposal)
+                begun = spent if method.anew else begun
                 ledgers.append(graph.ledger.to_json())
     found, chosen = score(graph.module, data.test), score(graph.module, data.validation)
     return {

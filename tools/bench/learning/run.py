@@ -8,7 +8,7 @@ goes on. `--limit` ends it after so many seconds.
 For each seed: the big net from scratch, with the task's steps and with a half and a quarter of them; the small net with
 as many FLOPs as half of the big one's; the small net grown by each policy to the big net's FLOPs, within half of its
 training FLOPs (`dnm` and `progressive` within a quarter as well); and as controls, from scratch and with the same
-training FLOPs, the architectures that `dnm` ended with and had half way, and the one that `progressive` ended with.
+training FLOPs, the architectures that `dnm` and `progressive` ended with and had half way. `--arms` runs some alone.
 What is tuned (see tune.py) is the same for all.
 """
 
@@ -42,8 +42,13 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "noisy split": ("net2net", {"noise": 0.1}),
 }
 AT_A_QUARTER = ("dnm", "progressive")
-CONTROLS = (("dnm", -1), ("dnm", "half"), ("progressive", -1))  # of which the first, last or middle net is taken
-METHOD = Method()
+# Of which the first, last or middle net is taken.
+CONTROLS: tuple[tuple[str, int | str], ...] = (
+    ("dnm", -1),
+    ("dnm", "half"),
+    ("progressive", -1),
+    ("progressive", "half"),
+)
 
 Run = Callable[[], dict[str, Any]]
 
@@ -53,18 +58,22 @@ def runs(task: Task, data: Data, seed: int, known: dict[str, dict[str, Any]]) ->
     small, big = (traced(build, data, seed).flops for build in (task.small, task.big))
     step = PASSES * task.batch_size
     whole = step * big * task.steps
+    method = Method(**task.how)
 
     def plain(build: Callable[[], torch.nn.Module], budget: int) -> dict[str, Any]:
-        return course(traced(build, data, seed), task, data, seed, budget, METHOD)
+        return course(traced(build, data, seed), task, data, seed, budget, method)
 
     def grown(name: str, budget: int) -> dict[str, Any]:
-        start = growing(task, data, seed, METHOD, *POLICIES[name], (small, big))
-        return course(traced(task.small, data, seed), task, data, seed, budget, METHOD, start)
+        policy, options = POLICIES[name]
+        if name == "progressive" and task.recipe:
+            options = {**options, "stages": task.recipe}
+        start = growing(task, data, seed, method, policy, options, (small, big))
+        return course(traced(task.small, data, seed), task, data, seed, budget, method, start)
 
     def control(name: str, which: int | str) -> dict[str, Any]:
         ledgers = known[f"{name}, 1/2 of the FLOPs/{seed}"]["ledgers"]
         ledger = ledgers[len(ledgers) // 2 if which == "half" else -1]
-        return course(from_scratch(task, data, seed, ledger), task, data, seed, whole // 2, METHOD)
+        return course(from_scratch(task, data, seed, ledger), task, data, seed, whole // 2, method)
 
     yield "small, 1/2 of the FLOPs", partial(plain, task.small, whole // 2)
     yield "big", partial(plain, task.big, whole)
@@ -100,15 +109,21 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--task", choices=list(TASKS), default="digits")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    options.add_argument("--arms", nargs="+", help="names of rows; by default all of them")
     options.add_argument("--limit", type=float, default=3600.0, help="seconds after which no further run begins")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     task, begun = TASKS[given.task], time.perf_counter()
     data = load_data(task.data, **task.options)
+    unknown = set(given.arms or ()) - {arm for arm, _ in runs(task, data, 0, {})}
+    if unknown:
+        options.error(f"no such arms: {sorted(unknown)}")
     known = {row["key"]: row for row in Results.read(given.out).rows} if given.out else {}
     for seed in given.seeds:
         for order, (arm, run) in enumerate(runs(task, data, seed, known)):
             key = f"{arm}/{seed}"
+            if given.arms and arm not in given.arms:
+                continue
             if key in known or time.perf_counter() - begun > given.limit:
                 continue
             start = time.process_time()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -24,6 +25,8 @@ class Task:
         stages: growths from the small net's FLOPs to the big net's, each by the same factor.
         lr: of AdamW at its highest, the best of three for the big net (see tune.py).
         batch_size: of all nets.
+        how: what of `Method` (course.py) is otherwise, since it was chosen otherwise on the task's validation part.
+        recipe: stages from the small net to the big one itself, for `progressive`; empty, it widens uniformly.
     """
 
     data: str
@@ -34,6 +37,22 @@ class Task:
     stages: int
     lr: float
     batch_size: int = 64
+    how: dict[str, Any] = field(default_factory=dict)
+    recipe: tuple[tuple[str, ...], ...] = ()
+
+
+def widened(groups: Sequence[str], sizes: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+    """Stages that bring groups from one size to the next, half of what is new paired with the other half."""
+    stages = []
+    for old, new in pairwise(sizes):
+        middle = new - (new - old) // 2
+        stage = []
+        for group in groups:
+            stage.append(f"widen({group}, extra={middle - old})")
+            if middle < new:
+                stage.append(f"split({group}, units={list(range(old, old + new - middle))}, apart=true)")
+        stages.append(tuple(stage))
+    return tuple(stages)
 
 
 def pooled(*widths: int) -> nn.Module:
@@ -65,8 +84,10 @@ TASKS = {
         {"length": 32, "most": 400_000},
         lambda: GPT(dim=32, depth=2, heads=2, hidden=32),
         lambda: GPT(dim=32, depth=2, heads=2, hidden=256),
-        steps=800,
+        steps=1600,
         stages=2,
-        lr=3e-3,
+        lr=1e-2,
+        how={"rounds": 16, "anew": True, "warm_up": 20, "boost": 1.0, "forget": False},
+        recipe=widened(["blocks.0.mlp.0", "blocks.1.mlp.0"], (32, 112, 256)),
     ),
 }

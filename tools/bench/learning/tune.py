@@ -25,17 +25,19 @@ from tools.bench.results import Results, Rows, finish, parser, table
 
 SEEDS = (100, 101, 102)
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "rounds": (2, 4, 8, 12),
+    "rounds": (2, 4, 8, 16, 24),
     "warm_up": (5, 20, 60),
     "boost": (1.0, 4.0, 10.0),
     "forget": (False, True),
+    "anew": (False, True),
 }
 
 
 def measured(task: Task, data: Data, policy: str, method: Method, seed: int) -> dict[str, Any]:
     """One run within half of the big net's FLOPs."""
     small, big = (traced(build, data, seed).flops for build in (task.small, task.big))
-    start = growing(task, data, seed, method, policy, {}, (small, big))
+    options = {"stages": task.recipe} if policy == "progressive" and task.recipe else {}
+    start = growing(task, data, seed, method, policy, options, (small, big))
     budget = PASSES * task.batch_size * big * task.steps // 2
     found = course(traced(task.small, data, seed), task, data, seed, budget, method, start)
     return {name: found[name] for name in ("validation_accuracy", "validation_loss", "parameters", "steps")}
@@ -68,7 +70,10 @@ def main() -> None:
     known = {row["key"]: row for row in Results.read(given.out).rows} if given.out else {}
     tried = [(name, value) for name, values in CHOICES.items() for value in values]
     for name, value in tried:
-        method, choice = dataclasses.replace(Method(), **{name: value}), f"{name} = {value}"
+        method, choice = (
+            dataclasses.replace(Method(**task.how), **{name: value}),
+            f"{name} = {value}",
+        )
         for policy in given.policies:
             for seed in SEEDS:
                 key = f"{given.task}/{policy}/{choice}/{seed}"

@@ -1,0 +1,33 @@
+"""What the learning benchmark compares: the recipe of a task grows the small net to the big one itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import graphgrow as gg
+from tools.bench.learning.tasks import TASKS, widened
+
+
+def test_stages_pair_half_of_what_is_new_with_the_other_half() -> None:
+    assert widened(["a"], (2, 6, 7)) == (
+        ("widen(a, extra=2)", "split(a, units=[2, 3], apart=true)"),
+        ("widen(a, extra=1)",),
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.recipe])
+def test_a_recipe_ends_with_the_big_net_and_keeps_the_function(name: str) -> None:
+    task = TASKS[name]
+    assert len(task.recipe) == task.stages
+    tokens = torch.arange(64).reshape(2, 32)
+    torch.manual_seed(0)
+    small, big = gg.trace(task.small(), tokens), gg.trace(task.big(), tokens)
+    grown = gg.apply(small, [mutation for stage in task.recipe for mutation in stage], seed=0)
+    shapes = [{key: value.shape for key, value in graph.module.named_parameters()} for graph in (grown, big)]
+    assert shapes[0] == shapes[1]
+    assert grown.flops == big.flops
+    torch.testing.assert_close(grown.module(tokens), small.module(tokens), rtol=1e-5, atol=1e-5)
+    factor = (big.flops / small.flops) ** (1 / task.stages)
+    middle = gg.apply(small, task.recipe[0], seed=0)
+    assert middle.flops / small.flops == pytest.approx(factor, rel=0.03)
