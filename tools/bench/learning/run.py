@@ -9,7 +9,7 @@ For each seed: the big net from scratch, with the task's steps and with a half a
 as many FLOPs as half of the big one's; the small net grown by each policy to the big net's FLOPs, within half of its
 training FLOPs (`dnm` and `progressive` within a quarter as well); and as controls, from scratch and with the same
 training FLOPs, the architectures that `dnm` and `progressive` ended with and had half way. `--arms` runs some alone.
-What is tuned (see tune.py) is the same for all.
+What is tuned (see tune.py) is the same for all policies of a task.
 """
 
 from __future__ import annotations
