@@ -87,7 +87,7 @@ TASKS = {
         steps=1600,
         stages=2,
         lr=1e-2,
-        how={"rounds": 16, "anew": True, "warm_up": 20, "boost": 1.0, "forget": False},
+        how={"rounds": 16, "anew": True},
         recipe=widened(["blocks.0.mlp.0", "blocks.1.mlp.0"], (32, 112, 256)),
     ),
 }
