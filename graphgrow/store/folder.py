@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from graphgrow.store.tracing import trace
 SCHEMA_VERSION = 1
 LEDGER_FILE = "ledger.json"
 _KEYS = {"format", "schema", "base", "model", "inputs", "training", "frozen", "ledger", "weights", "checksum"}
+_MODE = "mode"  # in which alone the graph is the model's; left out where it is so in both
 _WEIGHTS_NAME = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
 _LARGEST_LEDGER = 64 * 2**20
 _LARGEST_WEIGHTS = 2**40
@@ -67,6 +68,7 @@ def save(graph: Graph, folder: str | Path) -> Path:
         "model": type(graph.module).__name__,
         "inputs": inputs_to_data(graph.base_inputs or graph.inputs),
         "training": graph.module.training,
+        **({_MODE: next(iter(graph.modes))} if len(graph.modes) == 1 else {}),
         "frozen": [name for name, p in graph.module.named_parameters() if not p.requires_grad],
         "ledger": json.loads(graph.ledger.to_json()),
         "weights": {"file": weights, "sha256": checksum, "bytes": len(data)},
@@ -107,7 +109,9 @@ def load(
     inputs = inputs_from_data(header["inputs"])
     args, kwargs = inputs.sample()
     try:
-        graph = replay_entries(dataclasses.replace(trace(base, args, kwargs, leaves, way), inputs=inputs), ledger)
+        with _in_mode(base, header.get(_MODE)):
+            captured = trace(base, args, kwargs, leaves, way)
+        graph = replay_entries(dataclasses.replace(captured, inputs=inputs), ledger)
     except GraphGrowError as error:
         raise LedgerError(f"{source} does not fit its base model {header['model']}: {error}") from error
     if len(ledger) == 0:  # nothing was replaced yet: a module of its own, so that the base keeps its tensors
@@ -115,6 +119,19 @@ def load(
     install(str(source), graph.module, tensors, set(header["frozen"]))
     graph.module.train(header["training"])
     return dataclasses.replace(graph, base=header["base"])
+
+
+@contextlib.contextmanager
+def _in_mode(model: nn.Module, mode: str | None) -> Iterator[None]:
+    """The model in a mode, where one is given, and afterwards as it was."""
+    modes = [(part, part.training) for part in model.modules()]
+    try:
+        if mode is not None:
+            model.train(mode == "train")
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -132,11 +149,13 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise LedgerError(
             f"{path} has schema {version}, this graphgrow reads up to {SCHEMA_VERSION}; install a newer one"
         )
-    if set(header) != _KEYS:
-        raise LedgerError(f"{path} is damaged: unknown or missing keys {sorted(set(header) ^ _KEYS)}")
+    if set(header) - {_MODE} != _KEYS:
+        raise LedgerError(f"{path} is damaged: unknown or missing keys {sorted(set(header) - {_MODE} ^ _KEYS)}")
     strings = isinstance(header["frozen"], list) and all(isinstance(name, str) for name in header["frozen"])
     if not strings or not isinstance(header["training"], bool) or not isinstance(header["base"], (str, type(None))):
         raise LedgerError(f"{path} is damaged: `frozen`, `training` or `base` has another type")
+    if header.get(_MODE) not in (None, "train", "eval"):
+        raise LedgerError(f"{path} is damaged: its mode is {header[_MODE]!r:.80}")
     if header["checksum"] != checksum_of(header):
         raise LedgerError(f"{path} is damaged: it has another checksum than what is written in it")
     return header

@@ -126,6 +126,33 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+class Auxiliary(nn.Module):
+    """A second head in train mode alone, as GoogLeNet has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.second = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(x).relu()
+        result: torch.Tensor = self.last(hidden) + (self.second(hidden) if self.training else 0)
+        return result
+
+
+@pytest.mark.filterwarnings("ignore:this graph of")
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_graph_of_one_mode_comes_back_whatever_mode_its_base_is_in(tmp_path: Path, mode: str) -> None:
+    """GoogLeNet, built by name, is in train mode: its graph of eval mode could not be loaded."""
+    model = Auxiliary().train(mode == "train")
+    grown = gg.apply(gg.trace(model, torch.randn(2, 3)), "widen(first, extra=2)")
+    gg.save(grown, tmp_path)
+    base = Auxiliary().train(mode != "train")
+    again = gg.load(tmp_path, base)
+    assert again.modes == grown.modes == {mode}
+    assert base.training is (mode != "train")
+    assert again.text() == grown.text()
+
+
 def copy_of(saved: Path, target: Path) -> Path:
     target.mkdir(exist_ok=True)
     for file in saved.iterdir():
@@ -148,6 +175,7 @@ def weights(folder: Path) -> Path:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an unknown mode": (edit(lambda h: h.update(mode="both")), "its mode is 'both'"),
     "no ledger": (lambda f: (f / "ledger.json").unlink(), "missing"),
     "no weights": (lambda f: weights(f).unlink(), "missing"),
     "truncated weights": (lambda f: weights(f).write_bytes(weights(f).read_bytes()[:-7]), "damaged"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ def prepare(name: str, options: Options) -> Subject:
     for args in candidates(name, example, options):
         on_device = tuple(arg.to(options.device) for arg in args)
         try:
-            graph = gg.trace(model, on_device)
+            graph = _captured(model, on_device)
         except gg.CaptureError as error:
             refusal = error
             continue
@@ -75,6 +76,14 @@ def prepare(name: str, options: Options) -> Subject:
         return dataclasses.replace(subject, graph=dataclasses.replace(graph, base=name)) if subject.known else subject
     assert refusal is not None
     raise refusal
+
+
+def _captured(model: nn.Module, args: Inputs) -> gg.Graph:
+    """In eval mode where the model takes another path in train mode: that is the one that is exported and used."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="this graph of")
+        graph = gg.trace(model, args)
+        return gg.trace(model.eval(), args) if graph.modes == {"train"} else graph
 
 
 def candidates(name: str, example: Inputs | None, options: Options) -> Iterator[Inputs]:
