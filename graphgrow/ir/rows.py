@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, cast
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch._ops import OpOverload, OpOverloadPacket
 
 from graphgrow.ir.meta import FIXED, OVERWRITTEN, STACK
@@ -73,9 +73,10 @@ def _known(node: fx.Node) -> dict[str, Any]:
 
 
 def _named(kind: Any) -> Any:
-    """A class of modules; by name, where who reads the pickle may not have it: all that is asked is which are alike."""
-    own = isinstance(kind, type) and kind.__module__.partition(".")[0] in ("torch", "graphgrow")
-    return kind if own or not isinstance(kind, type) else f"{kind.__module__}.{kind.__qualname__}"
+    """A class of modules by its name, since it may have been made as it was needed (parametrised layers), or be known to
+    the writer alone. What is asked is whether it is a plain nn.Sequential, which pickles.
+    """
+    return kind if kind is nn.Sequential or not isinstance(kind, type) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _to_data(item: Any) -> Any:

@@ -162,6 +162,9 @@ def test_classes_that_only_the_writer_knows_are_not_asked_for() -> None:
     x = torch.randn(2, 3)
     graph = gg.trace(Local(nn.Linear(3, 4), nn.ReLU()), x)
     assert torch.equal(_pickled(graph.module)(x), graph.module(x))
+    made = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.ReLU())
+    graph = gg.trace(made, x)
+    assert torch.equal(_pickled(graph.module)(x), graph.module(x))
 
 
 def _pickled(module: nn.Module) -> Any:
