@@ -77,8 +77,8 @@ def compared(before: gg.Graph, after: gg.Graph, batch_sizes: tuple[int, ...], se
 
 
 def one_line(text: str) -> str:
-    """A text in one line, cut where it is long."""
-    line = " ".join(text.split())
+    """A text in one line, cut where it is long, without the places of this machine's packages."""
+    line = re.sub(r"/\S*/site-packages/", "", " ".join(text.split()))
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 

@@ -59,4 +59,5 @@ def test_verdicts_become_outcomes() -> None:
 
 def test_long_texts_are_cut_and_lines_joined() -> None:
     assert one_line("a\n  b") == "a b"
+    assert one_line("at /home/me/lib/site-packages/timm/x.py:3") == "at timm/x.py:3"
     assert len(one_line("x" * 10_000)) < 500
