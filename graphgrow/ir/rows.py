@@ -75,7 +75,7 @@ def _known(node: fx.Node) -> dict[str, Any]:
 def _named(kind: Any) -> Any:
     """A class of modules by its name: it may have been made as it was needed, or be known to the writer alone.
 
-    What is asked of it is whether it is a plain nn.Sequential, which pickles.
+    All that is asked of it is whether it is a plain nn.Sequential, which pickles.
     """
     return kind if kind is nn.Sequential or not isinstance(kind, type) else f"{kind.__module__}.{kind.__qualname__}"
 
