@@ -95,12 +95,20 @@ def _dead(nodes: Iterable[fx.Node]) -> set[fx.Node]:
             dead.add(node)
             pending.extend(node.all_input_nodes)
             pending.extend(user for user in node.users if user in checks)
-    while True:
-        living = {node for node in dead if any(user not in dead for user in node.users)}
-        living |= {node for node in dead if node.target in _CHECKS and any(u not in dead for u in node.all_input_nodes)}
-        if not living:
-            return dead
-        dead -= living
+    living = [node for node in dead if _is_needed(node, dead)]
+    while living:  # each edge once: as many rounds as a net is deep would make it slow
+        node = living.pop()
+        if node in dead:
+            dead.remove(node)
+            living += [read for read in node.all_input_nodes if read in dead]
+            living += [check for check in node.users if check in dead and check.target in _CHECKS]
+    return dead
+
+
+def _is_needed(node: fx.Node, dead: set[fx.Node]) -> bool:
+    """Whether something that stays reads a node, or the node checks something that stays."""
+    stays = [*node.users, *(node.all_input_nodes if node.target in _CHECKS else ())]
+    return not dead.issuperset(stays)
 
 
 def _of_checks(graph: fx.Graph) -> set[fx.Node]:

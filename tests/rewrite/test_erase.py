@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 import graphgrow as gg
 from graphgrow.ir.editor import Editor
-from graphgrow.rewrite.erase import bypass, erase
+from graphgrow.rewrite.erase import _dead, bypass, erase
 from tests.rewrite.small_models import Forward
 
 
@@ -68,3 +69,30 @@ def test_a_deep_graph_is_no_matter() -> None:
     deep = nn.Sequential(nn.Linear(2, 2), nn.Identity(), *(nn.Tanh() for _ in range(1100)))
     graph = gg.trace(deep, torch.randn(1, 2))
     assert "1" not in dict(gg.apply(graph, "drop-identity(1)").module.named_modules())
+
+
+def _calls(length: int) -> int:
+    """Of Python functions, while it is found out what goes with the last of so many nodes."""
+    graph = fx.Graph()
+    node = graph.placeholder("x")
+    for _ in range(length):
+        node = graph.call_function(torch.tanh, (node,))
+    last = graph.call_function(torch.relu, (node,))
+    graph.output(node)
+    count = 0
+
+    def counted(frame: Any, event: str, arg: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(counted)
+    try:
+        assert _dead([last]) == {last}
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_what_goes_is_found_in_proportion_to_the_graph() -> None:
+    """Each round over all nodes brought one layer back."""
+    assert _calls(800) < 3 * _calls(400)
