@@ -118,4 +118,5 @@ def _example(shape: str, like: tuple[torch.Tensor, ...] | None) -> torch.Tensor:
             f"{shape!r} is no shape; give whole numbers from 1 on, as 2,3,64,64", param_hint="--input"
         )
     spec = TensorSpec.of(like[0]) if like else TensorSpec(sizes, torch.float32)
-    return replace(spec, shape=sizes).sample(None, False, torch.Generator().manual_seed(WEIGHTS_SEED))
+    order = "" if spec.order == "boxes" and sizes[-1] != 4 else spec.order
+    return replace(spec, shape=sizes, order=order).sample(None, False, torch.Generator().manual_seed(WEIGHTS_SEED))

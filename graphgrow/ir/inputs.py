@@ -11,8 +11,6 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.errors import CaptureError
 
-ORDERS = ("", "rising", "boxes")
-
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -27,6 +25,17 @@ class TensorSpec:
     low: int = 0
     high: int = 1
     order: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse an order that no tensor of this kind has.
+
+        Raises:
+            ValueError: if so.
+        """
+        whole = self.dtype != torch.bool and not self.dtype.is_floating_point
+        shaped = {"": True, "rising": bool(self.shape), "boxes": self.shape[-1:] == (4,)}
+        if not shaped.get(self.order, False) or (self.order and not whole):
+            raise ValueError(f"no tensor of shape {self.shape} and {self.dtype} has the order {self.order!r}")
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSpec:

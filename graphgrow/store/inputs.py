@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
 import torch
 
 from graphgrow.errors import LedgerError
-from graphgrow.ir.inputs import ORDERS, InputSpec, TensorSpec
+from graphgrow.ir.inputs import InputSpec, TensorSpec
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -90,8 +91,9 @@ def _from_data(item: Any, depth: int = 0) -> Any:
             and item["dtype"] in _DTYPES
             and all(type(number) is int for number in numbers)
             and numbers[0] <= numbers[1]
-            and item.get("order", "") in ORDERS
+            and isinstance(item.get("order", ""), str)
         )
         if sound:
-            return TensorSpec(tuple(shape), _DTYPES[item["dtype"]], *numbers, item.get("order", ""))
+            with contextlib.suppress(ValueError):  # an order that such a tensor has not: damaged, as below
+                return TensorSpec(tuple(shape), _DTYPES[item["dtype"]], *numbers, item.get("order", ""))
     raise LedgerError(f"an input specification is damaged: {item!r:.80}")

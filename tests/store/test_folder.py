@@ -196,6 +196,16 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another base": (edit(lambda h: h.update(base="graphgrow:vgg")), "does not fit|other tensors"),
     "base by import": (edit(lambda h: h.update(base="os:getcwd")), "pass it"),
+    "boxes of three": (
+        edit(lambda h: h["inputs"]["args"][0].update(order="boxes", dtype="int64", shape=[2, 3])),
+        "damaged",
+    ),
+    "floats that rise": (edit(lambda h: h["inputs"]["args"][0].update(order="rising")), "damaged"),
+    "a number that rises": (
+        edit(lambda h: h["inputs"]["args"][0].update(order="rising", dtype="int64", shape=[])),
+        "damaged",
+    ),
+    "an unknown order": (edit(lambda h: h["inputs"]["args"][0].update(order="falling", dtype="int64")), "damaged"),
     "huge input": (edit(lambda h: h["inputs"]["args"][0].update(shape=[2**20, 2**20])), "damaged"),
     "negative seed": (edit(lambda h: h["ledger"]["entries"][0].update(seed=-1)), "damaged"),
     "ledger newer": (edit(lambda h: h["ledger"].update(schema=7)), "install a newer"),
