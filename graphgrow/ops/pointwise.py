@@ -184,7 +184,7 @@ def identity(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
 @rule("to", "type", "type_as")
 def cast(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Another dtype or device; what becomes a whole number or a truth is no longer linear."""
-    if not call.meta.is_floating_point():
+    if not (call.meta.is_floating_point() or call.meta.is_complex()):
         return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, flat=True))
     return call.output(input.axes, call.same_flow(input))
 

@@ -166,6 +166,8 @@ EXPECTED = [
     Expected("gate", _gate, (2, 2, 6), "first down", "first down"),
     Expected("sum", _hidden(lambda m, x: m.first(x).sum(-1)), (2, 3), "first", "first"),
     Expected("sum-behind-sigmoid", _hidden(lambda m, x: m.first(x).sigmoid().sum(-1)), (2, 3), "", ""),
+    Expected("complex-sum", _hidden(lambda m, x: m.first(x).to(torch.complex128).sum(-1).abs()), (2, 3), "first",
+             "first"),
     Expected("mean", _hidden(lambda m, x: m.first(x).mean(-1)), (2, 3), "first", "first"),
     Expected("cat", _hidden(lambda m, x: m.last(torch.cat([m.first(x), m.second(x)], -1)), second=nn.Linear(3, 2),
                             last=nn.Linear(6, 2)), (2, 3), "first second", "first second"),
