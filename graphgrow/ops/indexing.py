@@ -55,18 +55,14 @@ def narrow(call: Call, input: Value, dim: int, start: Any, length: Any) -> Value
     whole, size = input.axes[at], meta_shape(call.meta)[at]
     if not all(type(number) is int and number >= 0 for number in (start, length)) or size == 0:
         raise RuleDeclined("places that are computed, or counted from the end")
-    before: list[Term] = [call.space(start)] if start > 0 else []
-    after: list[Term] = [call.space(whole.size - start - size)] if start + size < whole.size else []
-    part: Term = call.space(size) if before or after else whole
+    part, before = _parted(call, whole, start, start + size)
     if before:
         call.literal(call.argument_path(2, "start"), before[0], within=(whole,))
     call.literal(call.argument_path(3, "length"), part, within=(whole,))
-    axes = (*input.axes[:at], part, *input.axes[at + 1 :])
-    if part is whole:
-        return call.output(axes, call.same_flow(input))
-    call.same(whole, concat((*before, part, *after)), "sliced by position")
-    cut = fl.Slice(fl.Operand(input, (at,)), tuple(before), part)
-    return call.output(axes, fl.Along((whole,), cut, fl.Same(call.operand(input, drop=[at]))))
+    flow: fl.Flow = fl.Same(call.operand(input, drop=[] if before is None else [at]))
+    if before is not None:
+        flow = fl.Along((whole,), fl.Slice(fl.Operand(input, (at,)), tuple(before), part), flow)
+    return call.output((*input.axes[:at], part, *input.axes[at + 1 :]), flow)
 
 
 @rule(operator.getitem)
@@ -122,16 +118,23 @@ def _sliced(call: Call, term: Term, item: slice, size: int, path: tuple[Any, ...
     if step != 1 or size == 0 or not all(_is_place(bound, term) for bound in (item.start, item.stop)):
         call.freeze([term], "sliced by position")
         return call.fixed(size, "sliced by position"), None
-    before: list[Term] = [call.space(start)] if start > 0 else []
-    after: list[Term] = [call.space(term.size - stop)] if stop < term.size else []
-    part = call.space(size) if before or after else term
-    if before or after:
-        call.same(term, concat((*before, part, *after)), "sliced by position")
+    part, before = _parted(call, term, start, stop)
     if item.start is not None and before:
         call.literal((*path, "start"), before[0], within=(term,))
     if item.stop is not None:
-        call.literal((*path, "stop"), concat((*before, part)), within=(term,))
-    return part, before if before or after else None
+        call.literal((*path, "stop"), concat((*(before or ()), part)), within=(term,))
+    return part, before
+
+
+def _parted(call: Call, term: Term, start: int, stop: int) -> tuple[Term, list[Term] | None]:
+    """The part of an axis between two places, and the parts before it; None where it is the whole axis."""
+    if (start, stop) == (0, term.size):
+        return term, None
+    before: list[Term] = [call.space(start)] if start > 0 else []
+    after: list[Term] = [call.space(term.size - stop)] if stop < term.size else []
+    part = call.space(stop - start)
+    call.same(term, concat((*before, part, *after)), "sliced by position")
+    return part, before
 
 
 def _is_place(bound: Any, term: Term) -> bool:
