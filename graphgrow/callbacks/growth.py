@@ -133,6 +133,22 @@ class Growth:
         self._awaited = state
 
 
+class Told:
+    """What every callback tells of its growth."""
+
+    _growth: Growth
+
+    @property
+    def decisions(self) -> tuple[DecisionRecord, ...]:
+        """All that was decided so far."""
+        return self._growth.decisions
+
+    @property
+    def stages(self) -> tuple[StageRecord, ...]:
+        """The stages so far, the present one last."""
+        return self._growth.stages
+
+
 def _names(optimizer: Optimizer, growing: Growing) -> list[list[str]]:
     """The parameters of the network in each group, in order; others are passed over."""
     names = {id(parameter): name for name, parameter in growing.module.named_parameters()}

@@ -10,13 +10,12 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 
-from graphgrow.callbacks.growth import Growth
+from graphgrow.callbacks.growth import Growth, Told
 from graphgrow.errors import TrainingError
-from graphgrow.records import DecisionRecord, StageRecord
 from graphgrow.train.policy import GrowthPolicy
 
 
-class GrowthCallback(Callback):  # type: ignore[misc]
+class GrowthCallback(Told, Callback):  # type: ignore[misc]
     """Lets the network of a LightningModule grow.
 
         self.net = Growing(gg.trace(net, example))  # in the LightningModule, where the network stands
@@ -53,16 +52,6 @@ class GrowthCallback(Callback):  # type: ignore[misc]
         self._growth = Growth(policy, None if folder is None else Path(folder), options)
         self._monitor, self._sign = monitor, 1.0 if mode == "min" else -1.0
         self._validated = False
-
-    @property
-    def decisions(self) -> tuple[DecisionRecord, ...]:
-        """All that was decided so far."""
-        return self._growth.decisions
-
-    @property
-    def stages(self) -> tuple[StageRecord, ...]:
-        """The stages so far, the present one last."""
-        return self._growth.stages
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin, or go on from the checkpoint that the Trainer has loaded."""

@@ -11,16 +11,15 @@ from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.training_args import ParallelMode
 
-from graphgrow.callbacks.growth import Growth
+from graphgrow.callbacks.growth import Growth, Told
 from graphgrow.errors import TrainingError
-from graphgrow.records import DecisionRecord, StageRecord
 from graphgrow.train.checkpoint import newest_checkpoint, write_checkpoint
 from graphgrow.train.policy import GrowthPolicy
 
 FOLDER = "growth"
 
 
-class GrowthCallback(TrainerCallback):  # type: ignore[misc]
+class GrowthCallback(Told, TrainerCallback):  # type: ignore[misc]
     """Lets the model of a `Trainer` grow.
 
         model = Growing(gg.trace(model, (), {"input_ids": ids, "labels": labels}))
@@ -32,21 +31,22 @@ class GrowthCallback(TrainerCallback):  # type: ignore[misc]
 
     Args:
         policy: or its name.
-        metric: of the evaluation, by which a plateau and a rollback are seen.
+        metric: of each evaluation, by which a plateau and a rollback are seen; None is no metric.
         greater_is_better: whether that metric is the better the greater.
         folder: receives an ONNX file, benchmarked, and a record for each stage; None writes nothing.
         options: of the grower, as `Grower` takes them: `budget`, `when`, `cool_down`, `every`, ...
 
     Raises:
         TrainingError: for an option that there is not; and when training begins, if the model holds not exactly one
-            `Growing`, is compiled or trained in parallel, or a checkpoint to go on from does not fit.
+            `Growing`, is compiled or trained in parallel, or a checkpoint to go on from does not fit; and at an
+            evaluation without the metric.
     """
 
     def __init__(
         self,
         policy: GrowthPolicy | str = "dnm",
         *,
-        metric: str = "eval_loss",
+        metric: str | None = "eval_loss",
         greater_is_better: bool = False,
         folder: str | os.PathLike[str] | None = None,
         **options: Any,
@@ -56,16 +56,6 @@ class GrowthCallback(TrainerCallback):  # type: ignore[misc]
         self._training = False
         self._optimizer: Optimizer | None = None
         self._model: nn.Module | None = None
-
-    @property
-    def decisions(self) -> tuple[DecisionRecord, ...]:
-        """All that was decided so far."""
-        return self._growth.decisions
-
-    @property
-    def stages(self) -> tuple[StageRecord, ...]:
-        """The stages so far, the present one last."""
-        return self._growth.stages
 
     def on_train_begin(
         self,
@@ -109,8 +99,12 @@ class GrowthCallback(TrainerCallback):  # type: ignore[misc]
         """End a round; evaluations before and after the training are passed over."""
         if not self._training or state.global_step == 0:
             return
-        found = (metrics or {}).get(self._metric)
-        self._round(None if found is None else self._sign * found)
+        known = metrics or {}
+        if self._metric is not None and self._metric not in known:
+            raise TrainingError(
+                f"`{self._metric}` is no metric of the evaluation; there are: {', '.join(sorted(known))}"
+            )
+        self._round(None if self._metric is None else self._sign * known[self._metric])
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

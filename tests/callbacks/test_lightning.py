@@ -21,6 +21,9 @@ pl = pytest.importorskip("lightning.pytorch")
 
 from graphgrow.callbacks.lightning import GrowthCallback  # noqa: E402 - behind what it needs
 
+# of few workers and the like; xdist, which hands warnings on, would import lightning to name their class
+pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+
 BATCHES = DataLoader(TensorDataset(small.INPUTS, small.TARGETS), 32)
 
 

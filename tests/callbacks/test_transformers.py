@@ -103,3 +103,9 @@ def test_what_cannot_grow_is_refused_before_the_first_batch(tmp_path: Path) -> N
     without.train()
     with pytest.raises(TrainingError, match="holds nothing of how the network grew"):
         trainer(tmp_path, model, growth).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_an_evaluation_without_the_metric_is_refused(tmp_path: Path) -> None:
+    """A name that is mistyped would be a plateau that is never seen."""
+    with pytest.raises(TrainingError, match=r"`eval_acuracy` is no metric of the evaluation; there are: .*eval_loss"):
+        trainer(tmp_path, bert(), GrowthCallback(metric="eval_acuracy")).train()
