@@ -27,3 +27,28 @@ def test_an_output_of_zeros_that_no_parameter_reaches_hides_nothing() -> None:
     with torch.no_grad():
         grown.module.get_parameter("last.weight")[0, 0] *= 1 + 1e-6
     assert gg.verify(graph, grown).preserved is False
+
+
+class Tempered(nn.Module):
+    """Logits, and a temperature that no input reaches; or a head that is still zero."""
+
+    def __init__(self, closed: bool) -> None:
+        super().__init__()
+        self.hidden, self.last, self.other = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 1)
+        self.temperature, self.closed = nn.Parameter(torch.tensor(0.5)), closed
+        if closed:
+            nn.init.zeros_(self.other.weight)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = torch.relu(self.hidden(x))
+        second = self.other(hidden) if self.closed else self.temperature.exp()
+        return {"second": second, "logits": self.last(hidden)}
+
+
+def test_outputs_that_no_input_reaches_leave_no_doubt() -> None:
+    for closed in (False, True):
+        torch.manual_seed(0)
+        graph = gg.trace(Tempered(closed), torch.randn(5, 3))
+        verdict = gg.verify(graph, gg.apply(graph, "widen(hidden, extra=2)"))
+        assert verdict.preserved, verdict
+        assert ("refilled" in str(verdict)) is closed
