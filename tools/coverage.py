@@ -20,6 +20,7 @@ from pathlib import Path
 # Above the script's own folder, whose `coverage` would hide the package of that name.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import graphgrow as gg
 from graphgrow.errors import GraphGrowError
 from tools.sweep.names import chosen
 from tools.sweep.options import Limits, Options
@@ -82,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     add("--keep-stale", action="store_true", help="complete rows from other sources or versions count as well")
     add("--timeout", type=float, default=limits.timeout_s, help="seconds for each model")
     add("--memory", type=float, default=limits.memory_gib, help="GiB for each model (0: no limit)")
-    add("--passes", type=_words, default=default.passes, help="names of passes, by commas; all; or nothing")
+    add("--passes", type=_passes, default=default.passes, help="names of passes, by commas; all; or nothing")
     add("--sites", type=int, default=default.sites, help="mutations of each pass to try (0: all)")
     add("--seed", type=int, default=default.seed)
     add("--input-size", type=_size, default=default.input_size, help="small, own, or a number")
@@ -101,8 +102,13 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(","))) if text else ()
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split(",")) if text else ()
+def _passes(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(",")) if text else ()
+    if unknown := [name for name in names if name not in ("all", *gg.pass_names())]:
+        raise argparse.ArgumentTypeError(
+            f"there is no pass {', '.join(unknown)}; there are {', '.join(gg.pass_names())}"
+        )
+    return names
 
 
 def _size(text: str) -> str:

@@ -35,4 +35,7 @@ def test_mistakes_on_the_command_line_end_it(tmp_path: Path) -> None:
     size = run(tmp_path, "graphgrow:mlp", "--input-size", "large", "--out", "c.md")
     assert size.returncode
     assert "'large' is neither small nor own" in size.stderr
+    unknown = run(tmp_path, "graphgrow:mlp", "--passes", "widen,widn", "--out", "c.md")
+    assert unknown.returncode
+    assert "there is no pass widn; there are add-branch, " in unknown.stderr
     assert not (tmp_path / "c.md").exists()

@@ -28,7 +28,8 @@ Turn = tuple[str, gg.Mutation]  # a pass by name, and one of its mutations
 
 def list_rounds(subject: Subject, options: Options, journal: Journal) -> list[list[Turn]]:
     """What is tried, in rounds in which each pass has one turn: a row that is stopped early has seen each of them."""
-    sampled = {name: _sampled(subject, name, options, journal) for name in gg.pass_names()}
+    names = gg.pass_names() if "all" in options.passes else options.passes
+    sampled = {name: _sampled(subject, name, options, journal) for name in names}
     columns = zip_longest(*([(name, mutation) for mutation in found] for name, found in sampled.items()))
     return [[turn for turn in turns if turn is not None] for turns in columns]
 

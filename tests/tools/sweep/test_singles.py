@@ -65,6 +65,13 @@ def test_every_pass_is_listed_and_sampled(subject: Subject, monkeypatch: pytest.
     assert {event["kind"] for event in tried} == {"preserved"}
 
 
+@pytest.mark.parametrize("passes", [("widen", "split"), ()])
+def test_only_the_passes_that_are_named_are_tried(subject: Subject, passes: tuple[str, ...]) -> None:
+    """The option was lost once, and rows said of themselves what was not so."""
+    events = events_of(subject, Options(passes=passes, sites=1, onnx=0))
+    assert tuple(event["of"] for event in events if event["event"] == "pass") == passes
+
+
 def test_without_a_number_all_sites_are_tried(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(singles, "compared", lambda *_: Outcome("preserved"))
     tried = [event for event in events_of(subject, Options(onnx=0)) if event["event"] == "mutation"]
