@@ -169,20 +169,26 @@ def opened(proxy: Any, example: Any) -> Any:
 
 @contextmanager
 def examples_asked() -> Iterator[None]:
-    """Let the forward's own `isinstance(x, torch.Tensor)` be answered by the example that a proxy carries.
+    """Let the forward's own `isinstance(x, torch.Tensor)` be answered by the example, and `len(x)` by `x.shape[0]`.
 
-    In Python alone: were it the proxy's class that says so, torch's C++ would take it for a tensor, too.
+    In Python alone: were it the proxy's class that says so, torch's C++ would take it for a tensor, too, and what
+    `__len__` returns must be a number of Python's, which would be the example's.
     """
-    original, kinds = builtins.isinstance, (ValueProxy, ValueAttribute)
+    original, counted, kinds = builtins.isinstance, builtins.len, (ValueProxy, ValueAttribute)
 
     def asked(value: Any, kind: Any) -> bool:
         return original(value, kind) or (type(value) in kinds and original(value.example, kind))
 
-    builtins.isinstance = asked
+    def rows(value: Any) -> Any:
+        if type(value) in kinds and original(value.example, torch.Tensor) and value.example.dim():
+            return value.shape[0]
+        return counted(value)
+
+    builtins.isinstance, builtins.len = asked, rows
     try:
         yield
     finally:
-        builtins.isinstance = original
+        builtins.isinstance, builtins.len = original, counted
 
 
 def holds_proxy(arguments: Any) -> bool:

@@ -233,6 +233,31 @@ def test_control_flow_on_shapes_leaves_the_batch_free() -> None:
         assert torch.equal(graph.module(x), model(x))
 
 
+class Rows(nn.Module):
+    """`len(x)` wherever `x.shape[0]` could stand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 8), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) == 0 or len(x.shape) != 2:
+            raise ValueError("no rows")
+        hidden = self.first(x).view(len(x), 2, -1) + torch.arange(len(x)).view(-1, 1, 1)
+        centred = hidden - hidden.sum(0) / len(hidden)
+        result: torch.Tensor = self.last(torch.cat([centred, torch.ones(len(x), 1, 4)], 1)).flatten(1)
+        return result
+
+
+@pytest.mark.parametrize("way", ["fx", "dynamo"])
+def test_len_of_a_tensor_leaves_the_batch_free(way: str) -> None:
+    model = Rows()
+    graph = capture(model, torch.randn(4, 3), way=way).module
+    for rows in (2, 4, 7):
+        x = torch.randn(rows, 3)
+        assert torch.equal(graph(x), model(x))
+
+
 class TwoGraphs(nn.Module):
     """Another path in train mode."""
 
