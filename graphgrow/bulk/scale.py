@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from itertools import combinations
 
 from torch.optim import Optimizer
@@ -81,6 +83,7 @@ def scale(
     seed: int = 0,
     optimizer: Optimizer | None = None,
     share: bool = True,
+    only: str | Sequence[str] = "*",
 ) -> Graph:
     """Grow every width of a model by one factor and every depth by another; the function is preserved.
 
@@ -104,22 +107,30 @@ def scale(
         seed: of the fresh weights.
         optimizer: SGD, Adam or AdamW over the parent's parameters, carried over in place.
         share: as for `gg.apply`.
+        only: patterns of the names of channel groups and stages that may grow, as in file names; `*.mlp.*` for the
+            hidden widths of a transformer's MLPs, which a checkpoint of its class can hold.
 
     Returns:
         The grown graph, whose ledger holds the mutations one by one.
 
     Raises:
-        MutationError: if a factor is below 1, or the multiple is.
+        MutationError: if a factor is below 1, or the multiple is, or a pattern fits no name.
         Unsupported: if nothing at all can grow, with the reasons.
         OptimizerError: as `gg.apply`.
     """
-    plan = plan_scale(graph, width, depth, multiple)
+    plan = plan_scale(graph, width, depth, multiple, only)
     if not plan.mutations and (width > 1 or depth > 1):
         raise Unsupported(f"nothing grows with width={width:g} and depth={depth:g}. {plan}")
     return apply(graph, plan.mutations, seed=seed, optimizer=optimizer, share=share)
 
 
-def plan_scale(graph: Graph, width: float = 1.0, depth: float = 1.0, multiple: int | None = None) -> ScalePlan:
+def plan_scale(
+    graph: Graph,
+    width: float = 1.0,
+    depth: float = 1.0,
+    multiple: int | None = None,
+    only: str | Sequence[str] = "*",
+) -> ScalePlan:
     """What `scale` would do, and what would not grow and why; nothing is changed and no data is moved.
 
     Args:
@@ -127,6 +138,7 @@ def plan_scale(graph: Graph, width: float = 1.0, depth: float = 1.0, multiple: i
         width: as for `scale`.
         depth: as for `scale`.
         multiple: as for `scale`.
+        only: as for `scale`.
 
     Raises:
         MutationError: as `scale`.
@@ -136,19 +148,22 @@ def plan_scale(graph: Graph, width: float = 1.0, depth: float = 1.0, multiple: i
             raise MutationError(f"{name}={factor:g}: a factor of at least 1 is wanted; models do not shrink")
     if multiple is not None and multiple < 1:
         raise MutationError(f"multiple={multiple}: a whole number of at least 1 is wanted")
-    trial = _Trial(graph)
+    trial = _Trial(graph, [only] if isinstance(only, str) else only)
     if width > 1:
         trial.widen(width, multiple)
     if depth > 1:
         trial.deepen(depth)
+    trial.check_patterns()
     return trial.plan()
 
 
 class _Trial:
     """The mutations tried out one after the other, on a copy of the graph that holds no data."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, only: Sequence[str]) -> None:
         self._graph = without_data(graph)
+        self._only = only
+        self._names: list[str] = []
         self._parameters = graph.parameter_count
         self._growths: list[Growth] = []
         self._mutations: list[Mutation] = []
@@ -158,12 +173,25 @@ class _Trial:
         parameters = (self._parameters, self._graph.parameter_count)
         return ScalePlan(tuple(self._growths), tuple(self._mutations), tuple(self._refusals), parameters)
 
+    def check_patterns(self) -> None:
+        """Refuse a pattern that fits none of the names that were looked at."""
+        for pattern in self._only:
+            if self._names and not any(fnmatchcase(name, pattern) for name in self._names):
+                near = get_close_matches(pattern, self._names) or self._names[:3]
+                raise MutationError(f"only={pattern!r} fits no channel group or stage, such as {', '.join(near)}")
+
+    def _wanted(self, name: str) -> bool:
+        self._names.append(name)
+        return any(fnmatchcase(name, pattern) for pattern in self._only)
+
     def widen(self, factor: float, multiple: int | None) -> None:
         axes = _Axes(self._graph)
         grown: dict[Space, str] = {}
         chosen: list[tuple[Growth, list[str]]] = []
         # heads before head widths, of which they are the better choice
         for group in sorted(self._graph.groups, key=lambda group: group.space.label != "heads"):
+            if not self._wanted(group.name):
+                continue
             wanted = _rounded(group.size * factor, axes.multiple(group, multiple))
             other = next((grown[space] for space in axes.beside.get(group.space, ()) if space in grown), None)
             if group.frozen is not None:
@@ -189,6 +217,8 @@ class _Trial:
                 "depth", "no sequence of blocks was found: modules `blocks.0`, `blocks.1`, ... that hold others"
             )
         for stage in stages:
+            if not self._wanted(stage.name):
+                continue
             wanted = _rounded(len(stage) * factor, 1)
             if wanted == len(stage):
                 self._refuse(stage.name, f"{len(stage)} blocks times {factor:g} round to {wanted}")

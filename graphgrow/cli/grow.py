@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, again, open_model
-from graphgrow.cli.screen import show, show_json, show_text, working
-from graphgrow.errors import NotPreserved
+from graphgrow.cli.keep import keep
+from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
+from graphgrow.cli.screen import working
 
 
 def grow(
@@ -44,8 +43,6 @@ def grow(
     from graphgrow.rewrite.ledger import Entry
     from graphgrow.rewrite.recipe import read_recipe
     from graphgrow.rewrite.text import parse_mutation
-    from graphgrow.store.folder import save
-    from graphgrow.verification.verify import verify
 
     entries = [] if recipe is None else list(read_recipe(recipe, seed))
     entries += [Entry(str(parse_mutation(text)), seed) for text in mutations or ()]
@@ -56,30 +53,4 @@ def grow(
     with working("growing"):
         for entry in entries:
             grown = apply(grown, entry.mutation, seed=entry.seed)
-    with working("verifying"):
-        verdict = verify(graph, grown, seed=seed)
-    if verdict.preserved is not True:
-        raise NotPreserved(f"{verdict}\nnothing was saved; leave out the mutation at fault, or report it as a defect")
-    save(grown, out)
-    if as_json:
-        show_json(
-            {
-                "model": model,
-                "folder": str(out),
-                "mutations": [entry.mutation for entry in entries],
-                "seeds": [entry.seed for entry in entries],
-                "parameters_before": graph.parameter_count,
-                "parameters_after": grown.parameter_count,
-                "preserved": verdict.preserved,
-                "max_error": verdict.max_error,
-                "bound": verdict.bound,
-            }
-        )
-        return
-    for entry in entries:
-        show(f"[cyan]{escape(entry.mutation)}[/]")
-    show(f"{graph.parameter_count:,} -> [bold]{grown.parameter_count:,}[/] parameters")
-    show_text(str(verdict))
-    own = None if grown.base else base or model  # a base without a name has to be given again
-    show(f"saved in {escape(str(out))}")
-    show(f"[dim]next: graphgrow export {escape(again(str(out), None, own))} -o {escape(str(out))}.onnx[/]")
+    keep(graph, grown, out, model=model, base=base, seed=seed, as_json=as_json)

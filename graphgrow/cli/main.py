@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from graphgrow import __version__
-from graphgrow.cli import demo, evolve, grow, inspect, onnx, search, train, verify
+from graphgrow.cli import demo, evolve, grow, inspect, onnx, scale, search, train, verify
 from graphgrow.cli.screen import complain, show_text
 from graphgrow.errors import GraphGrowError
 
@@ -64,6 +64,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     inspect.inspect,
     inspect.mutations,
     grow.grow,
+    scale.scale,
     verify.verify,
     onnx.export,
     onnx.bench,

@@ -235,3 +235,23 @@ def test_nothing_to_grow_is_said_with_the_reasons() -> None:
     with pytest.raises(gg.Unsupported, match=r"nothing grows with width=2 and depth=1(.|\n)*a model output"):
         scale(graph, width=2)
     assert scale(graph).ledger == dataclasses.replace(graph).ledger  # nothing was asked for
+
+
+def test_only_what_patterns_name_grows() -> None:
+    small = traced(gpt.gpt(width=16, heads=2, depth=2))
+    wide = scale(small, width=2, depth=2, only="*.mlp.*")
+    assert mutation_texts(wide) == [f"widen(blocks.{i}.mlp.0, extra=64)" for i in range(2)]
+    assert [
+        growth.name for growth in plan_scale(small, width=2, depth=2, only=["blocks.0 *", "*.1.mlp.*"]).growths
+    ] == [
+        "blocks.1.mlp.0",
+        "blocks.0 to blocks.1",
+    ]
+
+
+def test_a_pattern_that_fits_nothing_is_refused() -> None:
+    small = traced(gpt.gpt(width=16, heads=2, depth=2))
+    with pytest.raises(
+        gg.MutationError, match=r"only='blocks.0.mpl.0' fits no channel group or stage, such as blocks.0.mlp.0"
+    ):
+        scale(small, width=2, only=["*.mlp.*", "blocks.0.mpl.0"])

@@ -14,7 +14,7 @@ from graphgrow.errors import GraphGrowError
 from tests.cli.commands import call
 
 PROGRAM = [sys.executable, "-m", "graphgrow.cli.main"]
-COMMANDS = ("inspect", "mutations", "grow", "verify", "export", "bench", "demo")
+COMMANDS = ("inspect", "mutations", "grow", "scale", "verify", "export", "bench", "demo")
 
 
 def test_help_names_every_command_and_each_has_an_example() -> None:
