@@ -22,7 +22,8 @@ from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.value import Value
 from graphgrow.ops.call import plain
 
-Bounding = Callable[..., Bounds]  # the operator's own arguments -> the bounds of all its outputs
+# the operator's own arguments -> the bounds of all its outputs, or those of each
+Bounding = Callable[..., Bounds | tuple[Bounds, ...]]
 
 UNIT, POSITIVE, SYMMETRIC = Bounds(0.0, 1.0), Bounds(0.0), Bounds(-1.0, 1.0)
 
@@ -42,9 +43,10 @@ def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) ->
     target = type(module) if module is not None else facts.node.target
     found = _found(target, facts, module, args, kwargs)
     held = any(value.infinite for value in facts.operands) or _is_infinite(args, kwargs)
-    infinite = held and not found.limited and _table().get(target) is not _exponential  # of minus infinity that is 0
-    for value, _ in facts.flows:
-        value.bounds, value.infinite = found, infinite
+    held = held and _table().get(target) is not _exponential  # of minus infinity that is 0
+    for i, (value, _) in enumerate(facts.flows):
+        value.bounds = found[i] if isinstance(found, tuple) else found
+        value.infinite = held and not value.bounds.limited
 
 
 def _is_infinite(args: Any, kwargs: Any) -> bool:
@@ -52,7 +54,9 @@ def _is_infinite(args: Any, kwargs: Any) -> bool:
     return any(isinstance(leaf, float) and math.isinf(leaf) for leaf in pytree.tree_leaves((args, kwargs)))
 
 
-def _found(target: object, facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) -> Bounds:
+def _found(
+    target: object, facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any
+) -> Bounds | tuple[Bounds, ...]:
     known = _table().get(target)
     example = facts.node.meta["value"]
     example = example[0] if isinstance(example, (tuple, list)) and example else example
@@ -61,7 +65,8 @@ def _found(target: object, facts: NodeFacts, module: nn.Module | None, args: Any
     options = kwargs if module is None else _options(module)
     if not _takes(known, args, options):  # a form that the rule for its axes knows, but this one does not
         return Bounds()
-    return known(*args, **options).rounded(torch.finfo(example.dtype).tiny)
+    found, tiny = known(*args, **options), torch.finfo(example.dtype).tiny
+    return tuple(one.rounded(tiny) for one in found) if isinstance(found, tuple) else found.rounded(tiny)
 
 
 def _takes(known: Bounding, args: Any, options: dict[str, Any]) -> bool:
@@ -88,7 +93,7 @@ def _options(module: nn.Module) -> dict[str, Any]:
     return {name: getattr(module, name) for name in ("alpha", "min_val", "max_val") if hasattr(module, name)}
 
 
-def _always(bounds: Bounds) -> Bounding:
+def _always(bounds: Bounds | tuple[Bounds, ...]) -> Bounding:
     return lambda *args, **kwargs: bounds
 
 
@@ -130,6 +135,11 @@ def _power(input: Any, exponent: Any) -> Bounds:
 
 def _matrix_product(input: Any, other: Any) -> Bounds:
     return (bounds_of(input) * bounds_of(other)).signed()
+
+
+def _einsum(equation: Any, *operands: Any) -> Bounds:
+    values = operands[0] if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else operands
+    return functools.reduce(operator.mul, map(bounds_of, values)).signed()
 
 
 def _clamped(input: Any, min: Any = None, max: Any = None) -> Bounds:
@@ -175,12 +185,14 @@ _BY_NAME: dict[str, Bounding] = {
     "truediv": _quotient, "div": _quotient, "div_": _quotient, "true_divide": _quotient,
     "pow": _power, "__pow__": _power,
     "matmul": _matrix_product, "bmm": _matrix_product, "mm": _matrix_product, "dot": _matrix_product,
+    "einsum": _einsum,
     "clamp": _clamped, "clip": _clamped,
     "sum": _first(Bounds.signed), "cumsum": _first(Bounds.signed), "dropout": _first(Bounds.signed),
     **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax"), _always(UNIT)),
     **dict.fromkeys(("softplus", "var", "std", "norm", "vector_norm"), _always(POSITIVE)),
     **dict.fromkeys(("tanh", "sin", "cos", "erf", "softsign"), _always(SYMMETRIC)),
     **dict.fromkeys(("normalize", "cosine_similarity"), _always(Bounds(-1.01, 1.01))),  # rounded: above 1
+    **dict.fromkeys(("var_mean", "std_mean"), _always((POSITIVE, Bounds()))),
     **dict.fromkeys(("log_softmax", "logsigmoid"), _always(Bounds(high=0.0))),
     **dict.fromkeys(("cat", "concat", "stack", "maximum", "minimum"), _any_of),
     **dict.fromkeys(
