@@ -91,8 +91,9 @@ def _assert_equal(old: Any, new: Any, what: str) -> None:
             assert a == b, what
             continue
         assert a.shape == b.shape, what
-        error = (a.double() - b.double()).abs()
-        limit = TOLERANCE * (1 + float(a.double().abs().max()))
+        wide = torch.promote_types(a.dtype, torch.float64)  # complex numbers stay complex
+        error = (a.to(wide) - b.to(wide)).abs()
+        limit = TOLERANCE * (1 + float(a.to(wide).abs().max()))
         assert bool((error <= limit).all()), f"{what} differ by {float(error.max()):.3g}, {limit:.3g} is allowed"
 
 

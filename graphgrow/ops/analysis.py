@@ -271,7 +271,8 @@ class _Analyser:
             if self._opening.tables & set(aliases):
                 self._free.update(leaves(value.axes[0]))
             if not tensor.is_floating_point():
-                freeze(value.axes, Reason(aliases[0], "a table that is not of floating point"))
+                kind = "of complex numbers" if tensor.is_complex() else "that is not of floating point"
+                freeze(value.axes, Reason(aliases[0], f"a table {kind}"))
             self._by_identity[id(tensor)] = value
             for alias in aliases:
                 self._analysis.parameters[alias] = value

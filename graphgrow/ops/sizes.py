@@ -19,6 +19,8 @@ def attribute(call: Call, value: Any, name: str, *default: Any) -> Any:
     if isinstance(value, Value) and name in ("T", "mT", "mH"):
         axes = (*value.axes[:-2], value.axes[-1], value.axes[-2]) if name != "T" else tuple(reversed(value.axes))
         return call.output(axes, call.same_flow(value))
+    if isinstance(value, Value) and name in ("real", "imag"):
+        return call.output(value.axes, call.same_flow(value))
     if isinstance(value, tuple) and hasattr(call.meta, "shape"):  # the values or indices of a maximum, a sort
         names = type(call.node.args[0].meta["value"]).__match_args__  # type: ignore[union-attr]
         return value[names.index(name)]
@@ -32,7 +34,7 @@ def size(call: Call, value: Value, dim: int | None = None) -> Any:
     return sizes if dim is None else sizes[int(plain(dim))]
 
 
-@rule("dim", "ndimension", "numel", "is_floating_point", "get_device")
+@rule("dim", "ndimension", "numel", "is_floating_point", "is_complex", "get_device")
 def plain_fact(call: Call, value: Value, *args: Any) -> Any:
     """Facts that no growth changes, save `numel`, which depends on every axis."""
     if call.node.target == "numel":

@@ -65,7 +65,7 @@ def require_close(new: torch.Tensor, old: torch.Tensor) -> None:
     """
     if new.shape != old.shape:
         raise Mismatch(f"shape {tuple(new.shape)} where {tuple(old.shape)} was expected")
-    new, old = new.detach().double(), old.detach().double()
+    new, old = _in_double(new.detach()), _in_double(old.detach())
     error = (new - old).abs()
     limit = TOLERANCE * (1 + float(old.abs().nan_to_num(posinf=0.0).max())) if old.numel() else 0.0
     good = (error <= limit) | (new == old) | (new.isnan() & old.isnan())
@@ -86,7 +86,8 @@ def require_filled(
     if new.shape[axis] != len(where.source):
         raise Mismatch(f"{new.shape[axis]} units along axis {axis} where {len(where.source)} were expected")
     line = axis_map(term, Units(units.space, torch.zeros_like(units.source))).source  # other coordinates than the unit
-    expected = old.double().index_select(axis, where.source)
+    old, new = _in_double(old), _in_double(new)
+    expected = old.index_select(axis, where.source)
     compared = torch.ones(len(where.source), dtype=torch.bool)
     for occurrence, fill in enumerate(state):
         here = where.occurrence == occurrence
@@ -98,18 +99,23 @@ def require_filled(
             expected = torch.where(new_here.reshape(shape), torch.zeros_like(expected), expected)
         elif fill is Fill.MEAN:
             kept = here & ~where.added
-            means = _means(old.double(), axis, where.source[kept], line[kept])
+            means = _means(old, axis, where.source[kept], line[kept])
             expected = torch.where(new_here.reshape(shape), means.index_select(axis, line), expected)
         elif fill is Fill.SHARE:
             compared &= ~here
-            sums = torch.zeros_like(old, dtype=torch.float64).index_add_(
-                axis, where.source[here], new.double().index_select(axis, torch.nonzero(here).flatten())
+            sums = torch.zeros_like(old).index_add_(
+                axis, where.source[here], new.index_select(axis, torch.nonzero(here).flatten())
             )
             touched = where.source[here & ~where.added]
             require_close(sums.index_select(axis, touched), old.index_select(axis, touched))
         # COPY, and EVEN (one value for all units): what the unit of origin holds
     chosen = torch.nonzero(compared).flatten()
     require_close(new.index_select(axis, chosen), expected.index_select(axis, chosen))
+
+
+def _in_double(tensor: torch.Tensor) -> torch.Tensor:
+    """In float64, or in complex numbers of two of these."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
 
 
 def _means(old: torch.Tensor, axis: int, source: torch.Tensor, line: torch.Tensor) -> torch.Tensor:

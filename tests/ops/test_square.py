@@ -29,6 +29,7 @@ EXEMPT: dict[object, str] = {
     "numel": "puts out no tensor; test_sizes uses it",
     "ndimension": "puts out no tensor",
     "is_floating_point": "puts out no tensor",
+    "is_complex": "puts out no tensor",
     "get_device": "puts out no tensor",
     torch._assert: "puts out nothing; test_pointwise has it beside another operator",
     require_decision: "puts out nothing; it guards what was decided by sizes",
