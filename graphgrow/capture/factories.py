@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import fx
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, is_tensor_method_or_property
 
 from graphgrow.capture.proxies import holds_proxy
@@ -23,6 +24,7 @@ _OF_SIZES = ("zeros", "ones", "empty", "full", "eye", "rand", "randn", "randint"
 _METHODS_OF_SIZES = (
     "view", "reshape", "expand", "repeat", "tile", "broadcast_to", "new_zeros", "new_ones", "new_empty", "new_full",
 )  # fmt: skip
+_GROUPED = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 
 class Recorder(Protocol):
@@ -46,6 +48,7 @@ def factories_seen(tracer: Recorder) -> Iterator[None]:
     """Record torch.arange(n), torch.zeros((b, 1)), table.expand(b, -1) with computed sizes, and torch.rand with any."""
     patched: list[tuple[Any, str, str]] = [(torch, name, "call_function") for name in _OF_SIZES]
     patched += [(torch.Tensor, name, "call_method") for name in _METHODS_OF_SIZES]
+    patched += [(F, name, "call_function") for name in _GROUPED]  # a convolution with as many groups as rows
     before = [(holder, name, vars(holder).get(name)) for holder, name, _ in patched]
     for holder, name, kind in patched:  # torch refuses a first size that is no number, and reads those in a tuple
         setattr(holder, name, _watching(tracer, kind, name, getattr(holder, name)))

@@ -131,15 +131,20 @@ def _by_fx(
     examples, fixed = _bind(model, *example)
     graphs, tracers, failures = {}, {}, {}
     for mode in ("train", "eval"):
-        tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed)
-        try:
-            with in_mode(model, mode == "train"):
-                graphs[mode] = tracer.trace(model)
-            tracers[mode] = tracer
-        except Exception as error:  # noqa: BLE001  # re-raised below, or noted where only this mode fails
-            failures[mode] = error
-        finally:
-            state.restore()
+        for ints_free in (True, False):
+            tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed, ints_free)
+            try:
+                with in_mode(model, mode == "train"):
+                    graphs[mode] = tracer.trace(model)
+                tracers[mode] = tracer
+            except Exception as error:  # noqa: BLE001  # re-raised below, or noted where only this mode fails
+                failures[mode] = error
+            else:
+                failures.pop(mode, None)
+            finally:
+                state.restore()
+            if mode in graphs or not tracer.ints:
+                break  # what needs numbers of Python's (a key of a dictionary, say) may be traced with those
     present = "train" if model.training else "eval"
     if present in failures:
         raise _explain(failures[present], model) from failures[present]

@@ -25,6 +25,7 @@ from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen
 from graphgrow.capture.parametrised import is_parametrised
 from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, opened
 from graphgrow.capture.running import InputView, layer_by_layer
+from graphgrow.capture.whole_numbers import ints_seen
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
@@ -89,6 +90,7 @@ class ShapeTracer(fx.Tracer):
         leaves: module classes, or module paths, that are not looked into.
         fixed: by name of the forward's parameter, a value that the graph is specialised to (None, a flag, a string);
             the graph refuses to be called with another.
+        ints_free: whether `int()` of a computed size is a node; else it is the example's number, which is checked.
         leaf_outputs: by path, what those leaves returned on the example inputs, one item a call (on meta).
 
     Attributes:
@@ -96,6 +98,7 @@ class ShapeTracer(fx.Tracer):
         writes: the nodes that overwrite memory.
         overtaken: storages of those constants that are overwritten.
         running: whether a single operator is run on the examples just now, which is not recorded.
+        ints: how many calls of `int()` are nodes.
     """
 
     def __init__(
@@ -104,8 +107,10 @@ class ShapeTracer(fx.Tracer):
         leaves: Sequence[type[nn.Module] | str] = (),
         leaf_outputs: dict[str, list[Any]] | None = None,
         fixed: dict[str, Any] | None = None,
+        ints_free: bool = True,
     ) -> None:
         super().__init__(param_shapes_constant=False)
+        self._ints_free = ints_free
         self._fixed = fixed or {}
         self._leaf_outputs = {path: list(outputs) for path, outputs in (leaf_outputs or {}).items()}
         self._examples = examples
@@ -113,6 +118,7 @@ class ShapeTracer(fx.Tracer):
         self._leaf_paths = {leaf for leaf in leaves if isinstance(leaf, str)}
         self._runner: MetaRunner | None = None
         self.running = False
+        self.ints = 0
         self.constants: dict[str, torch.Tensor] = {}
         self.writes: dict[fx.Node, Write] = {}
         self.overtaken: set[int] = set()
@@ -146,6 +152,7 @@ class ShapeTracer(fx.Tracer):
                 factories_seen(self),
                 einops_open(ValueProxy),
                 _wrapped_functions_open(),
+                ints_seen(root, self._int),
                 calls_seen({**WHILE_TRACED, **{function: self._recording(function) for function in own_functions()}}),
                 self._assignments_seen(),
             ):
@@ -168,6 +175,14 @@ class ShapeTracer(fx.Tracer):
             return seen
 
         return made
+
+    def _int(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model's own `int()` returns."""
+        value = args[0] if len(args) == 1 and isinstance(args[0], ValueProxy) else None
+        if value is None or not self._ints_free or type(value.example) not in (int, float):
+            return int(*args, **kwargs)
+        self.ints += 1
+        return self.create_proxy("call_function", torch.sym_int, (value,), {})
 
     @contextmanager
     def _assignments_seen(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import graphgrow as gg
 
@@ -30,6 +31,9 @@ FORMS: dict[str, Make] = {
     "random": lambda m, h, n: 0 * torch.rand((n, 4)),
     "whole numbers": lambda m, h, n: 1.0 * torch.randint(3, 4, (n, 4)),
     "normal": lambda m, h, n: 0 * torch.normal(0.0, 1.0, size=(n, 4)),
+    "a kernel for each row": lambda m, h, n: F.conv1d(
+        h.reshape(1, -1, 1), m.bare.reshape(4, 1, 1).repeat(n, 1, 1), groups=4 * n
+    ).view(n, 4),
     "a mask": lambda m, h, n: torch.tril(torch.ones((n, n))).mean(1, keepdim=True),
 }
 

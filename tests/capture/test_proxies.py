@@ -22,7 +22,7 @@ def _branch(m: Any, x: torch.Tensor) -> torch.Tensor:
 
 def _root(m: Any, x: torch.Tensor) -> torch.Tensor:
     side = int((x.shape[1] * 4) ** 0.5)
-    return m.b(m.a(x[:, :side]).relu())
+    return m.b(sum(m.a(x[:, i]).relu() for i in range(side - 2)))
 
 
 def _count(m: Any, x: torch.Tensor) -> torch.Tensor:
