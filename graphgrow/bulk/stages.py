@@ -115,7 +115,8 @@ class Modules:
         """The stages to deepen, in the order in which they run.
 
         Where numbered modules lie within numbered modules, those are taken that are residual blocks, the innermost
-        ones; where none is, the outermost that can be copied at all and are more than a plain nn.Sequential.
+        ones, unless they are the parts of different classes of which each block of a sequence is made (the attention
+        and the MLP of T5); where none is, the outermost that can be copied at all and are more than a plain nn.Sequential.
         """
         return self._below("")
 
@@ -141,9 +142,9 @@ class Modules:
     def _chosen(self, parent: str, prefix: str, inner: list[Stage]) -> list[Stage]:
         """The stages of one family, or those within its members."""
         levels = {stage.level for stage in inner if stage.residual}
-        if levels:
-            return [stage for stage in inner if stage.level in levels]
         own = self.family(parent, prefix)
+        if levels and not self._made_of_parts(own, inner):
+            return [stage for stage in inner if stage.level in levels]
         if any(stage.residual for stage in own):
             return own
         if prefix:  # `branch_1` and `branch_2` are parts of a block, not blocks of a sequence
@@ -151,6 +152,13 @@ class Modules:
         members = [member for stage in own for member in stage.members if member.reason is None]
         blocks = any(self._kinds.get(member.path) is not nn.Sequential for member in members)
         return own if blocks or not _copied(inner) else inner
+
+    def _made_of_parts(self, own: list[Stage], inner: list[Stage]) -> bool:
+        """Whether residual blocks of one class hold numbered parts of several classes: attention, then an MLP."""
+        blocks = [member for stage in own for member in stage.members]
+        parts = [{self._kinds.get(member.path) for member in stage.members} for stage in inner]
+        one_class = len(blocks) > 1 and len({self._kinds.get(block.path) for block in blocks}) == 1
+        return one_class and any(block.residual for block in blocks) and any(len(kinds) > 1 for kinds in parts)
 
     def _children(self, parent: str) -> list[str]:
         return [path for path in self.paths if path.rpartition(".")[0] == parent]

@@ -107,14 +107,16 @@ def _refuse_other_epsilons(fresh: nn.Module, epsilons: dict[str, float]) -> None
 def _state(
     fresh: nn.Module, tensors: dict[str, torch.Tensor], before: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The tensors of the checkpoint: the grown ones, and those of the base that no operator of the graph uses.
+    """The tensors of the checkpoint: the grown ones, by each of their names, and those that no operator of the graph uses.
 
     Raises:
         ExportError: if one of the latter would have to grow too.
     """
     state = {}
-    for name, made in fresh.state_dict().items():
-        found = tensors.get(name, before.get(name))
+    made_by_name = fresh.state_dict(keep_vars=True)
+    tied = {id(made): tensors[name] for name, made in made_by_name.items() if name in tensors}
+    for name, made in made_by_name.items():
+        found = tensors.get(name, tied.get(id(made), before.get(name)))
         if found is None or found.shape != made.shape:
             raise ExportError(
                 f"no operator of the graph uses `{name}`, so that it did not follow the growth to {tuple(made.shape)}; "

@@ -36,7 +36,9 @@ class Known(Enum):
 
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__")
+_DIFFERENCES = (operator.sub, operator.isub, torch.sub, "sub", "sub_", "__sub__", "__isub__")
 _PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__", "__imul__")
+_QUOTIENTS = (operator.truediv, operator.itruediv, torch.div, "div", "div_", "__truediv__", "__itruediv__")
 _VIEWS = (
     "view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous",
     torch.flatten, torch.permute, torch.transpose, torch.reshape, torch.squeeze, torch.unsqueeze,
@@ -198,7 +200,7 @@ class _Walk:
     def _outcome(self, node: fx.Node) -> Known:
         if node.op in ("call_module", "get_attr") and self.closed(node):
             return Known.ZERO
-        if _is(node, _ADDITIONS):
+        if _is(node, (*_ADDITIONS, *_DIFFERENCES)):
             return self._sum(node)
         if _is(node, _PRODUCTS):
             return Known.ZERO if Known.ZERO in map(self._of, node.args) else Known.OTHER
@@ -215,13 +217,17 @@ class _Walk:
         return Known.OTHER
 
     def _sum(self, node: fx.Node) -> Known:
-        """A zero leaves the other operand as it is, if that has the shape of the sum: broadcasting would change it."""
+        """A zero leaves the other operand as it is, if that has the shape of the sum: broadcasting would change it.
+
+        Of a difference only the second operand may be the zero.
+        """
         if len(node.args) != 2 or node.kwargs:
             return Known.OTHER
-        for zero, kept in (node.args, node.args[::-1]):
+        orders = (node.args[::-1],) if _is(node, _DIFFERENCES) else (node.args[::-1], node.args)
+        for zero, kept in orders:
             if self._of(zero) is Known.ZERO and isinstance(kept, fx.Node) and _alike(kept, node):
                 return self._of(kept)
-        for passed, side in (node.args, node.args[::-1]):
+        for side, passed in orders:
             if self._of(passed) is Known.INPUT and isinstance(side, fx.Node) and self._of(side) is Known.OTHER:
                 self.open_sides.append(side)
         return Known.OTHER
@@ -240,7 +246,14 @@ def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:
         return True
     if isinstance(part, nn.Hardtanh):
         return part.min_val <= 0 <= part.max_val
-    return _is(node, _VIEWS) or rule_of(node, part) is zero_keeping
+    return _is(node, _VIEWS) or _is_over_a_number(node) or rule_of(node, part) is zero_keeping
+
+
+def _is_over_a_number(node: fx.Node) -> bool:
+    """A quotient by a number other than zero."""
+    if not _is(node, _QUOTIENTS) or len(node.args) != 2 or node.kwargs:
+        return False
+    return isinstance(node.args[1], int | float) and node.args[1] != 0
 
 
 def _keeps_input(module: fx.GraphModule, node: fx.Node, arriving: fx.Node | None) -> bool:
@@ -269,12 +282,14 @@ def idempotent_kind(module: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | 
 def _last_map(module: fx.GraphModule, node: fx.Node, own: set[str]) -> list[set[str]]:
     """The last linear maps or norms in front of a value, behind operators that keep zero and let its gradient through.
 
-    Of a product it is enough to close one factor; that of the first factor comes first.
+    Of a product it is enough to close one factor; that of the first factor comes first, and a factor that is a
+    parameter itself (the weight of a norm that is written out) last.
 
     Returns:
         For each map what is set to zero: its path, or the names of its weight and bias where it is a function.
     """
     found: list[set[str]] = []
+    bare: list[set[str]] = []
     pending = [node]
     while pending:
         current = pending.pop()
@@ -286,10 +301,12 @@ def _last_map(module: fx.GraphModule, node: fx.Node, own: set[str]) -> list[set[
             found += [held] if held and held <= own else []
             continue
         if _is(current, _PRODUCTS):
-            pending += [used for used in reversed(current.args) if isinstance(used, fx.Node)]
+            factors = [used for used in current.args if isinstance(used, fx.Node)]
+            bare += [{str(used.target)} for used in factors if used.op == "get_attr" and str(used.target) in own]
+            pending += reversed(factors)
         elif _keeps_zero(module, current) and not _is_flat_at_zero(module, current):
             pending += [used for used in current.args[:1] if isinstance(used, fx.Node)]
-    return found
+    return found + bare
 
 
 def _can_be_closed(part: nn.Module) -> bool:

@@ -63,6 +63,26 @@ class Branches(nn.Module):
         return self.branch_1(x) * self.branch_2(x)
 
 
+class Parts(nn.Module):
+    """A block whose parts, of several classes, stand in a list."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+class Half(Sum):
+    """x + f(x) / 2."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.inner(x) / 2
+
+
 def pair() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 4), nn.ReLU())
 
@@ -101,6 +121,15 @@ def test_the_stages_of_reference_models(build: Callable[[], nn.Module], expected
         # the innermost that are residual; behind a ReLU a branch of zeros would never learn
         (nn.Sequential(nn.Sequential(Sum(nn.Linear(4, 4)), Sum(nn.Linear(4, 4)))), {"0.0 to 0.1": "rr"}),
         (nn.Sequential(nn.Sequential(Sum(pair()), Sum(pair()))), {"0.0 to 0.1": "gg"}),
+        # blocks of one class, made of parts of several classes; of one class, the parts are the blocks
+        (
+            nn.Sequential(*(Parts(Sum(nn.Linear(4, 4)), Half(nn.Linear(4, 4))) for _ in range(2))),
+            {"0 to 1": "rr"},
+        ),
+        (
+            nn.Sequential(*(Parts(Sum(nn.Linear(4, 4)), Sum(nn.Linear(4, 4))) for _ in range(2))),
+            {"0.parts.0 to 0.parts.1": "rr", "1.parts.0 to 1.parts.1": "rr"},
+        ),
         (nn.Sequential(PostNorm(4), PostNorm(4)), {"0 to 1": "gg"}),
         (nn.Sequential(pair(), pair()), {"0 to 1": "gg"}),
         (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), {}),

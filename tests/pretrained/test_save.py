@@ -193,8 +193,9 @@ FAMILIES: dict[str, tuple[list[str], dict[str, int]]] = {
     ),
     "t5": (
         [f"widen({side}.block.{i}.layer.{place}.DenseReluDense.wi, extra=8)"
-         for side, place in (("encoder", 1), ("decoder", 2)) for i in range(2)],
-        {"d_ff": 56, "num_layers": 2, "num_decoder_layers": 2},
+         for side, place in (("encoder", 1), ("decoder", 2)) for i in range(2)]
+        + ["deepen(decoder.block.1, kind=copy)", "grow-vocabulary(encoder.embed_tokens, extra=3)"],  # tied to `shared`
+        {"d_ff": 56, "num_layers": 2, "num_decoder_layers": 3, "vocab_size": 99},
     ),
     "whisper": (
         [*(f"widen(model.encoder.layers.{i}.fc1, extra=8)" for i in range(2)),

@@ -117,6 +117,10 @@ def mbconv(m: Any, x: Any) -> Any:
     return m.sd(m.bn2(m.c2(y))) + x
 
 
+def rms(x: Any) -> Any:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
 def clamped_end(m: Any, x: Any) -> Any:
     return m.act(x + m.l(F.gelu(x)))
 
@@ -141,6 +145,10 @@ CLOSED = [
     features("limits around zero", "l", lambda m, x: x + m.t(m.l(x)), l=linear(), t=nn.Hardtanh(-1.0, 2.0)),
     features("gate first", "l", lambda m, x: x + m.g(x).sigmoid() * m.l(x), g=linear(), l=linear()),
     features("layer scale", "l", lambda m, x: x + m.l(F.gelu(x)) * m.gamma, l=linear(), gamma=torch.full((C,), 0.1)),
+    features("half of the branch", "l", lambda m, x: x + m.l(F.gelu(x)) / 2, l=linear()),
+    features("taken from the stream", "l", lambda m, x: x - m.l(F.gelu(x)), l=linear()),
+    features("norm written out at the end", "w", lambda m, x: x + m.w * rms(m.l(F.gelu(x)).sigmoid()), l=linear(),
+             w=torch.full((C,), 0.7)),
     features("identity on the stream", "l", lambda m, x: m.i(x) + m.l(x.relu()), i=nn.Identity(), l=linear()),
     features("idempotent end", "l", clamped_end, l=linear(), act=nn.ReLU6()),
     features("idempotent start", "l", lambda m, x: m.act(m.act(x) + m.l(x)), l=linear(), act=nn.Hardtanh(-0.5, 0.7)),
@@ -214,6 +222,8 @@ GATED = [
     features("the stream twice", None, lambda m, x: x + x + m.l(F.gelu(x)), l=linear()),
     features("factor in the sum", None, lambda m, x: torch.add(m.l(F.gelu(x)), x, alpha=2), l=linear()),
     features("difference", None, lambda m, x: m.l(F.gelu(x)) - x, l=linear()),
+    features("over the stream", None, lambda m, x: x + m.l(F.gelu(x)) / (1 + x.square()).mean(-1, keepdim=True),
+             l=linear()),
     features("number added", None, lambda m, x: x + m.l(F.gelu(x)) + 1.0, l=linear()),
     features("parameter added", None, lambda m, x: x + m.l(F.gelu(x)) + m.b, l=linear(), b=torch.randn(C)),
     features("sigmoid behind the map", None, lambda m, x: x + m.l(F.gelu(x)).sigmoid(), l=linear()),
