@@ -115,8 +115,8 @@ class Modules:
         """The stages to deepen, in the order in which they run.
 
         Where numbered modules lie within numbered modules, those are taken that are residual blocks, the innermost
-        ones, unless they are the parts of different classes of which each block of a sequence is made (the attention
-        and the MLP of T5); where none is, the outermost that can be copied at all and are more than a plain nn.Sequential.
+        ones, unless they are the parts of several classes that make up each block of a sequence (T5's attention and
+        MLP); where none is, the outermost that can be copied at all and are more than a plain nn.Sequential.
         """
         return self._below("")
 

@@ -107,7 +107,7 @@ def _refuse_other_epsilons(fresh: nn.Module, epsilons: dict[str, float]) -> None
 def _state(
     fresh: nn.Module, tensors: dict[str, torch.Tensor], before: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The tensors of the checkpoint: the grown ones, by each of their names, and those that no operator of the graph uses.
+    """The checkpoint's tensors: the grown ones, by each of their names, and those that no operator of the graph uses.
 
     Raises:
         ExportError: if one of the latter would have to grow too.

@@ -19,7 +19,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.ir.called import called_module
-from graphgrow.layers import Gate
+from graphgrow.layers import Gate, RootMeanSquareNorm
 from graphgrow.ops.noise import dropout_module, stochastic_depth
 from graphgrow.ops.pointwise import zero_keeping
 from graphgrow.ops.registry import class_name, rule_of
@@ -57,6 +57,7 @@ _FUNCTIONS: Mapping[Any, tuple[tuple[str, int], ...]] = {
 }
 _NORMS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
+    RootMeanSquareNorm,
 )  # fmt: skip
 _NORM_AND_ACTIVATION = "timm.layers.norm_act.BatchNormAct2d"
 _NOISE = (dropout_module, stochastic_depth)
@@ -139,12 +140,12 @@ def open_ones(
 
 
 def set_to_zero(module: nn.Module, target: str) -> None:
-    """Set the weight and the bias of a map or norm to zero, or a parameter of that name, in place."""
+    """Set the weight and the bias of a map or norm so that it puts out zero, or a parameter of that name to zero."""
     parameters = dict(module.named_parameters())
     with torch.no_grad():
         for name in (target, f"{target}.weight", f"{target}.bias"):
             if name in parameters:
-                parameters[name].zero_()
+                parameters[name].fill_(-_offset(module.get_submodule(name.rpartition(".")[0])))
 
 
 def zero_values(module: fx.GraphModule) -> set[fx.Node]:
@@ -349,7 +350,12 @@ def _is_zero(module: fx.GraphModule, node: fx.Node) -> bool:
     if part is not None and not _can_be_closed(part) and type(part) is not Gate:
         return False
     held = parameters_of(module, node)
-    return bool(held) and not any(p.is_meta or bool(p.any()) for p in held)
+    return bool(held) and not any(p.is_meta or bool((p + _offset(part)).any()) for p in held)
+
+
+def _offset(part: nn.Module | None) -> float:
+    """What a module adds to its weight before it multiplies: a norm that scales by 1 + w is closed at w = -1."""
+    return part.offset if isinstance(part, RootMeanSquareNorm) else 0.0
 
 
 def _is(node: fx.Node, targets: Collection[Any]) -> bool:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.graph import Graph
+from graphgrow.layers import RootMeanSquareNorm
 from graphgrow.rewrite.closing import close_branches
 from graphgrow.rewrite.region import Region
 from graphgrow.store.names import import_torchvision
@@ -152,6 +153,8 @@ CLOSED = [
     features("identity on the stream", "l", lambda m, x: m.i(x) + m.l(x.relu()), i=nn.Identity(), l=linear()),
     features("idempotent end", "l", clamped_end, l=linear(), act=nn.ReLU6()),
     features("idempotent start", "l", lambda m, x: m.act(m.act(x) + m.l(x)), l=linear(), act=nn.Hardtanh(-0.5, 0.7)),
+    features("RMS norm as language models write it", "n", lambda m, x: x + m.n(m.l(F.gelu(x))), l=linear(),
+             n=RootMeanSquareNorm(C)),
     features("map as a function", "w", lambda m, x: x + F.linear(F.gelu(x), m.w), w=torch.randn(C, C)),
     features("the same with a bias", "w b", lambda m, x: x + F.linear(F.gelu(x), m.w, m.b).contiguous(),
              w=torch.randn(C, C), b=torch.randn(C)),
@@ -262,6 +265,19 @@ def test_a_residual_block_is_closed(case: Case) -> None:
         assert torch.equal(parameters[name], parameters[name.replace("block_deepen", "block")])
     assert_exact(graph, child)
     assert assert_alive(graph, child) == copied
+
+
+def test_a_norm_that_scales_by_one_and_its_weight_is_closed_at_minus_one() -> None:
+    """As at the ends of Gemma 2's branches."""
+    norm = RootMeanSquareNorm(C, offset=1.0)
+    nn.init.normal_(norm.weight)
+    graph = features("Gemma's norm", "", lambda m, x: x + m.n(m.l(F.gelu(x))), l=linear(), n=norm).graph()
+    child = grown(graph, "deepen(block, kind=copy)")
+    copied = {n: p for n, p in child.module.named_parameters() if n.startswith("block_deepen")}
+    assert torch.equal(copied["block_deepen.n.weight"], torch.full((C,), -1.0, dtype=torch.float64))
+    assert_exact(graph, child)
+    assert assert_alive(graph, child) == copied.keys()
+    assert [str(mutation) for mutation in child.mutations("drop-branch")]  # it is known to be closed
 
 
 @pytest.mark.parametrize("case", GATED, ids=str)
