@@ -270,7 +270,7 @@ def test_a_residual_block_is_closed(case: Case) -> None:
 def test_a_norm_that_scales_by_one_and_its_weight_is_closed_at_minus_one() -> None:
     """As at the ends of Gemma 2's branches."""
     norm = RootMeanSquareNorm(C, offset=1.0)
-    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.get_parameter("weight"))
     graph = features("Gemma's norm", "", lambda m, x: x + m.n(m.l(F.gelu(x))), l=linear(), n=norm).graph()
     child = grown(graph, "deepen(block, kind=copy)")
     copied = {n: p for n, p in child.module.named_parameters() if n.startswith("block_deepen")}
