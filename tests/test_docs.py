@@ -96,7 +96,11 @@ SKETCHES["self.net = Growing("] = """
     batches = held_out = torch.utils.data.DataLoader(data, 8)
     Trainer = partial(Trainer, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
 """
-EXTRAS = {"model = Growing(": "accelerate", "self.net = Growing(": "lightning"}
+EXTRAS = {
+    "model = Growing(": "accelerate",
+    "self.net = Growing(": "lightning",
+    "import torch\nfrom transformers": "transformers",
+}
 FOLLOWING = {
     # By the first line of a snippet that only defines something: a use of it, which must go through.
     "def rewrite(self, network, editor, generator):": """
