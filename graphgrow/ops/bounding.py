@@ -42,11 +42,22 @@ def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) ->
     """Set the bounds of what an operator puts out, where it is of floating point, and whether it may be infinite."""
     target = type(module) if module is not None else facts.node.target
     found = _found(target, facts, module, args, kwargs)
-    held = any(value.infinite for value in facts.operands) or _is_infinite(args, kwargs)
+    operands = _attended(args, kwargs) if target in _ATTENTIONS else facts.operands
+    held = any(value.infinite for value in operands) or _is_infinite(args, kwargs)
     held = held and _table().get(target) is not _exponential  # of minus infinity that is 0
     for i, (value, _) in enumerate(facts.flows):
         value.bounds = found[i] if isinstance(found, tuple) else found
         value.infinite = held and not value.bounds.limited
+
+
+_ATTENTIONS = (F.scaled_dot_product_attention, nn.MultiheadAttention)
+
+
+def _attended(args: Any, kwargs: Any) -> list[Value]:
+    """Queries, keys and values: a mask of minus infinity ends in the softmax of what is attended to."""
+    places = zip(("query", "key", "value"), (*args[:3], None, None, None), strict=False)
+    found = (plain(kwargs.get(name, given)) for name, given in places)
+    return [value for value in found if isinstance(value, Value)]
 
 
 def _is_infinite(args: Any, kwargs: Any) -> bool:
