@@ -92,6 +92,8 @@ class AddBranch(Mutation):
             raise Declined(f"`{self.site}` is no convolution or linear map of torch.nn")
         (source,) = node.all_input_nodes
         before, behind = source.meta["value"], node.meta["value"]
+        if before.is_complex():
+            raise Declined(f"`{self.site}` maps complex numbers, which the blocks do not")
         linear = isinstance(module, nn.Linear)
         kind = ("mlp" if linear else "conv") if self.kind == "auto" else self.kind
         if kind == "identity":

@@ -112,12 +112,6 @@ def changed(model: nn.Module, change: Callable[[Any], Any]) -> nn.Module:
     return model
 
 
-def complex_net() -> nn.Module:
-    model = net()
-    model.register_parameter("phase", nn.Parameter(torch.zeros(2, dtype=torch.complex64)))
-    return model
-
-
 # what is passed to gg.trace -> what the error says
 CAPTURE: dict[str, tuple[Callable[[], Any], str]] = {
     # what is no model
@@ -182,11 +176,10 @@ CAPTURE: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: (changed(net(), lambda m: m.register_forward_hook(lambda *call: None)), IMAGE), "has a forward hook",
     ),
     "a lazy layer": (lambda: (nn.Sequential(nn.LazyLinear(3)), ROWS), "`0.weight` is lazy .* call the model once"),
-    "complex weights": (lambda: (complex_net(), IMAGE), "`phase` is complex"),
     "sparse weights": (
         lambda: (changed(nn.Linear(3, 2), lambda m: setattr(m, "weight", nn.Parameter(torch.eye(2, 3).to_sparse()))),
                  ROWS),
-        "`weight` is complex, sparse or nested",
+        "`weight` is sparse or nested",
     ),
     "a quantised model": (lambda: (quantised("static"), ROWS), "quantise what has grown"),
     "a dynamically quantised model": (lambda: (quantised("dynamic"), ROWS), "quantise what has grown"),

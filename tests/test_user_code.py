@@ -140,6 +140,12 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any]
     "a spectrum": (lambda: Written(_spectrum, **three(6, 5), filter=weights(4)), (X,), {}, "b"),
     "a complex buffer": (
         lambda: Written(_rotated, **three(6, 5), angles=torch.polar(torch.ones(3), torch.arange(3.0))), (X,), {}, "b"),
+    "complex weights": (
+        lambda: Written(
+            lambda m, x: m.c(torch.relu(m.b(torch.view_as_real(m.a(x) * m.turn).flatten(1)))),
+            a=nn.Linear(3, 3), b=nn.Linear(6, 5), c=nn.Linear(5, 2),
+            turn=nn.Parameter(torch.polar(torch.ones(3), torch.arange(3.0)))),
+        (X,), {}, "b"),
     "operators of ATen": (
         lambda: Written(lambda m, x: m.c(torch.relu(m.b(torch.ops.aten.tanh.default(m.a(x))))), **three(6, 5)),
         (X,), {}, "b"),

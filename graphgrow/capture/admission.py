@@ -62,8 +62,8 @@ def admit(model: nn.Module) -> list[str]:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise CaptureError(f"`{name}` is lazy and has no shape yet; call the model once before gg.trace")
-        if parameter.is_complex() or parameter.layout is not torch.strided or parameter.is_nested:
-            raise CaptureError(f"`{name}` is complex, sparse or nested, which no axis rule covers")
+        if parameter.layout is not torch.strided or parameter.is_nested:
+            raise CaptureError(f"`{name}` is sparse or nested, which no axis rule covers")
         if parameter.is_quantized:
             raise CaptureError(
                 f"`{name}` is quantised; capture the model in floating point and quantise what has grown"

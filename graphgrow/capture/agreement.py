@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.ir.doubles import parts
+
 _REMEDY = (
     "An operator in place on a tensor that has another name (`y = x; y += 1`), an argument `out=`, or a forward that "
     "is random or keeps state can be the cause; write it without, or mark the submodule as a leaf"
@@ -43,8 +45,8 @@ def disagreement(model: nn.Module, found: Any, wanted: Any) -> str:
                 f"the graph of {name} returns {a.dtype} of shape {tuple(a.shape)}, the model {b.dtype} "
                 f"of shape {tuple(b.shape)}. {_REMEDY}"
             )
-        if b.is_floating_point() and b.numel():
-            problem = _other_numbers(name, a, b)
+        if parts(b).is_floating_point() and b.numel():
+            problem = _other_numbers(name, parts(a), parts(b))
             if problem:
                 return problem
     return ""

@@ -270,7 +270,7 @@ class _Analyser:
             value = Value(tuple(map(Space, tensor.shape)), aliases[0], True, buffer, aliases=aliases)
             if self._opening.tables & set(aliases):
                 self._free.update(leaves(value.axes[0]))
-            if not tensor.is_floating_point():
+            if not tensor.is_floating_point() and (buffer or not tensor.is_complex()):
                 kind = "of complex numbers" if tensor.is_complex() else "that is not of floating point"
                 freeze(value.axes, Reason(aliases[0], f"a table {kind}"))
             self._by_identity[id(tensor)] = value

@@ -137,7 +137,7 @@ def _refuse_nan(changes: Iterable[TensorChange]) -> None:
     """What is not a number spreads into what is made of it."""
     for change in changes:
         old = change.old.detach()
-        if old.is_meta or not old.is_floating_point():
+        if old.is_meta or not (old.is_floating_point() or old.is_complex()):
             continue
         suspect = bool(torch.isnan(old.sum()))  # one pass and no copy; infinities may cancel to NaN
         if suspect and bool(torch.isnan(old).any()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from graphgrow.ir.doubles import parts
 from graphgrow.ir.flow import Fill
 from graphgrow.ir.positions import Units, axis_map
 from graphgrow.ir.terms import Space
@@ -30,7 +31,7 @@ def classes_of_copies(network: Network, space: Space, plan: Plan) -> dict[int, i
         rows = _copied_rows(network, value, axis, space, [i for i, fill in enumerate(state) if fill is Fill.COPY])
         if rows is None:
             return {}
-        _, found = torch.unique(rows, dim=0, return_inverse=True)
+        _, found = torch.unique(parts(rows), dim=0, return_inverse=True)
         _, labels = torch.unique(torch.stack([labels, found.cpu()], 1), dim=0, return_inverse=True)
         if int(labels.max()) == space.size - 1:
             return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from graphgrow.ir.doubles import in_double
 from graphgrow.ir.flow import Fill, Held
 from graphgrow.ir.positions import Removal, Units, axis_map, shrinkage
 from graphgrow.ir.terms import Space
@@ -36,7 +37,7 @@ class Numbers:
         entries = tensor.index_select(axis, gone.to(tensor.device))
         if fill is Fill.MEAN:
             kept = tensor.index_select(axis, shrunk.first.to(tensor.device))
-            mean = kept.mean(axis, keepdim=True, dtype=torch.float64).to(tensor.dtype)
+            mean = in_double(kept).mean(axis, keepdim=True).to(tensor.dtype)
             return bool((entries == mean).all())
         if fill is Fill.FREE:
             return bool(entries.isfinite().all())
@@ -143,7 +144,7 @@ def _near_means(network: Network, space: Space) -> list[torch.Tensor]:
         if rows is None or value.buffer or len(value.axes) < 2:
             continue
         tolerance = max(1e-5, torch.finfo(rows.dtype).eps)
-        rows = rows.double()
+        rows = in_double(rows)
         near = (rows - rows.mean(0)).norm(dim=1) <= tolerance * rows.norm(dim=1).max()
         found.append((near | ~rows.any(1)).cpu())
     return found

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from graphgrow.ir.doubles import parts
+
 MOST_RUNS = 64
 """More runs than this are moved entry by entry."""
 
@@ -98,9 +100,12 @@ def assign(new: torch.Tensor, axis: int, where: torch.Tensor, values: torch.Tens
 def draw_normal(into: torch.Tensor, deviation: float, generator: torch.Generator) -> None:
     """Fill a tensor with normal numbers of mean 0, drawn in float32 on the CPU piece by piece, then cast and moved.
 
+    Complex numbers have both parts drawn, each of that deviation.
+
     They are the numbers of one `torch.randn` of the whole shape: torch makes normal numbers in blocks of 16, so that
     pieces of whole blocks go on where the one before ended.
     """
+    into = parts(into)
     if into.is_contiguous():
         into = into.view(-1)
     width = into[:1].numel()
@@ -118,8 +123,8 @@ def draw_normal(into: torch.Tensor, deviation: float, generator: torch.Generator
 
 
 def deviation_of(tensor: torch.Tensor) -> float:
-    """The standard deviation over all entries, in float64 without a copy of the whole in it."""
-    flat = tensor.reshape(-1)
+    """The standard deviation over all entries (the parts of complex ones), in float64 without a copy of the whole."""
+    flat = parts(tensor).reshape(-1)
     count = max(len(flat), 1)
     pieces = [flat[start : start + PIECE] for start in range(0, len(flat), PIECE)]
     mean = sum(float(piece.sum(dtype=torch.float64)) for piece in pieces) / count

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from graphgrow.errors import Declined
+from graphgrow.ir.doubles import in_double, of_kind
 from graphgrow.ir.flow import Fill, State, Weighted
 from graphgrow.ir.positions import AxisMap, Units, axis_map
 from graphgrow.ir.terms import normal
@@ -109,6 +110,8 @@ class TensorGrowth:
 
     def _weighted(self, before: torch.Tensor, axis: int, fill: Weighted) -> torch.Tensor:
         """The scale's new number, its root mean square (1 where all are zero); or the mean that it weights."""
+        if before.is_complex() or self.weights[fill.by].is_complex():
+            raise Declined(f"`{fill.by.name}` scales complex numbers, which have no root mean square of their own kind")
         weights = self.weights[fill.by].detach().flatten().double()
         number = weights.square().mean().sqrt()
         number = torch.where(number > 0, number, torch.ones_like(number)).to(before.dtype).double()
@@ -138,7 +141,7 @@ class TensorGrowth:
             return
         target = list(new.shape)
         target[axis] = len(where)
-        values = torch.empty(target, dtype=torch.float32)
+        values = torch.empty(target, dtype=of_kind(torch.float32, new.dtype))
         draw_normal(values, deviation, generator)
         assign(new, axis, where, values)
 
@@ -192,7 +195,7 @@ def laid_out_like(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """Means are taken in float64, so that they are the mean to the last bit of the narrower type."""
-    return torch.float64 if dtype.is_floating_point else dtype
+    return of_kind(torch.float64, dtype) if dtype.is_floating_point or dtype.is_complex else dtype
 
 
 def _share(
@@ -237,10 +240,11 @@ def least_squares_shares(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """For each new unit, the inner products <w, w_copy> and <w, w> of its reading weights, float64."""
     source = growth.map.source.to(old.device)
-    whole = old.detach().index_select(growth.axis, source).double()
+    whole = in_double(old.detach().index_select(growth.axis, source))
     other = [axis for axis in range(old.dim()) if axis != growth.axis]
-    dots = (whole * new.detach().double()).sum(other) if other else whole * new.detach().double()
-    norms = (whole * whole).sum(other) if other else whole * whole
+    dots, norms = ((whole.conj() * one).real for one in (in_double(new.detach()), whole))
+    if other:
+        dots, norms = dots.sum(other), norms.sum(other)
     holding = growth.map.unit >= 0
     unit = growth.map.unit[holding]
     numerator = torch.zeros(units.new_size, dtype=torch.float64).index_add_(0, unit, dots.cpu()[holding])

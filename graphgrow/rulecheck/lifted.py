@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphgrow.ir.doubles import in_double
 from graphgrow.ir.flow import Fill, State
 from graphgrow.ir.positions import AxisMap, Units, axis_map
 from graphgrow.ir.terms import Term
@@ -65,7 +66,7 @@ def require_close(new: torch.Tensor, old: torch.Tensor) -> None:
     """
     if new.shape != old.shape:
         raise Mismatch(f"shape {tuple(new.shape)} where {tuple(old.shape)} was expected")
-    new, old = _in_double(new.detach()), _in_double(old.detach())
+    new, old = in_double(new.detach()), in_double(old.detach())
     error = (new - old).abs()
     limit = TOLERANCE * (1 + float(old.abs().nan_to_num(posinf=0.0).max())) if old.numel() else 0.0
     good = (error <= limit) | (new == old) | (new.isnan() & old.isnan())
@@ -86,7 +87,7 @@ def require_filled(
     if new.shape[axis] != len(where.source):
         raise Mismatch(f"{new.shape[axis]} units along axis {axis} where {len(where.source)} were expected")
     line = axis_map(term, Units(units.space, torch.zeros_like(units.source))).source  # other coordinates than the unit
-    old, new = _in_double(old), _in_double(new)
+    old, new = in_double(old), in_double(new)
     expected = old.index_select(axis, where.source)
     compared = torch.ones(len(where.source), dtype=torch.bool)
     for occurrence, fill in enumerate(state):
@@ -111,11 +112,6 @@ def require_filled(
         # COPY, and EVEN (one value for all units): what the unit of origin holds
     chosen = torch.nonzero(compared).flatten()
     require_close(new.index_select(axis, chosen), expected.index_select(axis, chosen))
-
-
-def _in_double(tensor: torch.Tensor) -> torch.Tensor:
-    """In float64, or in complex numbers of two of these."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
 
 
 def _means(old: torch.Tensor, axis: int, source: torch.Tensor, line: torch.Tensor) -> torch.Tensor:

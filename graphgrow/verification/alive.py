@@ -98,7 +98,7 @@ def _train(case: Case) -> _Trained | None:
                 entries.moved_at = step
         for name, gradient in gradients.items():
             large = gradient.abs() * (gradient.abs() > STILL * top)
-            seen[name] = torch.maximum(seen.get(name, torch.zeros_like(gradient)), large)
+            seen[name] = torch.maximum(seen.get(name, torch.zeros_like(large)), large)
         _step(parameters, gradients, top)
     still = [
         name for name, entries in new.items() if entries.moved_at not in (0, 1) and _others_move(seen, name, entries)

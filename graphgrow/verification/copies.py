@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import fx, nn
 
+from graphgrow.ir.doubles import in_double, of_kind
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import Blend, Choice
 from graphgrow.rewrite.network import Network
@@ -45,11 +46,15 @@ def double_module(module: M) -> M:
 
 def widened(module: M) -> M:
     """A module taken to float64, in place: its tensors, and the narrower dtypes that its graph names."""
-    module.double()
+    module._apply(_number_in_double)  # type: ignore[no-untyped-call]  # as .double() does, and complex ones too
     if isinstance(module, fx.GraphModule):
         Numbers(torch.float64).name_in(module.graph)
         module.recompile()
     return module
+
+
+def _number_in_double(tensor: torch.Tensor) -> torch.Tensor:
+    return in_double(tensor) if tensor.is_floating_point() or tensor.is_complex() else tensor
 
 
 def refill(network: N, seed: int, keep: frozenset[str] = frozenset()) -> N:
@@ -69,20 +74,21 @@ def refill(network: N, seed: int, keep: frozenset[str] = frozenset()) -> N:
     with torch.no_grad():
         for part in module.modules():
             for name, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
-                if tensor.is_floating_point() and id(tensor) not in done and not tensor.is_meta:
+                numbers = tensor.is_floating_point() or tensor.is_complex()
+                if numbers and id(tensor) not in done and not tensor.is_meta:
                     tensor.copy_(_lively(part, name, tensor, generator))
                     done.add(id(tensor))
     return dataclasses.replace(network, module=module)
 
 
 def _lively(part: nn.Module, name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    noise = torch.randn(tensor.shape, generator=generator, dtype=of_kind(torch.float64, tensor.dtype))
     if name == "running_var" or (name == "weight" and isinstance(part, _NORMS)):
         return 0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
     if isinstance(part, (Blend, Choice)):
-        return tensor.double()  # a share of 0 or 1 is a state that later mutations rest on
+        return in_double(tensor)  # a share of 0 or 1 is a state that later mutations rest on
     if isinstance(tensor, nn.Parameter) and tensor.dim() >= 2:
         return noise * math.sqrt(2.0 / max(tensor[0].numel(), 1))
     if isinstance(tensor, nn.Parameter) or name == "running_mean":
         return noise * 0.1
-    return tensor.double()  # other buffers hold tables and masks, which mean what they say
+    return in_double(tensor)  # other buffers hold tables and masks, which mean what they say

@@ -10,13 +10,14 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.ir.doubles import of_kind
 from graphgrow.ir.editor import follow_flat_weights, shallow_copy
 from graphgrow.verification.noise import steadied
 
 KEPT = 256 * 2**20  # bytes of conversions that are kept: small models are converted once
 _NARROWER: dict[torch.dtype | None, set[torch.dtype]] = {
-    torch.float64: {torch.float32, torch.float16, torch.bfloat16},
-    torch.float32: {torch.float16, torch.bfloat16},
+    torch.float64: {torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex32},
+    torch.float32: {torch.float16, torch.bfloat16, torch.complex32},
 }
 _CASTS = {"double": torch.float64, "float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
 _PERIOD = 65_521  # of the signs of `one_ulp`: a prime, so that they fall into step with no row of a tensor
@@ -28,7 +29,7 @@ class Numbers:
     """Converts tensors of floating point, and keeps the conversions that were used last.
 
     Args:
-        dtype: of the conversions; None keeps each tensor's own.
+        dtype: of the conversions, and of the parts of complex numbers; None keeps each tensor's own.
         change: `(original, conversion)`, changes a conversion in place; such conversions are not kept.
         keep: bytes of conversions to keep. The newest one is kept, whatever its size.
 
@@ -44,26 +45,32 @@ class Numbers:
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor without gradient, in the dtype; it may be the very same storage, so it is only read."""
         own = tensor.detach()
-        if not own.is_floating_point() or (self._change is None and self.dtype in (None, own.dtype)):
+        dtype = self._dtype(own.dtype)
+        if not (own.is_floating_point() or own.is_complex()) or (self._change is None and dtype == own.dtype):
             return own
         if self._change is not None:
             return self._changed(tensor)
         if id(tensor) in self._kept:
             self._kept.move_to_end(id(tensor))
         else:
-            wanted = own.numel() * torch.finfo(self.dtype or own.dtype).bits // 8
+            wanted = own.numel() * dtype.itemsize
             while self._kept and self._bytes + wanted > self._keep:  # before the next is made: it may be a large one
                 _, (_, oldest) = self._kept.popitem(last=False)
                 self._bytes -= oldest.nbytes
                 del oldest
-            self._kept[id(tensor)] = (tensor, own.to(self.dtype))  # with the original, so that its id stays its own
+            self._kept[id(tensor)] = (tensor, own.to(dtype))  # with the original, so that its id stays its own
             self._bytes += wanted
         return self._kept[id(tensor)][1]
+
+    def _dtype(self, own: torch.dtype) -> torch.dtype:
+        """The dtype of a conversion."""
+        return own if self.dtype is None else of_kind(self.dtype, own)
 
     def fresh(self, tensor: torch.Tensor) -> torch.Tensor:
         """The same as a tensor that may be written to."""
         number = self.of(tensor)
-        return number if self._change is not None and number.is_floating_point() else number.clone()
+        changed = self._change is not None and (number.is_floating_point() or number.is_complex())
+        return number if changed else number.clone()
 
     def named(self, arguments: Any) -> Any:
         """Arguments of an operator; narrower dtypes that the model names (`x.to(torch.float32)`) become this one."""
@@ -83,11 +90,12 @@ class Numbers:
                 node.target = self.cast(str(node.target))
 
     def _wider(self, leaf: Any) -> Any:
-        return self.dtype if isinstance(leaf, torch.dtype) and leaf in _NARROWER.get(self.dtype, ()) else leaf
+        narrower = isinstance(leaf, torch.dtype) and leaf in _NARROWER.get(self.dtype, ())
+        return self._dtype(leaf) if narrower else leaf
 
     def _changed(self, tensor: torch.Tensor) -> torch.Tensor:
         assert self._change is not None
-        new = tensor.detach().to(self.dtype or tensor.dtype, copy=True)
+        new = tensor.detach().to(self._dtype(tensor.dtype), copy=True)
         self._change(tensor, new)
         return new
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from graphgrow.ir.doubles import in_double, parts
 from graphgrow.verification.places import Places, project
 from graphgrow.verification.worst import Worst, errors, largest
 
@@ -35,10 +36,10 @@ def compare_outputs(before: Any, after: Any, noise: Any, worst: Worst, slack: fl
             worst.same(where) if a == b else worst.differ(where)
         elif not isinstance(b, torch.Tensor) or a.shape != b.shape or a.dtype != b.dtype:
             worst.differ(f"{where} (shape or dtype)")
-        elif not a.is_floating_point():
+        elif not parts(a).is_floating_point():
             worst.see((a != b).double(), (a != c).double(), where)
         else:
-            a, b, c = a.detach().double(), b.detach().double(), c.detach().double()
+            a, b, c = (parts(one.detach()).double() for one in (a, b, c))
             worst.see(*errors(b, a, slack * largest(a - c) + unit * largest(a)), where)
 
 
@@ -66,14 +67,13 @@ def compare_buffers(
     for name, mine in before.items():
         if name not in after:
             continue
-        other = project(after[name], places.get(name), mine).double()
-        exact = mine.double()
+        other, exact = in_double(project(after[name], places.get(name), mine)), in_double(mine)
         if exact.shape != other.shape:
             worst.differ(f"{name} (shape)")
         elif exact.numel():
             error, limit = errors(other, exact, unit * largest(exact))
             if not bool((error <= limit).all()):
-                moved = largest(exact - noise()[name].double())
+                moved = largest(exact - in_double(noise()[name]))
                 error, limit = errors(other, exact, slack * moved + unit * largest(exact))
             worst.see(error, limit, name)
 

@@ -11,6 +11,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from graphgrow.errors import Unsupported
+from graphgrow.ir.doubles import parts
 from graphgrow.ir.editor import Editor, follow_flat_weights
 from graphgrow.rewrite.interface import returned_leaves
 from graphgrow.verification.noise import quiet
@@ -62,6 +63,7 @@ def degeneracy(outputs: list[Any], apart: frozenset[int] = frozenset(), unread: 
         apart: numbers of their leaves that no input reaches, which are the same for every input.
         unread: numbers of their leaves that no parameter reaches, and which may be anything where there are others.
     """
+    outputs = [pytree.tree_map(_in_parts, output) for output in outputs]
     if not any(isinstance(t, torch.Tensor) and t.is_floating_point() for t in pytree.tree_leaves(outputs)):
         return "no output is of floating point"
     for number, leaves in enumerate(zip(*(pytree.tree_leaves(output) for output in outputs), strict=True)):
@@ -83,6 +85,10 @@ def degeneracy(outputs: list[Any], apart: frozenset[int] = frozenset(), unread: 
     return ""
 
 
+def _in_parts(leaf: Any) -> Any:
+    return parts(leaf) if isinstance(leaf, torch.Tensor) else leaf
+
+
 def weights_that_matter(
     module: fx.GraphModule, probe: Inputs, touched: set[str], seen: Callable[[Any], Any] = lambda outputs: outputs
 ) -> list[tuple[str, int]]:
@@ -98,7 +104,7 @@ def weights_that_matter(
         touched: names of the parameters that growth made or replaced.
         seen: what is compared of the outputs.
     """
-    parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
+    parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point() or p.is_complex()}
     wanted = touched & parameters.keys()
     try:
         known = gradients(module, probe, wanted, seen)
@@ -150,7 +156,8 @@ def pulled(loss: torch.Tensor, tensors: list[torch.Tensor]) -> tuple[torch.Tenso
 
 def random_loss(outputs: Any) -> torch.Tensor:
     """The sum of all output elements, each times a normal number: the same numbers each time."""
-    leaves = [t for t in pytree.tree_leaves(outputs) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    tensors = [_in_parts(t) for t in pytree.tree_leaves(outputs) if isinstance(t, torch.Tensor)]
+    leaves = [t for t in tensors if t.is_floating_point()]
     generator = torch.Generator().manual_seed(0)
     draws = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t) for t in leaves]
     return torch.stack([(t * draw).sum() for t, draw in zip(leaves, draws, strict=True)]).sum()
@@ -182,7 +189,7 @@ def _largest(values: Mapping[str, torch.Tensor]) -> tuple[float, str, int] | Non
     """The largest magnitude, the name of its tensor, and its position there."""
     best: tuple[float, str, int] | None = None
     for name, value in values.items():
-        flat = value.reshape(-1)
+        flat = value.reshape(-1).abs() if value.is_complex() else value.reshape(-1)
         top, bottom = int(flat.argmax()), int(flat.argmin())
         found = max((float(flat[top]), name, top), (-float(flat[bottom]), name, bottom))
         best = found if best is None else max(best, found)

@@ -167,6 +167,17 @@ def test_fresh_entries_are_those_of_the_seed_in_every_dtype() -> None:
         assert torch.equal(_appended(Fill.FREE, Fresh.HE, old.to(dtype)), double.to(dtype))
 
 
+def test_complex_entries_are_shared_drawn_and_averaged_by_their_parts() -> None:
+    old = torch.complex(*(0.1 * torch.randn(2, 50, 400, generator=_generator())))
+    first, second = _shared(old[:, 0])
+    assert torch.equal(first + second, old[:, 0])
+    assert bool(((first / old[:, 0]).real < 1).all())
+    fresh = torch.view_as_real(_appended(Fill.FREE, Fresh.LIKE, old, 50)[50:])
+    assert [float(part.std()) for part in fresh.unbind(-1)] == pytest.approx([0.1, 0.1], rel=0.05)
+    means = _appended(Fill.MEAN, Fresh.LIKE, old)[50:]
+    assert torch.equal(means, old.to(torch.complex128).mean(0, keepdim=True).expand(2, 400).to(old.dtype))
+
+
 def test_a_square_weight_grows_along_both_axes() -> None:
     """New rows are the mean of the old ones over the new columns too; new columns are read with zero."""
     space = Space(3)

@@ -27,6 +27,14 @@ def test_tensors_of_the_dtype_and_integers_are_passed_on() -> None:
         assert numbers.fresh(tensor).data_ptr() != tensor.data_ptr()
 
 
+def test_complex_numbers_are_converted_by_their_parts() -> None:
+    tensor = torch.randn(3, dtype=torch.complex64)
+    assert torch.equal(Numbers(torch.float64).of(tensor), tensor.to(torch.complex128))
+    assert Numbers(torch.float32).of(tensor).data_ptr() == tensor.data_ptr()
+    moved = Numbers(torch.float64, one_ulp(0)).of(tensor)
+    assert 0 < float((moved / tensor - 1).abs().max()) < 1e-15
+
+
 def test_one_ulp_moves_every_entry_by_one_unit_and_leaves_the_original() -> None:
     """Also of tensors that are longer than the period of the signs, and not laid out row by row."""
     original = torch.randn(3, 5, 70, 90).to(memory_format=torch.channels_last)
@@ -75,4 +83,5 @@ def test_dtypes_that_a_model_names_are_widened_with_it() -> None:
     assert verdict.preserved, str(verdict)
     assert Numbers(torch.float64).named((torch.float32, [torch.int64])) == (torch.float64, [torch.int64])
     assert Numbers(torch.float32).named((torch.bfloat16, torch.float64)) == (torch.float32, torch.float64)
+    assert Numbers(torch.float64).named((torch.complex64, torch.complex128)) == (torch.complex128, torch.complex128)
     assert Numbers(None).named((torch.bfloat16,)) == (torch.bfloat16,)

@@ -25,6 +25,8 @@ ONES = torch.ones(3)
         (torch.tensor([True]), torch.tensor([False]), False),
         (ONES, ONES.double(), False),
         (ONES, torch.ones(1), False),
+        (ONES * 1j, ONES * (1 + 2e-7) * 1j, True),
+        (ONES * 1j, ONES * (1j + 2e-5), False),
         ({"a": ONES}, {"b": ONES}, False),
         ([ONES, 3], [ONES, 3], True),
         ([ONES, 3], [ONES, 4], False),
