@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from graphgrow.rewrite.contract import Mutation, Refusal
-from graphgrow.rewrite.cost import MutationCost, NodeCost, Outline, node_costs
+from graphgrow.rewrite.cost import MutationCost, NodeCost, Outline, count_flops, node_costs
 from graphgrow.rewrite.describe import explanation, graph_text
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.registry import pass_named, passes
@@ -57,7 +57,7 @@ class Graph(Network):
         Raises:
             Unsupported: if the model does not run on one sample without data.
         """
-        return self._outline.flops
+        return self._flops
 
     def node_costs(self) -> dict[str, NodeCost]:
         """Parameters and FLOPs (of one sample) of each node by its name, in graph order.
@@ -83,8 +83,12 @@ class Graph(Network):
         return to_networkx(self)
 
     @cached_property
+    def _flops(self) -> int:
+        return count_flops(self)
+
+    @cached_property
     def _outline(self) -> Outline:
-        return Outline.of(self)
+        return Outline.of(self, self.flops)
 
     def text(self) -> str:
         """The graph as text: each node with its axes, groups by name; equal text means equal structure."""

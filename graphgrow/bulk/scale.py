@@ -118,10 +118,12 @@ def scale(
         Unsupported: if nothing at all can grow, with the reasons.
         OptimizerError: as `gg.apply`.
     """
-    plan = plan_scale(graph, width, depth, multiple, only)
+    at_once = optimizer is None and share  # what was tried out may be kept then
+    trial = _tried(graph if at_once else without_data(graph), width, depth, multiple, only, seed)
+    plan = trial.plan()
     if not plan.mutations and (width > 1 or depth > 1):
         raise Unsupported(f"nothing grows with width={width:g} and depth={depth:g}. {plan}")
-    return apply(graph, plan.mutations, seed=seed, optimizer=optimizer, share=share)
+    return trial.graph if at_once else apply(graph, plan.mutations, seed=seed, optimizer=optimizer, share=share)
 
 
 def plan_scale(
@@ -143,26 +145,36 @@ def plan_scale(
     Raises:
         MutationError: as `scale`.
     """
+    return _tried(without_data(graph), width, depth, multiple, only).plan()
+
+
+def _tried(
+    graph: Graph, width: float, depth: float, multiple: int | None, only: str | Sequence[str], seed: int = 0
+) -> _Trial:
+    """The growths tried out on a graph, which may be without data."""
     for name, factor in (("width", width), ("depth", depth)):
         if not math.isfinite(factor) or factor < 1:
             raise MutationError(f"{name}={factor:g}: a factor of at least 1 is wanted; models do not shrink")
     if multiple is not None and multiple < 1:
         raise MutationError(f"multiple={multiple}: a whole number of at least 1 is wanted")
-    trial = _Trial(graph, [only] if isinstance(only, str) else only)
+    trial = _Trial(graph, [only] if isinstance(only, str) else only, seed)
     if width > 1:
         trial.widen(width, multiple)
     if depth > 1:
         trial.deepen(depth)
     trial.check_patterns()
-    return trial.plan()
+    return trial
 
 
 class _Trial:
-    """The mutations tried out one after the other, on a copy of the graph that holds no data."""
+    """The mutations tried out one after the other.
 
-    def __init__(self, graph: Graph, only: Sequence[str]) -> None:
-        self._graph = without_data(graph)
-        self._only = only
+    Attributes:
+        graph: with the mutations that were admitted so far.
+    """
+
+    def __init__(self, graph: Graph, only: Sequence[str], seed: int) -> None:
+        self.graph, self._only, self._seed = graph, only, seed
         self._names: list[str] = []
         self._parameters = graph.parameter_count
         self._growths: list[Growth] = []
@@ -170,7 +182,7 @@ class _Trial:
         self._refusals: list[Refusal] = []
 
     def plan(self) -> ScalePlan:
-        parameters = (self._parameters, self._graph.parameter_count)
+        parameters = (self._parameters, self.graph.parameter_count)
         return ScalePlan(tuple(self._growths), tuple(self._mutations), tuple(self._refusals), parameters)
 
     def check_patterns(self) -> None:
@@ -185,11 +197,11 @@ class _Trial:
         return any(fnmatchcase(name, pattern) for pattern in self._only)
 
     def widen(self, factor: float, multiple: int | None) -> None:
-        axes = _Axes(self._graph)
+        axes = _Axes(self.graph)
         grown: dict[Space, str] = {}
         chosen: list[tuple[Growth, list[str]]] = []
         # heads before head widths, of which they are the better choice
-        for group in sorted(self._graph.groups, key=lambda group: group.space.label != "heads"):
+        for group in sorted(self.graph.groups, key=lambda group: group.space.label != "heads"):
             if not self._wanted(group.name):
                 continue
             wanted = _rounded(group.size * factor, axes.multiple(group, multiple))
@@ -202,7 +214,7 @@ class _Trial:
                 self._refuse(group.name, f"{group.size} units times {factor:g} round to {group.size}")
             else:
                 try:
-                    text = widening(self._graph, group, wanted - group.size)  # how others grow makes no difference
+                    text = widening(self.graph, group, wanted - group.size)  # how others grow makes no difference
                 except Declined as declined:
                     self._refuse(group.name, str(declined))
                     continue
@@ -211,7 +223,7 @@ class _Trial:
         self._carry_out(chosen)
 
     def deepen(self, factor: float) -> None:
-        stages = Modules(self._graph).stages()
+        stages = Modules(self.graph).stages()
         if not stages:
             self._refuse(
                 "depth", "no sequence of blocks was found: modules `blocks.0`, `blocks.1`, ... that hold others"
@@ -235,7 +247,7 @@ class _Trial:
         """Apply the mutations of all growths together; where one is declined after all, each by itself."""
         mutations = [parse_mutation(text) for _, texts in chosen for text in texts]
         try:
-            self._graph = apply(self._graph, mutations)
+            self.graph = apply(self.graph, mutations, seed=self._seed)
         except Declined as declined:
             if len(chosen) > 1:
                 for one in chosen:

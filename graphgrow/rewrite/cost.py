@@ -131,14 +131,10 @@ class Outline:
     flops: int
 
     @classmethod
-    def of(cls, network: Network) -> Outline:
-        """The outline of a network, of which nothing is copied but the graph.
-
-        Raises:
-            Unsupported: as `count_flops`.
-        """
+    def of(cls, network: Network, flops: int) -> Outline:
+        """The outline of a network of so many FLOPs, of which nothing is copied but the graph."""
         bare = without_data(network)
-        return cls(bare, _count(bare.module), count_flops(network))
+        return cls(bare, _count(bare.module), flops)
 
     def cost(self, mutations: Mutation | str | Iterable[Mutation | str]) -> MutationCost:
         """What one mutation, or several in a row, would add.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Mapping, Sequence
 
-from graphgrow.bulk.scale import plan_scale
+from graphgrow.bulk.scale import scale
 from graphgrow.errors import Declined, MutationError, SearchError, StructureError, Unsupported
 from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import apply
@@ -42,8 +43,7 @@ def mutate(graph: Graph, draw: random.Random, variation: Variation, limits: Limi
     while made < wanted and tries < variation.tries:
         tries += 1
         whole = variation.scaling > 0 and draw.random() * (single + variation.scaling) >= single
-        mutations = _scaled(child, draw) if whole else [draw_mutation(child, draw, variation.rates)]
-        grown = _applied(child, [one for one in mutations if one is not None], draw.getrandbits(31))
+        grown = _scaled(child, draw) if whole else _mutated(child, draw, variation.rates)
         if grown is not None and within(grown, limits):
             child, made = grown, made + 1
     if child is graph:
@@ -72,9 +72,18 @@ def _weights(rates: Mapping[str, float]) -> list[float]:
     return [float(rates.get(name, pass_named(name).unasked and name != CHOICE)) for name in pass_names()]
 
 
-def _scaled(graph: Graph, draw: random.Random) -> Sequence[Mutation]:
-    """Every width times one factor between 1 and 2, small ones as often as large ones."""
-    return plan_scale(graph, width=2 ** draw.random(), multiple=1).mutations
+def _scaled(graph: Graph, draw: random.Random) -> Graph | None:
+    """Every width times one factor between 1 and 2, small ones as often as large ones; None where nothing grows."""
+    factor, seed = 2 ** draw.random(), draw.getrandbits(31)
+    with contextlib.suppress(*NOT_HERE):
+        return scale(graph, width=factor, multiple=1, seed=seed)
+    return None
+
+
+def _mutated(graph: Graph, draw: random.Random, rates: Mapping[str, float]) -> Graph | None:
+    """The graph with one mutation; None where the pass that was drawn offers none, or it is not admissible."""
+    mutation, seed = draw_mutation(graph, draw, rates), draw.getrandbits(31)
+    return None if mutation is None else _applied(graph, mutation, seed)
 
 
 def cross(fitter: Graph, other: Graph, draw: random.Random, limits: Limits) -> Graph:
@@ -92,7 +101,7 @@ def cross(fitter: Graph, other: Graph, draw: random.Random, limits: Limits) -> G
     child = fitter
     for entry in theirs:
         if draw.random() < 0.5:
-            grown = _applied(child, [entry.mutation], entry.seed)
+            grown = _applied(child, entry.mutation, entry.seed)
             if grown is not None and within(grown, limits):
                 child = grown
     if child is fitter:
@@ -110,9 +119,8 @@ def _since(ledger: Ledger, other: Ledger) -> Sequence[Entry]:
     return ledger.entries[shared:]
 
 
-def _applied(graph: Graph, mutations: Sequence[Mutation | str], seed: int) -> Graph | None:
-    """The graph with these mutations; None where there are none, or one is not admissible."""
-    try:
-        return apply(graph, mutations, seed=seed) if mutations else None
-    except NOT_HERE:
-        return None
+def _applied(graph: Graph, mutation: Mutation | str, seed: int) -> Graph | None:
+    """The graph with a mutation; None where it is not admissible."""
+    with contextlib.suppress(*NOT_HERE):
+        return apply(graph, mutation, seed=seed)
+    return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 import graphgrow as gg
-from graphgrow.ir.meta import to_meta
+from graphgrow.ir.meta import MetaRunner, meta_twin, to_meta
 
 
 def test_tensors_go_to_meta_and_sizes_stay_sizes() -> None:
@@ -34,3 +35,25 @@ def test_methods_of_sizes_run() -> None:
     x = torch.randn(5, 3)
     grown = gg.apply(graph, "widen(first, extra=2)")
     assert torch.allclose(grown.module(x), graph.module(x), atol=1e-6)
+
+
+LAYERS = [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.BatchNorm3d(4), nn.BatchNorm2d(4, affine=False)]
+LAYERS += [kind() for kind in (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)]
+LAYERS += [nn.Sigmoid(), nn.Tanh(), nn.Softplus(), nn.ReLU(inplace=True), nn.BatchNorm2d(4, track_running_stats=False)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_what_answers_like_its_input_is_not_run_and_yet_as_torch_has_it(layer: nn.Module, dtype: torch.dtype) -> None:
+    root = nn.ModuleDict({"layer": layer})
+    kept = torch.empty_strided((2, 4, 5, 6), (120, 1, 24, 4), dtype=dtype, device="meta")
+    dense = torch.empty(2, 4, 5, 6, dtype=dtype, device="meta")
+    for x in (kept, dense, dense[:, :, ::2], dense[:, :3], dense[0], dense[0, 0], dense[None]):
+        answers = []
+        for run in (meta_twin(layer), lambda x: MetaRunner(root).run("call_module", "layer", (x,), {})):
+            try:
+                found = run(x)
+                answers.append((found.shape, found.dtype, found.stride(), found is x))
+            except (RuntimeError, ValueError, TypeError) as error:
+                answers.append(type(error))
+        assert answers[0] == answers[1]
