@@ -23,13 +23,15 @@ class Alike:
         counterparts: how the nodes of both belong together.
 
     Attributes:
-        writes: whether memory is overwritten in either, so that a value of the one cannot be the other's.
+        written: names of the parent's nodes, and of the child's, that overwrite their first argument.
+        writes: whether there are any, so that a value of the one cannot be the other's.
     """
 
     def __init__(self, first: fx.GraphModule, second: fx.GraphModule, counterparts: Counterparts) -> None:
         self._first, self._second, self._counterparts = first, second, counterparts
         self._pairs: set[tuple[str, str]] = set()  # nodes of the parent and of the child whose values are the same
         mine, theirs = ([n.name for n in module.graph.nodes if is_inplace(n, module)] for module in (first, second))
+        self.written = (frozenset(mine), frozenset(theirs))
         self.writes = bool(mine or theirs)
         self._broken = mine != theirs
 
@@ -46,7 +48,7 @@ class Alike:
         alike = same and not self._broken
         if alike:
             self._pairs.add((parent.name, child.name))
-        elif is_inplace(child, self._second):
+        elif child.name in self.written[1]:
             self._broken = True  # what shares memory with what it wrote is another now
         return alike
 

@@ -14,6 +14,7 @@ from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.text import parse_mutation
 from graphgrow.verification.copies import own_network, wide_network
+from graphgrow.verification.noise import begin_random
 from graphgrow.verification.numbers import Numbers, one_ulp
 from graphgrow.verification.places import Counterparts, Places, cut, interface_places
 from graphgrow.verification.probes import Inputs, Probes
@@ -116,7 +117,7 @@ class Case:
     def runner(self, module: fx.GraphModule, probe: Inputs, mode: str, numbers: Numbers | None = None) -> Runner:
         """Runs a graph of the case on a probe, from the same random state each time."""
         module.train(mode == "train")
-        torch.manual_seed(self.probes.seed)
+        begin_random(self.probes.seed)
         of_parent, seen = module is self.parent.module, partial(self.outputs_of, module)
         return Runner(module, self.inputs_of(module, probe), numbers or self.wide, of_parent, seen)
 

@@ -29,6 +29,18 @@ class NodeFails(Exception):
         self.node, self.of_parent = node, of_parent
 
 
+def _names_dtype(node: fx.Node) -> bool:
+    """Whether a dtype stands among a node's arguments."""
+    found: list[torch.dtype] = []
+
+    def see(leaf: Any) -> None:
+        if isinstance(leaf, torch.dtype):
+            found.append(leaf)
+
+    fx.node.map_aggregate((node.args, node.kwargs), see)
+    return bool(found)
+
+
 class Runner:
     """Executes the nodes of a graph module one at a time, noise steady; the module and its tensors stay as they are.
 
@@ -52,9 +64,12 @@ class Runner:
         self._buffers: dict[int, torch.Tensor] = {}
         names = [str(node.target) for node in module.graph.nodes if node.op == "placeholder"]
         self._inputs = bind(names, *inputs)
+        self._naming: set[str] = set()  # nodes among whose own arguments a dtype stands
         self._last_use: dict[str, list[str]] = {}
         last: dict[str, str] = {}
         for node in module.graph.nodes:
+            if _names_dtype(node):
+                self._naming.add(node.name)
             for used in node.all_input_nodes:
                 last[used.name] = node.name
         for name, user in last.items():
@@ -70,6 +85,8 @@ class Runner:
             value = self._value(node)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
             raise NodeFails(node.name, self._of_parent, error) from error
+        if isinstance(value, torch.dtype):
+            value = self.numbers.named(value)
         self.values[node.name] = value
         return value
 
@@ -114,7 +131,8 @@ class Runner:
     def _execute(self, node: fx.Node, args: Any, kwargs: Any, buffers: dict[int, torch.Tensor]) -> Any:
         if node.op == "get_attr":
             return self._attribute(str(node.target), buffers)
-        args, kwargs = self.numbers.named((args, kwargs))
+        if node.name in self._naming:
+            args, kwargs = self.numbers.named((args, kwargs))
         if node.op == "call_module":
             called = self.module.get_submodule(str(node.target))
             return converted(called, self.numbers, buffers)(*args, **kwargs)

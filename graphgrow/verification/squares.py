@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphgrow.capture.writes import is_inplace, storages_of
+from graphgrow.capture.writes import storages_of
 from graphgrow.verification.alike import Alike
 from graphgrow.verification.magnitude import channel_axis, magnitude, row_sums
 from graphgrow.verification.places import Counterparts, project
@@ -120,7 +120,7 @@ class _Pair:
             return False
         if self._first.numbers is not self._second.numbers:
             return False
-        if not isinstance(value, torch.Tensor) or is_inplace(child, self._second.module):
+        if not isinstance(value, torch.Tensor) or child.name in self._alike.written[1]:
             return False
         if child.op == "call_module":
             layer = self._second.module.get_submodule(str(child.target))
@@ -138,7 +138,7 @@ class _Pair:
         if wanted.name in self._first.values:
             return False
         for node in self._order:
-            if node is wanted and is_inplace(node, self._first.module):
+            if node is wanted and node.name in self._alike.written[0]:
                 for used in node.all_input_nodes:
                     own = self._first.values[used.name]
                     self._unwritten[used.name] = own.clone() if isinstance(own, torch.Tensor) else own
@@ -168,7 +168,7 @@ class _Pair:
         overwrite their inputs the tensors are copies.
         """
         first, second, counterparts = self._first.values, self._second.values, self._counterparts
-        fresh = is_inplace(node, self._first.module)
+        fresh = node.name in self._alike.written[0]
         cut: list[torch.Tensor] = []
         whole: list[torch.Tensor] = []
         usable, same = True, not fresh
