@@ -85,7 +85,7 @@ class _Work:
         losses, accuracies = tuple(one.loss for one in scores), tuple(one.accuracy for one in scores)
         values: dict[str, tuple[float, float]] = {}
         with self._part("measure"):
-            seen = Trained(trained[0], losses, accuracies, tuple(courses[0][-TAIL:]))
+            seen = Trained(trained[0], losses, accuracies, tuple(courses[0][-TAIL:]), self._record.flops)
             for goal in recipe.objectives:
                 values[goal.name] = objective(goal.name).measure(seen)
         self._note(

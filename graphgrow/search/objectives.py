@@ -29,12 +29,14 @@ class Trained:
         losses: on the validation part, one for each seed it was trained with; the graph is that of the first.
         accuracies: on the validation part in [0, 1], likewise.
         course: training losses of the last steps, of the first seed.
+        flops: of one sample.
     """
 
     graph: Graph
     losses: tuple[float, ...]
     accuracies: tuple[float, ...]
     course: tuple[float, ...]
+    flops: int
 
     @cached_property
     def timed(self) -> BenchmarkRecord:
@@ -90,7 +92,7 @@ def _loss(trained: Trained) -> tuple[float, float]:
 
 
 def _flops(trained: Trained) -> tuple[float, float]:
-    return float(trained.graph.flops), 0.0
+    return float(trained.flops), 0.0
 
 
 def _parameters(trained: Trained) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from tests.search.small import data, model
 @pytest.fixture(scope="module")
 def trained() -> Trained:
     graph = gg.trace(model(), data().training.inputs[:2])
-    return Trained(graph, (0.5, 0.7, 0.9), (0.75, 0.5, 0.25), (1.0, 0.5, 0.75))
+    return Trained(graph, (0.5, 0.7, 0.9), (0.75, 0.5, 0.25), (1.0, 0.5, 0.75), graph.flops)
 
 
 def test_what_is_counted(trained: Trained) -> None:

@@ -1,14 +1,17 @@
-"""What a candidate costs beside its training, what children weigh, and how the pool scales.
+"""What a candidate costs beside its training, what children weigh, and how the crews of workers scale.
 
 python tools/bench/search/cost.py --out docs/search/cost.json
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,45 +22,57 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 import graphgrow as gg
 from graphgrow.records import CandidateRecord
 from graphgrow.search.candidates import candidate_folder
-from graphgrow.search.engine import run
-from graphgrow.search.evaluate import base_model, evaluate
+from graphgrow.search.engine import Crew, run
+from graphgrow.search.evaluate import Tell, base_model, evaluate
 from graphgrow.search.job import Job, stream
 from graphgrow.search.pool import Pool
+from graphgrow.search.ray_tasks import RayTasks
 from graphgrow.search.recipe import Evolution, Limits, Variation, read_recipe
 from graphgrow.search.variation import mutate
 from graphgrow.store.folder import load
 from tools.bench.results import Rows, finish, parser, table
 
+TARGET = "tools.bench.search.cost:clocked"
 
-def overhead(folder: Path, children: int) -> list[dict[str, Any]]:
+
+def overhead(folder: Path, children: int) -> Rows:
     """Seconds of each part of an evaluation at the digits recipe's own budget, and of an export.
 
-    Only the front is exported, at the end, unless latency or memory is an objective.
+    Shares are of each candidate's own training, so that it matters little when the machine is busy. Only the front is
+    exported, at the end, unless latency or memory is an objective.
     """
     recipe = read_recipe(Evolution, "evolve", "digits")
     evaluate(Job(str(folder), recipe, 0).to_json())
-    records = [
-        CandidateRecord.from_json(evaluate(Job(str(folder), recipe, number, 0, 1, (0,), (0,)).to_json()))
-        for number in range(1, children + 1)
-    ]
+    evaluate(child(folder, recipe, 1))  # what is done once in a process is not counted
+    records = [CandidateRecord.from_json(evaluate(child(folder, recipe, 2 + n))) for n in range(children)]
     done = [record for record in records if record.status == "done"]
-    parts = {name: statistics.median(r.seconds[name] for r in done) for name in ("inherit", "vary", "verify", "train")}
-    exports = []
+    parts = {name: [record.seconds[name] for record in done] for name in ("vary", "verify", "train")}
+    parts["export"] = []
     for record in done:
         graph = load(candidate_folder(folder, record.number, 0), base_model(recipe.task))
         start = time.perf_counter()
         gg.export_onnx(graph, folder / "one.onnx")
-        exports.append(time.perf_counter() - start)
-    parts["export"] = statistics.median(exports)
-    always = parts["vary"] + parts["verify"]
+        parts["export"].append(time.perf_counter() - start)
+    vary, verify, train, export = parts.values()
+    both = [(a + b) / c for a, b, c in zip(vary, verify, train, strict=True)]
     return [
-        *({"what": f"{name}, seconds", "value": value} for name, value in parts.items()),
-        {"what": "vary + verify, share of the training", "value": always / parts["train"]},
-        {"what": "the same with an export", "value": (always + parts["export"]) / parts["train"]},
+        *(row(f"{name}, seconds", values) for name, values in parts.items()),
+        row("vary + verify, share of the training", both),
+        row("export, share of the training", [a / b for a, b in zip(export, train, strict=True)]),
     ]
 
 
-def memory(children: int) -> list[dict[str, Any]]:
+def child(folder: Path, recipe: Evolution, number: int) -> dict[str, Any]:
+    """The job of a child of the base."""
+    return Job(str(folder), recipe, number, 0, 1, (0,), (0,)).to_json()
+
+
+def row(what: str, values: Sequence[float]) -> dict[str, Any]:
+    """The median of several measurements, with the lowest and the highest."""
+    return {"what": what, "value": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def memory(children: int) -> Rows:
     """Bytes of the distinct tensors of ResNet-18 and of random children of it that were not trained yet."""
     parent = gg.trace("torchvision:resnet18", torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     variation = Variation(most=1, rates={"split": 0.0, "widen": 1.0})
@@ -76,59 +91,104 @@ def memory(children: int) -> list[dict[str, Any]]:
     ]
 
 
-def scaling(folder: Path, jobs: int) -> list[dict[str, Any]]:
-    """Wall seconds of independent evaluations with one worker and with two; the workers are warm.
+def clocked(job: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
+    """An evaluation, and what it took of the clock and of the processor; the workers call it."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    evaluate(job, tell)
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
-    On a machine that others use the speed-up says little. Whether the pool keeps its workers busy shows all the same:
-    in the share of the time in which they evaluate, and do not wait for work.
+
+@dataclass(frozen=True)
+class Round:
+    """Some evaluations by some workers.
+
+    Attributes:
+        wall: seconds of all.
+        busy: the share of them in which the workers evaluated.
+        cpu: seconds of the processor for one evaluation.
+    """
+
+    wall: float
+    busy: float
+    cpu: float
+
+
+def worked(crew: Crew, jobs: list[dict[str, Any]]) -> Round:
+    """The same evaluations by a crew whose workers are warm.
+
+    Raises:
+        RuntimeError: if one fails.
+    """
+    start = time.perf_counter()
+    outcomes = list(run(crew, jobs, 0, 600.0))
+    wall = time.perf_counter() - start
+    found = [outcome.result for outcome in outcomes if outcome.result is not None]
+    if len(found) < len(jobs):
+        raise RuntimeError(f"an evaluation failed: {[outcome.reason for outcome in outcomes if outcome.reason]}")
+    busy = sum(one["wall"] for one in found) / (crew.size * wall)
+    return Round(wall, busy, statistics.median(one["cpu"] for one in found))
+
+
+def scaling(folder: Path, engine: str, jobs: int, rounds: int) -> Rows:
+    """The same independent evaluations by one worker and by two, in turns.
+
+    On a machine that others use, the speed-up is that of the processor time which they leave. What the engine itself
+    takes away shows all the same: in the time in which workers wait for work. What an evaluation costs the processor
+    beside another one says how much they are in each other's way, and in that of whatever else runs.
     """
     recipe = read_recipe(Evolution, "evolve", "digits")
     evaluate(Job(str(folder), recipe, 0).to_json())
-    walls, shares = {}, {}
-    for size in (1, 2):
-        pool = Pool(size)
-        first = 1000 * size
-        warm = [Job(str(folder), recipe, first + n, 0, 1, (0,), (0,)).to_json() for n in range(size)]
-        work = [Job(str(folder), recipe, first + 100 + n, 0, 1, (0,), (0,)).to_json() for n in range(jobs)]
-        try:
-            list(run(pool, warm, 0, 600.0))
-            start = time.perf_counter()
-            outcomes = list(run(pool, work, 0, 600.0))
-            walls[size] = time.perf_counter() - start
-            records = [CandidateRecord.from_json(outcome.result) for outcome in outcomes if outcome.result is not None]
-            shares[size] = sum(sum(record.seconds.values()) for record in records) / (size * walls[size])
-        finally:
-            pool.close()
+    work = [child(folder, recipe, 1 + number) for number in range(jobs)]
+    measured: dict[int, list[Round]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for size in (1, 2):
+            crew: Crew = Pool(size, TARGET) if engine == "pool" else RayTasks(size, TARGET)
+            try:
+                list(run(crew, work[:1] * size, 0, 600.0))
+                measured[size].append(worked(crew, work))
+            finally:
+                crew.close()
+    pairs = list(zip(measured[1], measured[2], strict=True))
     return [
-        {"what": f"{jobs} evaluations with 1 worker, seconds", "value": walls[1]},
-        {"what": f"{jobs} evaluations with 2 workers, seconds", "value": walls[2]},
-        {"what": "speed-up from 1 to 2 workers", "value": walls[1] / walls[2]},
-        {"what": "share of the time in which 1 worker evaluates", "value": shares[1]},
-        {"what": "share of the time in which 2 workers evaluate", "value": shares[2]},
+        row(f"{engine}: speed-up from 1 to 2 workers", [one.wall / two.wall for one, two in pairs]),
+        row(f"{engine}: share of the time in which 1 worker evaluates", [one.busy for one in measured[1]]),
+        row(f"{engine}: share of the time in which 2 workers evaluate", [two.busy for two in measured[2]]),
+        row(f"{engine}: processor time of an evaluation beside another one", [b.cpu / a.cpu for a, b in pairs]),
     ]
 
 
 def show(rows: Rows) -> str:
     """One line each."""
-    return table(["what", "value"], [[row["what"], f"{row['value']:.3g}"] for row in rows])
+    cells = [[row["what"], f"{row['value']:.3g}", _range(row)] for row in rows]
+    return table(["what", "median", "range"], cells)
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    return f"{row['low']:.3g} to {row['high']:.3g}" if "low" in row else ""
+
+
+PARTS = ("overhead", "memory", "pool", "ray")
 
 
 def main() -> None:
     """Measure the parts that are asked for."""
     options = parser(__doc__)
-    options.add_argument("--parts", nargs="+", choices=("overhead", "memory", "scaling"), default=["overhead"])
+    options.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options.add_argument("--children", type=int, default=50, help="of ResNet-18")
-    options.add_argument("--jobs", type=int, default=6, help="evaluations that are timed")
+    options.add_argument("--jobs", type=int, default=8, help="evaluations that are timed")
+    options.add_argument("--rounds", type=int, default=3, help="of one worker and two in turns")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
+    measures: Mapping[str, Callable[[Path], Rows]] = {
+        "overhead": lambda place: overhead(place, given.jobs),
+        "memory": lambda place: memory(given.children),
+        "pool": lambda place: scaling(place, "pool", given.jobs, given.rounds),
+        "ray": lambda place: scaling(place, "ray", given.jobs, given.rounds),
+    }
     for part in given.parts:
+        print(f"{part}: the load is {os.getloadavg()[0]:.1f}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder)
-            if part == "overhead":
-                rows = overhead(place, given.jobs)
-            else:
-                rows = memory(given.children) if part == "memory" else scaling(place, given.jobs)
-            finish(given, rows, "what", show)
+            finish(given, measures[part](Path(folder)), "what", show)
 
 
 if __name__ == "__main__":
