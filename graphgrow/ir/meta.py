@@ -19,8 +19,8 @@ FIXED = "fixed_value"
 # Key of node.meta for fetched parameters and buffers that the forward overwrites.
 OVERWRITTEN = "overwritten"
 
-# Layers that, in eval mode, answer a tensor of floating point with one of its shape and dtype: the meta device works out
-# the dozens of operators behind a norm in Python, which took most of the time of a run.
+# Layers that, in eval mode, answer a tensor of floating point with one of its shape and dtype. To run one on the meta
+# device takes dozens of operators that are written in Python.
 _ELEMENTWISE = frozenset(
     (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh, nn.Softplus)
 )
@@ -66,12 +66,12 @@ def _answers_alike(twin: nn.Module, args: Any, kwargs: Any) -> bool:
     """Whether a layer's answer is known to be a new tensor like its one input; if not, it has to be run."""
     if kwargs or len(args) != 1 or not isinstance(args[0], torch.Tensor) or not args[0].is_floating_point():
         return False
-    kind, x = type(twin), args[0]
-    if kind not in _BATCH_NORMS:
-        return kind in _ELEMENTWISE and not getattr(twin, "inplace", False)
-    held = [*twin._parameters.values(), twin._buffers.get("running_mean"), twin._buffers.get("running_var")]
-    fits = x.dim() in _BATCH_NORMS[kind] and x.shape[1] == twin.num_features and held[-1] is not None
-    return fits and all(tensor is None or tensor.dtype == x.dtype and len(tensor) == x.shape[1] for tensor in held)
+    x = args[0]
+    if not isinstance(twin, nn.modules.batchnorm._BatchNorm):
+        return type(twin) in _ELEMENTWISE and not getattr(twin, "inplace", False)
+    held = [tensor for tensor in (*twin._parameters.values(), *twin._buffers.values()) if tensor is not None]
+    known = twin.running_mean is not None and x.dim() in _BATCH_NORMS.get(type(twin), ())
+    return known and all(t.dim() == 0 or (t.dtype == x.dtype and len(t) == x.shape[1]) for t in held)
 
 
 class MetaRunner:

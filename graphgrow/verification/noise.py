@@ -98,7 +98,7 @@ def begin_random(seed: int) -> None:
 
     `torch.manual_seed` walks through all kinds of devices, which takes as long as running several small layers.
     """
-    if torch.cuda.is_initialized() or torch.backends.mps.is_available():
+    if torch.cuda.is_initialized() or torch.backends.mps.is_available():  # type: ignore[no-untyped-call]
         torch.manual_seed(seed)
     else:
         torch.default_generator.manual_seed(seed)

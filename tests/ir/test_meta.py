@@ -37,7 +37,7 @@ def test_methods_of_sizes_run() -> None:
     assert torch.allclose(grown.module(x), graph.module(x), atol=1e-6)
 
 
-LAYERS = [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.BatchNorm3d(4), nn.BatchNorm2d(4, affine=False)]
+LAYERS: list[nn.Module] = [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.BatchNorm3d(4), nn.BatchNorm2d(4, affine=False)]
 LAYERS += [kind() for kind in (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)]
 LAYERS += [nn.Sigmoid(), nn.Tanh(), nn.Softplus(), nn.ReLU(inplace=True), nn.BatchNorm2d(4, track_running_stats=False)]
 
@@ -49,7 +49,7 @@ def test_what_answers_like_its_input_is_not_run_and_yet_as_torch_has_it(layer: n
     kept = torch.empty_strided((2, 4, 5, 6), (120, 1, 24, 4), dtype=dtype, device="meta")
     dense = torch.empty(2, 4, 5, 6, dtype=dtype, device="meta")
     for x in (kept, dense, dense[:, :, ::2], dense[:, :3], dense[0], dense[0, 0], dense[None]):
-        answers = []
+        answers: list[object] = []
         for run in (meta_twin(layer), lambda x: MetaRunner(root).run("call_module", "layer", (x,), {})):
             try:
                 found = run(x)
