@@ -99,6 +99,7 @@ SKETCHES["self.net = Growing("] = """
 EXTRAS = {
     "model = Growing(": "accelerate",
     "self.net = Growing(": "lightning",
+    "import torch\nfrom torchvision": "torchvision",
     "import torch\nfrom transformers": "transformers",
 }
 FOLLOWING = {
