@@ -21,6 +21,7 @@ from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.overflow import refuse_infinite
 
 KINDS = ("auto", "conv", "depthwise", "pool", "mlp", "low-rank", "identity")
 _CONVS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
@@ -91,6 +92,7 @@ class AddBranch(Mutation):
         if not isinstance(module, (*_CONVS, nn.Linear)) or len(node.all_input_nodes) != 1:
             raise Declined(f"`{self.site}` is no convolution or linear map of torch.nn")
         (source,) = node.all_input_nodes
+        refuse_infinite(network.analysis.facts[source].output)
         before, behind = source.meta["value"], node.meta["value"]
         if before.is_complex():
             raise Declined(f"`{self.site}` maps complex numbers, which the blocks do not")

@@ -26,6 +26,7 @@ from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.junctions import junctions
 from graphgrow.rewrite.neighbours import is_batch_norm, parameters_of
 from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.overflow import first_infinite, refuse_infinite
 from graphgrow.rewrite.region import Region, copy_region
 
 KINDS = ("auto", "conv", "mlp", "attention", "copy", "identity")
@@ -164,7 +165,14 @@ def _copyable(network: Network, path: str) -> bool:
         region = Region.of(network.module.graph, path, network.sites.standing(path))
     except GraphGrowError:
         return False
+    if _first_infinite(network, region) is not None:
+        return False
     return any(_weighs(network, region, stream) for stream in region.streams())
+
+
+def _first_infinite(network: Network, region: Region) -> Value | None:
+    named = {node.name: facts for node, facts in network.analysis.facts.items()}
+    return first_infinite((named[node.name] for node in region.nodes), region.result.name)
 
 
 def _weighs(network: Network, region: Region, stream: fx.Node) -> bool:
@@ -182,6 +190,7 @@ def _weighs(network: Network, region: Region, stream: fx.Node) -> bool:
 def _copy(network: Network, insertion: Insertion, path: str) -> None:
     graph = insertion.editor.module.graph
     region = Region.of(graph, path)
+    refuse_infinite(_first_infinite(network, region))
     streams = [stream for stream in region.streams() if _weighs(network, region, stream)]
     if not streams:
         raise Declined(f"nothing that flows into `{path}`, through weights of its own, has the shape of what flows out")

@@ -29,6 +29,7 @@ from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.junctions import is_activation
 from graphgrow.rewrite.neighbours import is_batch_norm
 from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.overflow import refuse_infinite
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def _present(network: Network, node: fx.Node, name: str) -> nn.Module:
     """
     if len(node.all_input_nodes) != 1 or not node.op.startswith("call"):
         raise Declined(f"`{name}` is no operator of one input")
+    refuse_infinite(network.analysis.facts[node.all_input_nodes[0]].output)
     value, source = node.meta["value"], node.all_input_nodes[0].meta["value"]
     if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not isinstance(source, torch.Tensor):
         raise Declined(f"`{name}` puts out no floating-point tensor, which a share could be taken of")

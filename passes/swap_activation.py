@@ -19,6 +19,7 @@ from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.exchange import exchange
 from graphgrow.rewrite.junctions import is_activation
 from graphgrow.rewrite.network import Network, Step
+from graphgrow.rewrite.overflow import refuse_infinite
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class SwapActivation(Mutation):
             name = network.sites.name(node)
             try:
                 present = name_of(_present(network.module, node))
+                refuse_infinite(network.analysis.facts[node.all_input_nodes[0]].output)
             except Declined as declined:
                 yield Refusal(name, str(declined))
                 continue
@@ -64,6 +66,7 @@ class SwapActivation(Mutation):
             raise MutationError(f"to={self.to}: there are {', '.join(ACTIVATIONS)}")
         node = network.sites.find(self.site)
         old = _present(editor.module, node)
+        refuse_infinite(network.analysis.facts[node.all_input_nodes[0]].output)
         if name_of(old) == self.to:
             raise MutationError(f"to={self.to}: `{self.site}` is one already")
         slope, dtype = _slope(old), node.meta["value"].dtype

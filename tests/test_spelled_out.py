@@ -124,6 +124,43 @@ def test_every_listed_growth_is_preserved(name: str) -> None:
         assert verdict.preserved, f"{mutation}\n{verdict}"
 
 
+def _behind(change: Forward) -> nn.Module:
+    return _Model(lambda m, x: m.last(change(m, m.first(x))), first=nn.Linear(5, 12), last=nn.Linear(12, 3))
+
+
+# model -> the pass that would need a factor which no number is, or which something else would see
+REFUSED: dict[str, tuple[Forward, str]] = {
+    "a deviation over the batch too, whose count is corrected": (lambda m, h: h / (h.std() + 1.0), "split"),
+    "a variance over the tokens too, whose count is corrected": (lambda m, h: h / h.var((1, 2), keepdim=True), "split"),
+    "a gain that shifts too": (lambda m, h: F.layer_norm(h, (12,), m.gain, m.gain), "widen"),
+    "places of a maximum": (lambda m, h: h.tanh() + h.max(-1, keepdim=True).indices, "split"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_exact_factor_is_refused(name: str) -> None:
+    change, kind = REFUSED[name]
+    graph = gg.trace(_behind(change), torch.randn(2, 6, 5))
+    assert not [str(mutation) for mutation in graph.mutations(kind) if "first" in str(mutation)]
+
+
+def test_a_vector_that_reads_a_stream_has_clean_ups_too() -> None:
+    graph = gg.trace(_behind(lambda m, h: h * (h @ m.gain).unsqueeze(-1)), torch.randn(2, 6, 5))
+    assert "widen(first, extra=6)" in map(str, graph.mutations())
+    assert not list(graph.mutations("drop-units"))
+
+
+def test_a_deviation_over_all_of_a_weight_is_corrected() -> None:
+    """Its sizes are those of every call."""
+    torch.manual_seed(0)
+    model = _behind(lambda m, h: F.linear(h, (m.square - m.square.mean()) / m.square.std()))
+    model.square = nn.Parameter(torch.randn(12, 12))
+    graph = gg.trace(model, torch.randn(2, 6, 5))
+    assert "split(first)" in map(str, graph.mutations("split"))
+    verdict = gg.verify(graph, gg.apply(graph, "split(first)", seed=1), batch_sizes=(1, 3))
+    assert verdict.preserved, verdict
+
+
 def test_a_statistic_is_corrected_once_whatever_grows_in_a_row() -> None:
     torch.manual_seed(0)
     graph = gg.trace(_normed(_rms)(), torch.randn(2, 6, 5))

@@ -267,7 +267,8 @@ class _Analyser:
         if value is None:
             aliases = tuple(self._names.get(id(tensor), [name]))
             buffer = not isinstance(tensor, nn.Parameter)
-            value = Value(tuple(map(Space, tensor.shape)), aliases[0], True, buffer, aliases=aliases)
+            value = Value(tuple(map(Space, tensor.shape)), aliases[0], True, buffer, aliases=aliases, constant=True)
+            value.infinite = buffer and _holds_infinity(tensor)
             if self._opening.tables & set(aliases):
                 self._free.update(leaves(value.axes[0]))
             if not tensor.is_floating_point() and (buffer or not tensor.is_complex()):
@@ -277,6 +278,11 @@ class _Analyser:
             for alias in aliases:
                 self._analysis.parameters[alias] = value
         return value
+
+
+def _holds_infinity(tensor: torch.Tensor) -> bool:
+    """Whether a table holds infinite numbers, as a mask that is added does."""
+    return tensor.is_floating_point() and not tensor.is_meta and bool(tensor.isinf().any())
 
 
 @dataclass(frozen=True, eq=False)

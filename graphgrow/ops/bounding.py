@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from graphgrow.ir.bounds import Bounds
-from graphgrow.ir.facts import NodeFacts
+from graphgrow.ir.facts import Derived, Extent, NodeFacts
 from graphgrow.ir.value import Value
+from graphgrow.layers import ScaledDotProductAttention
 from graphgrow.ops.call import plain
 
 # the operator's own arguments -> the bounds of all its outputs, or those of each
@@ -39,18 +40,22 @@ def bounds_of(argument: Any) -> Bounds:
 
 
 def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) -> None:
-    """Set the bounds of what an operator puts out, where it is of floating point, and whether it may be infinite."""
+    """Set what is known of the entries that an operator puts out.
+
+    Bounds, where they are of floating point, whether they may be infinite, and whether they are the same in every call.
+    """
     target = type(module) if module is not None else facts.node.target
     found = _found(target, facts, module, args, kwargs)
     operands = _attended(args, kwargs) if target in _ATTENTIONS else facts.operands
     held = any(value.infinite for value in operands) or _is_infinite(args, kwargs)
     held = held and _table().get(target) is not _exponential  # of minus infinity that is 0
+    constant = bool(facts.operands) and all(value.constant for value in facts.operands) and not _is_sized(args, kwargs)
     for i, (value, _) in enumerate(facts.flows):
         value.bounds = found[i] if isinstance(found, tuple) else found
-        value.infinite = held and not value.bounds.limited
+        value.infinite, value.constant = held and not value.bounds.limited, constant
 
 
-_ATTENTIONS = (F.scaled_dot_product_attention, nn.MultiheadAttention)
+_ATTENTIONS = (F.scaled_dot_product_attention, nn.MultiheadAttention, ScaledDotProductAttention)
 
 
 def _attended(args: Any, kwargs: Any) -> list[Value]:
@@ -63,6 +68,11 @@ def _attended(args: Any, kwargs: Any) -> list[Value]:
 def _is_infinite(args: Any, kwargs: Any) -> bool:
     """Whether an infinite number is among the arguments: that of `masked_fill`, `where`, `full`."""
     return any(isinstance(leaf, float) and math.isinf(leaf) for leaf in pytree.tree_leaves((args, kwargs)))
+
+
+def _is_sized(args: Any, kwargs: Any) -> bool:
+    """Whether a size that was read off a tensor is among the arguments."""
+    return any(isinstance(leaf, (Extent, Derived)) for leaf in pytree.tree_leaves((args, kwargs)))
 
 
 def _found(

@@ -248,6 +248,8 @@ def normalise_vector(
     """Division by a norm along one axis, each unit of which depends on all, and which zeros do not change."""
     output = call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
     slot, axes = Slot(call.argument_path(3, "eps"), False), [call.axis(input, dim)]
+    if p <= 0:  # zeros make such a norm zero, or leave their number in it
+        call.freeze((input.axes[axis] for axis in axes), f"a norm of order {p} over it")
     call.statistic(StatisticKind.NORM, input, axes, output, float(p), inverse=True, eps=slot, eps_value=float(eps))
     return output
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import StatisticKind
-from graphgrow.ir.terms import Term
+from graphgrow.ir.terms import Term, leaves
 from graphgrow.ir.value import Value
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call
@@ -77,8 +78,15 @@ def extreme_and_place(call: Call, input: Value, dim: Any = None, keepdim: bool =
     values = extreme(call, input, dim, keepdim)
     if dim is None:
         return values
+    if not all(map(_reads_values, call.node.users)):
+        call.freeze([input.axes[call.axis(input, dim)]], "searched by position")
     places = fl.Pointwise((call.operand(input, drop=[dim]),))
     return values, call.output(values.axes, places, index=1)
+
+
+def _reads_values(reader: fx.Node) -> bool:
+    """Whether a reader of a maximum takes its values, and not the places that they lay at."""
+    return (reader.target, *reader.args[1:]) in ((operator.getitem, 0), (getattr, "values"))
 
 
 @rule(torch.var, torch.std, "var", "std")
@@ -130,6 +138,11 @@ def _spread(
     if isinstance(dim, bool):  # var(x, unbiased): over all axes
         dim, unbiased = None, dim
     dims = _dims(call, input, dim)
+    sizes = [leaf for i in dims for leaf in leaves(input.axes[i])]
+    if unbiased and correction and len(sizes) > 1 and not input.constant:
+        call.freeze(
+            (input.axes[i] for i in dims), "a spread with a correction by a count that varies from call to call"
+        )
     axes, flow = _reduced(call, input, dims, keepdim), fl.Pointwise((call.operand(input, drop=dims),))
     output = call.output(axes, flow, index)
     call.statistic(kind, input, dims, output, float(correction if unbiased else 0))
@@ -187,8 +200,9 @@ def softmax(call: Call, input: Value, dim: int | None = None, _stacklevel: Any =
 
 @rule(torch.cumsum, "cumsum", torch.cumprod, "cumprod", torch.flip, "flip")
 def along(call: Call, input: Value, dim: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """Each position of the axis depends on the others, or on its place."""
-    dims = call.node.kwargs.get("dims", dim)
+    """Each position of the axis depends on the others, or on its place; `x.flip(1, 2)` names its axes one by one."""
+    several = call.name == "flip" and isinstance(dim, int)
+    dims = call.node.kwargs.get("dims", (dim, *args) if several else dim)
     call.freeze((input.axes[i] for i in _dims(call, input, dims)), "an axis whose order counts")
     return call.output(input.axes, fl.Pointwise((call.operand(input),)))
 

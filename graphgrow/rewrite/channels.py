@@ -12,6 +12,7 @@ from graphgrow.errors import Declined
 from graphgrow.ir.terms import Space, Term, leaves
 from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Analysis
+from graphgrow.rewrite.overflow import refuse_infinite
 
 
 class Layout(Enum):
@@ -73,6 +74,7 @@ class ChannelAxes:
             raise Declined(f"it puts out {meta.dtype} of shape {tuple(meta.shape)}, no batch of channels")
         if output.parameter:
             raise Declined("it is a parameter, not an activation")
+        refuse_infinite(output)
         maps, features = (_key(output.axes[axis]) in self._whole for axis in (1, -1))
         shape = tuple(meta.shape)
         if features and not (maps and meta.dim() > 3):

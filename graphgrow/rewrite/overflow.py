@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Any
 
 from torch import fx
 from torch.utils import _pytree as pytree
+
+from graphgrow.errors import Declined
+from graphgrow.ir.facts import NodeFacts, flatten_values
+from graphgrow.ir.value import Value
 
 _UNBOUNDED = {
     "exp", "exp2", "expm1", "sinh", "cosh", "tan", "special_expm1", "asin", "acos", "atanh", "acosh", "arcsin",
@@ -30,6 +35,27 @@ _NEVER_NEGATIVE = {
     "norm", "vector_norm",
 }  # fmt: skip
 _DEPTH = 8  # steps back to which a sign is followed
+
+
+def refuse_infinite(value: Any) -> None:
+    """Decline where a value may be infinite by the model's own doing: nothing that reads it is closed by a zero.
+
+    Raises:
+        Declined: if it may.
+    """
+    if isinstance(value, Value) and value.infinite:
+        raise Declined(f"`{value.name}` may be infinite, as a mask leaves it, and zero times infinity is not zero")
+
+
+def first_infinite(facts: Iterable[NodeFacts], result: str) -> Value | None:
+    """What may be infinite where maps that are zero read it, or where it leaves a block, whose result has that name."""
+    for one in facts:
+        read = [value for c in one.contractions for value in (c.left, c.right)]
+        left = flatten_values(one.output) if one.node.name == result else iter(())
+        found = next((value for value in chain(read, left) if value.infinite), None)
+        if found is not None:
+            return found
+    return None
 
 
 def first_overflowing(nodes: Iterable[fx.Node], sources: Collection[fx.Node]) -> fx.Node | None:

@@ -89,7 +89,11 @@ def unread_units(network: Network, space: Space) -> list[int]:
         if tensor.is_meta:
             return []
         others = [other for other in value.axes_with(space) if other != axis]
-        nonzero = (tensor != 0).movedim(axis, 0).flatten(1) if not others else _square(tensor != 0, axis, others[0])
+        nonzero = (
+            (tensor != 0).movedim(axis, 0).reshape(tensor.shape[axis], -1)
+            if not others
+            else _square(tensor != 0, axis, others[0])
+        )
         unit = _units_along(value, axis, space)
         if not others:
             live[unit[(unit >= 0) & nonzero.any(1).cpu()]] = True

@@ -107,7 +107,7 @@ def check_rescaled(touching: list[NodeFacts], plan: Plan) -> None:
             continue  # its shape or dtype is read, and no number
         own = {norm.weight for norm in facts.normalisations if norm.weight and holds(norm.term, plan.units.space)}
         for value in (*facts.operands, *own):
-            if value in kinds and not (value.parameter and value in own):
+            if value in kinds and not (value.parameter and value in own and facts.operands.count(value) == 1):
                 text = f"the weight of a {kinds[value].value} that must be rescaled is used here too"
                 raise Unmet(facts, text, [])
 

@@ -74,8 +74,8 @@ def _appended(statistic: Statistic, term: Term, space: Space, seen: set[Held], o
         return Verdict(ratio) if seen == {Fill.ZERO} else Verdict(None, wanted)
     if kind is StatisticKind.NORM:
         return Verdict(1.0) if seen == {Fill.ZERO} else Verdict(None, (Fill.ZERO,))
-    along = [axis for axis in statistic.axes if present_size(statistic.value.axes[axis]) > 1]
-    if kind is StatisticKind.EXTREME or len(along) > 1 or term is not space:  # the mean of a part is not that of all
+    # the mean of a part is not that of all; an axis of size 1 may be the batch of an example
+    if kind is StatisticKind.EXTREME or len(statistic.axes) > 1 or term is not space:
         return Verdict(None)
     if seen != {Fill.MEAN}:
         return Verdict(None, (Fill.MEAN,))

@@ -24,6 +24,7 @@ SOFTMAX: list[Any] = [
 AVERAGED = "zero>- mean>- copy>- share>-"  # what is off is a factor, which the output is multiplied by
 SPREAD = "mean>- copy>-"
 LARGEST = "copy>-"
+PLACED = "free>free zero>free,zero mean>free copy>copy"  # the largest, and where it lay
 LENGTH = "zero>- copy>-"
 ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
 EXTREMES: list[Any] = [torch.amax, torch.amin, "amax", "amin"]
@@ -40,6 +41,11 @@ def _along(target: Any, *arguments: Any, **options: Any) -> Callable[[Draw], nn.
         return Probe(lambda m: op(target, m.x, *arguments, **options), {"x": x})
 
     return build
+
+
+def _values(target: Any) -> Callable[[Draw], nn.Module]:
+    """The largest or smallest alone: where they lay would be other places among copies."""
+    return lambda draw: Probe(lambda m: op(target, m.x, 1)[0], {"x": normal_tensor(draw, 2, 3, 4)})
 
 
 def _square_norm(draw: Draw) -> nn.Module:
@@ -93,8 +99,9 @@ CASES = [
     *(Case((target,), _along(target, 1), {**_but(1, ZERO_KEEPING), "x.1": LARGEST}) for target in EXTREMES),
     Case((torch.amax,), _along(torch.amax, 1, keepdim=True), {**_but(1, ZERO_KEEPING), "x.1": LARGEST}, "keepdim"),
     Case((torch.amax,), _along(torch.amax, 1, True), {**_but(1, ZERO_KEEPING), "x.1": LARGEST}, "keepdim-by-position"),
-    *(Case((target,), _along(target, 1), {**_but(1, "free>free zero>free,zero mean>free copy>copy"), "x.1": LARGEST})
+    *(Case((target,), _values(target), {**_but(1, PLACED), "x.1": LARGEST}, "values")
       for target in (torch.max, torch.min, "max", "min")),
+    Case((torch.max,), _along(torch.max, 1), _but(1, PLACED), "and-places"),
     Case((torch.max,), _along(torch.max), {f"x.{i}": LARGEST for i in range(3)}, "all"),
     Case((torch.max,), _two(torch.max), {"x.0": TWO, "x.1": TWO}, "of-two"),
     *(Case((target,), _along(target, 1), {**_but(1, FINITE), "x.1": SPREAD}) for target in SPREADS[:4]),
@@ -119,6 +126,7 @@ CASES = [
     *(Case((target,), _along(target, 1), _but(1, FINITE))
       for target in (torch.cumsum, "cumsum", torch.cumprod, "cumprod")),
     *(Case((target,), _along(target, (0, 2)), {"x.1": FINITE}) for target in (torch.flip, "flip")),
+    Case(("flip",), _along("flip", 0, 2), {"x.1": FINITE}, "one-by-one"),
     Case((torch.flip,), _along(torch.flip, dims=(1,)), _but(1, FINITE), "by-name"),
     Case((F.softmax,), _along(F.softmax), _but(0, FINITE), "implicit-axis"),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -117,3 +118,30 @@ def test_numbers_read_off_shapes_do_not_overflow() -> None:
     nodes = list(graph.module.graph.nodes)
     assert graph.analysis.facts
     assert first_overflowing(nodes, {nodes[0]}) is None
+
+
+MASKS: dict[str, Any] = {
+    "fill": lambda m, x: x.masked_fill(x < 0, -math.inf),
+    "where": lambda m, x: torch.where(x < 0, -math.inf, x),
+    "buffer": lambda m, x: x + m.mask,
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("largest", [True, False], ids=["maximum", "softmax"])
+def test_what_a_mask_leaves_infinite_is_closed_by_no_zero(name: str, largest: bool) -> None:
+    """Of tokens that are masked altogether the maximum is minus infinity; a softmax takes it away."""
+
+    def run(m: Any, x: torch.Tensor) -> Any:
+        h = MASKS[name](m, m.first(x))
+        return m.last(torch.sigmoid(h.amax(1) if largest else h.softmax(1).sum(1)))
+
+    model = Forward(run, first=nn.Linear(3, 4), last=nn.Linear(4, 2))
+    model.register_buffer("mask", torch.full((5, 4), -math.inf).triu(1))
+    graph = gg.trace(model, torch.randn(2, 5, 3))
+    for kind in ("swap-activation", "mix-operators"):
+        offered = [str(mutation) for mutation in graph.mutations(kind) if ":sigmoid" in str(mutation)]
+        assert bool(offered) is not largest, offered
+    if largest:
+        with pytest.raises(gg.Declined, match="may be infinite"):
+            gg.apply(graph, "swap-activation(:sigmoid, to=gelu)")
