@@ -27,6 +27,9 @@ from graphgrow.capture.outputs import map_output
 from graphgrow.errors import CaptureError
 
 _MAPS = 4  # axes of an image
+_COMPILED_ALONE = (
+    "use_associative_scan",
+)  # ways that models of transformers go where they are compiled, and only there
 Keys = tuple[Any, ...]  # where a tensor stands among the inputs: the name of the forward's parameter, then keys
 
 
@@ -184,12 +187,14 @@ def _fresh_call(model: nn.Module) -> Any:
 
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put back what the recorded forward, carried out without data, would have left in the model's attributes."""
+    """The model as it runs uncompiled; what the recorded forward leaves in its attributes is put back."""
     stores = ("_parameters", "_buffers", "_modules")
     before = [
         (part, dict(part.__dict__), {name: dict(part.__dict__[name]) for name in stores}) for part in model.modules()
     ]
     try:
+        for part in model.modules():
+            part.__dict__.update(dict.fromkeys(part.__dict__.keys() & set(_COMPILED_ALONE), False))
         yield
     finally:
         for part, attributes, contents in before:

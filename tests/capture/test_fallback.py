@@ -182,6 +182,28 @@ def test_gradients_stop_where_they_did() -> None:
     assert original.b.weight.grad is not None
 
 
+def test_a_way_that_only_compiled_models_go_is_not_taken() -> None:
+    """As transformers' Mamba, which takes a scan over a piece of code where it is compiled."""
+
+    class Scanning(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.use_associative_scan = True
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.linear(x)
+            if self.use_associative_scan and torch.compiler.is_compiling():
+                x = torch.func.vmap(torch.cumsum, in_dims=(0, None))(x, 0)
+            return x.cumsum(-1)
+
+    torch.manual_seed(0)
+    original, x = Scanning(), torch.randn(2, 3)
+    graph = gg.trace(original, x, way="dynamo")
+    assert torch.equal(graph.module(x), original(x))
+    assert original.use_associative_scan
+
+
 def test_checkpointed_regions_are_opened() -> None:
     class Checkpointed(nn.Module):
         def __init__(self) -> None:
