@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Axes, Term, product
 from graphgrow.ir.value import Fresh, Value
-from graphgrow.ops.call import Call, RuleDeclined, meta_shape
+from graphgrow.ops.call import Call, meta_shape
 from graphgrow.ops.registry import rule
 
 
@@ -88,8 +88,6 @@ def _groups_term(call: Call, input: Value, groups: int, spatial: int) -> Term:
 def _convolve(call: Call, input: Value, weight: Value, bias: Value | None, groups: int, transposed: bool) -> Value:
     spatial = len(weight.axes) - 2
     channel = len(input.axes) - spatial - 1
-    if channel not in (0, 1):
-        raise RuleDeclined(f"an input of {len(input.axes)} axes")
     call.starts(weight, Fresh.HE, fan=((0,) if transposed else (1,)) + tuple(range(2, 2 + spatial)))
     call.starts_bias(bias, weight)
     call.freeze(weight.axes[2:], "the size of a kernel")

@@ -163,8 +163,6 @@ def _looked_up(call: Call, table: Value, items: list[Any]) -> Value:
     if not indices:
         found = (call.fixed(len(next(item for item in items if isinstance(item, list))), _BY_POSITION),)
     kept = [i for i, item in enumerate(items) if isinstance(item, slice)]
-    if len(shape) != len(kept) + len(found):
-        raise RuleDeclined("indexed by a mask")
     before = [i for i in kept if i < first] if together else []
     parts: dict[int, Term] = {}
     for i in kept:
@@ -235,8 +233,6 @@ def scatter(
     moved = [value for value in (source, None if by_rows else index) if isinstance(value, Value)]
     call.freeze([input.axes[at], *(value.axes[at] for value in moved), *(index.axes if by_rows else ())], _BY_POSITION)
     for value in moved:
-        if len(value.axes) != len(input.axes):
-            raise RuleDeclined("operands of other ranks")
         _beside(call, at, input.axes[at], [input, value])
     operands = [call.operand(value, drop=[at]) for value in moved]
     target = call.operand(input)

@@ -42,8 +42,6 @@ def linear_module(call: Call, input: Value) -> Value:
 
 def _multiply(call: Call, input: Value, other: Value) -> tuple[tuple[Any, ...], fl.Flow]:
     """Axes and flow of (..., n, k) x (..., k, m), where either may be a vector (k)."""
-    if not input.axes or not other.axes:
-        raise RuleDeclined("a product with a number")
     column = -1 if len(other.axes) == 1 else -2
     call.contract(input, -1, other, column)
     batch = (

@@ -19,8 +19,6 @@ from graphgrow.ops.registry import rule
 def _move(call: Call, input: Value, flow: fl.Flow, first: int) -> Value:
     """An output whose axes from `first` on are new positions."""
     shape = meta_shape(call.meta)
-    if len(shape) != len(input.axes):
-        raise RuleDeclined("an output of another rank")
     call.freeze(input.axes[first:], "positions that are pooled")
     moved = [call.fixed(size, "positions that are pooled") for size in shape[first:]]
     return call.output((*input.axes[:first], *moved), flow)

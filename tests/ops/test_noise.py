@@ -73,6 +73,23 @@ class RandomSigns(MyDropPath):
     """Scales rows, and is called otherwise."""
 
 
+class DropPathOfImages(MyDropPath):
+    """Takes four axes alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, c, h, w) -> the same."""
+        n, _, _, _ = x.shape
+        return x if n < 0 else super().forward(x)
+
+
+class UnevenDropPath(MyDropPath):
+    """Scales each row by a number of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, ...) -> the same."""
+        return x * torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), dtype=x.dtype) if self.training else x
+
+
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
 FINITE = "free>free zero>free mean>free copy>copy"
 
@@ -145,6 +162,8 @@ def test_stochastic_depth_is_known_by_what_it_does(rate: float) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("kind", [NoisyDropPath, ScalingDropPath, BiasedDropPath, DropPathOf, RandomSigns])
+@pytest.mark.parametrize(
+    "kind", [NoisyDropPath, ScalingDropPath, BiasedDropPath, DropPathOf, RandomSigns, DropPathOfImages, UnevenDropPath]
+)
 def test_what_only_looks_like_stochastic_depth_is_traced_into(kind: type[MyDropPath]) -> None:
     assert not drops_rows(kind(0.25))

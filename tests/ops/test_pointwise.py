@@ -280,6 +280,8 @@ CASES = [
     binary(torch.add, SUM, "alpha", alpha=0.5),
     *(binary(target, PRODUCT) for target in PRODUCTS),
     *(binary(target, "copy>copy share>share") for target in QUOTIENTS),
+    binary(torch.div, PARTIAL, "rounded", rounding_mode="floor"),
+    binary(torch.pow, PARTIAL, "by-a-tensor"),
     *(binary(target, EXTREME) for target in (torch.maximum, torch.minimum, "maximum", "minimum")),
     *(binary(target, FINITE) for target in [*COMPARISONS, torch.logaddexp, "logaddexp"]),
     *(unary(target, FINITE, 0.5) for target in (torch.clamp_min, "clamp_min")),

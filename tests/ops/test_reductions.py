@@ -107,6 +107,7 @@ CASES = [
     *(Case((target,), _along(target, 1), {**_but(1, FINITE), "x.1": SPREAD}) for target in SPREADS[:4]),
     *(Case((target,), _along(target, 1), {**_but(1, PAIR), "x.1": SPREAD}) for target in SPREADS[4:]),
     Case((torch.var,), _along(torch.var, 1, False), {**_but(1, FINITE), "x.1": SPREAD}, "biased"),
+    Case((torch.var,), _along(torch.var, False), {f"x.{i}": LARGEST for i in range(3)}, "biased-by-position"),
     Case((torch.std,), _along(torch.std, (0, 1), correction=0), {"x.0": LARGEST, "x.1": LARGEST, "x.2": FINITE}, "two"),
     *(Case((target,), _along(target, 2, 1), {**_but(1, ZERO_KEEPING), "x.1": LENGTH}) for target in NORMS),
     Case((torch.norm,), _along(torch.norm, 3.0, -1), {**_but(2, ZERO_KEEPING), "x.2": LENGTH}, "cubes"),
