@@ -21,24 +21,26 @@ Run = Callable[[torch.Tensor], Any]
 
 
 class Applied(nn.Module):
-    """An operator behind a linear map from 4 to 6 units."""
+    """An operator, or a layer, behind a linear map from 4 to 6 units."""
 
-    def __init__(self, run: Callable[[torch.Tensor], Any]) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.first = nn.Linear(4, 6)
-        self.inner = run if isinstance(run, nn.Module) else None
-        self._run = None if isinstance(run, nn.Module) else run
+        self.first, self.run = nn.Linear(4, 6), run
 
     def forward(self, x: torch.Tensor) -> Any:
-        h = self.first(x)
-        return self.inner(h) if self._run is None else self._run(h)
+        return self.run(self.first(x))
 
 
 def _reasons(run: Run) -> list[str]:
     """Why the parts of the 6 units cannot grow; they read (3, 6)."""
     graph = gg.trace(Applied(run), torch.randn(3, 4))
     return [str(group.frozen) for group in graph.groups if "first" in group.members]
+
+
+def _filled_with_a_tensor(h: torch.Tensor) -> torch.Tensor:
+    number: Any = torch.tensor(h.shape[1])
+    return torch.full((3, 6), number) * h
 
 
 FORMS: list[tuple[str, Run]] = [
@@ -56,7 +58,7 @@ FORMS: list[tuple[str, Run]] = [
     ("rows whose norm is limited", lambda h: F.embedding(PLACES, h, max_norm=1.0)),
     # sizes: numbers that are read off tensors, and put into others
     ("sizes in a form that is not known", lambda h: torch.zeros(h.shape * 1) + h),
-    ("filled with a tensor", lambda h: torch.full((3, 6), torch.tensor(h.shape[1])) * h),
+    ("filled with a tensor", _filled_with_a_tensor),
     ("its size is read to make a new tensor", lambda h: h[:, : torch.tensor(h.shape[1]) // 2]),
     ("a tensor made from sizes", lambda h: torch.arange(h.shape[1]) * h),
     ("sizes that are computed as a whole", lambda h: h.view(h.shape * 1)),
@@ -89,7 +91,7 @@ def test_a_norm_of_timm_whose_activation_has_parameters_is_frozen() -> None:
     import_torchvision()
     layers = pytest.importorskip("timm.layers")
     norm = layers.BatchNormAct2d(6, act_layer=nn.PReLU)
-    found = _reasons(nn.Sequential(nn.Unflatten(1, (6, 1, 1)), norm))  # type: ignore[arg-type]
+    found = _reasons(nn.Sequential(nn.Unflatten(1, (6, 1, 1)), norm))
     assert any("its activation has parameters of its own" in text for text in found), found
 
 
