@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
@@ -114,7 +115,34 @@ def _positive(value: Any, depth: int = _DEPTH) -> bool:
         )
     if name in ("clamp", "clip", "clamp_min"):
         return _lower_limit(value) > 0
+    if name in ("sum", "amax") and _last_axis(value) and _holds_largest_share(value.args[0]):
+        return True
     return name in _PASSING and bool(value.args) and _positive(value.args[0], depth - 1)
+
+
+def _holds_largest_share(value: Any) -> bool:
+    """Whether a value holds, along its last axis, the largest entry of a softmax: at least 1 / n of n entries."""
+    while isinstance(value, fx.Node) and value.args:
+        name, first = _name(value), value.args[0]
+        if name == "softmax":
+            return _last_axis(value)
+        if name == "getitem" and value.args[1] == 0 and isinstance(first, fx.Node) and _name(first) == "topk":
+            if first.kwargs.get("largest", True) is not True or len(first.args) > 2 or not _last_axis(first, -1):
+                return False
+            value = first.args[0]
+        elif name in ("to", "float", "double", "type_as", "contiguous", "clone"):
+            value = first
+        else:
+            return False
+    return False
+
+
+def _last_axis(node: fx.Node, default: int | None = None) -> bool:
+    """Whether an operator works along the last axis of its first argument."""
+    dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 and _name(node) != "topk" else default)
+    (dim,) = dim if isinstance(dim, (list, tuple)) and len(dim) == 1 else (dim,)
+    example = node.args[0].meta.get("value") if isinstance(node.args[0], fx.Node) else None
+    return isinstance(dim, int) and isinstance(example, torch.Tensor) and dim in (-1, example.dim() - 1)
 
 
 def _not_negative(value: Any, depth: int = _DEPTH) -> bool:

@@ -14,6 +14,16 @@ import graphgrow as gg
 from graphgrow.rewrite.overflow import first_overflowing
 from tests.rewrite.small_models import Forward
 
+
+def shares(x: Any) -> Any:
+    """All but one of them vanish where x is large."""
+    return x.cumsum(-1).softmax(-1)
+
+
+def renormalised(shares: Any) -> Any:
+    return shares / shares.sum(-1, keepdim=True)
+
+
 TRUSTED: dict[str, Any] = {
     "activations": lambda m, x: F.silu(x) + F.gelu(x) + F.softplus(x) + x.sigmoid() + F.elu(x) + F.mish(x) + x.tanh(),
     "softmax": lambda m, x: x.softmax(-1) + F.log_softmax(x, -1),
@@ -30,6 +40,9 @@ TRUSTED: dict[str, Any] = {
     "norm below": lambda m, x: x / (x.norm(dim=-1, keepdim=True) + 1e-6),
     "vector norm below": lambda m, x: x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6),
     "clamped below": lambda m, x: x / x.abs().clamp(1e-3) + x.clamp_min(1e-3).log() + torch.log1p(x.relu()),
+    "renormalised shares": lambda m, x: renormalised(x.softmax(-1).topk(2, dim=-1)[0]).sum(-1),
+    "renormalised softmax": lambda m, x: renormalised(x.softmax(1).double()),
+    "largest share": lambda m, x: x.softmax(-1) / x.softmax(-1).amax(-1, keepdim=True),
     "negative power": lambda m, x: (x.square() + 1.0) ** -0.5,
 }
 WILD: dict[str, Any] = {
@@ -51,6 +64,10 @@ WILD: dict[str, Any] = {
     "truediv by a clamp from above": lambda m, x: x / x.clamp(max=1.0),
     "pow": lambda m, x: x.pow(0.5),
     "pow -1": lambda m, x: x.pow(-1),
+    "truediv by a sum of the smallest shares": lambda m, x: renormalised(shares(x).topk(2, largest=False)[0]),
+    "truediv by a sum of shares of other sums": lambda m, x: renormalised(x.cumsum(0).softmax(0).topk(2)[0]),
+    "truediv by a sum over another axis": lambda m, x: x / shares(x).sum(0, keepdim=True),
+    "truediv by some of the shares": lambda m, x: renormalised(shares(x)[:, 1:]),
     "divide": lambda m, x: torch.divide(x, x.sum(-1, keepdim=True)),
     "remainder": lambda m, x: torch.remainder(x, x.sum(-1, keepdim=True)),
     "fmod": lambda m, x: torch.fmod(x, x),
