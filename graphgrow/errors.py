@@ -11,6 +11,10 @@ class CaptureError(GraphGrowError):
     """The model, or the example inputs, cannot be captured into a graph."""
 
 
+class ModeError(GraphGrowError):
+    """A graph that holds for one mode alone is called, or is to be trained or evaluated, in the other."""
+
+
 class Unsupported(GraphGrowError):
     """An operator, a group or a model admits no such rewrite; names the node and the reason."""
 

@@ -9,6 +9,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from graphgrow.errors import ModeError
+
 
 class ScaledDotProductAttention(nn.Module):
     """`F.scaled_dot_product_attention`, with its dropout live: active in train mode alone.
@@ -122,6 +124,47 @@ def require_sizes(value: torch.Tensor, sizes: tuple[int | None, ...], name: str)
             f"the graph holds for {name} of shape ({wanted}), not {tuple(value.shape)}; capture it again with example "
             "inputs of the new sizes"
         )
+
+
+class OneMode(nn.Module):
+    """The check of a graph that holds in one mode alone; it reads nothing and puts out nothing.
+
+    It stands below the module whose forward goes another way in the other mode, and so is told of that module's train()
+    and eval().
+
+    Args:
+        holds_in_train: whether the mode is train mode; else it is eval mode.
+        owner: the path of the module whose mode decides; empty for the whole model.
+
+    Attributes:
+        holds_in_train: as given.
+        owner: as given.
+        lifted: whether it checks nothing, as where two graphs of that mode are compared.
+    """
+
+    _is_impure = True  # so that torch.fx keeps a node without readers
+
+    def __init__(self, holds_in_train: bool, owner: str = "") -> None:
+        super().__init__()
+        self.holds_in_train, self.owner, self.lifted = holds_in_train, owner, False
+
+    def forward(self) -> None:
+        """Refuse to go on in the other mode.
+
+        Raises:
+            ModeError: if the module is in the other mode.
+        """
+        if self.training is not self.holds_in_train and not self.lifted:
+            mode, other = ("train", "eval") if self.holds_in_train else ("eval", "train")
+            whose = f"`{self.owner}` is" if self.owner else "it is"
+            raise ModeError(
+                f"the graph holds for {mode} mode alone, in which the model was captured, and {whose} in {other} mode: "
+                f"call {mode}(), or capture it in {other} mode: model.{other}() before gg.trace"
+            )
+
+    def extra_repr(self) -> str:
+        """The mode, for printing."""
+        return f"holds_in_train={self.holds_in_train}, owner={self.owner!r}"
 
 
 class RootMeanSquareNorm(nn.Module):

@@ -23,7 +23,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "recipes": LOWEST,
     "models": (),
     "ir": LOWEST,
-    "layers": (),
+    "layers": ("errors",),
     "blocks": ("layers",),
     "ops": (*LOWEST, "ir", "layers"),
     "rules": (*LOWEST, "ir", "layers", "ops"),

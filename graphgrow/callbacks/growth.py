@@ -64,8 +64,10 @@ class Growth:
         Raises:
             TrainingError: if the model holds not exactly one growing module, or the optimizer does not train it as
                 it was trained when the state was kept.
+            ModeError: if the graph does not hold in train mode.
         """
         growing = growing_in(model)
+        growing.graph.require_modes("train")
         self._growing, self._optimizer = growing, optimizer
         self._grower = Grower(growing.graph, optimizer, self._policy, verify=False, **self._options)
         self._stages = Stages(self._grower, optimizer, self._folder)

@@ -22,6 +22,7 @@ from graphgrow.capture.admission import (
 from graphgrow.capture.assembly import assemble
 from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
+from graphgrow.capture.mode_guard import guard_mode, mode_reads
 from graphgrow.capture.modes import prune, revive, same_structure
 from graphgrow.capture.outputs import leaves_of, register_classes
 from graphgrow.capture.running import in_mode, leaves_recorded, place_of
@@ -50,6 +51,7 @@ class Capture:
         way: how it was captured ("fx" or "dynamo").
         modes: the modes in which the graph is the model's ("train", "eval").
         notes: what a user should know, one sentence each.
+        decided_by: of a graph of one mode, the paths of the modules whose mode decides; none for the whole model's.
     """
 
     module: fx.GraphModule
@@ -57,6 +59,7 @@ class Capture:
     way: str
     modes: frozenset[str]
     notes: tuple[str, ...]
+    decided_by: tuple[str, ...] = ()
 
 
 def capture(
@@ -91,6 +94,8 @@ def capture(
     notes += [f"`{path}` has a hook and stays one node, which cannot grow" for path in hooked]
     with untouched(model) as state:
         found = _captured(model, inputs, (positional, named), (*leaves, *hooked), way, state)
+    if len(found.modes) == 1:
+        guard_mode(found.module, next(iter(found.modes)), found.decided_by)
     return replace(found, notes=(*notes, *found.notes))
 
 
@@ -129,13 +134,14 @@ def _by_fx(
     state: State,
 ) -> Capture:
     examples, fixed = _bind(model, *example)
-    graphs, tracers, failures = {}, {}, {}
+    graphs, tracers, failures, decided_by = {}, {}, {}, dict[str, None]()
     for mode in ("train", "eval"):
         for ints_free in (True, False):
             tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed, ints_free)
             try:
-                with in_mode(model, mode == "train"):
+                with in_mode(model, mode == "train"), mode_reads(model) as read:
                     graphs[mode] = tracer.trace(model)
+                decided_by.update(read)
                 tracers[mode] = tracer
             except Exception as error:  # noqa: BLE001  # re-raised below, or noted where only this mode fails
                 failures[mode] = error
@@ -164,7 +170,7 @@ def _by_fx(
     if trial is not None:
         modes, found = trial.of(module, modes)
         notes += found
-    return Capture(module, inputs, "fx", modes, tuple(notes))
+    return Capture(module, inputs, "fx", modes, tuple(notes), () if alive else tuple(decided_by))
 
 
 def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

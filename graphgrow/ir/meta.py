@@ -16,6 +16,9 @@ STACK = "nn_module_stack"
 # that touches such a leaf can grow, so that its shapes stay.
 FIXED = "fixed_value"
 
+# Attribute of a module that runs in one mode alone: whether that is train mode.
+HOLDS_IN_TRAIN = "holds_in_train"
+
 # Key of node.meta for fetched parameters and buffers that the forward overwrites.
 OVERWRITTEN = "overwritten"
 
@@ -44,7 +47,7 @@ def to_meta(value: Any) -> Any:
 
 
 def meta_twin(module: nn.Module) -> nn.Module:
-    """A leaf module with its tensors on the meta device, in eval mode and without hooks."""
+    """A leaf module with its tensors on the meta device, without hooks, and in eval mode where it runs in that."""
     twin = copy.copy(module)
     twin.__dict__ = dict(module.__dict__)
     for name, value in twin.__dict__.items():
@@ -58,7 +61,7 @@ def meta_twin(module: nn.Module) -> nn.Module:
     twin.__dict__["_modules"] = {
         name: None if child is None else meta_twin(child) for name, child in module._modules.items()
     }
-    twin.training = False
+    twin.training = bool(getattr(module, HOLDS_IN_TRAIN, False))
     return twin
 
 

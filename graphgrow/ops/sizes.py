@@ -6,7 +6,7 @@ from typing import Any
 
 from graphgrow.ir.facts import Extent
 from graphgrow.ir.value import Value
-from graphgrow.layers import require_decision, require_form, require_same, require_sizes
+from graphgrow.layers import OneMode, require_decision, require_form, require_same, require_sizes
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
 
@@ -55,6 +55,11 @@ def decision(call: Call, value: Any, decided: Any, line: str) -> None:
 @rule(require_same)
 def fixed_input(call: Call, value: Any, captured: Any, name: str) -> None:
     """The check of an input that the graph was specialised to: no tensor, no axes."""
+
+
+@rule(OneMode)
+def fixed_mode(call: Call) -> None:
+    """The check of the mode: no tensor, no axes."""
 
 
 @rule(require_sizes)

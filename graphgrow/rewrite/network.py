@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import fx
 
+from graphgrow.errors import ModeError
 from graphgrow.ir.inputs import InputSpec, bind
 from graphgrow.ir.meta import propagate
 from graphgrow.ir.positions import Kept
@@ -124,6 +125,20 @@ class Network:
         for name in ("analysis", "groups"):
             if name in earlier.__dict__:
                 self.__dict__[name] = earlier.__dict__[name]
+
+    def require_modes(self, *modes: str) -> None:
+        """See that the graph holds in all modes in which it is about to be run.
+
+        Raises:
+            ModeError: if it does not.
+        """
+        missing = [mode for mode in modes if mode not in self.modes]
+        if missing:
+            raise ModeError(
+                f"this graph of {type(self.module).__name__} holds for {next(iter(self.modes))} mode alone, and would "
+                f"be run in {missing[0]} mode here: let the forward go one way in both modes, or capture it in "
+                f"{missing[0]} mode: model.{missing[0]}() before gg.trace"
+            )
 
     def group(self, name: str) -> Group:
         """The channel group of a name, or that a module of that path writes.

@@ -158,7 +158,9 @@ def base(task: Task) -> Graph:
         ModelError, CaptureError: if there is no such model, or it cannot be captured with the data's inputs.
     """
     example = data_of(task.data).training.inputs[:2]
-    return trace(base_model(task), example)
+    graph = trace(base_model(task), example)
+    graph.require_modes("train", "eval")
+    return graph
 
 
 def base_model(task: Task) -> torch.nn.Module:

@@ -33,7 +33,9 @@ def train(graph: Graph, data: Data, training: Training, unit: str, amount: float
 
     Raises:
         SearchError: if a loss is not finite.
+        ModeError: if the graph does not hold in both modes; it is in eval mode afterwards.
     """
+    graph.require_modes("train", "eval")
     pace = _Pace(unit, amount, graph, training.batch_size)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in graph.module.parameters() if parameter.requires_grad],

@@ -39,7 +39,8 @@ def check_agreement(file: Path, network: Network) -> tuple[str, ...]:
     Raises:
         ExportError: if anything differs, or the file cannot be run.
     """
-    notes: list[str] = []
+    other = {"eval", "train"} - network.modes
+    notes = [f"not compared in {mode} mode, in which the graph refuses to run" for mode in other]
     with torch.no_grad(), torch.random.fork_rng():
         rebuilt = _loaded(file)
         found = difference(network.module, rebuilt, Tree(network.module).holder_names())
@@ -50,7 +51,8 @@ def check_agreement(file: Path, network: Network) -> tuple[str, ...]:
             )
         for original in (_own(network.module), _own(refill(network, _SEED).module)):
             twin = _with_tensors_of(copy.deepcopy(rebuilt).to(network.inputs.device), original)
-            for training in (False, True):
+            for mode in sorted(network.modes):
+                training = mode == "train"
                 notes += _compare(original.train(training), twin.train(training), network)
     return tuple(dict.fromkeys(notes))
 

@@ -16,12 +16,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import graphgrow.errors
 import graphgrow.layers
 from graphgrow.errors import ExportError
 from graphgrow.source.layout import one_line
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers")
 """What a generated file may import, the standard library and safetensors aside."""
+
+_INLINED = {module.__name__: module for module in (graphgrow.layers, graphgrow.errors)}  # written into the file
 
 _SHORT: tuple[tuple[str, types.ModuleType], ...] = (("nn", nn), ("torch", torch), ("F", F))
 _SHORT_FROM = {"nn": "torch", "F": "torch.nn"}
@@ -104,7 +107,7 @@ class Imports:
         home = str(getattr(thing, "__module__", None) or "")
         if vars(builtins).get(name) is thing:
             return _dotted(name)
-        if home == graphgrow.layers.__name__:
+        if home in _INLINED:
             return _dotted(self._inline(thing))
         home = {"_operator": "operator"}.get(home, home)
         self._check(thing, home, name)
@@ -184,25 +187,25 @@ class Imports:
             raise ExportError(f"{home}.{name} cannot be imported by that name; {_REMEDY}")
 
     def _inline(self, thing: Any) -> str:
-        """Take over the source of something in graphgrow.layers, after all that it refers to."""
+        """Take over the source of something in graphgrow.layers or .errors, after all that it refers to."""
         name: str = thing.__name__
+        known = vars(_INLINED[thing.__module__])
         if name in self.sources:
             return name
         source = inspect.getsource(thing)
         loaded = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
-        for used in sorted(loaded & set(vars(graphgrow.layers)) - {name}):
-            value = vars(graphgrow.layers)[used]
-            self._bind(used, value)
+        for used in sorted(loaded & set(known) - {name}):
+            self._bind(used, known[used])
         self.sources[name] = source
         return name
 
     def _bind(self, name: str, value: Any) -> None:
-        """Give a name that an inlined source uses the meaning that it has in graphgrow.layers."""
+        """Give a name that an inlined source uses the meaning that it has there."""
         home = getattr(value, "__module__", None)
         if isinstance(value, types.ModuleType):
             package, _, last = value.__name__.rpartition(".")
             self.add(package, last, name) if package else self.add(last)
-        elif home == graphgrow.layers.__name__:
+        elif home in _INLINED:
             self._inline(value)
         elif home is None:
             self.sources[name] = f"{name} = {one_line(self.literal(value))}\n"

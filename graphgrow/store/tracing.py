@@ -29,7 +29,8 @@ def trace(
 
     The graph shares the model's parameters and buffers: training one trains the other. Its modules are shallow
     copies, so that train() and eval() are its own. The model itself is not changed. Where a model takes another path in
-    the other mode, the graph holds for the present one alone, and a warning says so.
+    the other mode, the graph holds for the present one alone: a warning says so, and in the other mode it refuses to
+    run (`ModeError`).
 
     Args:
         model: a module, or a name: `graphgrow:resnet`, `torchvision:resnet18`, `timm:resnet18`,
@@ -56,7 +57,7 @@ def trace(
     if len(found.modes) == 1:
         (mode,), other = found.modes, "train" if "eval" in found.modes else "eval"
         warnings.warn(
-            f"this graph of {type(model).__name__} holds for {mode} mode alone, and answers so after .{other}() too; "
+            f"this graph of {type(model).__name__} holds for {mode} mode alone, and refuses to run after .{other}(); "
             f"call model.{other}() before gg.trace where {other} mode is wanted",
             stacklevel=2,
         )

@@ -76,6 +76,7 @@ def train(
     Raises:
         TrainingError: if the recipe cannot be carried out, the folder holds the checkpoints of another recipe, or a
             checkpoint cannot be written.
+        ModeError: if the model goes another way in train mode than in eval mode, so that no graph holds for both.
         NotPreserved, ExportError, BenchmarkError: as `run_stage` does.
     """
     with joined() as ranks, reproducible(recipe.seed):
@@ -110,6 +111,7 @@ class _Run:
         self.data = load_data(recipe.data.name, root, **recipe.data.options)
         model, *_ = build(recipe.model.name, **recipe.model.options)
         graph = trace(model, self.data.training.inputs[:2])
+        graph.require_modes("train", "eval")
         named = recipe.model.name.startswith(("graphgrow:", "torchvision:")) and not recipe.model.options
         self.base = replace(graph, base=recipe.model.name) if named else graph
         part = recipe.training

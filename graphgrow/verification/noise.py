@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.capture.factories import RANDOM
-from graphgrow.layers import Choice
+from graphgrow.layers import Choice, OneMode
 
 _FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
 _CLASSES = ("Dropout", "AlphaDropout", "StochasticDepth", "DropPath")
@@ -67,11 +67,16 @@ def _probability(module: nn.Module) -> float | None:
 
 
 def _silence(part: nn.Module) -> None:
-    """Switch off the noise inside of modules that do more; a choice then has the gradient of its function."""
+    """Switch off the noise inside of modules that do more; a choice then has the gradient of its function.
+
+    The check of a graph of one mode is lifted: some comparisons run its operators in the other.
+    """
     if isinstance(part, Choice):
         part.gumbel, part.straight = 0.0, False
     if isinstance(part, (nn.MultiheadAttention, nn.RNNBase)):
         part.dropout = 0.0
+    if isinstance(part, OneMode):
+        part.lifted = True
 
 
 def is_noise(node: fx.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Any two modules: outputs alone, in eval mode, since nothing is known of how the two belong together."""
+"""Any two modules: outputs alone, in one mode, since nothing is known of how the two belong together."""
 
 from __future__ import annotations
 
@@ -18,15 +18,25 @@ from graphgrow.verification.sensitivity import degeneracy
 from graphgrow.verification.worst import Worst
 
 
-def compare_unrelated(before: Network | nn.Module, after: Network | nn.Module, probes: Probes, found: Findings) -> None:
-    """Compare outputs in float64; one module is copied after the other, so that there is one wide copy at most."""
-    found.notes.append("no common ledger: outputs were compared, in eval mode")
-    inputs = probes.drawn("eval", torch.float64)
+def compare_unrelated(
+    before: Network | nn.Module, after: Network | nn.Module, probes: Probes, found: Findings
+) -> tuple[str, ...]:
+    """Compare outputs in float64; one module is copied after the other, so that there is one wide copy at most.
+
+    Returns:
+        The mode in which they were compared, if there is one in which both sides are what they stand for.
+    """
+    mode = _common_mode(before, after)
+    if mode is None:
+        found.doubts.append("one graph holds for train mode alone, and the other for eval mode alone")
+        return ()
+    found.notes.append(f"no common ledger: outputs were compared, in {mode} mode")
+    inputs = probes.drawn(mode, torch.float64)
     move = one_ulp(probes.seed)
 
     def outputs(side: Network | nn.Module, prepare: Callable[[nn.Module], Any] = lambda module: None) -> list[Any]:
         module = side.module if isinstance(side, Network) else side
-        wide = double_module(module).eval()
+        wide = double_module(module).train(mode == "train")
         with torch.no_grad():
             prepare(wide)
             return [wide(*args, **kwargs) for args, kwargs in inputs]
@@ -41,7 +51,14 @@ def compare_unrelated(before: Network | nn.Module, after: Network | nn.Module, p
     worst, seen = Worst(), outputs(before)
     for first, second, noise in zip(seen, outputs(after), outputs(before, jitter), strict=True):
         compare_outputs(first, second, noise, worst, SLACK, UNIT)
-    found.checks.append(worst.check("eval", "outputs, float64", OF_NOISE))
+    found.checks.append(worst.check(mode, "outputs, float64", OF_NOISE))
     degenerate = degeneracy(seen)
     if degenerate:
         found.doubts.append(f"{degenerate}, and without a common ledger nothing else can be tried")
+    return (mode,)
+
+
+def _common_mode(*sides: Network | nn.Module) -> str | None:
+    """The mode in which both sides are what they stand for: eval mode where that is so; None where there is none."""
+    held = [side.modes for side in sides if isinstance(side, Network)]
+    return next((mode for mode in ("eval", "train") if all(mode in modes for modes in held)), None)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from graphgrow.capture.running import in_mode
 from graphgrow.capture.trace import capture
 from graphgrow.errors import GraphGrowError, NotPreserved
 from graphgrow.ir.inputs import InputSpec
@@ -96,12 +97,12 @@ def verify(
             before = _as_parent(before, after) or before
         if isinstance(before, Network) and isinstance(after, Network):
             entries = after.ledger.after(before.ledger)
-            if entries is not None:
+            if entries is not None and before.modes == after.modes:
                 return _verify_grown(before, after, entries, wanted, probes, found)
-        compare_unrelated(before, after, probes, found)
+        compared = compare_unrelated(before, after, probes, found)
         if set(wanted) - set(DEFAULT_MODES):
             found.doubts.append("the modes beyond eval and train want a common ledger")
-        return conclude(found.checks, ("eval",), found.doubts, found.notes, None)
+        return conclude(found.checks, compared, found.doubts, found.notes, None)
 
 
 def _wanted(modes: Sequence[str] | str) -> tuple[str, ...]:
@@ -125,6 +126,9 @@ def _verify_grown(
     steps = after.steps[len(before.ledger) :]
     possible = [m for m in DEFAULT_MODES if m in before.modes and all(m in step.exact_in for step in steps)]
     modes = tuple(mode for mode in possible if mode in wanted) or tuple(possible[:1])
+    other = [mode for mode in wanted if mode in DEFAULT_MODES and mode not in before.modes]
+    if other:
+        found.notes.append(f"the graph holds for {possible[0]} mode alone: in {other[0]} mode nothing was compared")
     if "train" in before.modes and "train" in wanted and "train" not in possible:
         alone = [entry.mutation for entry, step in zip(entries, steps, strict=True) if "train" not in step.exact_in]
         found.notes.append(f"declared exact in eval mode alone: {', '.join(alone)}")
@@ -176,7 +180,8 @@ def _as_parent(module: nn.Module, after: Network) -> Network | None:
     inputs = after.base_inputs or after.inputs
     args, kwargs = inputs.sample()
     try:
-        found = capture(module, args, kwargs)
+        with in_mode(module, module.training if len(after.modes) > 1 else "train" in after.modes):
+            found = capture(module, args, kwargs)
         base = Network(found.module, inputs, way=found.way, modes=found.modes, notes=found.notes)
         grown = replay(base, after.ledger)
     except GraphGrowError:

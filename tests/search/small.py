@@ -12,6 +12,18 @@ def model() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
 
 
+class TwoWays(nn.Sequential):
+    """Puts out more in train mode."""
+
+    def forward(self, x: torch.Tensor) -> object:
+        answer = super().forward(x)
+        return (answer, answer.sort().values) if self.training else answer
+
+
+def two_ways() -> TwoWays:
+    return TwoWays(nn.Flatten(), nn.Linear(16, 3))
+
+
 def data() -> Data:
     generator = torch.Generator().manual_seed(3)
 

@@ -13,7 +13,7 @@ import torch
 import graphgrow as gg
 from graphgrow.data.evaluation import score
 from graphgrow.data.names import load_data
-from graphgrow.errors import RecipeError
+from graphgrow.errors import ModeError, RecipeError
 from graphgrow.records import CandidateRecord
 from graphgrow.rewrite.own import own
 from graphgrow.search import evaluate as evaluation
@@ -67,6 +67,12 @@ def test_a_child_inherits_is_verified_and_learns(study: Path) -> None:
     assert record.objectives["instability"] > 0
     before = score(base.module, load_data(TASK.data).validation)
     assert found.loss < before.loss + 0.1  # it did not start again
+
+
+@pytest.mark.filterwarnings("ignore:this graph of")
+def test_a_base_that_goes_two_ways_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(ModeError, match=r"holds for train mode alone, and would be run in eval mode here"):
+        evaluation.base(Task("tests.search.small:two_ways", TASK.data))
 
 
 def test_the_parent_is_not_trained_along(study: Path) -> None:

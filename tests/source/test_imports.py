@@ -93,7 +93,7 @@ def test_imports_are_sorted_by_section() -> None:
     ]
 
 
-@pytest.mark.parametrize("thing", [own_function, lambda x: x, ExportError])
+@pytest.mark.parametrize("thing", [own_function, lambda x: x, Imports])
 def test_what_only_graphgrow_or_the_user_has_is_refused(thing: Any) -> None:
     with pytest.raises(ExportError, match="plain file"):
         Imports().reference(thing)

@@ -23,7 +23,7 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.data import evaluation
 from graphgrow.data.names import load_data
-from graphgrow.errors import TrainingError
+from graphgrow.errors import ModeError, TrainingError
 from graphgrow.models import MLP
 from graphgrow.recipes.tables import from_table
 from graphgrow.records import StageRecord, TrainingRecord
@@ -85,6 +85,26 @@ def test_a_run_writes_its_records_and_the_model_that_it_measured(tmp_path: Path)
     other = replace(RECIPE, training=replace(RECIPE.training, lr=0.5))
     with pytest.raises(TrainingError, match=r"another training:\n  training: .*0.01.* there, .*0.5"):
         loop.train(other, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:this graph of")
+def test_a_model_that_goes_two_ways_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    model = replace(RECIPE.model, name="tests.train.test_loop:TwoWays", options={})
+    with pytest.raises(ModeError, match=r"TwoWays holds for train mode alone, and would be run in eval mode here"):
+        loop.train(replace(RECIPE, model=model), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+class TwoWays(nn.Module):
+    """Puts out more in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> object:
+        answer = self.map(x.flatten(1))
+        return (answer, answer.sort().values) if self.training else answer
 
 
 def test_a_compiled_network_grows_as_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
