@@ -47,7 +47,8 @@ def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) ->
     target = type(module) if module is not None else facts.node.target
     found = _found(target, facts, module, args, kwargs)
     operands = _attended(args, kwargs) if target in _ATTENTIONS else facts.operands
-    held = any(value.infinite for value in operands) or _is_infinite(args, kwargs)
+    held = any(value.infinite for value in operands)
+    held = held or (_table().get(target) is not _size and _is_infinite((args, kwargs, getattr(module, "value", None))))
     held = held and _table().get(target) is not _exponential  # of minus infinity that is 0
     constant = bool(facts.operands) and all(value.constant for value in facts.operands) and not _is_sized(args, kwargs)
     for i, (value, _) in enumerate(facts.flows):
@@ -65,9 +66,9 @@ def _attended(args: Any, kwargs: Any) -> list[Value]:
     return [value for value in found if isinstance(value, Value)]
 
 
-def _is_infinite(args: Any, kwargs: Any) -> bool:
-    """Whether an infinite number is among the arguments: that of `masked_fill`, `where`, `full`."""
-    return any(isinstance(leaf, float) and math.isinf(leaf) for leaf in pytree.tree_leaves((args, kwargs)))
+def _is_infinite(arguments: Any) -> bool:
+    """Whether an infinite number is among the arguments: that of `masked_fill`, `where`, `full`, of a padding."""
+    return any(isinstance(leaf, float) and math.isinf(leaf) for leaf in pytree.tree_leaves(arguments))
 
 
 def _is_sized(args: Any, kwargs: Any) -> bool:
@@ -111,7 +112,7 @@ def _signature(known: Bounding) -> tuple[inspect.Signature, bool]:
 
 def _options(module: nn.Module) -> dict[str, Any]:
     """The attributes of an activation module that its function takes too."""
-    return {name: getattr(module, name) for name in ("alpha", "min_val", "max_val") if hasattr(module, name)}
+    return {name: getattr(module, name) for name in ("alpha", "beta", "min_val", "max_val") if hasattr(module, name)}
 
 
 def _always(bounds: Bounds | tuple[Bounds, ...]) -> Bounding:
@@ -190,6 +191,15 @@ def _limited(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: b
     return Bounds(min_val, max_val)
 
 
+def _softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Bounds:
+    return Bounds(0.0) if beta > 0 else Bounds(high=0.0)
+
+
+def _size(*args: Any, **kwargs: Any) -> Bounds:
+    """A norm or a spread; the order of a norm may be infinite, and its entries are not."""
+    return POSITIVE
+
+
 def _same(bounds: Bounds) -> Bounds:
     return bounds
 
@@ -210,7 +220,7 @@ _BY_NAME: dict[str, Bounding] = {
     "clamp": _clamped, "clip": _clamped,
     "sum": _first(Bounds.signed), "cumsum": _first(Bounds.signed), "dropout": _first(Bounds.signed),
     **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax"), _always(UNIT)),
-    **dict.fromkeys(("softplus", "var", "std", "norm", "vector_norm"), _always(POSITIVE)),
+    "softplus": _softplus, **dict.fromkeys(("var", "std", "norm", "vector_norm"), _size),
     **dict.fromkeys(("tanh", "sin", "cos", "erf", "softsign"), _always(SYMMETRIC)),
     **dict.fromkeys(("normalize", "cosine_similarity"), _always(Bounds(-1.01, 1.01))),  # rounded: above 1
     **dict.fromkeys(("var_mean", "std_mean"), _always((POSITIVE, Bounds()))),

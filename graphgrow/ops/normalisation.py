@@ -243,11 +243,12 @@ def batch_norm_and_activation(call: Call, input: Value) -> Value:
 
 @rule(F.normalize)
 def normalise_vector(
-    call: Call, input: Value, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
+    call: Call, input: Value, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: None = None
 ) -> Value:
-    """Division by a norm along one axis, each unit of which depends on all, and which zeros do not change."""
+    """Division by a norm along an axis or several, each unit of which depends on all, and which zeros do not change."""
     output = call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
-    slot, axes = Slot(call.argument_path(3, "eps"), False), [call.axis(input, dim)]
+    several = dim if isinstance(dim, (tuple, list)) else (dim,)
+    slot, axes = Slot(call.argument_path(3, "eps"), False), [call.axis(input, one) for one in several]
     if p <= 0:  # zeros make such a norm zero, or leave their number in it
         call.freeze((input.axes[axis] for axis in axes), f"a norm of order {p} over it")
     call.statistic(StatisticKind.NORM, input, axes, output, float(p), inverse=True, eps=slot, eps_value=float(eps))

@@ -61,6 +61,7 @@ def random_slope(call: Call, input: Value) -> Value:
     nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus,
     F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus, torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_",
     torch.erfc, "erfc", torch.sinc, "sinc", nn.Threshold, F.threshold, torch.isnan, torch.isinf, torch.isfinite,
+    "isnan", "isinf", "isfinite",
 )  # fmt: skip
 def bounded(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Finite everywhere, not zero at zero."""
@@ -89,7 +90,7 @@ def partial(call: Call, input: Value) -> Value:
     return call.output(input.axes, fl.Pointwise((call.operand(input),), total=total))
 
 
-@rule(torch.clamp, "clamp", torch.clip, "clip")
+@rule(torch.clamp, "clamp", torch.clip, "clip", torch.clamp_, "clamp_", "clip_")
 def clamp(call: Call, input: Value, min: Any = None, max: Any = None) -> Value:
     """Limits that are numbers, or tensors of one number each, between which zero need not lie."""
     if any(isinstance(limit, Value) and limit.axes for limit in (min, max)):
@@ -99,13 +100,13 @@ def clamp(call: Call, input: Value, min: Any = None, max: Any = None) -> Value:
     return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=zero))
 
 
-@rule(torch.clamp_min, "clamp_min")
+@rule(torch.clamp_min, "clamp_min", "clamp_min_")
 def at_least(call: Call, input: Value, min: Any) -> Value:
     """A lower limit."""
     return clamp(call, input, min=min)
 
 
-@rule(torch.clamp_max, "clamp_max")
+@rule(torch.clamp_max, "clamp_max", "clamp_max_")
 def at_most(call: Call, input: Value, max: Any) -> Value:
     """An upper limit."""
     return clamp(call, input, max=max)
@@ -120,18 +121,24 @@ def rest(call: Call, input: Any, other: Any) -> Value:
     return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
 
 
-@rule(nn.PReLU)
-def prelu(call: Call, input: Value) -> Value:
+@rule(F.prelu, torch.prelu, "prelu")
+def prelu_function(call: Call, input: Value, weight: Value) -> Value:
     """One slope for all units, or one for each channel."""
-    weight = call.weight("weight", Fresh.LIKE)
     terms = [call.operand(input)]
     if weight.axes[0].size == 1:
         call.freeze(weight.axes, "one slope for all units")
     else:
         call.same(input.axes[1], weight.axes[0])
-        call.attribute("num_parameters", weight.axes[0])
+        if call.module is not None:
+            call.attribute("num_parameters", weight.axes[0])
         terms.append(call.operand(weight))
     return call.output(input.axes, fl.Pointwise(tuple(terms)))
+
+
+@rule(nn.PReLU)
+def prelu(call: Call, input: Value) -> Value:
+    """nn.PReLU."""
+    return prelu_function(call, input, call.weight("weight", Fresh.LIKE))
 
 
 @rule(Gate)

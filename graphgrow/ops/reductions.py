@@ -138,8 +138,8 @@ def _spread(
     if isinstance(dim, bool):  # var(x, unbiased): over all axes
         dim, unbiased = None, dim
     dims = _dims(call, input, dim)
-    sizes = [leaf for i in dims for leaf in leaves(input.axes[i])]
-    if unbiased and correction and len(sizes) > 1 and not input.constant:
+    varying = not input.constant and any(leaf.frozen for i in dims for leaf in leaves(input.axes[i]))
+    if unbiased and correction and varying:
         call.freeze(
             (input.axes[i] for i in dims), "a spread with a correction by a count that varies from call to call"
         )

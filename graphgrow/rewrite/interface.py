@@ -17,9 +17,10 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
+from graphgrow.ir.facts import flatten_values
 from graphgrow.ir.inputs import InputSpec, TensorSpec
 from graphgrow.ir.positions import Units, axis_map
-from graphgrow.ir.terms import Space
+from graphgrow.ir.terms import Space, leaves
 from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Opening
 from graphgrow.rewrite.contract import TensorChange
@@ -73,6 +74,22 @@ def refuse_inputs(free: Network, space: Space) -> None:
     for facts in free.analysis.touching(space):
         if facts.node.op == "placeholder":
             raise Declined(f"the input `{facts.node.name}` has this axis too, and its caller would have to change it")
+
+
+def refuse_joined_batch(free: Network, space: Space) -> None:
+    """Decline where an output joins a space with the batch: its old part would lie elsewhere in each call.
+
+    Raises:
+        Declined: with the size of that axis.
+    """
+    inputs = [facts for facts in free.analysis.facts.values() if facts.node.op == "placeholder"]
+    given = [value for facts in inputs for value in flatten_values(facts.output) if value.axes]
+    batch = {leaf for value in given for leaf in leaves(value.axes[0])}
+    (output,) = (node for node in free.module.graph.nodes if node.op == "output")
+    for value in free.analysis.facts[output].operands:
+        for axis in value.axes_with(space):
+            if batch & set(leaves(value.axes[axis])):
+                raise Declined(f"axis {axis} of `{value.name}` joins it with the batch, and its places vary with that")
 
 
 def input_spec(network: Network, placeholder: fx.Node, axis: int, size: int) -> tuple[InputSpec, int]:

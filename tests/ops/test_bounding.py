@@ -112,6 +112,7 @@ def _grown(run: Callable[[Any, Any], Any]) -> gg.Graph:
 ADMITTED: list[Callable[[Any, Any], Any]] = [
     lambda a, b: torch.log(F.softplus(a) + 1e-3),
     lambda a, b: torch.log1p(torch.relu(a)),
+    lambda a, b: torch.log(nn.Softplus(beta=2.0)(a) + 1e-3),
     lambda a, b: torch.sqrt(a**2 + b.abs() + 1e-5),
     lambda a, b: torch.rsqrt((a * a).clamp(min=1e-4)),
     lambda a, b: a / (1 + b.abs()),
@@ -138,6 +139,7 @@ def test_units_behind_what_is_bounded_away_from_its_poles_are_appended(run: Call
     "run",
     [
         lambda a, b: torch.log(F.softplus(a)),  # softplus(-1000) is 0
+        lambda a, b: torch.log(F.softplus(a, beta=-1.0) + 1),  # a logarithm's negative
         lambda a, b: torch.sqrt(a.tanh() + 0.5),
         lambda a, b: a / (b.abs() - 1e-3),
         lambda a, b: torch.exp(F.softplus(a)) * b.sigmoid(),

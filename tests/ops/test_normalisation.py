@@ -157,6 +157,10 @@ def _compared(target: Any, **options: Any) -> Callable[[Draw], nn.Module]:
     return build
 
 
+def _matrix(draw: Draw) -> nn.Module:
+    return Probe(lambda m: op(F.normalize, m.x, dim=(1, 2)), {"x": normal_tensor(draw, 2, 3, 4)})
+
+
 def _vector_by(p: float) -> Callable[[Draw], nn.Module]:
     return lambda draw: Probe(lambda m: op(F.normalize, m.x, p), {"x": normal_tensor(draw, 2, 5)})
 
@@ -203,6 +207,8 @@ CASES = [
     Case((nn.LocalResponseNorm,), _neighbours, {"x.0": ZERO_KEEPING, "x.2": ZERO_KEEPING}),
     Case((F.local_response_norm,), _neighbours_function, {"x.0": ZERO_KEEPING, "x.2": ZERO_KEEPING}),
     Case((F.normalize,), _vector, {"x.0": ZERO_KEEPING, "x.1": "zero>zero copy>copy"}),
+    Case((F.normalize,), _matrix, {"x.0": ZERO_KEEPING, "x.1": "zero>zero copy>copy", "x.2": "zero>zero copy>copy"},
+         "two-axes"),
     *(Case((F.normalize,), _vector_by(p), {"x.0": ZERO_KEEPING}, f"order-{p}") for p in (0.0, -1.0, -math.inf)),
     Case((F.cosine_similarity,), _compared(F.cosine_similarity), {"x.0": FINITE}),
     Case((F.cosine_similarity,), _compared(F.cosine_similarity, dim=0), {"x.1": FINITE}, "first"),

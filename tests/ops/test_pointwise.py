@@ -114,7 +114,7 @@ ZERO_FUNCTIONS: list[Any] = [
 ]  # fmt: skip
 FINITE_FUNCTIONS: list[Any] = [
     nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus, F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus,
-    torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_", torch.erfc, "erfc", torch.isnan, torch.isinf,
+    torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_", torch.erfc, "erfc", torch.isnan, torch.isinf, "isnan",
     torch.isfinite, torch.sinc, "sinc",
 ]  # fmt: skip
 PARTIAL_FUNCTIONS: list[Any] = [
@@ -157,6 +157,17 @@ def _prelu(draw: Draw) -> nn.Module:
     slopes = nn.PReLU(width)
     slopes.weight.data.uniform_(-1, 1)
     return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 2, width, 3)}, {"op": slopes})
+
+
+def _slopes(target: Any) -> Callable[[Draw], nn.Module]:
+    """A slope for each channel, as a function."""
+
+    def build(draw: Draw) -> nn.Module:
+        width = draw(2, 4)
+        sources = {"x": normal_tensor(draw, 2, width, 3), "y": normal_tensor(draw, width)}
+        return Probe(lambda m: op(target, m.x, m.y), sources)
+
+    return build
 
 
 def _one_slope(draw: Draw) -> nn.Module:
@@ -267,7 +278,7 @@ CASES = [
     *(unary(target, LINEAR, torch.float64) for target in ("to", "type")),
     Case(("type_as",), _type_as, {**_every(LINEAR), "y.0": "free>- zero>- mean>- copy>- share>-"}),
     unary("requires_grad_", LINEAR, False),
-    *(unary(target, ZERO_KEEPING, -0.5, 0.5) for target in (torch.clamp, "clamp", torch.clip, "clip")),
+    *(unary(target, ZERO_KEEPING, -0.5, 0.5) for target in (torch.clamp, "clamp", torch.clip, "clip", "clamp_")),
     unary(nn.Hardtanh, FINITE, 0.5, 2.0, label="limits-without-zero"),
     unary(F.hardtanh, FINITE, 0.5, 2.0, label="limits-without-zero"),
     unary("clamp", FINITE, 0.25, label="away-from-zero"),
@@ -293,6 +304,8 @@ CASES = [
     *(logic(target, 1) for target in (operator.invert, torch.logical_not, "logical_not", "bool")),
     Case((nn.PReLU,), _prelu, {"x.0": FINITE, "x.1": FINITE, "x.2": FINITE}),
     Case((nn.PReLU,), _one_slope, _every(FINITE), "one-slope"),
+    *(Case((target,), _slopes(target), {"x.0": FINITE, "x.1": FINITE, "x.2": FINITE})
+      for target in (F.prelu, torch.prelu, "prelu")),
     Case((Gate,), _learned_factor, _every(LINEAR)),
     Case((Blend,), _passage(nn.ReLU(), nn.GELU()), _every(ZERO_KEEPING)),
     Case((Blend,), _passage(nn.PReLU(), nn.Identity()), _every(ZERO_KEEPING), "prelu-identity"),

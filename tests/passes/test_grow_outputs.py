@@ -66,10 +66,16 @@ def test_a_head_of_a_convolution_and_a_hidden_stream() -> None:
     assert len(encoder.mutations("grow-outputs")) == 0  # the input has this axis too
 
 
+def _rows_in_one(m: Any, x: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = m.a(x).flatten()
+    return result
+
+
 REFUSED: dict[str, tuple[Any, str, str]] = {
     "softmax": (nn.Sequential(nn.Linear(3, 4), nn.Softmax(-1)), "grow-outputs(0)", "a softmax over it"),
     "hidden": (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), "grow-outputs(0)", "does not leave the model"),
     "residual": (Forward(lambda m, x: x + m.a(x), a=nn.Linear(3, 3)), "grow-outputs(a)", "input"),
+    "joined": (Forward(_rows_in_one, a=nn.Linear(3, 3)), "grow-outputs(a)", "joins it with the batch"),
 }
 
 

@@ -144,6 +144,16 @@ MASKS: dict[str, Any] = {
 }
 
 
+def test_a_norm_of_infinite_order_is_finite() -> None:
+    def run(m: Any, x: torch.Tensor) -> Any:
+        h = m.first(x)
+        return m.last(torch.relu(h / (h.norm(math.inf, -1, True) + 1)))
+
+    graph = gg.trace(Forward(run, first=nn.Linear(3, 4), last=nn.Linear(4, 2)), torch.randn(2, 5, 3))
+    offered = set(map(str, graph.mutations()))
+    assert offered >= {"swap-activation(:relu, to=gelu)", "deepen(:relu, kind=mlp)", "widen(first, extra=2)"}
+
+
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("largest", [True, False], ids=["maximum", "softmax"])
 def test_what_a_mask_leaves_infinite_is_closed_by_no_zero(name: str, largest: bool) -> None:
