@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from graphgrow.ir.terms import Axes, Space, Term
+from graphgrow.ir.terms import Axes, Space, Term, leaves
 from graphgrow.ir.value import Value
 
 
@@ -59,7 +59,24 @@ class Weighted:
         return "scale" if self.scale else "weighted mean"
 
 
-Held = Fill | Weighted
+@dataclass(frozen=True)
+class Level:
+    """Appended: the mean of all old entries along several axes together, which are normalised as one.
+
+    Attributes:
+        spaces: what those axes are made of, but for axes of one entry.
+    """
+
+    spaces: frozenset[Space]
+    value: str = "level"
+
+    @classmethod
+    def over(cls, terms: Axes) -> Level:
+        """The mean along all of these axes."""
+        return cls(frozenset(leaf for term in terms for leaf in leaves(term) if leaf.size > 1))
+
+
+Held = Fill | Weighted | Level
 State = tuple[Held, ...]
 
 
@@ -73,9 +90,14 @@ class Operand:
 
 @dataclass(frozen=True)
 class Same:
-    """A linear map that is the same for every unit and leaves each alone: views, average pooling, scaling."""
+    """A linear map that is the same for every unit and leaves each alone: views, average pooling, scaling.
+
+    Attributes:
+        view: every entry stays as it is, and none is left out: axes are regrouped or put in another order, no more.
+    """
 
     inner: Flow
+    view: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ class Fresh(Enum):
     HE = "he"  # normal, std sqrt(2 / fan_in) at the new fan (He et al. 2015)
     ONES = "ones"
     ZEROS = "zeros"
-    LIKE = "like"  # normal, with the standard deviation of the old entries
+    LIKE = "like"  # normal, with the standard deviation of the old entries; their number where they are all one
 
 
 @dataclass(eq=False)

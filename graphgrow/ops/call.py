@@ -153,8 +153,12 @@ class Call:
         return fl.Operand(value, tuple(i for i in range(len(value.axes)) if i not in dropped))
 
     def same_flow(self, value: Value) -> fl.Flow:
-        """The flow of a view or any other linear map that leaves each unit alone."""
+        """The flow of any linear map that leaves each unit alone."""
         return fl.Same(self.operand(value))
+
+    def view_flow(self, value: Value) -> fl.Flow:
+        """The flow of a view that holds all entries as they are: regrouped, or along axes in another order."""
+        return fl.Same(self.operand(value), view=True)
 
     def plus_bias(self, flow: fl.Flow, bias: Value | None) -> fl.Flow:
         """The flow with a bias added, if there is one."""

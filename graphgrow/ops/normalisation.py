@@ -62,12 +62,29 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Value:
-    """(N, C, ...), each channel by its own statistics."""
+    """(N, C, ...), each channel by its own statistics; those of the input alone are taken over axes that may grow."""
     for value, fresh in zip(
         (running_mean, running_var, weight, bias), (Fresh.ZEROS, Fresh.ONES, Fresh.ONES, Fresh.ZEROS), strict=True
     ):
         call.starts(value, fresh)
+    if call.node.target is F.batch_norm and running_mean is None and running_var is None and bias is None:
+        return _standardised(call, input, weight, eps)
     return _per_channel(call, input, (running_mean, running_var, weight, bias), safe=False)
+
+
+def _standardised(call: Call, input: Value, weight: Value | None, eps: float) -> Value:
+    """Each channel minus its mean, over its deviation: the weights of convolutions that are standardised."""
+    axes = (0, *range(2, len(input.axes)))
+    term = tuple(input.axes[axis] for axis in axes)
+    flows: list[fl.Flow] = [call.operand(input)]
+    if weight is not None:
+        call.same(input.axes[1], weight.axes[0])
+        flows.append(call.operand(weight))
+    otherwise = fl.Pointwise(tuple(flows), constant_safe=False)
+    output = call.output(input.axes, fl.Normalised(flows[0], term, otherwise))
+    slot = Slot(call.argument_path(7, "eps"), False)
+    call.normalise(NormKind.LAYER, input, axes, term, None, None, slot, eps, 0.0, output)
+    return output
 
 
 @rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,

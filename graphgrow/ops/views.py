@@ -75,7 +75,7 @@ def _view(call: Call, input: Value, paths: list[tuple[Any, ...]] | None) -> Valu
     axes = _regroup(call, input.axes, list(meta_shape(call.meta)))
     for path, term in zip(paths or [], axes, strict=bool(paths)):
         call.literal(path, term)
-    return call.output(axes, call.same_flow(input))
+    return call.output(axes, call.view_flow(input))
 
 
 def _size_paths(call: Call, first: int, sizes: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -111,7 +111,7 @@ def view_as(call: Call, input: Value, other: Value) -> Value:
     axes = _regroup(call, input.axes, list(meta_shape(call.meta)))
     for mine, theirs in zip(axes, other.axes, strict=True):
         call.same(mine, theirs)
-    return call.output(axes, call.same_flow(input))
+    return call.output(axes, call.view_flow(input))
 
 
 @rule(torch.flatten, "flatten", nn.Flatten, torch.ravel, "ravel")
@@ -121,9 +121,9 @@ def flatten(call: Call, input: Value, start_dim: int = 0, end_dim: int = -1) -> 
         start_dim, end_dim = call.module.start_dim, call.module.end_dim
     start, end = call.axis(input, start_dim), call.axis(input, end_dim)
     if start == end:
-        return call.output(input.axes, call.same_flow(input))
+        return call.output(input.axes, call.view_flow(input))
     joined = product(input.axes[start : end + 1])
-    return call.output((*input.axes[:start], joined, *input.axes[end + 1 :]), call.same_flow(input))
+    return call.output((*input.axes[:start], joined, *input.axes[end + 1 :]), call.view_flow(input))
 
 
 @rule(torch.unflatten, "unflatten", nn.Unflatten)
@@ -148,7 +148,7 @@ def unflatten(call: Call, input: Value, dim: int | None = None, sizes: Sequence[
         call.attribute("unflattened_size", *spaces, as_tuple=True)
     for i, space in enumerate(spaces if module is None else ()):
         call.literal((*call.argument_path(2, "sizes"), i), space)
-    return call.output((*input.axes[:index], *spaces, *input.axes[index + 1 :]), call.same_flow(input))
+    return call.output((*input.axes[:index], *spaces, *input.axes[index + 1 :]), call.view_flow(input))
 
 
 @rule(torch.permute, "permute", "torchvision.ops.misc.Permute")
@@ -157,7 +157,7 @@ def permute(call: Call, input: Value, *dims: Any) -> Value:
     if call.module is not None:
         dims = tuple(call.module.dims)  # type: ignore[arg-type]  # torchvision's Permute
     order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
-    return call.output((input.axes[call.axis(input, dim)] for dim in order), call.same_flow(input))
+    return call.output((input.axes[call.axis(input, dim)] for dim in order), call.view_flow(input))
 
 
 @rule(torch.transpose, "transpose", "transpose_", torch.swapaxes, "swapaxes", torch.swapdims, "swapdims")
@@ -166,13 +166,13 @@ def transpose(call: Call, input: Value, dim0: int, dim1: int) -> Value:
     axes = list(input.axes)
     first, second = call.axis(input, dim0), call.axis(input, dim1)
     axes[first], axes[second] = axes[second], axes[first]
-    return call.output(axes, call.same_flow(input))
+    return call.output(axes, call.view_flow(input))
 
 
 @rule(torch.t, "t")
 def matrix_transpose(call: Call, input: Value) -> Value:
     """The two axes of a matrix exchanged."""
-    return call.output(reversed(input.axes), call.same_flow(input))
+    return call.output(reversed(input.axes), call.view_flow(input))
 
 
 @rule(torch.movedim, "movedim", torch.moveaxis, "moveaxis")
@@ -181,7 +181,7 @@ def movedim(call: Call, input: Value, source: int, destination: int) -> Value:
     axes = list(input.axes)
     moved = axes.pop(call.axis(input, source))
     axes.insert(call.axis(input, destination), moved)
-    return call.output(axes, call.same_flow(input))
+    return call.output(axes, call.view_flow(input))
 
 
 @rule(torch.unsqueeze, "unsqueeze")
@@ -189,7 +189,7 @@ def unsqueeze(call: Call, input: Value, dim: int) -> Value:
     """A new axis of size 1."""
     index = dim % (len(input.axes) + 1)
     new = call.fixed(1, "an axis of size 1 that a view makes")
-    return call.output((*input.axes[:index], new, *input.axes[index:]), call.same_flow(input))
+    return call.output((*input.axes[:index], new, *input.axes[index:]), call.view_flow(input))
 
 
 @rule(torch.squeeze, "squeeze")

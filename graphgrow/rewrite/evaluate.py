@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.cells import Cell, agree, cells_along, cells_of, groups
-from graphgrow.ir.flow import Fill, Flow, Held, State
+from graphgrow.ir.flow import Fill, Flow, Held, Level, State
 from graphgrow.ir.terms import Axes, Space, find, leaves, normal
 from graphgrow.ir.value import Value
 
@@ -19,8 +19,8 @@ def holds(terms: Axes, space: Space) -> bool:
 
 
 def is_whole(terms: Axes, space: Space) -> bool:
-    """Whether the terms are the space and nothing else, so that the mean of its units is that of all entries."""
-    return len(terms) == 1 and normal(terms[0]) is space
+    """Whether the terms are the space and no more than one entry else: the mean of its units is that of all entries."""
+    return [normal(term) for term in terms if term.size > 1 or normal(term) is space] == [space]
 
 
 def axis_of(operand: fl.Operand, space: Space) -> int | None:
@@ -51,9 +51,10 @@ def _state(flow: Flow, space: Space, fills: Mapping[Key, State], at: Cell) -> St
     if isinstance(flow, fl.Operand):
         return _operand(flow, space, fills, at)
     if isinstance(flow, fl.Same):
-        return _state(flow.inner, space, fills, at)
+        state = _state(flow.inner, space, fills, at)
+        return state if flow.view else _moved(state)
     if isinstance(flow, fl.Pick):
-        return _state(flow.inner, space, fills, picked(flow, at))
+        return _moved(_state(flow.inner, space, fills, picked(flow, at)))
     if isinstance(flow, fl.Normalised):
         return _normalised(flow, space, fills, at)
     if isinstance(flow, fl.Centred):
@@ -61,12 +62,17 @@ def _state(flow: Flow, space: Space, fills: Mapping[Key, State], at: Cell) -> St
     if isinstance(flow, fl.Along):
         return _state(flow.along if holds(flow.terms, space) else flow.across, space, fills, at)
     if isinstance(flow, fl.Slice):
-        return _slice(flow, space, fills, at)
+        return _moved(_slice(flow, space, fills, at))
     if isinstance(flow, fl.Stack):
-        states = [_state(term, space, fills, at) for term in flow.terms]
+        states = [_moved(_state(term, space, fills, at)) for term in flow.terms]
         return tuple(fill for state in states if state is not None for fill in state)
-    operands = [_state(term, space, fills, at) for term in children(flow)]
+    operands = [_moved(_state(term, space, fills, at)) for term in children(flow)]
     return _zip(operands, _combine(flow))
+
+
+def _moved(state: State | None) -> State | None:
+    """A state where entries change along any axis, or some are left out: their common mean is another then."""
+    return None if state is None else tuple(Fill.FREE if isinstance(fill, Level) else fill for fill in state)
 
 
 def picked(flow: fl.Pick, at: Cell) -> Cell:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from graphgrow.ir import flow as fl
 from graphgrow.ir.cells import Cell, cells_of, groups
 from graphgrow.ir.facts import NodeFacts
-from graphgrow.ir.flow import Fill, Flow, Held, Weighted
+from graphgrow.ir.flow import Fill, Flow, Held, Level, Weighted
 from graphgrow.ir.positions import present_size
-from graphgrow.ir.terms import Space, normal
+from graphgrow.ir.terms import Space, leaves, normal
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.evaluate import Key, axis_of, children, count_at, holds, is_whole, picked
 
@@ -129,6 +129,8 @@ class Requests:
         )
         if known != fill or not self._grants(value, axis, occurrence, fill):
             return False
+        if isinstance(fill, Level) and along(value, fill) is None:
+            return False
         search.gathered[(value, axis), occurrence] = fill
         return True
 
@@ -163,6 +165,8 @@ class Requests:
         """What the operands of an expression must be; None where they cannot bring the fill about."""
         if isinstance(flow, fl.Operand):
             return self._of_operand(flow, at, fill)
+        if isinstance(fill, Level) and not (isinstance(flow, fl.Same) and flow.view):
+            return None
         if isinstance(flow, fl.Pick):
             return self._wishes(flow.inner, replace(at, cell=picked(flow, at.cell)), fill)
         if isinstance(flow, fl.Same):
@@ -266,6 +270,13 @@ class Requests:
                 return self._wishes(term, _Place(at.cell, number, None), fill)
             number -= count
         return None
+
+
+def along(value: Value, level: Level) -> tuple[int, ...] | None:
+    """The axes of a tensor that together are those of a common mean; None where they are not whole axes of it."""
+    made = [{leaf for leaf in leaves(term) if leaf.size > 1} for term in value.axes]
+    chosen = tuple(axis for axis, spaces in enumerate(made) if spaces and spaces <= level.spaces)
+    return chosen if set().union(*(made[axis] for axis in chosen)) == level.spaces else None
 
 
 def _likeliest(wishes: Wishes) -> Iterator[Wish]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind, Statistic, flatten_values
-from graphgrow.ir.flow import Clash, Fill, Held, Weighted
+from graphgrow.ir.flow import Clash, Fill, Held, Level, Weighted
 from graphgrow.ir.positions import axis_map
 from graphgrow.ir.terms import Space
 from graphgrow.ir.value import Value
@@ -69,23 +69,30 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
         return
     if norm.kind is NormKind.GROUP:
         raise Unmet(facts, "group norm takes statistics over it: append whole groups instead", [])
-    if norm.kind is NormKind.LAYER and not is_whole(norm.term, space):
-        raise Unmet(facts, f"{norm.kind.value} over an axis of which this is only a part", [])
     if norm.eps is None or (norm.weight is None and norm.output is None):
         raise Unmet(facts, f"{norm.kind.value} without a weight or an eps to correct", [])
-    wanted = Fill.MEAN if norm.kind is NormKind.LAYER else Fill.ZERO
+    wanted = wanted_by(norm, space)
     for i, fill in enumerate(state):
-        if fill is not wanted:
+        if fill != wanted:
             text = f"{norm.kind.value} over the axis needs new units at {wanted.value}, but they are {fill.value}"
+            if isinstance(wanted, Level):
+                text = f"{norm.kind.value} over an axis of which this is only a part"
             raise Unmet(facts, text, [(norm.value, axis, i, wanted)])
     if norm.weight is None and norm.output is not None:
         plan.factors[norm.output] = math.sqrt(old_share(norm, plan.units))
     if norm.bias is not None:
-        for i, fill in enumerate(plan.state((norm.bias, 0))):
+        at = next(iter(norm.bias.axes_with(space)))
+        for i, fill in enumerate(plan.state((norm.bias, at))):
             if fill is not Fill.ZERO:  # what comes out of the norm is zero, and must stay so
-                raise Unmet(
-                    facts, f"{norm.kind.value} with a bias that is {fill.value}", [(norm.bias, 0, i, Fill.ZERO)]
-                )
+                text = f"{norm.kind.value} with a bias that is {fill.value}"
+                raise Unmet(facts, text, [(norm.bias, at, i, Fill.ZERO)])
+
+
+def wanted_by(norm: Normalisation, space: Space) -> Held:
+    """What new units of a space must hold, so that a norm over it puts out zero there: its own mean, or zero."""
+    if norm.kind is not NormKind.LAYER:
+        return Fill.ZERO
+    return Fill.MEAN if is_whole(norm.term, space) else Level.over(norm.term)
 
 
 def _fills_of(plan: Plan, value: Value, space: Space) -> set[Held]:
@@ -116,7 +123,7 @@ def changes_noise(facts: NodeFacts, plan: Plan) -> bool:
     """Whether elements that depend on each other are dropped one by one, so that train mode is another."""
     space = plan.units.space
     return any(
-        fill in (Fill.MEAN, Fill.COPY, Fill.SHARE) or isinstance(fill, Weighted)
+        fill in (Fill.MEAN, Fill.COPY, Fill.SHARE) or isinstance(fill, (Weighted, Level))
         for noise in facts.noises
         for axis in noise.value.axes_with(space)
         for fill in plan.state((noise.value, axis))

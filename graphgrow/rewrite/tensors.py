@@ -9,10 +9,11 @@ import torch
 
 from graphgrow.errors import Declined
 from graphgrow.ir.doubles import in_double, of_kind
-from graphgrow.ir.flow import Fill, State, Weighted
+from graphgrow.ir.flow import Fill, Level, State, Weighted
 from graphgrow.ir.positions import AxisMap, Units, axis_map
 from graphgrow.ir.terms import normal
 from graphgrow.ir.value import Fresh, Value
+from graphgrow.rewrite.request import along
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign, deviation_of, draw_normal, runs, spread
 
@@ -103,6 +104,10 @@ class TensorGrowth:
             self._freshen(new, before, growth.axis, where, shape, generator)
         elif fill is Fill.MEAN:
             assign(new, growth.axis, where, before.mean(growth.axis, keepdim=True, dtype=_wide(new.dtype)))
+        elif isinstance(fill, Level):
+            axes = along(self.value, fill)
+            assert axes is not None  # none was asked of it else
+            assign(new, growth.axis, where, before.mean(axes, keepdim=True, dtype=_wide(new.dtype)))
         elif isinstance(fill, Weighted):
             assign(new, growth.axis, where, self._weighted(before, growth.axis, fill))
         else:
@@ -133,6 +138,9 @@ class TensorGrowth:
         if start in (Fresh.ONES, Fresh.ZEROS):
             assign(new, axis, where, 1 if start is Fresh.ONES else 0)
         if start in (Fresh.ONES, Fresh.ZEROS) or new.is_meta:
+            return
+        if start is Fresh.LIKE and before.numel() and bool((before == before.reshape(-1)[0]).all()):
+            assign(new, axis, where, before.reshape(-1)[0].item())  # a gain that is 1 everywhere, not one of 0
             return
         deviation = self._deviation(before, shape)
         found = runs(where, where)

@@ -15,6 +15,7 @@ from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, leaves, normal
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.growth import Kind, Plan
+from graphgrow.rewrite.requirements import wanted_by
 from graphgrow.rewrite.statistics import growing_axis, judge
 
 
@@ -53,11 +54,8 @@ def promised(facts: NodeFacts, plan: Plan) -> bool:
             if states(norm.value, axis) != {Fill.COPY} or not set().union(*own) <= {Fill.COPY}:
                 return False
             continue
-        wanted = {Fill.MEAN} if norm.kind is NormKind.LAYER else {Fill.ZERO}
-        whole = norm.kind is NormKind.RMS or (len(norm.term) == 1 and normal(norm.term[0]) is space)
-        whole = whole and norm.kind is not NormKind.GROUP
         mended = norm.eps is not None and (norm.weight is not None or norm.output is not None)
-        if not whole or not mended or states(norm.value, axis) != wanted:
+        if norm.kind is NormKind.GROUP or not mended or states(norm.value, axis) != {wanted_by(norm, space)}:
             return False
         if norm.bias is not None and _parameter_states(plan, norm.bias) != {Fill.ZERO}:
             return False

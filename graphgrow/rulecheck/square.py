@@ -22,7 +22,7 @@ from graphgrow.errors import GraphGrowError, RuleError
 from graphgrow.graph import Graph
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import NodeFacts, flatten_values
-from graphgrow.ir.flow import Clash, Fill, Held, State
+from graphgrow.ir.flow import Clash, Fill, Held, Level, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Space, leaves, normal
 from graphgrow.ir.value import Value
@@ -30,6 +30,8 @@ from graphgrow.ops.registry import keys_of, module_keys
 from graphgrow.rewrite.evaluate import evaluate
 from graphgrow.rewrite.grow import grow
 from graphgrow.rewrite.growth import Kind, Plan
+from graphgrow.rewrite.request import along
+from graphgrow.rewrite.requirements import wanted_by
 from graphgrow.rulecheck.lifted import Mismatch, Observed, observe, require_close, require_filled
 from graphgrow.rulecheck.probe import Draw
 from graphgrow.rulecheck.promises import factors_of, normalised_over, promised, squared
@@ -259,9 +261,13 @@ class Square:
         return True
 
     def _states(self, value: Value, axis: int, space: Space, kind: Kind) -> list[State]:
-        choices = list(APPENDED if kind is Kind.APPEND else REPLICATED)
+        choices: list[Held] = list(APPENDED if kind is Kind.APPEND else REPLICATED)
         if kind is Kind.APPEND and normal(value.axes[axis]) is not space:
             choices.remove(Fill.MEAN)
+        if kind is Kind.APPEND:
+            norms = (norm for facts in self._until for norm in facts.normalisations if normalised_over(norm, space))
+            levels = {wanted for norm in norms if isinstance(wanted := wanted_by(norm, space), Level)}
+            choices += [level for level in levels if along(value, level) is not None]
         return list(itertools.product(choices, repeat=occurrences(value.axes[axis], space)))
 
     def _evaluated(self, plan: Plan, main: State) -> Outcome | None:

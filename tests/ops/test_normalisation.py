@@ -20,6 +20,7 @@ FINITE = "free>free zero>free mean>free copy>copy"
 ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
 GROUPS = "free>free zero>free copy>copy"  # of a part of an axis no mean is taken
 OVER_LAYER = "mean>zero copy>copy"
+LEVELLED = "level>zero copy>copy"  # the mean of all that is normalised, where this is a part of it
 OVER_RMS = "zero>zero copy>copy"
 
 BATCH_NORMS: list[Any] = [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d]
@@ -63,6 +64,28 @@ def _batch_norm(training: bool) -> Callable[[Draw], nn.Module]:
         return Probe(lambda m: op(F.batch_norm, m.x, m.mean, m.var, m.weight, m.bias, training), sources, None, buffers)
 
     return build
+
+
+def _standardised(gain: bool, kernel: int) -> Callable[[Draw], nn.Module]:
+    """The weight of a convolution, row by row over all else, as timm's StdConv2d and ScaledStdConv2d have it."""
+
+    def build(draw: Draw) -> nn.Module:
+        rows = draw(2, 4)
+        sources = {"x": normal_tensor(draw, rows, draw(2, 4), kernel), "gain": normal_tensor(draw, rows, 1)}
+
+        def run(m: Any) -> Any:
+            options = {"weight": (m.gain * 0.5).view(-1)} if gain else {}
+            whole = m.x.reshape(1, rows, -1)
+            return op(F.batch_norm, whole, None, None, training=True, momentum=0.0, eps=1e-3, **options)
+
+        return Probe(run, sources if gain else {"x": sources["x"]})
+
+    return build
+
+
+def _alone(draw: Draw) -> nn.Module:
+    x = normal_tensor(draw, 1, draw(2, 4), draw(3, 5))
+    return Probe(lambda m: op(F.batch_norm, m.x, None, None, None, None, True), {"x": x})
 
 
 def _instance_norm(draw: Draw) -> nn.Module:
@@ -177,6 +200,10 @@ CASES = [
     Case((nn.BatchNorm1d,), _flat_batch_norm, {"x.1": CHANNELS}, "flat"),
     *(Case((kind,), _per_channel(kind, affine=True), {"x.0": CHANNELS, "x.1": CHANNELS}) for kind in INSTANCE_NORMS),
     Case((F.instance_norm,), _instance_norm, {"x.1": CHANNELS}),
+    *(Case((F.batch_norm,), _standardised(gain, 3), {"x.0": CHANNELS, "x.1": LEVELLED, "x.2": LEVELLED}, f"rows-{gain}")
+      for gain in (False, True)),
+    Case((F.batch_norm,), _standardised(True, 1), {"x.0": CHANNELS, "x.1": OVER_LAYER}, "rows-of-one"),
+    Case((F.batch_norm,), _alone, {"x.0": LEVELLED, "x.1": CHANNELS, "x.2": OVER_LAYER}, "alone"),
     *(Case((F.batch_norm,), _batch_norm(training), {"x.1": CHANNELS}, str(training)) for training in (False, True)),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_LAYER}),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1, bias=False), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_LAYER},
@@ -184,7 +211,7 @@ CASES = [
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1, elementwise_affine=False),
          {"x.0": FINITE, "x.1": FINITE, "x.2": "mean>zero copy>copy"}, "bare"),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 2),
-         {"x.0": FINITE, "x.1": FINITE, "x.2": "copy>copy", "x.3": "copy>copy"}, "two-axes"),
+         {"x.0": FINITE, "x.1": FINITE, "x.2": LEVELLED, "x.3": LEVELLED}, "two-axes"),
     Case((nn.RMSNorm,), _last(nn.RMSNorm, 1, eps=1e-2), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS}),
     Case((nn.RMSNorm,), _last(nn.RMSNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS}, "default-eps"),
     Case((nn.RMSNorm,), _last(nn.RMSNorm, 2, eps=1e-2),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphgrow.ir.flow import Fill
+from graphgrow.ir.flow import Fill, Level
 from graphgrow.ir.positions import Units
 from graphgrow.ir.terms import Concat, Product, Space
 from graphgrow.ir.value import Fresh, Value
@@ -165,6 +165,21 @@ def test_fresh_entries_are_those_of_the_seed_in_every_dtype() -> None:
     double = _appended(Fill.FREE, Fresh.HE, old)
     for dtype in DTYPES:
         assert torch.equal(_appended(Fill.FREE, Fresh.HE, old.to(dtype)), double.to(dtype))
+
+
+def test_one_number_everywhere_goes_on_and_zeros_stay_zeros() -> None:
+    for number in (1.5, 0.0):
+        old = torch.full((6, 1), number)
+        assert torch.equal(_appended(Fill.FREE, Fresh.LIKE, old), torch.full((8, 1), number))
+
+
+def test_a_level_is_the_mean_along_all_of_its_axes() -> None:
+    rows, *inner = (Space(size) for size in (3, 4, 2, 1))
+    value = Value((rows, *inner), "w", True)
+    old = torch.randn(3, 4, 2, 1, generator=_generator(), dtype=torch.float64)
+    units = Units(inner[0], torch.tensor([0, 1, 2, 3, 0]))
+    new = TensorGrowth.of(value, units, {1: (Level.over(tuple(inner)),)}, set()).grow(old, _generator())
+    assert torch.equal(new[:, 4:], old.mean((1, 2, 3), keepdim=True).expand(3, 1, 2, 1))
 
 
 def test_complex_entries_are_shared_drawn_and_averaged_by_their_parts() -> None:
