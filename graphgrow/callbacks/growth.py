@@ -104,8 +104,7 @@ class Growth:
             self._stages.end()
             self._stages.begin(proposal)
         elif self._grower.graph is not before:
-            self._stages.abandon()
-            self._stages.begin()
+            self._stages.begin()  # what did not pay has ended before it was taken back
         if self._grower.graph is before:
             return False
         self._growing.become(self._grower.graph)

@@ -21,7 +21,7 @@ from graphgrow.errors import LedgerError, TrainingError
 from graphgrow.store.files import digest, read_plain, write_atomically
 from graphgrow.train.packing import pack, unpack
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _HEAD = re.compile(r"checkpoint-(\d{6})\.json")
 _TENSORS = re.compile(r"checkpoint-(\d{6})\.safetensors")
 _LARGEST_HEAD = 256 * 2**20

@@ -55,7 +55,7 @@ class Grower:
         graph: to grow; train `grower.module`, which is another module after each growth.
         optimizer: over the graph's parameters, carried over in place.
         policy: or its name; see `policies()`.
-        budget: upper limits of the grown network.
+        budget: upper limits of the grown network; where they refuse all that the policy wants, it asks no more.
         when: the schedule; by default a plateau of the metric given to `propose`.
         cool_down: rounds after a growth in which nothing is asked.
         most_stages: growths in all.
@@ -72,6 +72,7 @@ class Grower:
         graph: the newest.
         decisions: one record for each time it was time.
         stage: growths so far.
+        going_back: is called before a growth is taken back, while the grown network is still what it was.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Grower:
         self.policy = make_policy(policy)
         self.decisions: list[DecisionRecord] = []
         self.stage = 0
+        self.going_back: Callable[[], object] = lambda: None
         self._optimizer = optimizer
         self._budget = budget or Budget()
         self._when = when or Plateau()
@@ -114,6 +116,7 @@ class Grower:
         self._batch = 0
         self._metrics: list[float | None] = []
         self._before: tuple[Snapshot, float | None] | None = None
+        self._full = False
         self._signals: Mapping[str, Signal] | None = None
         self._ranks = Ranks.present()
         self._parallel: tuple[nn.Module, nn.Module] | None = None
@@ -183,7 +186,9 @@ class Grower:
         self._signals = None
         if isinstance(found, Proposal):
             return found
-        self._record("declined", f"{reason}, but {found.reason}", found.considered, {}, self.graph)
+        self._full = found.full
+        last = "; it asks no more" if found.full else ""
+        self._record("declined", f"{reason}, but {found.reason}{last}", found.considered, {}, self.graph)
         self._metrics = []
         return None
 
@@ -247,6 +252,7 @@ class Grower:
             "newcomers": None if self._newcomers is None else self._newcomers.state(),
             "signals": None if self._signals is None else memory_of(self._signals),
             "before": None if self._before is None else [self._before[0].plain(), self._before[1]],
+            "full": self._full,
         }
 
     def restore(self, graph: Graph, state: Mapping[str, Any], base: Graph) -> None:
@@ -261,7 +267,7 @@ class Grower:
         self._before = None if before is None else (Snapshot.from_plain(base, before[0]), before[1])
         self.graph, self._signals = graph, None
         self._round, self._batch, self.stage = state["round"], state["batch"], state["stage"]
-        self._metrics = list(state["metrics"])
+        self._metrics, self._full = list(state["metrics"]), state["full"]
         self.decisions = [DecisionRecord.from_json(item) for item in state["decisions"]]
         if self._newcomers is not None and state["newcomers"] is not None:
             self._newcomers.restore(graph.module, state["newcomers"])
@@ -272,7 +278,7 @@ class Grower:
 
     @property
     def _finished(self) -> bool:
-        return self._most_stages is not None and self.stage >= self._most_stages
+        return self._full or (self._most_stages is not None and self.stage >= self._most_stages)
 
     def _measuring(self) -> Mapping[str, Signal]:
         if self._signals is None:
@@ -338,6 +344,8 @@ class Grower:
         reached = min(one for one in self._metrics if one is not None)
         if reached < best + self._rollback_margin * abs(best):
             return False
+        self.going_back()
+        self._full = False  # the smaller network has room again
         grown = self.graph
         self.graph = snapshot.restore(self._optimizer, self._averaged)
         if self._newcomers is not None:

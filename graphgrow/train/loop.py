@@ -136,6 +136,7 @@ class _Run:
         self.averaged = self._average(graph.module)
         self.grower = self._grower(graph, self.recipe.growth)
         self.stages = Stages(self.grower, self.optimizer, self.folder, self.repeats)
+        self.grower.going_back = self._end
 
     def run(self) -> TrainingRecord:
         """From the newest checkpoint, or the beginning, to the end."""
@@ -243,8 +244,7 @@ class _Run:
             self._end()
             self._begin(proposal)
         elif self.grower.graph is not before:
-            self.stages.abandon()
-            self._begin(None)
+            self._begin(None)  # what did not pay has ended before it was taken back
         for decision in self.grower.decisions[decided:]:
             self.board.decision(decision, len(self.epochs))
 

@@ -41,10 +41,17 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Nothing:
-    """Why nothing is to be done, and the mutations that were considered."""
+    """Why nothing is to be done.
+
+    Attributes:
+        reason: in words.
+        considered: mutations, as text.
+        full: whether the budget leaves no room for any of them.
+    """
 
     reason: str
     considered: tuple[str, ...] = ()
+    full: bool = False
 
 
 def choose(
@@ -68,6 +75,7 @@ def choose(
     parameters, flops = graph.parameter_count, graph.flops
     refusals: list[str] = []
     considered: list[str] = []
+    beyond = 0  # candidates that are too much for the budget by themselves
     for candidate in candidates:
         considered.extend(candidate.mutations)
         together = [text for one in (*chosen, candidate) for text in one.mutations]
@@ -78,6 +86,7 @@ def choose(
             continue
         total = graph.parameter_count + cost.parameters, graph.flops + cost.flops
         refusal = budget.refusal(*total)
+        beyond += refusal is not None
         if refusal is None and total[1] > limit:
             refusal = f"more than {policy.growth:g} times the FLOPs in one stage"
         if refusal is not None:
@@ -89,7 +98,7 @@ def choose(
             break
     if not chosen:
         why = refusals[0] if refusals else f"the policy {policy.name} sees nothing to do"
-        return Nothing(why, tuple(considered))
+        return Nothing(why, tuple(considered), full=0 < beyond == len(refusals))
     proposal = Proposal(tuple(chosen), reason, _numbers(chosen), parameters, flops)
     if budget.latency_ms is not None:
         slow = budget.too_slow(apply(graph, proposal.mutations, seed=seed))

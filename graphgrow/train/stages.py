@@ -23,7 +23,7 @@ class Stages:
     """Carries a grower's proposals out as stages.
 
     Args:
-        grower: whose proposals they are.
+        grower: whose proposals they are; a growth that it takes back ends its stage.
         optimizer: over its graph's parameters; carried over once a child is verified.
         folder: receives `NN-name.onnx` and `NN-name.json` of each stage; None keeps the records in memory alone.
         repeats: timed runs of each exported file.
@@ -36,6 +36,7 @@ class Stages:
     def __init__(self, grower: Grower, optimizer: Optimizer | None, folder: Path | None, repeats: int = 50) -> None:
         self._grower, self._optimizer, self._folder, self._repeats = grower, optimizer, folder, repeats
         self._ranks = Ranks.present()
+        grower.going_back = self.end
         self.ended: list[StageRecord] = []
         self.present: StageRecord | None = None
 
@@ -86,12 +87,6 @@ class Stages:
         self.ended.append(record)
         self.present = None
         return record
-
-    def abandon(self) -> None:
-        """End a stage whose network was gone back from: there is nothing left of it to export."""
-        assert self.present is not None
-        self.ended.append(self.present)
-        self.present = None
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, plain."""

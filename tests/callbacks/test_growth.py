@@ -61,8 +61,8 @@ def test_the_model_object_stays_and_every_stage_is_recorded(tmp_path: Path) -> N
     assert [decision.verdict for decision in run.decisions] == ["grown", "grown"]
 
 
-def test_a_stage_that_did_not_pay_is_taken_back() -> None:
-    net, run = model(), growth(rollback_after=1)
+def test_a_stage_that_did_not_pay_is_taken_back(tmp_path: Path) -> None:
+    net, run = model(), growth(tmp_path, rollback_after=1)
     optimizer = groups(net)
     run.begin(net, optimizer)
     step(net, optimizer)
@@ -71,6 +71,10 @@ def test_a_stage_that_did_not_pay_is_taken_back() -> None:
     assert run.round(0.6)
     assert net[1].graph.parameter_count == net[1].base.parameter_count
     assert [stage.name for stage in run.stages] == ["base", "net2net", "rolled-back"]
+    ended = run.stages[1]
+    assert ended.export is not None
+    assert ended.benchmark is not None
+    assert (tmp_path / "01-net2net.onnx").stat().st_size == ended.export.bytes
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {id(p) for p in net.parameters()}
     step(net, optimizer)
 

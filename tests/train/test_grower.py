@@ -15,7 +15,7 @@ from graphgrow.train.budget import Budget
 from graphgrow.train.grower import Grower
 from graphgrow.train.optimizers import optimizer_state, restore_optimizer
 from graphgrow.train.packing import pack, unpack
-from graphgrow.train.policy import policies
+from graphgrow.train.policy import make_policy, policies
 from graphgrow.train.schedule import Interval, Plateau
 from tests.train import small
 
@@ -221,6 +221,18 @@ def test_limits_are_kept_and_named() -> None:
     assert grower.propose(1.0) is None
     assert "parameters are more than the 160 allowed" in grower.decisions[0].reason
     assert grower.decisions[0].verdict == "declined"
+    assert "it asks no more" in grower.decisions[0].reason
+    again = Grower(graph, optimizer, "net2net", when=Interval(1), budget=Budget(parameters=160))
+    again.restore(graph, grower.state(), graph)
+    for full in (grower, again):
+        assert not full.will_observe
+        for _ in range(3):
+            assert full.propose(1.0) is None
+        assert len(full.decisions) == 1
+    tight = Grower(graph, optimizer, make_policy("net2net", growth=0.9), when=Interval(1), budget=Budget(parameters=999))
+    for _ in range(2):
+        assert tight.propose(1.0) is None
+    assert ["times the FLOPs in one stage" in decision.reason for decision in tight.decisions] == [True, True]
     slow = Grower(graph, optimizer, "net2net", when=Interval(1), budget=Budget(latency_ms=1e-6))
     assert slow.propose(1.0) is None
     assert "ms are more than the 0.000 ms allowed" in slow.decisions[0].reason

@@ -170,6 +170,7 @@ def test_a_stage_that_did_not_pay_is_taken_back_and_interrupted_before_that_it_i
     assert [decision.verdict for decision in whole.decisions] == ["grown", "rolled back"]
     assert set(whole.decisions[1].numbers) == {"metric_before", "metric_after", "margin"}
     assert [stage.name for stage in whole.stages] == ["base", "net2net", "rolled-back"]
+    assert all(stage.accuracy_after is not None for stage in whole.stages)
     sizes = [epoch.parameters for epoch in whole.epochs]
     assert sizes[0] == sizes[4] < sizes[2] == sizes[3]
     assert (parts.epochs, parts.decisions) == (whole.epochs, whole.decisions)
