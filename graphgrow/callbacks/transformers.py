@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.training_args import ParallelMode
 
@@ -34,6 +36,8 @@ class GrowthCallback(Told, TrainerCallback):  # type: ignore[misc]
         metric: of each evaluation, by which a plateau and a rollback are seen; None is no metric.
         greater_is_better: whether that metric is the better the greater.
         folder: receives an ONNX file, benchmarked, and a record for each stage; None writes nothing.
+        averaged: an AveragedModel of the model, grown along and kept in checkpoints; a callback of yours updates it at
+            the end of each step.
         options: of the grower, as `Grower` takes them: `budget`, `when`, `cool_down`, `every`, ...
 
     Raises:
@@ -49,9 +53,11 @@ class GrowthCallback(Told, TrainerCallback):  # type: ignore[misc]
         metric: str | None = "eval_loss",
         greater_is_better: bool = False,
         folder: str | os.PathLike[str] | None = None,
+        averaged: AveragedModel | None = None,
         **options: Any,
     ) -> None:
-        self._growth = Growth(policy, None if folder is None else Path(folder), options)
+        self._growth = Growth(policy, None if folder is None else Path(folder), {**options, "averaged": averaged})
+        self._averaged = averaged
         self._metric, self._sign = metric, -1.0 if greater_is_better else 1.0
         self._training = False
         self._optimizer: Optimizer | None = None
@@ -82,7 +88,9 @@ class GrowthCallback(Told, TrainerCallback):  # type: ignore[misc]
                     f"{folder} holds nothing of how the network grew; resume from a checkpoint in the output_dir of "
                     "these TrainingArguments that was written with this callback"
                 )
-            self._growth.restore(found.state)
+            self._growth.restore(found.state["growth"])
+            if self._averaged is not None:
+                self._restore_average(found.state["average"])
         assert model is not None
         self._model, self._optimizer = model, _unwrapped(optimizer)
         self._growth.begin(self._model, self._optimizer)
@@ -116,7 +124,9 @@ class GrowthCallback(Told, TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write what a resumed training needs beside what the Trainer has written."""
         if self._training:
-            write_checkpoint(_checkpoint_folder(args, state), state.global_step, self._growth.state())
+            average = None if self._averaged is None else dict(self._averaged.state_dict())
+            kept = {"growth": self._growth.state(), "average": average}
+            write_checkpoint(_checkpoint_folder(args, state), state.global_step, kept)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -125,6 +135,14 @@ class GrowthCallback(Told, TrainerCallback):  # type: ignore[misc]
         self._training = False
         self._growth.end()
         self._model = self._optimizer = None
+
+    def _restore_average(self, kept: dict[str, torch.Tensor] | None) -> None:
+        assert self._averaged is not None
+        if kept is None:
+            raise TrainingError(
+                "the checkpoint was written without an average; resume without `averaged`, or begin anew"
+            )
+        self._averaged.load_state_dict(kept)
 
     def _round(self, metric: float | None) -> None:
         assert self._model is not None

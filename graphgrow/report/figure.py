@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#7F7F7F"
+_SMALL = 7.0  # size of the names of points
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -105,6 +106,31 @@ def whole_numbers(panel: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def name_points(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write the names of points beside them, each where it covers no other name and no point.
+
+    A name for which there is no such place is left out. Call it when all else has been drawn.
+
+    Args:
+        panel: to write in.
+        points: by name, in data coordinates.
+    """
+    panel.autoscale_view()
+    each = {name: panel.transData.transform(place) * 72 / panel.figure.dpi for name, place in points.items()}
+    taken = [(x - 2.5, y - 2.5, x + 2.5, y + 2.5) for x, y in each.values()]
+    for name, (x, y) in each.items():
+        wide, high = 0.65 * _SMALL * len(name), 0.9 * _SMALL
+        for right, up in ((-4, 3), (4, -3), (4, 3), (-4, -3)):
+            left, low = x + right - (wide if right < 0 else 0), y + up - (high if up < 0 else 0)
+            box = (left, low, left + wide, low + high)
+            if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+                taken.append(box)
+                style: dict[str, Any] = {"ha": "right" if right < 0 else "left", "va": "top" if up < 0 else "bottom"}
+                where: dict[str, Any] = {"xytext": (right, up), "textcoords": "offset points"}
+                panel.annotate(name, points[name], fontsize=_SMALL, **where, **style)
+                break
 
 
 def _label(record: StageRecord) -> str:

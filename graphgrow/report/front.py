@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphgrow.records import CandidateRecord, GenerationRecord, StageRecord
-from graphgrow.report.figure import BLUE, GREY, ORANGE, drawing, whole_numbers
+from graphgrow.report.figure import BLUE, GREY, ORANGE, drawing, name_points, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,28 +64,28 @@ def front_table(
     from rich.table import Table
 
     result = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    shown = all(scale.name != "parameters" for scale in scales)
-    titles = ["candidate", "generation", *(scale.short for scale in scales)]
-    if stages:
-        titles += ["parameters"] if shown else []
-        titles += ["test accuracy", "onnxruntime ms", "ONNX kB"]
-    for title in titles:
-        result.add_column(title, justify="right", no_wrap=True)
+    rows = []
     for record in records:
-        cells = [str(record.number), str(record.generation), *(scale.text(record) for scale in scales)]
-        if stages:
-            cells += [f"{record.parameters:,}"] if shown else []
-            cells += _measured(stages.get(record.number))
-        result.add_row(*cells)
+        cells = {"candidate": str(record.number), "generation": str(record.generation)}
+        cells |= {scale.short: scale.text(record) for scale in scales}
+        rows.append(cells | (_measured(record, stages.get(record.number)) if stages else {}))
+    for title in dict.fromkeys(title for cells in rows for title in cells):
+        result.add_column(title.replace(" ", "\n"), justify="right", no_wrap=True)  # units below, to fit 80 columns
+    for cells in rows:
+        result.add_row(*(cells.get(title, "") for title in rows[0]))
     return result
 
 
-def _measured(stage: StageRecord | None) -> list[str]:
-    if stage is None:
-        return ["", "", ""]
-    accuracy = "" if stage.accuracy_after is None else f"{100 * stage.accuracy_after:.1f} %"
-    latency = f"{stage.benchmark.latencies[0].median_ms:.3f}" if stage.benchmark else ""
-    return [accuracy, latency, f"{stage.export.bytes / 1e3:,.1f}" if stage.export else ""]
+def _measured(record: CandidateRecord, stage: StageRecord | None) -> dict[str, str]:
+    """What is known of a candidate in the end, by the head of its column; empty where it was not measured."""
+    timed = None if stage is None or stage.benchmark is None else stage.benchmark.latencies[0].median_ms
+    right = None if stage is None else stage.accuracy_after
+    return {
+        "parameters": f"{record.parameters:,}",
+        "test %": "" if right is None else f"{100 * right:.1f}",
+        "latency ms": "" if timed is None else f"{timed:.3f}",
+        "ONNX kB": f"{stage.export.bytes / 1e3:,.1f}" if stage and stage.export else "",
+    }
 
 
 def front_figure(
@@ -133,14 +133,11 @@ def _scatter(
     panel.plot([x for x, _ in rest], [y for _, y in rest], "o", color=PALE, markersize=4, label="dominated")
     panel.step([x for x, _ in line], [y for _, y in line], where="post", color=BLUE, linewidth=1.2)
     panel.plot([x for x, _ in line], [y for _, y in line], "o", color=BLUE, label="front")
-    for record in front:
-        panel.annotate(
-            str(record.number), place(record), xytext=(-4, 3), textcoords="offset points", ha="right", fontsize=7
-        )
     base = [record for record in candidates if not record.parents]
     panel.plot(*zip(*map(place, base), strict=True), "D", color=ORANGE, markersize=6, label="base")
     panel.legend(loc="lower right")
     panel.margins(0.06, 0.1)
+    name_points(panel, {str(record.number): place(record) for record in front})
 
 
 def _volume(panel: Axes, generations: Sequence[GenerationRecord]) -> None:

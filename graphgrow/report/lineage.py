@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphgrow.records import CandidateRecord
-from graphgrow.report.figure import BLUE, ORANGE, drawing, whole_numbers
+from graphgrow.report.figure import BLUE, ORANGE, drawing, name_points, whole_numbers
 from graphgrow.report.front import PALE, Scale
 
 if TYPE_CHECKING:
@@ -75,12 +75,11 @@ def lineage_figure(graph: nx.DiGraph, front: Collection[int], scale: Scale, path
             points = [places[number] for number in numbers]
             options: dict[str, Any] = {"marker": "o", "linestyle": "", "zorder": 3, **style}
             panel.plot([x for x, _ in points], [y for _, y in points], label=label, **options)
-        for number in front:
-            panel.annotate(str(number), places[number], xytext=(4, 4), textcoords="offset points", fontsize=7)
         panel.plot([], [], ":", color=BLUE, label="second parent")
         panel.set_title("Lineage: who inherited whose weights")
         panel.set_xlabel("generation")
         panel.set_ylabel(scale.label)
         whole_numbers(panel)
         panel.legend(loc="lower right")
+        name_points(panel, {str(number): places[number] for number in front})
     return Path(path)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import graphgrow as gg
 from graphgrow.errors import TrainingError
@@ -79,6 +80,46 @@ def test_it_grows_and_a_resumed_training_ends_with_the_same_weights(
         assert second.decisions == growth.decisions
         pairs = zip(model.state_dict().values(), again.state_dict().values(), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs)
+
+
+class Averaging(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+    """What a user writes who wants an average."""
+
+    def __init__(self, averaged: AveragedModel) -> None:
+        self.averaged = averaged
+
+    def on_step_end(self, *_: Any, model: nn.Module, **__: Any) -> None:
+        self.averaged.update_parameters(model)
+
+
+def test_an_average_grows_along_and_is_resumed(tmp_path: Path) -> None:
+    def run(checkpoint: str | None = None) -> tuple[GrowthCallback, AveragedModel]:
+        model = bert()
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+        growth = GrowthCallback(STAGES, when=Interval(1), most_stages=1, averaged=averaged)
+        made = trainer(tmp_path, model, growth)
+        made.add_callback(Averaging(averaged))
+        made.train(resume_from_checkpoint=checkpoint)
+        assert averaged.module.graph.ledger == model.graph.ledger
+        inputs = {"input_ids": IDS[:2], "labels": torch.tensor([0, 1])}
+        with torch.no_grad():
+            apart = averaged.module.eval()(**inputs).logits - model.eval()(**inputs).logits
+        assert 0 < float(apart.abs().max()) < 0.5, "near the model that it averages, and not the model"
+        return growth, averaged
+
+    growth, averaged = run()
+    assert [decision.verdict for decision in growth.decisions] == ["grown"]
+    assert int(averaged.n_averaged) == 6, "steps"
+    for step in (2, 4):  # before and behind the growth
+        _, again = run(str(tmp_path / f"checkpoint-{step}"))
+        pairs = zip(averaged.state_dict().items(), again.state_dict().items(), strict=True)
+        assert all(name == other and torch.equal(one, two) for (name, one), (other, two) in pairs)
+    without = trainer(tmp_path / "without", bert(), GrowthCallback(STAGES, when=Interval(9)), num_train_epochs=1)
+    without.train()
+    model = bert()
+    late = trainer(tmp_path / "without", model, GrowthCallback(STAGES, averaged=AveragedModel(model)))
+    with pytest.raises(TrainingError, match="without an average"):
+        late.train(resume_from_checkpoint=str(tmp_path / "without/checkpoint-2"))
 
 
 def test_new_parameters_are_grouped_as_the_trainer_would_group_them(tmp_path: Path) -> None:

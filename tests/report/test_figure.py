@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from matplotlib import rcParams
 
 from graphgrow.errors import GraphGrowError
 from graphgrow.report import figure
+from graphgrow.report.figure import drawing, name_points
 from tests.report.stages import BARE, stages
 
 
@@ -49,3 +52,17 @@ def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(GraphGrowError, match="choose another place"):
         figure(stages(), tmp_path / "file" / "growth.png")
+
+
+def test_names_of_points_cover_neither_each_other_nor_points(tmp_path: Path) -> None:
+    generator = random.Random(0)
+    points = {str(number): (generator.gauss(0, 1), generator.gauss(0, 1)) for number in range(60)}
+    with drawing(tmp_path / "points.png", anything=True, columns=1, size=(4, 3)) as (panel,):
+        panel.plot([x for x, _ in points.values()], [y for _, y in points.values()], "o", markersize=4)
+        name_points(panel, points)
+    boxes = [text.get_window_extent() for text in panel.texts]
+    assert 20 < len(boxes) < 60, "in the middle there is no room for all"
+    assert {text.get_text() for text in panel.texts} <= set(points)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    places = panel.transData.transform(list(points.values()))
+    assert not any(box.contains(*place) for box in boxes for place in places)

@@ -229,7 +229,9 @@ def test_limits_are_kept_and_named() -> None:
         for _ in range(3):
             assert full.propose(1.0) is None
         assert len(full.decisions) == 1
-    tight = Grower(graph, optimizer, make_policy("net2net", growth=0.9), when=Interval(1), budget=Budget(parameters=999))
+    tight = Grower(
+        graph, optimizer, make_policy("net2net", growth=0.9), when=Interval(1), budget=Budget(parameters=999)
+    )
     for _ in range(2):
         assert tight.propose(1.0) is None
     assert ["times the FLOPs in one stage" in decision.reason for decision in tight.decisions] == [True, True]
