@@ -27,6 +27,7 @@ def train(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into FOLDER/board.")] = False,
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:1.")] = "cpu",
     list_them: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,6 +59,7 @@ def train(
     if epochs is not None:
         chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, epochs=epochs))
     folder = out or Path("runs") / chosen.name
-    record = run(chosen, folder, root=root, narration=Narration(console(to_error=as_json)), board=tensorboard)
+    narration = Narration(console(to_error=as_json))
+    record = run(chosen, folder, root=root, narration=narration, board=tensorboard, device=device)
     if as_json and started_first():
         show_json(record.to_json())

@@ -25,13 +25,14 @@ def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def score(module: nn.Module, part: Part, batch_size: int = 512) -> Score:
-    """Evaluate in eval mode; the mode is put back."""
+    """Evaluate in eval mode, on the device of the module; the mode is put back."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     training = module.training
     module.eval()
     loss = right = 0.0
     with torch.no_grad():
         for start in range(0, len(part), batch_size):
-            inputs, targets = (t[start : start + batch_size] for t in (part.inputs, part.targets))
+            inputs, targets = (t[start : start + batch_size].to(device) for t in (part.inputs, part.targets))
             logits = module(inputs)
             loss += float(loss_of(logits, targets)) * len(inputs)
             right += float((logits.argmax(-1) == targets).double().mean()) * len(inputs)

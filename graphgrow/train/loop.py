@@ -32,6 +32,7 @@ from graphgrow.store.tracing import trace
 from graphgrow.train.board import Board
 from graphgrow.train.budget import Budget
 from graphgrow.train.checkpoint import newest_checkpoint, write_checkpoint
+from graphgrow.train.device import placed, random_states, set_random_states, usable_device
 from graphgrow.train.grower import Grower
 from graphgrow.train.narration import Narration
 from graphgrow.train.optimizers import make_optimizer, optimizer_state, restore_optimizer
@@ -55,6 +56,7 @@ def train(
     narration: Narration | None = None,
     repeats: int = 50,
     board: bool = False,
+    device: str = "cpu",
 ) -> TrainingRecord:
     """Train a recipe's model on its data and let it grow; go on where an earlier call in the same folder stopped.
 
@@ -72,17 +74,19 @@ def train(
         narration: tells about it; None is silent.
         repeats: timed runs of each exported file.
         board: whether to write event files for TensorBoard into `board/`.
+        device: `cpu`, `cuda` or `cuda:1`; what is written does not depend on it.
 
     Raises:
-        TrainingError: if the recipe cannot be carried out, the folder holds the checkpoints of another recipe, or a
-            checkpoint cannot be written.
+        TrainingError: if the recipe cannot be carried out, there is no such device, the folder holds the checkpoints of
+            another recipe, or a checkpoint cannot be written.
         ModeError: if the model goes another way in train mode than in eval mode, so that no graph holds for both.
         NotPreserved, ExportError, BenchmarkError: as `run_stage` does.
     """
+    place = usable_device(device)
     with joined() as ranks, reproducible(recipe.seed):
         tell = narration if narration is not None and ranks.first else Narration(None)
         events = Path(folder) / BOARD if board and ranks.first else None
-        return _Run(recipe, Path(folder), root, tell, repeats, ranks, events).run()
+        return _Run(recipe, Path(folder), root, tell, repeats, ranks, events, place).run()
 
 
 class _Run:
@@ -105,12 +109,13 @@ class _Run:
         repeats: int,
         ranks: Ranks,
         events: Path | None,
+        device: torch.device,
     ) -> None:
         self.recipe, self.folder, self.tell, self.repeats, self.ranks = recipe, folder, tell, repeats, ranks
-        self.events = events
+        self.events, self.device = events, device
         self.data = load_data(recipe.data.name, root, **recipe.data.options)
         model, *_ = build(recipe.model.name, **recipe.model.options)
-        graph = trace(model, self.data.training.inputs[:2])
+        graph = trace(model.to(device), self.data.training.inputs[:2].to(device))
         graph.require_modes("train", "eval")
         named = recipe.model.name.startswith(("graphgrow:", "torchvision:")) and not recipe.model.options
         self.base = replace(graph, base=recipe.model.name) if named else graph
@@ -194,6 +199,7 @@ class _Run:
     def _step(self, inputs: torch.Tensor, targets: torch.Tensor) -> float:
         module = self.grower.module
         runner = self.grower.parallel if self.grower.will_observe else self._fast(self.grower.parallel)
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
         self.optimizer.zero_grad()
         with self.grower.observe():
             with self._precision():
@@ -215,7 +221,7 @@ class _Run:
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         half = self.recipe.training.precision == "bfloat16"
-        return torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext()
 
     @property
     def _measured(self) -> fx.GraphModule:
@@ -303,7 +309,7 @@ class _Run:
             "order": self.shuffled,
             "step": self.step,
             "loss": sum(self.ranks.gathered(self.loss)),
-            "random": self.ranks.gathered(torch.get_rng_state()),
+            "random": self.ranks.gathered(random_states(self.device)),
             "epochs": [record.to_json() for record in self.epochs],
             "stages": self.stages.state(),
             "training_flops": self.training_flops,
@@ -325,20 +331,23 @@ class _Run:
                 f"{self.folder} holds the checkpoints of {len(state['random'])} processes, now there are "
                 f"{self.ranks.count}; start as many, or use another folder"
             )
+        tensors, optimizer, average, grower = placed(
+            [state[name] for name in ("tensors", "optimizer", "average", "grower")], self.device
+        )
         graph = replay(self.base, Ledger.from_json(state["ledger"]))
         where = str(self.folder / CHECKPOINTS)
-        install(where, graph.module, state["tensors"], set())
+        install(where, graph.module, tensors, set())
         graph = replace(graph)  # without what was found out about the tensors it had
-        restore_optimizer(self.optimizer, graph.module, state["optimizer"])
+        restore_optimizer(self.optimizer, graph.module, optimizer)
         self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
         self._set_up(graph)
         if self.averaged is not None:
-            install(where, self.averaged.module, state["average"]["tensors"], set())
-            self.averaged.n_averaged.copy_(state["average"]["count"])
-        self.grower.restore(graph, state["grower"], self.base)
+            install(where, self.averaged.module, average["tensors"], set())
+            self.averaged.n_averaged.copy_(average["count"])
+        self.grower.restore(graph, grower, self.base)
         self.order.set_state(state["order"])
         self.step, self.loss, self.saved = state["step"], state["loss"] if self.ranks.first else 0.0, found.number
-        torch.set_rng_state(state["random"][self.ranks.index])
+        set_random_states(self.device, state["random"][self.ranks.index])
         self.epochs = [EpochRecord.from_json(item) for item in state["epochs"]]
         self.stages.restore(state["stages"])
         self.training_flops, self.seconds = state["training_flops"], state["seconds"]
@@ -395,4 +404,4 @@ class _Run:
 
     def _held_out(self, module: nn.Module) -> torch.Tensor:
         part = self.data.validation
-        return loss_of(module(part.inputs[:256]), part.targets[:256])
+        return loss_of(module(part.inputs[:256].to(self.device)), part.targets[:256].to(self.device))

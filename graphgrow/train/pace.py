@@ -145,6 +145,7 @@ class Newcomers:
         self._entries = [
             _Entries(name, module.get_parameter(name), places, start) for name, places, start in state["entries"]
         ]
+        self._boosted = [_Boosted(name, module.get_parameter(name), factor) for name, factor in state["boosted"]]
 
     def _remember(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._step += 1

@@ -26,7 +26,7 @@ stages = 1
 def test_a_run_goes_on_and_prints_its_record(tmp_path: Path) -> None:
     file, out = tmp_path / "tiny.toml", tmp_path / "run"
     file.write_text(RECIPE)
-    first = call("train", "--recipe", file, "--epochs", 2, "--out", out)
+    first = call("train", "--recipe", file, "--epochs", 2, "--out", out, "--device", "cpu")
     assert "stage 1 behind epoch 1" in first.output
     assert "function preserved" in first.output
     again = json_of("train", "--recipe", file, "--epochs", 2, "--out", out)
@@ -38,4 +38,5 @@ def test_a_run_goes_on_and_prints_its_record(tmp_path: Path) -> None:
 def test_the_list_and_what_is_refused() -> None:
     assert "digits-dnm" in call("train", "--list").output
     call("train", code=2)
+    assert "no device 'tpu'" in call("train", "--recipe", "digits-dnm", "--device", "tpu", code=1).output
     assert "there is no recipe 'digits-dmn'" in call("train", "--recipe", "digits-dmn", code=1).output

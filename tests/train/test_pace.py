@@ -99,13 +99,16 @@ def test_an_optimizer_that_forgets_steps_as_a_new_one(kind: type[torch.optim.Opt
     assert torch.equal(net.weight, twin.weight)
 
 
-def test_a_state_goes_on_where_it_was() -> None:
+@pytest.mark.parametrize("boost", [1.0, 10.0])
+def test_a_state_goes_on_where_it_was(boost: float) -> None:
     ends = []
     for resumed in (False, True):
         torch.manual_seed(0)
         net = nn.Linear(3, 4)
+        with torch.no_grad():
+            net.weight.mul_(5)
         optimizer = MAKERS["adamw"](net.parameters())
-        newcomers = Newcomers(optimizer, Pace(warm_up=6))
+        newcomers = Newcomers(optimizer, Pace(warm_up=6, boost=boost))
         newcomers.welcome(net, {"weight": torch.ones(4, 3, dtype=torch.bool)})
         for number in range(4):
             if resumed and number == 2:
