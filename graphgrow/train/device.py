@@ -32,7 +32,8 @@ def usable_device(name: str) -> torch.device:
         raise TrainingError(
             f"torch {torch.__version__} sees no GPU here; use cpu, or a torch that was built for the GPU"
         )
-    index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+    own = os.environ.get("LOCAL_RANK", "0")
+    index = device.index if ":" in name else int(own)
     if index >= count:
         raise TrainingError(f"there is no GPU {index}; torch sees {count}, which are counted from 0")
     return torch.device("cuda", index)

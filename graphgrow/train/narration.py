@@ -100,7 +100,9 @@ class Narration:
 
         self._say("")
         self._console.print(table(record.stages))
-        self._say(f"\nheld-out accuracy [bold]{record.test_accuracy:.1%}[/], {record.training_flops / 1e9:,.1f} GFLOPs")
+        self._say(
+            f"\nheld-out accuracy [bold]{record.test_accuracy:.1%}[/] after {record.training_flops / 1e9:,.3g} GFLOPs"
+        )
         self._say(f"[bold]files[/] in {_plain(str(saved.parent))}")
         self._say(f"  figure        {picture.name}")
         self._say("  records       training.json, and NN-name.json beside each stage's NN-name.onnx")

@@ -31,7 +31,8 @@ class Interval:
 
     def due(self, metrics: list[float | None]) -> str | None:
         """Once as many rounds have passed."""
-        return f"{len(metrics)} rounds since the last growth" if len(metrics) >= self.rounds else None
+        passed = len(metrics)
+        return f"{passed} round{'s' if passed > 1 else ''} since the last growth" if passed >= self.rounds else None
 
 
 @dataclass(frozen=True)

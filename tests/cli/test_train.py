@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
+from torch import distributed
 
 from tests.cli.commands import call, json_of
 
@@ -33,6 +40,21 @@ def test_a_run_goes_on_and_prints_its_record(tmp_path: Path) -> None:
     assert len(again["epochs"]) == 2
     other = call("train", "--recipe", file, "--epochs", 3, "--out", out, code=1)
     assert "another training" in other.output
+
+
+@pytest.mark.skipif(not distributed.is_gloo_available(), reason="this torch has no gloo")
+def test_it_runs_as_it_is_under_torchrun(tmp_path: Path) -> None:
+    file, out = tmp_path / "tiny.toml", tmp_path / "run"
+    file.write_text(RECIPE.partition("[growth]")[0])
+    program = Path(sys.executable).with_name("graphgrow")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    command = [*launcher, str(program), "train", "--recipe", str(file), "--epochs", "1", "--out", str(out)]
+    threads = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=threads)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("held-out accuracy") == 1, "the first process alone tells"
+    record = json.loads((out / "training.json").read_text())
+    assert record["training_flops"] == 3 * record["epochs"][0]["flops"] * 896, "both had their share"
 
 
 def test_the_list_and_what_is_refused() -> None:

@@ -43,12 +43,13 @@ def test_under_torchrun_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.Mo
 
 
 def test_tensors_are_placed_and_generators_stay() -> None:
-    state = {"a": [torch.ones(2), (torch.arange(3), 4)], "generator": torch.get_rng_state(), "n": None}
+    generator = torch.get_rng_state()
+    state = {"a": [torch.ones(2), (torch.arange(3), 4)], "generator": generator, "n": None}
     found = placed(state, torch.device("meta"))
     assert found["a"][0].is_meta
     assert found["a"][1][0].is_meta
     assert found["a"][1][1] == 4
-    assert torch.equal(found["generator"], state["generator"])
+    assert torch.equal(found["generator"], generator)
 
 
 def test_random_numbers_go_on_where_they_were() -> None:
