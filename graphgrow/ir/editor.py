@@ -13,6 +13,7 @@ from torch import fx, nn
 from graphgrow.ir.facts import Slot
 from graphgrow.ir.hooks import own_hooks
 from graphgrow.ir.late import LateCode
+from graphgrow.ir.meta import stand_beside
 from graphgrow.ir.terms import Space
 
 _UNSCALED = "_unscaled"  # ends the name of a node whose output is multiplied by a number
@@ -159,6 +160,7 @@ class Editor:
         with node.graph.inserting_after(node):
             product = node.graph.call_function(operator.mul, (node, factor))
         node.replace_all_uses_with(product, delete_user_cb=lambda user: user is not product)
+        stand_beside(product, node)
         product.meta["value"] = node.meta["value"]
         node.name, product.name = f"{name}{_UNSCALED}", name
         self._nodes[node.name], self._nodes[name] = node, product

@@ -30,6 +30,12 @@ _ELEMENTWISE = frozenset(
 _BATCH_NORMS = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}  # with the axes that they admit
 
 
+def stand_beside(new: fx.Node, node: fx.Node) -> None:
+    """Let a new node stand in the modules around another, whose copies will need it too."""
+    if STACK in node.meta:
+        new.meta[STACK] = dict(node.meta[STACK])
+
+
 def _is_number(value: Any) -> bool:
     """Whether an example value is a tensor of one number that is known, as `torch.tensor(x.shape[1])` is."""
     return isinstance(value, torch.Tensor) and value.dim() == 0 and value.device.type == "cpu"

@@ -16,7 +16,13 @@ from graphgrow.ops.registry import rule
 
 @rule(torch.cat, torch.concat, torch.concatenate)
 def cat(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
-    """One after the other along an axis; all other axes are the same."""
+    """One after the other along an axis; all other axes are the same.
+
+    An empty tensor of one axis, as a cache is before its first use, joins whatever the others are.
+    """
+    empty = [value for value in tensors if len(value.axes) == 1 and not value.axes[0].size]
+    call.freeze((value.axes[0] for value in empty), "an axis that is empty")
+    tensors = [value for value in tensors if value not in empty] or tensors
     index = call.axis(tensors[0], dim)
     first = tensors[0]
     for other in tensors[1:]:

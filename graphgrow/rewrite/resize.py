@@ -14,7 +14,7 @@ from graphgrow.errors import Declined, StructureError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, flatten_values
 from graphgrow.ir.inputs import InputSpec
-from graphgrow.ir.meta import values_of
+from graphgrow.ir.meta import stand_beside, values_of
 from graphgrow.ir.positions import grown_size
 from graphgrow.ir.terms import Axes, Space, leaves
 from graphgrow.layers import require_decision
@@ -159,6 +159,7 @@ def _in_proportion(node: fx.Node, present: fx.Node, wanted: int) -> fx.Node:
     for function, number in ((operator.mul, wanted // common), (operator.floordiv, value // common)):
         with node.graph.inserting_before(node):
             result = node.graph.call_function(function, (result, number))
+        stand_beside(result, node)
         result.meta["value"] = function(result.args[0].meta["value"], number)  # type: ignore[union-attr]
     return result
 

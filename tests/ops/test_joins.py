@@ -52,6 +52,12 @@ def _three(draw: Draw) -> nn.Module:
     return Probe(lambda m: torch.cat([m.x, m.y, m.x], 1), sources)
 
 
+def _with_nothing(draw: Draw) -> nn.Module:
+    """Behind an empty tensor of one axis, as a cache is before its first use."""
+    sources = {"x": normal_tensor(draw, draw(2, 4), draw(2, 4))}
+    return Probe(lambda m: torch.cat([torch.empty(0, dtype=m.x.dtype), m.x], 1), sources)
+
+
 def _stack(draw: Draw) -> nn.Module:
     a, b = draw(2, 4), draw(2, 4)
     sources = {"x": normal_tensor(draw, a, b), "y": normal_tensor(draw, a, b)}
@@ -92,6 +98,7 @@ CASES = [
     Case((torch.cat,), _same_twice, {"x.0": ZERO_KEEPING, "x.1": "free>free zero>zero mean>free,mean copy>copy"},
          "twice"),
     Case((torch.cat,), _three, {"x.0": ACROSS, "x.1": LINEAR, "y.1": LINEAR}, "apart"),
+    Case((torch.cat,), _with_nothing, {"x.0": LINEAR, "x.1": LINEAR}, "nothing"),
     Case((torch.stack,), _stack, {"x.0": ACROSS, "x.1": ACROSS}),
     *(Case((target,), _on(target, (2, 6, 2), 2, 1), CHUNKED) for target in (torch.chunk, "chunk")),
     *(Case((target,), _on(target, (2, 6, 2), 3, 1), CHUNKED) for target in (torch.split, "split")),

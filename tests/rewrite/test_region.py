@@ -341,6 +341,21 @@ def test_a_norm_that_is_spelled_out_is_copied() -> None:
     assert_alive(graph, child)
 
 
+def test_what_growth_put_into_a_block_is_copied_with_it() -> None:
+    """The mean of a norm that is spelled out is scaled when new units are zero: the factor belongs to the block."""
+
+    def block(m: Any, x: Any) -> Any:
+        return x + m.b(x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * m.w).reshape(len(x), -1)
+
+    graph = gg.trace(Forward(lambda m, x: m.last(m.block(m.first(x))), first=nn.Linear(3, C),
+                             block=Forward(block, b=nn.Linear(C, C), w=torch.rand(C)),
+                             last=nn.Linear(C, 2)).double(), torch.randn(4, 3).double(), way="fx")  # fmt: skip
+    wide = gg.apply(graph, "widen(first, extra=2)")
+    assert any("unscaled" in node.name for node in wide.module.graph.nodes)
+    child = grown(wide, "deepen(block, kind=copy)")
+    assert_exact(graph, child)
+
+
 # -- names ---------------------------------------------------------------------------------------------------
 
 
