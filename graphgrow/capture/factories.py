@@ -17,7 +17,7 @@ from graphgrow.capture.writes import storages_of
 RANDOM = {
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli",
     "multinomial", "poisson", "uniform_", "normal_", "bernoulli_", "random_", "exponential_", "geometric_",
-    "log_normal_", "cauchy_",
+    "log_normal_", "cauchy_", "gumbel_softmax", "rrelu",
 }  # fmt: skip
 _OF_SIZES = ("zeros", "ones", "empty", "full", "eye", "rand", "randn", "randint", "randperm", "normal",
              "broadcast_to", "tile")  # fmt: skip

@@ -63,8 +63,12 @@ def matmul(call: Call, input: Value, other: Value) -> Value:
 
 
 @rule(torch.addmm, torch.baddbmm, torch.addmv, "addmm", "baddbmm", "addmv")
-def add_product(call: Call, input: Value, first: Value, second: Value, *, beta: Any = 1, alpha: Any = 1) -> Value:
+def add_product(call: Call, input: Value, *factors: Value, beta: Any = 1, alpha: Any = 1, **named: Value) -> Value:
     """Beta * input + alpha * first x second; with beta 0 the input does not count."""
+    first, second = (
+        *factors,
+        *(named[name] for name in sorted(named)),
+    )  # batch1 and batch2, mat1 and mat2, mat and vec
     axes, flow = _multiply(call, first, second)
     axes = align(call, [axes, input.axes])
     if plain(beta) == 0:

@@ -68,14 +68,15 @@ def bounded(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     return call.output(input.axes, fl.Pointwise((call.operand(input),)))
 
 
-@rule(torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh")
+@rule(torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh", torch.acos, "acos", torch.arccos, "arccos")
 def growing(call: Call, input: Value) -> Value:
     """Finite near zero, but not everywhere: new units of zero are harmless, free ones could overflow."""
-    total = call.name != "cosh" and input.bounds.high <= math.log(torch.finfo(call.meta.dtype).max)
+    total = call.name in ("exp", "exp2") and input.bounds.high <= math.log(torch.finfo(call.meta.dtype).max)
     return call.output(input.axes, fl.Pointwise((call.operand(input),), total=total, total_at_zero=True))
 
 
-@rule(torch.log1p, torch.sinh, torch.tan, "log1p", "sinh", "tan")
+@rule(torch.log1p, torch.sinh, torch.tan, "log1p", "sinh", "tan", torch.asin, "asin", torch.arcsin, "arcsin",
+      torch.atanh, "atanh", torch.arctanh, "arctanh")  # fmt: skip
 def growing_from_zero(call: Call, input: Value) -> Value:
     """f(0) = 0; finite near zero, but not everywhere."""
     total = call.name == "log1p" and input.bounds.low > -1

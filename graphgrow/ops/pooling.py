@@ -89,7 +89,8 @@ def _first_position(call: Call, input: Value, ranks: dict[object, int]) -> int:
     return len(input.axes) - ranks[call.node.target if call.module is None else type(call.module)]
 
 
-@rule(F.pad, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d,
+@rule(F.pad, torch._C._nn.pad, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d, nn.ZeroPad1d, nn.ZeroPad2d,
+      nn.ZeroPad3d,
       nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d, nn.ReplicationPad1d, nn.ReplicationPad2d,
       nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d)  # fmt: skip
 def pad(call: Call, input: Value, pad: Sequence[int] | None = None, mode: str = "constant", value: Any = None) -> Value:
@@ -102,7 +103,8 @@ def pad(call: Call, input: Value, pad: Sequence[int] | None = None, mode: str = 
     axes = [
         call.fixed(shape[i], "an axis that is padded") if i in touched else term for i, term in enumerate(input.axes)
     ]
-    return call.output(axes, fl.Pointwise((call.operand(input),), zero=not plain(value)))
+    linear = not plain(value)  # zeros, or what lies elsewhere along the padded axes
+    return call.output(axes, call.same_flow(input) if linear else fl.Pointwise((call.operand(input),)))
 
 
 @rule(nn.Unfold, F.unfold)

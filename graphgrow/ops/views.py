@@ -234,8 +234,8 @@ def repeat(call: Call, input: Value, *counts: Any) -> Value:
     paths = _size_paths(call, 1, counts)
     items = counts[0] if len(counts) == 1 and isinstance(counts[0], (tuple, list)) else counts
     shape = meta_shape(call.meta)
-    if len(items) != len(shape):
-        raise RuleDeclined("fewer counts than axes")
+    if len(items) < len(shape):  # torch.tile: once along the first axes
+        items, paths = (*[1] * (len(shape) - len(items)), *items), [*[()] * (len(shape) - len(items)), *paths]
     old: list[Term | None] = [None] * (len(shape) - len(input.axes)) + list(input.axes)
     axes: list[Term] = []
     for term, item, size, path in zip(old, items, shape, paths, strict=True):

@@ -94,6 +94,13 @@ def _shaped(target: Any, *letters: str, **options: Any) -> Callable[[Draw], nn.M
     return build
 
 
+def _added_by_name(draw: Draw) -> nn.Module:
+    """As BLOOM calls it."""
+    b, n, m, k = (draw(2, 3) for _ in range(4))
+    sources = {"x": normal_tensor(draw, b, n, m), "y": normal_tensor(draw, b, n, k), "z": normal_tensor(draw, b, k, m)}
+    return Probe(lambda p: op(torch.baddbmm, p.x, batch2=p.z, batch1=p.y, beta=0.5, alpha=2.0), sources)
+
+
 def _bilinear(target: Any) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         n, i, j, o = (draw(2, 3) for _ in range(4))
@@ -142,6 +149,7 @@ CASES = [
          {"x.0": WITHOUT, "x.1": WITHOUT, "y.1": SUMMED}, "beta-zero"),
     *(Case((target,), _shaped(target, "bnm", "bnk", "bkm"), {"x.0": MANY, "x.1": ADDED, "x.2": ADDED, "y.2": SUMMED})
       for target in (torch.baddbmm, "baddbmm")),
+    Case((torch.baddbmm,), _added_by_name, {"x.0": MANY, "x.1": ADDED, "x.2": ADDED, "y.2": SUMMED}, "by-name"),
     *(Case((target,), _shaped(target, "n", "nk", "k"), {"x.0": ADDED, "y.1": SUMMED})
       for target in (torch.addmv, "addmv")),
     Case((F.bilinear,), _bilinear(F.bilinear), {"x.0": BOTH, "x.1": SUMMED, "w.2": SUMMED, "b.0": ROWS}),

@@ -114,7 +114,8 @@ ZERO_FUNCTIONS: list[Any] = [
 ]  # fmt: skip
 FINITE_FUNCTIONS: list[Any] = [
     nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus, F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus,
-    torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_", torch.erfc, "erfc", torch.isnan, torch.isinf, "isnan",
+    torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_", torch.erfc, "erfc", torch.isnan, torch.isinf,
+    "isnan", "isinf", "isfinite",
     torch.isfinite, torch.sinc, "sinc",
 ]  # fmt: skip
 PARTIAL_FUNCTIONS: list[Any] = [
@@ -131,8 +132,10 @@ PARTIAL_FUNCTIONS: list[Any] = [
     "rsqrt",
     "reciprocal",
 ]
-GROWING: list[Any] = [torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh"]
-GROWING_FROM_ZERO: list[Any] = [torch.log1p, torch.sinh, torch.tan, "log1p", "sinh", "tan"]  # fmt: skip
+GROWING: list[Any] = [torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh", torch.acos, "acos", torch.arccos,
+                      "arccos"]  # fmt: skip
+GROWING_FROM_ZERO: list[Any] = [torch.log1p, torch.sinh, torch.tan, "log1p", "sinh", "tan", torch.asin, "asin",
+                                torch.arcsin, "arcsin", torch.atanh, "atanh", torch.arctanh, "arctanh"]  # fmt: skip
 LINEAR_FUNCTIONS: list[Any] = [
     nn.Identity, operator.pos, torch.positive, "positive", operator.neg, torch.neg, "neg", "contiguous", "clone",
     "double", torch.clone, "detach",
@@ -278,7 +281,8 @@ CASES = [
     *(unary(target, LINEAR, torch.float64) for target in ("to", "type")),
     Case(("type_as",), _type_as, {**_every(LINEAR), "y.0": "free>- zero>- mean>- copy>- share>-"}),
     unary("requires_grad_", LINEAR, False),
-    *(unary(target, ZERO_KEEPING, -0.5, 0.5) for target in (torch.clamp, "clamp", torch.clip, "clip", "clamp_")),
+    *(unary(target, ZERO_KEEPING, -0.5, 0.5)
+      for target in (torch.clamp, "clamp", torch.clip, "clip", "clamp_", torch.clamp_, "clip_")),
     unary(nn.Hardtanh, FINITE, 0.5, 2.0, label="limits-without-zero"),
     unary(F.hardtanh, FINITE, 0.5, 2.0, label="limits-without-zero"),
     unary("clamp", FINITE, 0.25, label="away-from-zero"),
@@ -295,8 +299,8 @@ CASES = [
     binary(torch.pow, PARTIAL, "by-a-tensor"),
     *(binary(target, EXTREME) for target in (torch.maximum, torch.minimum, "maximum", "minimum")),
     *(binary(target, FINITE) for target in [*COMPARISONS, torch.logaddexp, "logaddexp"]),
-    *(unary(target, FINITE, 0.5) for target in (torch.clamp_min, "clamp_min")),
-    *(unary(target, ZERO_KEEPING, 0.5) for target in (torch.clamp_max, "clamp_max")),
+    *(unary(target, FINITE, 0.5) for target in (torch.clamp_min, "clamp_min", "clamp_min_")),
+    *(unary(target, ZERO_KEEPING, 0.5) for target in (torch.clamp_max, "clamp_max", "clamp_max_")),
     *(unary(target, ZERO_KEEPING, 0.75) for target in RESTS),
     *(binary(target, PARTIAL) for target in RESTS),
     *map(choice, (torch.where, "where", "masked_fill", "masked_fill_", torch.masked_fill)),

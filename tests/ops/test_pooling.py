@@ -43,10 +43,10 @@ def _interpolate(mode: str) -> Callable[[Draw], nn.Module]:
     return build
 
 
-def _pad(*arguments: Any) -> Callable[[Draw], nn.Module]:
+def _pad(*arguments: Any, target: Any = F.pad) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         x = normal_tensor(draw, 2, 3, draw(4, 5), draw(4, 5))
-        return Probe(lambda m: op(F.pad, m.x, *arguments), {"x": x})
+        return Probe(lambda m: op(target, m.x, *arguments), {"x": x})
 
     return build
 
@@ -68,14 +68,14 @@ MAXIMA: list[tuple[Any, int]] = [
     (F.adaptive_max_pool3d, 3),
 ]  # fmt: skip
 PADS: list[tuple[Any, Any, int, str]] = [
-    (nn.ConstantPad1d, (2, 0.0), 1, ZERO_KEEPING), (nn.ConstantPad2d, (1, 0.5), 2, FINITE),
-    (nn.ZeroPad1d, (1,), 1, ZERO_KEEPING), (nn.ZeroPad2d, (1,), 2, ZERO_KEEPING),
-    (nn.ReflectionPad1d, (1,), 1, ZERO_KEEPING), (nn.ReflectionPad2d, (1,), 2, ZERO_KEEPING),
-    (nn.ReplicationPad1d, (2,), 1, ZERO_KEEPING), (nn.ReplicationPad2d, ((1, 0, 2, 1),), 2, ZERO_KEEPING),
-    (nn.ConstantPad3d, (1, 0.0), 3, ZERO_KEEPING), (nn.ZeroPad3d, (1,), 3, ZERO_KEEPING),
-    (nn.ReflectionPad3d, (1,), 3, ZERO_KEEPING), (nn.ReplicationPad3d, (1,), 3, ZERO_KEEPING),
-    (nn.CircularPad1d, (1,), 1, ZERO_KEEPING), (nn.CircularPad2d, (1,), 2, ZERO_KEEPING),
-    (nn.CircularPad3d, (1,), 3, ZERO_KEEPING),
+    (nn.ConstantPad1d, (2, 0.0), 1, LINEAR), (nn.ConstantPad2d, (1, 0.5), 2, FINITE),
+    (nn.ZeroPad1d, (1,), 1, LINEAR), (nn.ZeroPad2d, (1,), 2, LINEAR),
+    (nn.ReflectionPad1d, (1,), 1, LINEAR), (nn.ReflectionPad2d, (1,), 2, LINEAR),
+    (nn.ReplicationPad1d, (2,), 1, LINEAR), (nn.ReplicationPad2d, ((1, 0, 2, 1),), 2, LINEAR),
+    (nn.ConstantPad3d, (1, 0.0), 3, LINEAR), (nn.ZeroPad3d, (1,), 3, LINEAR),
+    (nn.ReflectionPad3d, (1,), 3, LINEAR), (nn.ReplicationPad3d, (1,), 3, LINEAR),
+    (nn.CircularPad1d, (1,), 1, LINEAR), (nn.CircularPad2d, (1,), 2, LINEAR),
+    (nn.CircularPad3d, (1,), 3, LINEAR),
 ]  # fmt: skip
 
 
@@ -165,9 +165,10 @@ CASES = [
       for target in (nn.Fold, F.fold)),
     Case((F.grid_sample,), _sampled, {"x.0": "free>free zero>zero mean>free copy>copy share>share", "x.1": LINEAR}),
     Case((F.affine_grid,), _placed, {"x.0": LINEAR}),
-    Case((F.pad,), _pad((1, 2)), {**_channels(ZERO_KEEPING), "x.2": ZERO_KEEPING}, "last-axis"),
-    Case((F.pad,), _pad((0, 0, 0, 0, 1, 1)), {f"x.{i}": ZERO_KEEPING for i in (0, 2, 3)}, "channels"),
-    Case((F.pad,), _pad((1, 1, 1, 0), "reflect"), _channels(ZERO_KEEPING), "reflect"),
+    Case((torch._C._nn.pad,), _pad((1, 2), target=torch._C._nn.pad), {**_channels(LINEAR), "x.2": LINEAR}, "of-dynamo"),
+    Case((F.pad,), _pad((1, 2)), {**_channels(LINEAR), "x.2": LINEAR}, "last-axis"),
+    Case((F.pad,), _pad((0, 0, 0, 0, 1, 1)), {f"x.{i}": LINEAR for i in (0, 2, 3)}, "channels"),
+    Case((F.pad,), _pad((1, 1, 1, 0), "reflect"), _channels(LINEAR), "reflect"),
     Case((F.pad,), _pad((1, 1), "constant", 2.5), {**_channels(FINITE), "x.2": FINITE}, "away-from-zero"),
 ]  # fmt: skip
 

@@ -112,6 +112,7 @@ CASES = [
     view(torch.broadcast_to, (2, 1), (2, 3), names="x.0"),
     *(view(t, (2, 1, 3), 1, 4, 2, names="x.0 x.2") for t in ("repeat", "tile")),
     view(torch.tile, (2, 3), (2, 1), names="x.0 x.1"),
+    view(torch.tile, (2, 3), (2,), names="x.0 x.1", label="fewer"),
     view("repeat", (3,), 2, 2, names="x.0", label="in-front"),
     *(view(t, (2, 3), 2, 1, names="x.0 x.1") for t in (torch.repeat_interleave, "repeat_interleave")),
     *(view(t, (2, 8, 2, 2), 2, names="x.0 x.1:0") for t in (nn.PixelShuffle, F.pixel_shuffle)),
