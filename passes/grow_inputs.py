@@ -76,9 +76,7 @@ class GrowInputs(Mutation):
 
 def _origin(network: Network, term: object) -> tuple[fx.Node, int, Space] | None:
     """The input, its axis and the space, where a term is the axis of an input; the batch axis is none."""
-    for node in network.module.graph.nodes:
-        if node.op != "placeholder":
-            return None
+    for node in network.module.graph.find_nodes(op="placeholder"):
         value = network.analysis.facts[node].output
         for axis, own in enumerate(value.axes if isinstance(value, Value) else ()):
             if axis and normal(own) is term:

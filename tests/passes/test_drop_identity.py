@@ -108,3 +108,5 @@ def test_refused_where_there_are_two_inputs() -> None:
     graph = gg.trace(Forward(lambda m, x: m.a(x) + x, a=nn.Linear(3, 3)), torch.randn(2, 3))
     with pytest.raises(gg.Declined, match="not known to pass"):
         gg.apply(graph, "drop-identity(:add)")
+    with pytest.raises(gg.Declined, match="`add` is no layer of one input"):
+        gg.apply(without_data(graph), "drop-identity(:add)")

@@ -93,6 +93,15 @@ def test_refusals(name: str) -> None:
         gg.apply(graph, "fold-batch-norm(norm)")
 
 
+@pytest.mark.parametrize(
+    ("site", "said"), [("layer", "it is no batch norm of torch.nn"), ("norm", "a transposed convolution in groups")]
+)
+def test_other_layers(site: str, said: str) -> None:
+    graph = traced(nn.ConvTranspose1d(4, 4, 3, groups=2), nn.BatchNorm1d(4), (2, 4, 5))
+    with pytest.raises(gg.Declined, match=said):
+        gg.apply(graph, f"fold-batch-norm({site})")
+
+
 def test_another_axis() -> None:
     graph = traced(nn.Linear(3, 4), nn.BatchNorm1d(5), (2, 5, 3))
     with pytest.raises(gg.Declined, match="another axis"):

@@ -66,6 +66,8 @@ def test_several_readers_and_several_inputs() -> None:
         (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), "grow-inputs(1)", gg.Declined, "reads no axis of an input"),
         (nn.Sequential(nn.Linear(3, 4)), "grow-inputs(0, extra=0)", gg.MutationError, "at least 1"),
         (Forward(lambda m, x: x + m.a(x), a=nn.Linear(3, 3)), "grow-inputs(a)", gg.Declined, "a model output"),
+        (Forward(lambda m, x: m.a(x) + m.b(x[:, :2]), a=nn.Linear(3, 3), b=nn.Linear(2, 3)), "grow-inputs(a)",
+         gg.Declined, "reads no axis of an input"),
     ],
 )  # fmt: skip
 def test_refusals(model: nn.Module, text: str, error: type[Exception], said: str) -> None:

@@ -184,6 +184,22 @@ def test_what_is_refused(text: str, error: type[Exception], message: str) -> Non
         gg.apply(graph(), text)
 
 
+@pytest.mark.parametrize(
+    ("site", "run", "said"),
+    [
+        (":add", lambda m, x: m.head(x) + x, "`:add` is no operator of one input"),
+        (":relu", lambda m, x: m.head(x) + torch.relu((10 * x).long()), "puts out no floating-point tensor"),
+        ("conv", lambda m, x: m.head(m.conv(x)), "an input of 2 axes, without a batch axis"),
+    ],
+)
+def test_no_choice_stands_beside(site: str, run: Any, said: str) -> None:
+    model = Forward(run, head=nn.Linear(4, 4), conv=nn.Conv1d(3, 3, 3, padding=1))
+    graph = gg.trace(model, torch.randn(3, 4))
+    with pytest.raises(gg.Declined, match=said):
+        gg.apply(graph, f"mix-operators({site}, choices=[identity])")
+    assert site not in [m.site_name for m in graph.mutations("mix-operators")]
+
+
 def test_shapes_that_change_admit_no_skip() -> None:
     changes: list[dict[str, Any]] = [{"stride": 2}, {"padding": 0}]
     for options in changes:

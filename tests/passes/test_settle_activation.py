@@ -13,6 +13,7 @@ import graphgrow as gg
 from graphgrow.graph import Graph
 from graphgrow.layers import Blend
 from graphgrow.passes import settle_activation
+from graphgrow.rewrite.bare import without_data
 from tests.passes.claims import assert_equal, assert_exact, assert_exports, gradients, grown
 from tests.preserved import assert_preserved, assert_same_bits
 from tests.rewrite.small_models import Forward
@@ -89,6 +90,31 @@ def test_the_side_that_counts_is_not_removed() -> None:
         gg.apply(graph, "settle-activation(act)")
     with pytest.raises(gg.MutationError, match="keep=both: there are new and old"):
         gg.apply(swapped(graph, 1.0), "settle-activation(act, keep=both)")
+
+
+def test_a_slope_of_zero_is_a_relu_again() -> None:
+    graph = base(nn.PReLU(init=0.0))
+    assert [str(m) for m in graph.mutations("settle-activation")] == ["settle-activation(act, keep=old)"]
+    child = grown(graph, "settle-activation(act, keep=old)")
+    assert_exact(graph, child, batches=(2, 3))
+    assert isinstance(child.module.get_submodule("act"), nn.ReLU)
+    assert gg.verify(graph, child).preserved is True
+    assert gg.apply(without_data(graph), "settle-activation(act, keep=old)").text() == child.text()
+
+
+@pytest.mark.parametrize(
+    ("act", "keep", "error", "said"),
+    [
+        (nn.PReLU(init=0.25), "old", gg.Declined, "the slope is 0.25, and a ReLU is exact at 0 alone"),
+        (nn.PReLU(init=0.0), "new", gg.MutationError, "is the new one, a PReLU, already"),
+        (nn.PReLU(4, init=0.0), "old", gg.Declined, "no blend of two activations"),
+    ],
+)
+def test_other_slopes_stay(act: nn.Module, keep: str, error: type[Exception], said: str) -> None:
+    graph = base(act)
+    with pytest.raises(error, match=said):
+        gg.apply(graph, f"settle-activation(act, keep={keep})")
+    assert f"settle-activation(act, keep={keep})" not in [str(m) for m in graph.mutations("settle-activation")]
 
 
 @pytest.mark.parametrize(("keep", "share"), [("new", 1.0), ("old", 0.0)])

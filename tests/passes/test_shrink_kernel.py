@@ -79,6 +79,10 @@ def test_without_padding_nothing_is_offered() -> None:
     assert len(traced(layer, (8, 9)).mutations("shrink-kernel")) == 0
 
 
+def test_without_data_the_kernel_is_offered_as_it_is() -> None:
+    assert list(without_data(traced(nn.Conv2d(2, 3, 3, padding=1), (6, 5))).mutations("shrink-kernel")) == []
+
+
 def test_optimizer_state_comes_back() -> None:
     graph = traced(nn.Conv2d(2, 3, 3, padding=1), (6, 5))
     optimizer = torch.optim.AdamW(graph.module.parameters())

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.graph import Graph
+from graphgrow.layers import Router
 from graphgrow.models import MODELS
 from graphgrow.rewrite.bare import without_data
 from tests.passes.claims import assert_exact, assert_exports, assert_reloads, grown
@@ -134,6 +135,46 @@ def test_the_reference_models() -> None:
 def test_refusals(text: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         gg.apply(around(plain()), text)
+
+
+def _summed(m: Any, x: torch.Tensor) -> torch.Tensor:
+    return m.down(m.up(x).relu()).sum(1)
+
+
+def _compared(m: Any, x: torch.Tensor) -> torch.Tensor:
+    return m.down(m.up(x).relu()) > 0
+
+
+def _overwriting(m: Any, x: torch.Tensor) -> torch.Tensor:
+    return m.down(m.up(x.mul_(0.5)).relu())
+
+
+def _detached(m: Any, x: torch.Tensor) -> torch.Tensor:
+    return m.down(m.up(x).relu().detach())
+
+
+def _mixed(m: Any, x: torch.Tensor) -> torch.Tensor:
+    return m.down(m.up(x).relu()) * m.router(x)[..., :1]
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (_summed, r"turns \(2, 5, 6\) into \(2, 6\), no features of each token"),
+        (_compared, "turns torch.float32 into torch.bool"),
+        (_overwriting, "overwrites its input, which every expert reads"),
+        (_detached, "is computed without gradients, so that no expert would learn"),
+        (_mixed, "is a mixture of experts already"),
+    ],
+)
+def test_what_can_be_no_expert(run: Any, said: str) -> None:
+    mlp = Forward(run, up=nn.Linear(6, 9), down=nn.Linear(9, 6), router=Router(6, 2, 1))
+    graph = gg.trace(Forward(lambda m, x: m.mlp(m.first(x)), first=nn.Linear(3, 6), mlp=mlp), torch.randn(2, 5, 3))
+    mutations = graph.mutations("upcycle-experts")
+    assert len(mutations) == 0
+    assert [refusal.site for refusal in mutations.refusals] == ["mlp"]
+    with pytest.raises(gg.Declined, match=said):
+        gg.apply(graph, "upcycle-experts(mlp)")
 
 
 def test_once_is_enough_and_two_inputs_are_too_many() -> None:
