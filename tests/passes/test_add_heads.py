@@ -101,6 +101,14 @@ def test_a_group_is_a_key_a_value_and_its_queries() -> None:
     assert shapes["att.out.weight"] == (12, 24)
 
 
+def test_a_shared_head_is_one_more_query_in_each_group() -> None:
+    child = gg.apply(WRITINGS["grouped"][0], "add-heads(att, shared=true)")
+    shapes = {name: tuple(p.shape) for name, p in child.module.named_parameters() if "weight" in name}
+    assert shapes["att.q.weight"] == (24, 12)
+    assert (shapes["att.k.weight"], shapes["att.v.weight"]) == ((8, 12), (8, 12))
+    assert shapes["att.out.weight"] == (12, 24)
+
+
 def test_every_attention_of_the_reference_models() -> None:
     for name, count in {"vit": 3, "gpt": 2, "mixer": 0, "mlp": 0}.items():
         graph = gg.trace(MODELS[name].factory().eval(), MODELS[name].example())

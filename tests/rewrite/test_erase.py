@@ -12,6 +12,7 @@ from torch import fx, nn
 import graphgrow as gg
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.erase import _dead, bypass, erase
+from tests.preserved import assert_preserved
 from tests.rewrite.small_models import Forward
 
 
@@ -62,6 +63,24 @@ def test_what_writes_into_the_value_of_others_stays() -> None:
     total.replace_all_uses_with(editor.node(graph.sites.find("b").name))
     with pytest.raises(gg.Declined, match="writes into a value that others read"):
         erase(editor, [total])
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_value_that_is_overwritten_is_not_put_in_the_place_of_one_that_others_read(others: bool) -> None:
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.a(x)
+        z = m.act(y)
+        z.mul_(2.0)
+        return z + (y if others else x)
+
+    model = Forward(run, a=nn.Linear(3, 3), act=nn.PReLU(init=1.0)).double()
+    graph = gg.trace(model, torch.randn(2, 3).double())
+    assert len(graph.mutations("drop-identity")) == (not others)
+    if others:
+        with pytest.raises(gg.Declined, match="writes into its memory, and `a` has other readers"):
+            gg.apply(graph, "drop-identity(act)")
+    else:
+        assert_preserved(graph, gg.apply(graph, "drop-identity(act)"))
 
 
 def test_a_deep_graph_is_no_matter() -> None:
