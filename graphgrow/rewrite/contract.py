@@ -110,6 +110,11 @@ class Mutation(ABC):
         """Whether it is exact for some numbers only, those that `admit` asks for."""
         return type(self).admit is not Mutation.admit
 
+    @property
+    def refines(self) -> bool:
+        """Whether it has numbers to put right in float64; see `refine`."""
+        return type(self).refine is not Mutation.refine
+
     def rests_on(self, network: Network) -> frozenset[str]:
         """Names of the parameters and buffers for whose numbers `admit` asks."""
         return frozenset()

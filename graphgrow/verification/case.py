@@ -151,11 +151,11 @@ def _refined(parent: Network, wide: Network, entries: tuple[Entry, ...]) -> Netw
     Returns:
         What may stand for the parent: itself, or `wide` where that has other numbers now.
     """
-    changed, current = False, parent
-    for entry in entries:
-        mutation = parse_mutation(entry.mutation)
-        changed = mutation.refine(current, wide.module) or changed
-        current = replay(current, [entry])
+    changed, current, done = False, parent, 0
+    mutations = [parse_mutation(entry.mutation) for entry in entries]
+    for number in (number for number, mutation in enumerate(mutations) if mutation.refines):
+        current, done = replay(current, entries[done:number]), number
+        changed = mutations[number].refine(current, wide.module) or changed
     return wide if changed else parent
 
 
