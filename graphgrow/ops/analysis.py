@@ -165,7 +165,7 @@ class _Analyser:
             for value in operands if not self._opening.outputs else ():
                 freeze(value.axes, Reason(node.name, "a model output"))
             return
-        problem = "no rule" if rule is None else _misfit(rule, args, kwargs)
+        problem = "no rule" if rule is None else _misfit(rule, len(args), tuple(kwargs))
         hook = hook_of(module) if module is not None else ""
         if hook:
             problem = f"has a {hook}, which may do anything to what it sees"
@@ -316,13 +316,11 @@ def _looks_up(node: fx.Node, args: Any) -> bool:
     return node.target is operator.getitem and isinstance(args[0], (tuple, list, dict))
 
 
-_signature = functools.cache(inspect.signature)
-
-
-def _misfit(rule: Rule, args: Any, kwargs: Any) -> str | None:
-    """Whether the rule cannot take these arguments."""
+@functools.cache
+def _misfit(rule: Rule, count: int, names: tuple[str, ...]) -> str | None:
+    """Why the rule cannot take so many arguments by position, and these by name; None if it can."""
     try:
-        _signature(rule).bind(None, *args, **kwargs)
+        inspect.signature(rule).bind(None, *range(count), **dict.fromkeys(names))
     except TypeError as error:
         return f"called in a form that its rule does not know ({error})"
     return None
@@ -331,7 +329,8 @@ def _misfit(rule: Rule, args: Any, kwargs: Any) -> str | None:
 def _misshapen(output: Any, meta: Any) -> str | None:
     """Whether the axes that a rule gave its output have other sizes than the operator's own."""
     stated = [tuple(term.size for term in value.axes) for value in flatten_values(output)]
-    found = [tuple(leaf.shape) for leaf in pytree.tree_leaves(meta) if isinstance(leaf, torch.Tensor)]
+    made = [meta] if isinstance(meta, torch.Tensor) else pytree.tree_leaves(meta)
+    found = [tuple(leaf.shape) for leaf in made if isinstance(leaf, torch.Tensor)]
     return f"its rule does not know this form (it puts out {found}, not {stated})" if stated != found else None
 
 

@@ -9,13 +9,12 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
 from graphgrow.ir.bounds import Bounds
 from graphgrow.ir.facts import Derived, Extent, NodeFacts
@@ -48,9 +47,10 @@ def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) ->
     found = _found(target, facts, module, args, kwargs)
     operands = _attended(args, kwargs) if target in _ATTENTIONS else facts.operands
     held = any(value.infinite for value in operands)
-    held = held or (_table().get(target) is not _size and _is_infinite((args, kwargs, getattr(module, "value", None))))
+    given = [*_items((args, kwargs))]
+    held = held or (_table().get(target) is not _size and _is_infinite([*given, getattr(module, "value", None)]))
     held = held and _table().get(target) is not _exponential  # of minus infinity that is 0
-    constant = bool(facts.operands) and all(value.constant for value in facts.operands) and not _is_sized(args, kwargs)
+    constant = bool(facts.operands) and all(value.constant for value in facts.operands) and not _is_sized(given)
     for i, (value, _) in enumerate(facts.flows):
         value.bounds = found[i] if isinstance(found, tuple) else found
         value.infinite, value.constant = held and not value.bounds.limited, constant
@@ -66,14 +66,23 @@ def _attended(args: Any, kwargs: Any) -> list[Value]:
     return [value for value in found if isinstance(value, Value)]
 
 
-def _is_infinite(arguments: Any) -> bool:
+def _items(arguments: Any) -> Iterator[Any]:
+    """What stands within nested arguments. A pytree would ask much more of each, and this runs at every node."""
+    if isinstance(arguments, (tuple, list, dict)):
+        for item in arguments.values() if isinstance(arguments, dict) else arguments:
+            yield from _items(item)
+    else:
+        yield arguments
+
+
+def _is_infinite(given: Iterable[Any]) -> bool:
     """Whether an infinite number is among the arguments: that of `masked_fill`, `where`, `full`, of a padding."""
-    return any(isinstance(leaf, float) and math.isinf(leaf) for leaf in pytree.tree_leaves(arguments))
+    return any(isinstance(item, float) and math.isinf(item) for item in given)
 
 
-def _is_sized(args: Any, kwargs: Any) -> bool:
+def _is_sized(given: Iterable[Any]) -> bool:
     """Whether a size that was read off a tensor is among the arguments."""
-    return any(isinstance(leaf, (Extent, Derived)) for leaf in pytree.tree_leaves((args, kwargs)))
+    return any(isinstance(item, (Extent, Derived)) for item in given)
 
 
 def _found(
@@ -85,29 +94,20 @@ def _found(
     if known is None or not isinstance(example, torch.Tensor) or not example.is_floating_point():
         return Bounds()
     options = kwargs if module is None else _options(module)
-    if not _takes(known, args, options):  # a form that the rule for its axes knows, but this one does not
+    if not _takes(known, len(args), tuple(options)):  # a form that the rule for its axes knows, but this one does not
         return Bounds()
     found, tiny = known(*args, **options), torch.finfo(example.dtype).tiny
     return tuple(one.rounded(tiny) for one in found) if isinstance(found, tuple) else found.rounded(tiny)
 
 
-def _takes(known: Bounding, args: Any, options: dict[str, Any]) -> bool:
-    signature, anything = _signature(known)
-    if anything and args:
-        return True
+@functools.cache
+def _takes(known: Bounding, count: int, names: tuple[str, ...]) -> bool:
+    """Whether it can be called with so many arguments by position, and these by name."""
     try:
-        signature.bind(*args, **options)
+        inspect.signature(known).bind(*range(count), **dict.fromkeys(names))
     except TypeError:
         return False
     return True
-
-
-@functools.cache
-def _signature(known: Bounding) -> tuple[inspect.Signature, bool]:
-    """The signature, and whether it takes anything behind its first argument."""
-    signature = inspect.signature(known)
-    kinds = {parameter.kind for parameter in signature.parameters.values()}
-    return signature, {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
 
 
 def _options(module: nn.Module) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _first(change: Callable[[Bounds], Bounds]) -> Bounding:
 
 def _any_of(*args: Any, **kwargs: Any) -> Bounds:
     """What comes from any of the tensors: those within lists too."""
-    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Value)]
+    tensors = [item for item in _items((args, kwargs)) if isinstance(item, Value)]
     return functools.reduce(operator.or_, (value.bounds for value in tensors), tensors[0].bounds)
 
 
