@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphgrow.records import StageRecord
 
@@ -24,10 +24,12 @@ def table(records: Sequence[StageRecord]) -> Table:
     result = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in titles:
         left = title in ("stage", "mutations")
-        result.add_column(title, justify="left" if left else "right", overflow="fold", no_wrap=title != "mutations")
+        result.add_column(title, justify="left" if left else "right", no_wrap=title != "mutations")
     for row in rows:
         cells = (row.get(title, "") for title in titles)
-        result.add_row(*(Text(cell, _style(title, cell)) for title, cell in zip(titles, cells, strict=True)))
+        # the column of mutations gives way where there is little room, but each keeps to its line
+        whole: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
+        result.add_row(*(Text(cell, _style(title, cell), **whole) for title, cell in zip(titles, cells, strict=True)))
     return result
 
 

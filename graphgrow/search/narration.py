@@ -78,7 +78,7 @@ class Narration:
         found = "" if best is None else f", best {first.title} {first.text(best)} {first.unit}"
         self._say(
             f"generation {record.index}: front of {len(record.front)}, hypervolume [bold]{record.hypervolume:.4f}[/]"
-            f"{found}, {record.evaluations} evaluations, {time.monotonic() - self._start:.0f} s"
+            f"{found}, {record.evaluations} evaluated, {time.monotonic() - self._start:.0f} s"
         )
 
     # -- the screen ------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class Narration:
     def opening(self, recipe: Recipe, data: Data, graph: Graph, done: int) -> None:
         """What is going to happen, and on what."""
         counts = (
-            f"{len(data.training):,} for training, {len(data.validation):,} for validation, {len(data.test):,} held"
+            f"{len(data.training):,} for training, {len(data.validation):,} for validation, {len(data.test):,} held out"
         )
         self._say(f"[bold]{_plain(recipe.name)}[/]: {_plain(recipe.summary)}")
         self._say(f"  data   {_plain(data.source)}: {counts}")
@@ -43,31 +43,30 @@ class Narration:
 
     @contextlib.contextmanager
     def progress(self, epochs: int) -> Iterator[Watch]:
-        """A bar that shows the epoch, the losses and how the network has grown; it disappears at the end."""
-        if self._console is None:
+        """A bar of the epochs, and below it the losses and how the network has grown; it disappears at the end."""
+        if self._console is None or not self._console.is_terminal:
             yield lambda _: None
             return
+        from rich.console import Group
+        from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.text import Text
 
-        columns = (
-            TextColumn("  epoch {task.completed}/{task.total}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
-        )
-        quiet = not self._console.is_terminal
-        with Progress(*columns, console=self._console, transient=True, disable=quiet) as progress:
-            task = progress.add_task("", total=epochs, text="")
-            sizes: list[int] = []
+        columns = (TextColumn("  epoch {task.completed}/{task.total}"), BarColumn(bar_width=24), TimeElapsedColumn())
+        progress = Progress(*columns, console=self._console)
+        task = progress.add_task("", total=epochs)
+        sizes: list[int] = []
+        below = Text(no_wrap=True, overflow="ellipsis")
 
-            def watch(record: EpochRecord) -> None:
-                sizes.append(record.parameters)
-                text = (
-                    f"loss {record.training_loss:.3f}, validation {record.validation_loss:.3f} "
-                    f"({record.validation_accuracy:.1%}), {record.parameters:,} parameters {growth_bar(sizes)}"
-                )
-                progress.update(task, completed=record.epoch, text=text)
+        def watch(record: EpochRecord) -> None:
+            sizes.append(record.parameters)
+            below.plain = (
+                f"  loss {record.training_loss:.3f}, validation {record.validation_loss:.3f} "
+                f"({record.validation_accuracy:.1%}), {record.parameters:,} parameters {growth_bar(sizes)}"
+            )
+            progress.update(task, completed=record.epoch)
 
+        with Live(Group(progress, below), console=self._console, transient=True):
             yield watch
 
     def growth(self, stage: StageRecord, decision: DecisionRecord, epoch: int) -> None:
@@ -114,7 +113,7 @@ class Narration:
             self._console.print(text, style=style, highlight=False, soft_wrap=True)
 
 
-def growth_bar(sizes: list[int], width: int = 20) -> str:
+def growth_bar(sizes: list[int], width: int = 16) -> str:
     """The sizes of all epochs so far as a line of blocks, the largest the full height."""
     step = max(1, -(-len(sizes) // width))
     shown = sizes[::step]

@@ -31,6 +31,15 @@ def test_every_stage_has_its_row_and_every_mutation_its_line() -> None:
     ]
 
 
+def test_where_there_is_little_room_each_mutation_keeps_to_its_line() -> None:
+    long = replace(stages()[2], mutations=("widen(stages.0.0.conv1, extra=16)", "split(stem)"))
+    assert rendered([long], 80) == [
+        "stage    mutations      params  MFLOPs  before   after   latency  ONNX  verified",
+        "2 split  widen(stages…   1,226    2.50   8.0 %  89.3 %  0.250 ms  5 kB       yes",
+        "         split(stem)",
+    ]
+
+
 def test_columns_without_a_value_are_left_out() -> None:
     assert rendered([BARE]) == ["stage   params  MFLOPs", "0 base     545   0.033"]
 
