@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from graphgrow.errors import Declined
 from graphgrow.ir.facts import NodeFacts, flatten_values
 from graphgrow.ir.value import Value
+from graphgrow.ops.registry import rule_of
 
 _UNBOUNDED = {
     "exp", "exp2", "expm1", "sinh", "cosh", "tan", "special_expm1", "asin", "acos", "atanh", "acosh", "arcsin",
@@ -79,14 +80,14 @@ def _is_number(node: fx.Node) -> bool:
 
 def _may_overflow(node: fx.Node, reached: Collection[fx.Node]) -> bool:
     name, first = _name(node), node.args[0] if node.args else None
-    if name in _UNBOUNDED:
+    if name in _UNBOUNDED or (name and rule_of(node, None) is None):  # what nothing is known of is not trusted
         return True
     if name in _OF_POSITIVE:
         return not _positive(first)
     if name in _OF_NONNEGATIVE:
         return not _not_negative(first)
     if name in ("truediv", "div", "divide", "true_divide", "floordiv", "floor_divide", "mod", "remainder", "fmod"):
-        denominator = node.args[1] if len(node.args) > 1 else None
+        denominator = node.args[1] if len(node.args) > 1 else node.kwargs.get("other")
         return denominator in reached and not _positive(denominator)
     if name == "pow":
         return _power_may_overflow(first, node.args[1] if len(node.args) > 1 else None)

@@ -76,6 +76,10 @@ WILD: dict[str, Any] = {
     "arccos": lambda m, x: (x / 2).arccos(),
     "arctanh": lambda m, x: torch.arctanh(x / 2),
     "float_power": lambda m, x: torch.float_power(x, 0.5),
+    "special_ndtri": lambda m, x: torch.special.ndtri(x),
+    "special_xlog1py": lambda m, x: torch.special.xlog1py(x, x),
+    "divide by name": lambda m, x: torch.divide(input=x, other=x),
+    "div by name": lambda m, x: x.div(other=x),
     "pow of two": lambda m, x: torch.pow(2.0, x),
 }
 
