@@ -167,6 +167,14 @@ class OneMode(nn.Module):
         return f"holds_in_train={self.holds_in_train}, owner={self.owner!r}"
 
 
+class ByMode(nn.Module):
+    """One value in train mode and another in eval mode: where a forward goes two ways and comes together again."""
+
+    def forward(self, in_train: torch.Tensor, in_eval: torch.Tensor) -> torch.Tensor:
+        """Two of one shape and dtype -> one of them."""
+        return in_train if self.training else in_eval
+
+
 class RootMeanSquareNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * w over the last axis, with the casts that language models make around it.
 

@@ -33,5 +33,5 @@ def _copy_modes(model: nn.Module, module: fx.GraphModule) -> None:
     """Give every module of the graph the mode of its original."""
     modes = {path: original.training for path, original in model.named_modules(remove_duplicate=False)}
     for path, mine in module.named_modules(remove_duplicate=False):
-        mine.training = modes.get(path, model.training)
+        mine.training = modes.setdefault(path, modes[path.rpartition(".")[0]])
         mine.__dict__.pop(_BOOKKEEPING, None)

@@ -13,7 +13,7 @@ from torch import fx, nn
 from graphgrow.capture.assembly import assemble
 from graphgrow.capture.dynamo import Recording, record
 from graphgrow.capture.inplace import thread_inplace
-from graphgrow.capture.modes import prune, revive, same_structure
+from graphgrow.capture.modes import flagged, prune, revive, same_structure
 from graphgrow.capture.norms import raise_norms
 from graphgrow.capture.outputs import keeps_state
 from graphgrow.capture.raising import raise_graph
@@ -92,7 +92,7 @@ def capture_with_dynamo(
         notes.append(f"in {other} mode this model has another graph{why}; this one holds for {present} mode alone")
     graph = graphs["train"] if alive else graphs[present]
     if alive:
-        revive(graph, graphs["eval"], lambda path, module: constants.setdefault(path, module) and path)
+        revive(flagged(graph, graphs["eval"]), lambda path, module: constants.setdefault(path, module) and path)
     _refuse_higher_order(graph)
     module = assemble(model, graph, constants)
     _give_examples(module.graph, module, inputs)

@@ -6,7 +6,7 @@ graphs differ in nothing but a mode flag, the operator becomes a module, which a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from graphgrow.layers import (
     set_item,
 )
 
-_EFFECTS = {torch._assert, require_decision, require_form, require_same, require_sizes, set_item}
+EFFECTS = {torch._assert, require_decision, require_form, require_same, require_sizes, set_item}
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     F.dropout: nn.Dropout,
@@ -38,7 +38,7 @@ _DROPOUTS: dict[Any, type[nn.Module]] = {
 def prune(graph: fx.Graph, root: nn.Module) -> None:
     """Erase nodes that nothing reads and that do nothing besides: what a mode's checks of its fast paths leave."""
     for node in reversed(list(graph.nodes)):
-        idle = node.op == "get_attr" or (node.op in ("call_function", "call_method") and node.target not in _EFFECTS)
+        idle = node.op == "get_attr" or (node.op in ("call_function", "call_method") and node.target not in EFFECTS)
         if idle and not node.users and not is_inplace(node, root):
             graph.erase_node(node)
 
@@ -56,24 +56,33 @@ def same_structure(train: fx.Graph, evaluation: fx.Graph) -> bool:
     )
 
 
-def revive(train: fx.Graph, evaluation: fx.Graph, add: Callable[[str, nn.Module], str]) -> None:
-    """Put modules in the place of functions of the train graph whose mode flag differs from the eval graph's.
+def has_mode_flag(node: fx.Node) -> bool:
+    """Whether a node calls a function that is given the mode, and for which there is a module that knows it."""
+    return node.target in _REVIVERS
 
-    Args:
-        train: the graph that is kept and changed.
-        evaluation: the graph of the other mode, with the same structure.
-        add: registers a new module under a proposed path and returns the path.
-    """
+
+def flagged(train: fx.Graph, evaluation: fx.Graph) -> list[fx.Node]:
+    """The nodes of a train graph whose mode flag differs from that of the eval graph, which has the same structure."""
     mine, theirs = _numbered(train), _numbered(evaluation)
     pairs = zip(train.nodes, evaluation.nodes, strict=True)
-    for node in [a for a, b in pairs if _arguments(a, mine) != _arguments(b, theirs)]:
+    return [a for a, b in pairs if _arguments(a, mine) != _arguments(b, theirs)]
+
+
+def revive(nodes: Iterable[fx.Node], add: Callable[[str, nn.Module], str]) -> None:
+    """Put modules in the place of functions with a mode flag.
+
+    Args:
+        nodes: of a train graph, which is changed.
+        add: registers a new module under a proposed path and returns the path.
+    """
+    for node in nodes:
         module, inputs = _REVIVERS[node.target](node)
         path = add(f"{node.name}_live", module)
-        with train.inserting_before(node):
-            live = train.call_module(path, tuple(inputs))
+        with node.graph.inserting_before(node):
+            live = node.graph.call_module(path, tuple(inputs))
         live.meta = dict(node.meta)
         node.replace_all_uses_with(live)
-        train.erase_node(node)
+        node.graph.erase_node(node)
 
 
 def _numbered(graph: fx.Graph) -> dict[fx.Node, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,20 +20,22 @@ from graphgrow.capture.admission import (
     unwrapped,
 )
 from graphgrow.capture.assembly import assemble
+from graphgrow.capture.both_modes import merged
 from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.mode_guard import guard_mode, mode_reads
-from graphgrow.capture.modes import prune, revive, same_structure
+from graphgrow.capture.modes import flagged, prune, revive, same_structure
 from graphgrow.capture.outputs import leaves_of, register_classes
 from graphgrow.capture.running import in_mode, leaves_recorded, place_of
 from graphgrow.capture.tracer import ShapeTracer
 from graphgrow.capture.trial import Trial
-from graphgrow.capture.untouched import State, untouched
+from graphgrow.capture.untouched import State, same_bits, untouched
 from graphgrow.errors import CaptureError, GraphGrowError
 from graphgrow.ir.inputs import InputSpec
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 Leaves = Sequence[type[nn.Module] | str]
+_BOTH = frozenset({"train", "eval"})
 WAYS = ("auto", "fx", "dynamo")
 _REMEDY = (
     ". If the place lies in a submodule whose inside need not grow, mark it as a leaf: "
@@ -154,23 +156,48 @@ def _by_fx(
     present = "train" if model.training else "eval"
     if present in failures:
         raise _explain(failures[present], model) from failures[present]
-    notes: list[str] = []
-    modes = frozenset({"train", "eval"})
     for mode, graph in graphs.items():
         thread_inplace(graph, model, tracers[mode].writes, tracers[mode].constants)
         prune(graph, model)
-    alive = len(graphs) == 2 and same_structure(graphs["train"], graphs["eval"])
-    if not alive:
+    notes: list[str] = []
+    if len(graphs) == 2 and same_structure(graphs["train"], graphs["eval"]):
+        module = _assemble(model, graphs["train"], tracers["train"].constants, flagged(graphs["train"], graphs["eval"]))
+        modes, decided_by = _BOTH, {}
+    else:
+        found = _merged(model, graphs, tracers, trial, decided_by) if len(graphs) == 2 and trial is not None else None
+        if found is not None:
+            return Capture(found[0], inputs, "fx", _BOTH, found[1])
         other = "eval" if present == "train" else "train"
-        modes = frozenset({present})
         why = f": {failures[other]}" if other in failures else ""
         notes.append(f"in {other} mode this model has another graph{why}; this one holds for {present} mode alone")
-    kept = "train" if alive else present
-    module = _assemble(model, graphs[kept], tracers[kept], graphs["eval"] if alive else None)
+        module = _assemble(model, graphs[present], tracers[present].constants)
+        modes = frozenset({present})
     if trial is not None:
-        modes, found = trial.of(module, modes)
-        notes += found
-    return Capture(module, inputs, "fx", modes, tuple(notes), () if alive else tuple(decided_by))
+        modes, more = trial.of(module, modes)
+        notes += more
+    return Capture(module, inputs, "fx", modes, tuple(notes), tuple(decided_by))
+
+
+def _merged(
+    model: nn.Module,
+    graphs: Mapping[str, fx.Graph],
+    tracers: Mapping[str, ShapeTracer],
+    trial: Trial,
+    decided_by: Collection[str],
+) -> tuple[fx.GraphModule, tuple[str, ...]] | None:
+    """One graph for both modes where little differs, seen to do what the model does in each, and notes."""
+    first, second = (tracers[mode].constants for mode in ("train", "eval"))
+    alike = first.keys() == second.keys() and all(same_bits(tensor, second[name]) for name, tensor in first.items())
+    both = merged(graphs["train"], graphs["eval"], model, decided_by) if alike else None
+    if both is None:
+        return None
+    module = _assemble(model, both.graph, {**first, **both.modules}, both.flagged)
+    try:
+        modes, notes = trial.of(module, _BOTH)
+    except CaptureError:
+        return None
+    note = "its forward goes another way in train mode than in eval mode: the graph holds both, and picks by the mode"
+    return (module, (note, *notes)) if modes == _BOTH else None
 
 
 def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -198,16 +225,17 @@ def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     return examples, fixed
 
 
-def _assemble(model: nn.Module, graph: fx.Graph, tracer: ShapeTracer, evaluation: fx.Graph | None) -> fx.GraphModule:
-    """A graph module over shallow copies of the leaf modules."""
-    constants: dict[str, Any] = dict(tracer.constants)
+def _assemble(
+    model: nn.Module, graph: fx.Graph, constants: Mapping[str, Any], flags: Iterable[fx.Node] = ()
+) -> fx.GraphModule:
+    """A graph module over shallow copies of the leaf modules; nodes with a mode flag become modules."""
+    constants = dict(constants)
 
     def add(path: str, module: nn.Module) -> str:
         constants[path] = module
         return path
 
-    if evaluation is not None:
-        revive(graph, evaluation, add)
+    revive(flags, add)
     return assemble(model, graph, constants)
 
 

@@ -65,12 +65,14 @@ class State:
                     if isinstance(tensor, torch.Tensor) and id(tensor) not in seen:
                         seen.add(id(tensor))
                         self._tensors.append((tensor, tensor.detach().clone()))
+        self._held = {id(container): content for container, content in self._contents}
+        self._copies = {id(tensor): copied for tensor, copied in self._tensors}
+        self._by_path = dict(self._modules)
 
     def changed(self) -> list[str]:
         """Paths of attributes and buffers that hold something else by now, in the order of the modules."""
         names: list[str] = []
-        before = {id(container): content for container, content in self._contents}
-        tensors = {id(tensor): copied for tensor, copied in self._tensors}
+        before, tensors = self._held, self._copies
         for path, module in self._modules:
             then = self._attributes[id(module)]
             names += [
@@ -91,9 +93,8 @@ class State:
     def before(self, path: str) -> torch.Tensor | None:
         """What a buffer held; None where there was none."""
         owner, _, name = path.rpartition(".")
-        held = {id(container): content for container, content in self._contents}
-        buffer = held[id(self._attributes[id(dict(self._modules)[owner])]["_buffers"])].get(name)
-        return next((copied for tensor, copied in self._tensors if tensor is buffer), None)
+        buffers = self._attributes[id(self._by_path[owner])]["_buffers"]
+        return self._copies.get(id(self._held[id(buffers)].get(name)))
 
     def restore(self) -> None:
         """Put everything back."""
@@ -124,6 +125,11 @@ def _same(old: Any, new: Any, containers: dict[int, Any], tensors: dict[int, tor
         )
         return all(a is b for a, b in pairs)
     return True
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are equal to the bit, in shape and dtype too."""
+    return (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(_bits(one), _bits(other))
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:

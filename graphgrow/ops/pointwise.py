@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Concat
 from graphgrow.ir.value import Fresh, Value
-from graphgrow.layers import Blend, Choice, Gate, Zeros
+from graphgrow.layers import Blend, ByMode, Choice, Gate, Zeros
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, plain
 from graphgrow.ops.registry import module_rule, rule
@@ -161,6 +161,13 @@ def choice(call: Call, *values: Value) -> Value:
     for name in ("alpha", "opened", "anchor", "temperature"):
         call.freeze(call.weight(name).axes, "one weight for each operator of a choice")
     return call.output(_broadcast(call, list(values)), fl.Add(tuple(map(call.operand, values))))
+
+
+@rule(ByMode)
+def by_mode(call: Call, in_train: Value, in_eval: Value) -> Value:
+    """One of two values of one shape: in each mode the new units hold what those of its value hold."""
+    operands = [in_train, in_eval]
+    return call.output(_broadcast(call, operands), fl.Choose(tuple(map(call.operand, operands))))
 
 
 @rule(Blend)

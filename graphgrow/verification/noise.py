@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.capture.factories import RANDOM
-from graphgrow.layers import Choice, OneMode
+from graphgrow.layers import ByMode, Choice, OneMode
 
 _FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
 _CLASSES = ("Dropout", "AlphaDropout", "StochasticDepth", "DropPath")
@@ -150,6 +150,6 @@ def depends_on_mode(module: fx.GraphModule) -> bool:
                 continue
             inside: Any = getattr(part, "dropout_p", None)
             plain = type(part).__module__.startswith(("torch.nn.", "graphgrow.layers")) and not noise and not inside
-            if not plain or isinstance(part, (*_BATCH_NORMS, nn.RReLU, nn.RNNBase)):
+            if not plain or isinstance(part, (*_BATCH_NORMS, nn.RReLU, nn.RNNBase, ByMode)):
                 return True
     return False
