@@ -160,11 +160,12 @@ def _by_fx(
         thread_inplace(graph, model, tracers[mode].writes, tracers[mode].constants)
         prune(graph, model)
     notes: list[str] = []
-    if len(graphs) == 2 and same_structure(graphs["train"], graphs["eval"]):
+    alike = len(graphs) == 2 and _same_constants(tracers["train"].constants, tracers["eval"].constants)
+    if alike and same_structure(graphs["train"], graphs["eval"]):
         module = _assemble(model, graphs["train"], tracers["train"].constants, flagged(graphs["train"], graphs["eval"]))
         modes, decided_by = _BOTH, {}
     else:
-        found = _merged(model, graphs, tracers, trial, decided_by) if len(graphs) == 2 and trial is not None else None
+        found = _merged(model, graphs, tracers["train"].constants, trial, decided_by) if alike and trial else None
         if found is not None:
             return Capture(found[0], inputs, "fx", _BOTH, found[1])
         other = "eval" if present == "train" else "train"
@@ -181,23 +182,28 @@ def _by_fx(
 def _merged(
     model: nn.Module,
     graphs: Mapping[str, fx.Graph],
-    tracers: Mapping[str, ShapeTracer],
+    constants: Mapping[str, torch.Tensor],
     trial: Trial,
     decided_by: Collection[str],
 ) -> tuple[fx.GraphModule, tuple[str, ...]] | None:
     """One graph for both modes where little differs, seen to do what the model does in each, and notes."""
-    first, second = (tracers[mode].constants for mode in ("train", "eval"))
-    alike = first.keys() == second.keys() and all(same_bits(tensor, second[name]) for name, tensor in first.items())
-    both = merged(graphs["train"], graphs["eval"], model, decided_by) if alike else None
+    both = merged(graphs["train"], graphs["eval"], model, decided_by)
     if both is None:
         return None
-    module = _assemble(model, both.graph, {**first, **both.modules}, both.flagged)
+    module = _assemble(model, both.graph, {**constants, **both.modules}, both.flagged)
     try:
         modes, notes = trial.of(module, _BOTH)
     except CaptureError:
         return None
     note = "its forward goes another way in train mode than in eval mode: the graph holds both, and picks by the mode"
     return (module, (note, *notes)) if modes == _BOTH else None
+
+
+def _same_constants(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the forward has made the same tensors of its own in both modes."""
+    return first.keys() == second.keys() and all(
+        tensor.is_meta or same_bits(tensor, second[name]) for name, tensor in first.items()
+    )
 
 
 def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

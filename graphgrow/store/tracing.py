@@ -28,9 +28,9 @@ def trace(
     """Capture a model into a graph that can be inspected and grown.
 
     The graph shares the model's parameters and buffers: training one trains the other. Its modules are shallow
-    copies, so that train() and eval() are its own. The model itself is not changed. Where a model takes another path in
-    the other mode, the graph holds for the present one alone: a warning says so, and in the other mode it refuses to
-    run (`ModeError`).
+    copies, so that train() and eval() are its own. The model itself is not changed. A forward that goes
+    another way in the other mode and comes back is one graph; where it does not come back, the graph holds for the
+    present mode alone: a warning says so, and in the other mode it refuses to run (`ModeError`).
 
     Args:
         model: a module, or a name: `graphgrow:resnet`, `torchvision:resnet18`, `timm:resnet18`,

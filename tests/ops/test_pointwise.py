@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from graphgrow.layers import Blend, Choice, Gate, Zeros
+from graphgrow.layers import Blend, ByMode, Choice, Gate, Zeros
 from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
 from tests.ops.squares import squares
@@ -258,6 +258,11 @@ def _choice(draw: Draw) -> nn.Module:
     return Probe(lambda m: m.op(m.x, m.y), {"x": x, "y": y}, {"op": module})
 
 
+def _by_mode(draw: Draw) -> nn.Module:
+    x, y = _pair(draw)
+    return Probe(lambda m: m.op(m.x, m.y), {"x": x, "y": y}, {"op": ByMode()})
+
+
 def _glu(target: Any) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         x = normal_tensor(draw, draw(2, 4), 2 * draw(2, 3))
@@ -271,6 +276,7 @@ def _glu(target: Any) -> Callable[[Draw], nn.Module]:
 CASES = [
     unary(Zeros, ZERO_KEEPING),
     Case((Choice,), _choice, _every(SUM)),
+    Case((ByMode,), _by_mode, _every(SUM)),
     *(unary(target, ZERO_KEEPING) for target in [*ZERO_MODULES, *ZERO_FUNCTIONS]),
     *(unary(target, FINITE) for target in FINITE_FUNCTIONS),
     *(unary(target, PARTIAL, positive=True) for target in PARTIAL_FUNCTIONS),

@@ -195,8 +195,8 @@ def test_other_dtypes(dtype: torch.dtype, tmp_path: Path) -> None:
 
 def test_modes_in_which_the_graph_is_not_the_model_s_are_noted(tmp_path: Path) -> None:
     class Branching(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.sin() if self.training else x.cos()
+        def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+            return [x.sin()] if self.training else x.cos()
 
     record = export_source(gg.trace(Branching().eval(), torch.randn(2, 3)), tmp_path)
     assert any("train mode" in note for note in record.notes)

@@ -13,15 +13,15 @@ import graphgrow as gg
 
 
 class Detector(nn.Module):
-    """Raw numbers in train mode, decoded ones in eval mode."""
+    """Raw numbers and a loss of theirs in train mode, decoded ones in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         raw: torch.Tensor = self.head(torch.relu(self.body(x)))
-        return raw if self.training else raw.sigmoid() * 2 - 0.5
+        return (raw, raw.square().mean()) if self.training else raw.sigmoid() * 2 - 0.5
 
 
 @pytest.mark.parametrize(("mode", "other"), [("train", "eval"), ("eval", "train")])
