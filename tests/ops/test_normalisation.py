@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import graphgrow as gg
 from graphgrow.layers import RootMeanSquareNorm
 from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
@@ -247,3 +248,12 @@ CASES = [
 
 
 test_square = squares(CASES, 2)
+
+
+def test_new_units_of_a_batch_norm_start_as_those_of_a_new_one() -> None:
+    """A variance of zero would multiply what is fresh by 1 / sqrt(eps)."""
+    model = nn.Sequential(nn.Linear(3, 4), _stir(nn.BatchNorm1d(4)), nn.Linear(4, 2))
+    norm = gg.apply(gg.trace(model.eval(), torch.randn(2, 3)), "widen(0, extra=3)").module.get_submodule("1")
+    new = nn.BatchNorm1d(3)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        assert torch.equal(getattr(norm, name)[4:], getattr(new, name)), name

@@ -89,7 +89,7 @@ def test_a_norm_over_the_axis_admits_all_alike() -> None:
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
-        ("merge-units(0, units=[1], into=[9])", gg.MutationError, "units 0 to 3, not 9"),
+        ("merge-units(0, units=[1], into=[4])", gg.MutationError, "units 0 to 3, not 4"),
         ("merge-units(0, units=[1, 2], into=[0])", gg.MutationError, "as many"),
         ("merge-units(0, units=[], into=[])", gg.MutationError, "at least one"),
         ("merge-units(0, units=[1, 1], into=[0, 2])", gg.MutationError, "each once"),

@@ -47,10 +47,11 @@ def test_what_enlarge_kernel_put_on_goes_again(layer: nn.Module, positions: tupl
     assert gg.apply(without_data(child), text).text() == back.text()
 
 
-def test_a_tap_that_is_not_zero_stays() -> None:
+@pytest.mark.parametrize("row", [1, 5])
+def test_a_tap_that_is_not_zero_stays(row: int) -> None:
     graph = gg.apply(traced(nn.Conv2d(2, 3, 3, padding=1), (6, 5)), "enlarge-kernel(site, to=7)")
     with torch.no_grad():
-        graph.module.get_parameter("site.weight")[0, 0, 1, 3] = 1e-30
+        graph.module.get_parameter("site.weight")[0, 0, row, 3] = 1e-30
     assert [str(m) for m in graph.mutations("shrink-kernel")] == ["shrink-kernel(site, to=[5, 3])"]
     with pytest.raises(gg.Declined, match="an outer tap of `site` is not zero"):
         gg.apply(graph, "shrink-kernel(site, to=[3, 3])")
@@ -71,6 +72,13 @@ def test_refusals(text: str, error: type[Exception], said: str) -> None:
     nn.init.zeros_(layer.weight)
     with pytest.raises(error, match=said):
         gg.apply(traced(layer, (8, 9)), text)
+
+
+def test_dilated_taps_reach_beyond_the_padding() -> None:
+    layer = nn.Conv1d(2, 3, 3, padding=1, dilation=2)
+    nn.init.zeros_(layer.weight)
+    with pytest.raises(gg.Declined, match="would put out more"):
+        gg.apply(traced(layer, (9,)), "shrink-kernel(site, to=[1])")
 
 
 def test_without_padding_nothing_is_offered() -> None:

@@ -226,6 +226,12 @@ def test_refusals(mixed: Graph, text: str, error: type[Exception], words: str) -
     assert words in str(caught.value)
 
 
+def test_a_slope_for_each_of_two_channels_is_refused_too() -> None:
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 2), nn.PReLU(2), nn.Linear(2, 2)), torch.randn(2, 3))
+    with pytest.raises(gg.Declined, match="a PReLU with a slope for each channel"):
+        gg.apply(graph, "swap-activation(1, to=relu)")
+
+
 def test_every_activation_is_listed_or_refused(mixed: Graph) -> None:
     mutations = mixed.mutations("swap-activation")
     assert [str(mutation) for mutation in mutations] == ["swap-activation(act, to=silu)"]

@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphgrow as gg
+from graphgrow.rules import axis_rule, flow
+from tests.ops.rules_kept import rules_kept
 from tests.preserved import assert_preserved
 from tests.rewrite.small_models import Forward
 
@@ -47,3 +49,20 @@ def test_computed_sizes_follow(run: Any) -> None:
         assert_preserved(graph, grown)
         other = torch.randn(3, 7, 5).double()  # another length than that of capture
         assert torch.allclose(grown.module(other), model(other), atol=1e-12), mutation
+
+
+class FirstUnit(nn.Module):
+    """One unit, whatever it reads; its rule says otherwise."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[..., :1]
+
+
+def test_a_rule_that_foretells_another_shape_is_found_out_before_any_number_is() -> None:
+    with rules_kept():
+        axis_rule(FirstUnit)(lambda call, x: call.output(x.axes, flow.Same(call.operand(x))))
+        model = Forward(lambda m, x: m.last(m.one(m.first(x)) * m.scale), first=nn.Linear(3, 1), one=FirstUnit(),
+                        scale=nn.Parameter(torch.ones(1)), last=nn.Linear(1, 2))  # fmt: skip
+        graph = gg.trace(model, torch.randn(2, 3), leaves=(FirstUnit,))
+        with pytest.raises(gg.StructureError, match=r"has shapes \[\(2, 1\)\] where its axes predict \[\(2, 2\)\]"):
+            gg.apply(graph, "widen(first, extra=1)")

@@ -14,7 +14,7 @@ def test_a_comparison_is_safe_from_nan(bad: float) -> None:
     worst.see(torch.tensor([0.0, bad]), torch.tensor([1.0, 1.0]), "here")
     assert not worst.passed
     assert (worst.where, worst.element) == ("here", (1,))
-    worst.see(torch.tensor([0.0]), torch.tensor([1.0]), "there")
+    worst.see(torch.tensor([0.5]), torch.tensor([1.0]), "there")
     assert not worst.passed
     assert worst.first_failure == "here"
 

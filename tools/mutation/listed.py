@@ -35,6 +35,7 @@ class Mutant:
 
 EXACT = ("tests/ops/test_square.py",)
 VERIFY = ("tests/verification/test_verify.py",)
+WRONG = ("tests/verification/test_wrong_rewrites.py",)
 GROWN = ("tests/passes/test_widen.py", "tests/passes/test_split.py", "tests/rewrite/test_plan.py")
 
 MUTANTS = (
@@ -94,12 +95,12 @@ MUTANTS = (
     Mutant("graphgrow/ops/reductions.py", 'call.freeze([input.axes[call.axis(input, chosen)]], "a softmax over it")', "call.axis(input, chosen)", EXACT),
     Mutant("graphgrow/ops/reductions.py", 'call.freeze((input.axes[i] for i in dims), "reduced over")', "pass", EXACT),
     # rewriting
-    Mutant("graphgrow/rewrite/tensors.py", "draw = torch.rand(whole.shape, generator=generator, dtype=torch.float32) * 0.5 + 0.5", "draw = torch.full(whole.shape, 0.5)", ("tests/verification/test_alive.py", *GROWN)),
+    Mutant("graphgrow/rewrite/tensors.py", "draw = torch.rand(whole.shape, generator=generator, dtype=torch.float32)", "draw = torch.full(whole.shape, 0.5)", ("tests/verification/test_alive.py", *GROWN)),
     Mutant("graphgrow/rewrite/tensors.py", "where.to(new.device), whole - part)", "where.to(new.device), whole)", GROWN),
     Mutant("graphgrow/rewrite/tensors.py", "new / self.scale**role.order", "new / self.scale", ("tests/rewrite/test_optimizer.py",)),
     Mutant("graphgrow/rewrite/tensors.py", "before.mean(growth.axis, keepdim=True) if role.averaged else 0.0", "0.0", ("tests/rewrite/test_optimizer.py",)),
     Mutant("graphgrow/rewrite/tensors.py", "(self.offset + new) * self.scale - self.offset if self.offset else", "", GROWN),
-    Mutant("graphgrow/rewrite/tensors.py", "deviation = math.sqrt(2.0 / max(fan, 1))", "deviation = math.sqrt(1.0 / max(fan, 1))", GROWN),
+    Mutant("graphgrow/rewrite/tensors.py", "return math.sqrt(2.0 / max(fan, 1))", "return math.sqrt(1.0 / max(fan, 1))", GROWN),
     Mutant("graphgrow/rewrite/evaluate.py", 'if Fill.SHARE in state:\n        raise fl.Clash("shares minus their mean")', "", ("tests/ops/test_reductions.py", "tests/rewrite/test_plan.py")),
     Mutant("graphgrow/rewrite/evaluate.py", "if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.ZERO", "if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.FREE", ("tests/rewrite/test_plan.py", *GROWN)),
     Mutant("graphgrow/rewrite/resize.py", "if predicted and predicted != found:", "if False:", ("tests/rewrite/test_shapes.py", "tests/rewrite/test_plan.py")),
@@ -119,8 +120,8 @@ MUTANTS = (
     Mutant("graphgrow/verification/worst.py", "passed = bool((error <= limit).all())", "passed = not bool((error > limit).any())", VERIFY),
     Mutant("graphgrow/verification/worst.py", "self.passed = self.passed and passed", "self.passed = passed", VERIFY),
     Mutant("graphgrow/verification/worst.py", "(torch.isnan(actual) & torch.isnan(expected))", "torch.isnan(actual)", VERIFY),
-    Mutant("graphgrow/verification/kept.py", 'for what in ("requires_grad", "dtype", "device"):', 'for what in ("dtype", "device"):', VERIFY),
-    Mutant("graphgrow/verification/kept.py", "if _ties(before, shared) != _ties(after, shared):", "if False:", VERIFY),
+    Mutant("graphgrow/verification/kept.py", 'for what in ("requires_grad", "dtype", "device"):', 'for what in ("dtype", "device"):', WRONG),
+    Mutant("graphgrow/verification/kept.py", "if _ties(before, shared) != _ties(after, shared):", "if False:", WRONG),
     Mutant("graphgrow/verification/numbers.py", "number.clone()", "number", VERIFY),
     Mutant("graphgrow/verification/squares.py", "LOCAL_TOLERANCE = 1e-12", "LOCAL_TOLERANCE = 1e-5", VERIFY),
     Mutant("graphgrow/verification/planted.py", "new[place] * (1 + PLANTED)", "new[place]", VERIFY),
