@@ -48,6 +48,10 @@ def _values(target: Any) -> Callable[[Draw], nn.Module]:
     return lambda draw: Probe(lambda m: op(target, m.x, 1)[0], {"x": normal_tensor(draw, 2, 3, 4)})
 
 
+def _by_name(draw: Draw) -> nn.Module:
+    return Probe(lambda m: torch.max(m.x, 1).values, {"x": normal_tensor(draw, 2, 3, 4)})
+
+
 def _square_norm(draw: Draw) -> nn.Module:
     """The second argument of a norm is its power, not an axis; equal sizes cannot give that away."""
     return Probe(lambda m: op("norm", m.x, 2, 1), {"x": normal_tensor(draw, 2, 3, 3)})
@@ -101,6 +105,7 @@ CASES = [
     Case((torch.amax,), _along(torch.amax, 1, True), {**_but(1, ZERO_KEEPING), "x.1": LARGEST}, "keepdim-by-position"),
     *(Case((target,), _values(target), {**_but(1, PLACED), "x.1": LARGEST}, "values")
       for target in (torch.max, torch.min, "max", "min")),
+    Case((torch.max,), _by_name, {**_but(1, PLACED), "x.1": LARGEST}, "values-by-name"),
     Case((torch.max,), _along(torch.max, 1), _but(1, PLACED), "and-places"),
     Case((torch.max,), _along(torch.max), {f"x.{i}": LARGEST for i in range(3)}, "all"),
     Case((torch.max,), _two(torch.max), {"x.0": TWO, "x.1": TWO}, "of-two"),

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import nn
 
 import graphgrow as gg
+from graphgrow.ir.inputs import InputSpec
 from graphgrow.store import files
 from graphgrow.store import folder as store
+from graphgrow.store.files import digest
+from graphgrow.store.inputs import inputs_to_data
 
 
 def grown() -> gg.Graph:
@@ -174,6 +181,36 @@ def weights(folder: Path) -> Path:
     return next(folder.glob("weights-*"))
 
 
+def weigh(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Other weights, with the checksum that they have."""
+
+    def apply(folder: Path) -> None:
+        data = change(weights(folder).read_bytes())
+        weights(folder).unlink()
+        name = f"weights-{digest(data)[:16]}.safetensors"
+        (folder / name).write_bytes(data)
+        edit(lambda h: h.update(weights={"file": name, "sha256": digest(data), "bytes": len(data)}))(folder)
+
+    return apply
+
+
+def _first(**options: Any) -> Callable[[Path], None]:
+    return edit(lambda h: h["inputs"]["args"].__setitem__(0, options))
+
+
+def _nested(depth: int) -> Any:
+    return {"value": 1} if not depth else {"list": [_nested(depth - 1)]}
+
+
+def _renamed(data: bytes) -> bytes:
+    return data.replace(b"layers.0.bias", b"layers.0.base")
+
+
+def _reshaped(data: bytes) -> bytes:
+    tensors = load_tensors(data)
+    return save_tensors({name: t[:1].clone() if name == "layers.0.bias" else t for name, t in tensors.items()})
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "an unknown mode": (edit(lambda h: h.update(mode="both")), "its mode is 'both'"),
     "no ledger": (lambda f: (f / "ledger.json").unlink(), "missing"),
@@ -200,6 +237,20 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         edit(lambda h: h["inputs"]["args"][0].update(order="boxes", dtype="int64", shape=[2, 3])),
         "damaged",
     ),
+    "weights in a row": (edit(lambda h: h.update(weights=["a"])), r"`weights` reads \['a'\]"),
+    "weights that are none": (weigh(lambda data: b"no tensors at all"), "is not a safetensors file"),
+    "weights of other names": (weigh(_renamed), "holds other tensors than its ledger builds: layers.0.ba"),
+    "weights of other shapes": (weigh(_reshaped), r"`layers.0.bias` is \(1,\) where the ledger builds"),
+    "frozen by a number": (edit(lambda h: h.update(frozen=[1])), "has another type"),
+    "training by a word": (edit(lambda h: h.update(training="yes")), "has another type"),
+    "base by a number": (edit(lambda h: h.update(base=1)), "has another type"),
+    "inputs in a row": (edit(lambda h: h.update(inputs=[])), r"wants `args` and `kwargs`, not \[\]"),
+    "inputs by number": (edit(lambda h: h["inputs"].update(args={})), "has `args` as a list and `kwargs` as an object"),
+    "inputs within inputs": (_first(**_nested(20)), "nested more than 16 times"),
+    "an input by a row": (_first(value=[1]), "damaged"),
+    "a list that is none": (_first(list={}), "damaged"),
+    "a dict that is none": (_first(dict=[]), "damaged"),
+    "an input of no kind": (_first(shape=[2]), "damaged"),
     "floats that rise": (edit(lambda h: h["inputs"]["args"][0].update(order="rising")), "damaged"),
     "a number that rises": (
         edit(lambda h: h["inputs"]["args"][0].update(order="rising", dtype="int64", shape=[])),
@@ -219,6 +270,48 @@ def test_damaged_and_hostile_folders_are_refused(saved: Path, tmp_path: Path, na
     change(folder)
     with pytest.raises(gg.LedgerError, match=message):
         gg.load(folder)
+
+
+def test_what_is_too_large_is_not_read(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copy_of(saved, tmp_path / "copy")
+    monkeypatch.setattr(store, "_LARGEST_LEDGER", 100)
+    with pytest.raises(gg.LedgerError, match=r"ledger.json has .* bytes, more than the 100 that are read"):
+        gg.load(folder)
+
+
+def test_what_cannot_be_read_is_named(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copy_of(saved, tmp_path / "copy")
+
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(gg.LedgerError, match=r"cannot read .*ledger.json: Input/output error"):
+        gg.load(folder)
+
+
+class Mixed(nn.Module):
+    """Takes values of all kinds beside a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+
+    def forward(self, x: Any, pair: Any, named: Any, given: Any = None) -> torch.Tensor:
+        y: torch.Tensor = self.first(x) + pair[1] * self.first(pair[0])
+        return y + named["y"] if given is None else y
+
+
+def test_inputs_of_all_kinds_come_back(tmp_path: Path) -> None:
+    x = torch.randn(2, 3)
+    graph = gg.trace(Mixed(), (x, (x, 2), {"y": torch.randn(2, 4), "z": [True, "a", 0.5]}))
+    gg.save(graph, tmp_path)
+    assert gg.load(tmp_path, Mixed()).inputs == graph.inputs
+
+
+def test_inputs_that_json_cannot_hold_are_refused() -> None:
+    with pytest.raises(gg.LedgerError, match="an input of type complex cannot be saved"):
+        inputs_to_data(InputSpec((1j,), {}))
 
 
 def test_links_are_refused(saved: Path, tmp_path: Path) -> None:

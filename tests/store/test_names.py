@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 import graphgrow as gg
-from graphgrow.store.names import build
+from graphgrow.store.names import build, import_torchvision
 
 
 def broken() -> nn.Module:
     raise RuntimeError("no weights")
+
+
+def number_and_inputs() -> tuple[int, torch.Tensor]:
+    return 3, torch.zeros(2)
+
+
+NET = nn.Linear(3, 2)
 
 
 def with_inputs() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
@@ -31,12 +40,32 @@ def with_inputs() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
         ("os:getcwd", "returns str, wanted an nn.Module, or one with its example inputs"),
         ("math:pi", "is float, wanted a module or a function"),
         ("tests.store.test_names:broken", r"fails: RuntimeError: no weights \(at .*test_names.py"),
+        ("tests.store.test_names:number_and_inputs", "returns tuple, wanted an nn.Module"),
         ("torch.nn:Linear", r"fails: TypeError: .*in_features"),
     ],
 )
 def test_unknown_names_are_refused_with_a_remedy(name: str, message: str) -> None:
     with pytest.raises(gg.ModelError, match=message):
         build(name)
+
+
+def test_options_that_a_model_has_not_are_named() -> None:
+    with pytest.raises(gg.ModelError, match="graphgrow:mlp cannot be made with wings"):
+        build("graphgrow:mlp", wings=2)
+
+
+def test_a_module_may_be_named_itself() -> None:
+    model, args, named = build("tests.store.test_names:NET")
+    assert model.in_features == 3
+    assert (args, named) == (None, {})
+
+
+@pytest.mark.parametrize("missing", ["torchvision", "timm"])
+def test_a_package_that_is_missing_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_torchvision()
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(gg.ModelError, match=f"{missing} is not installed: pip install"):
+        build(f"{missing}:resnet18")
 
 
 def test_a_reference_model_comes_with_inputs() -> None:
