@@ -36,7 +36,7 @@ def test_what_it_rests_on_is_kept_where_all_else_is_refilled(name: str) -> None:
         lambda m, x: m.head(m.mid(m.act(m.conv(x)).mean(-1)).tanh()),
         conv=nn.Conv1d(3, 4, 3, padding=1), act=nn.ReLU(), mid=nn.Linear(4, 4), head=nn.Linear(4, 2),
     )  # fmt: skip
-    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.get_parameter("head.weight"))
     graph = gg.apply(gg.trace(model, torch.randn(2, 3, 6)), made)
     text = str(graph.mutations(name.partition(" ")[0])[0])
     assert parse_mutation(text).rests_on(graph) == names
