@@ -21,6 +21,7 @@ class Fill(Enum):
     FREE = "free"  # appended: anything finite
     ZERO = "zero"  # appended: zero
     MEAN = "mean"  # appended: the mean of the old units
+    REPEAT = "repeat"  # appended: what the first of the old units holds
     COPY = "copy"  # replicated: what the copied unit holds
     SHARE = "share"  # replicated: the copies add up to what the unit held
     NULL = "null"  # all units are zero, whatever grows: a constant of zeros
@@ -230,8 +231,8 @@ def add_fills(fills: list[Held]) -> Held:
         raise Clash("a sum of shares and of whole values")
     if set(carried) <= {Fill.COPY}:
         return Fill.COPY
-    if set(carried) == {Fill.MEAN}:
-        return Fill.MEAN
+    if len(set(carried)) == 1 and carried[0] in (Fill.MEAN, Fill.REPEAT):
+        return carried[0]
     return Fill.FREE
 
 
@@ -251,6 +252,8 @@ def mul_fills(fills: list[Held]) -> Held:
         raise Clash("a product of two shares")
     if Fill.SHARE in carried:
         return Fill.SHARE
+    if set(carried) == {Fill.REPEAT}:
+        return Fill.REPEAT
     return Fill.COPY if Fill.COPY in carried else Fill.FREE
 
 
@@ -282,8 +285,8 @@ def pointwise_fills(fills: list[Held], flow: Pointwise) -> Held:
         return Fill.EVEN
     if Fill.SHARE in carried:
         raise Clash("a non-linear function of shares")
-    if carried == {Fill.COPY}:
-        return Fill.COPY
+    if carried in ({Fill.COPY}, {Fill.REPEAT}):  # finite where the old units are
+        return carried.pop()
     if not flow.total and not (flow.total_at_zero and carried == {Fill.ZERO}):
         raise Clash("it may not be finite on new units", flow, Fill.ZERO if flow.total_at_zero else None)
     if not flow.constant_safe and Fill.ZERO in carried:

@@ -16,7 +16,7 @@ class Units:
     """How one space grows: new unit `i` stems from the old unit `source[i]`.
 
     The old units keep their places at the front, so `source` begins with 0, 1, ..., n - 1. For appended units
-    the source is 0 and has no meaning.
+    the source is 0, whose numbers they have in tables.
     """
 
     space: Space

@@ -68,7 +68,7 @@ def bounded(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     return call.output(input.axes, fl.Pointwise((call.operand(input),)))
 
 
-@rule(torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh", torch.acos, "acos", torch.arccos, "arccos")
+@rule(torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh")
 def growing(call: Call, input: Value) -> Value:
     """Finite near zero, but not everywhere: new units of zero are harmless, free ones could overflow."""
     total = call.name in ("exp", "exp2") and input.bounds.high <= math.log(torch.finfo(call.meta.dtype).max)
@@ -89,6 +89,12 @@ def partial(call: Call, input: Value) -> Value:
     """Neither finite everywhere nor at zero: free new units could make 0 times inf of a closed reading weight."""
     total = input.bounds.low > 0
     return call.output(input.axes, fl.Pointwise((call.operand(input),), total=total))
+
+
+@rule(torch.acos, "acos", torch.arccos, "arccos")
+def angle_of_cosine(call: Call, input: Value) -> Value:
+    """Finite between -1 and 1, with a slope that is not at these."""
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), total=False))
 
 
 @rule(torch.clamp, "clamp", torch.clip, "clip", torch.clamp_, "clamp_", "clip_")

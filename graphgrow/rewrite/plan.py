@@ -20,7 +20,7 @@ from graphgrow.ir.facts import Extent, NodeFacts, flatten_values
 from graphgrow.ir.flow import Clash, Fill, Held, Weighted
 from graphgrow.ir.positions import Units, occurrences
 from graphgrow.ir.terms import Axes, Product, Space, Term, children, normal
-from graphgrow.ir.value import Value
+from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.analysis import Analysis
 from graphgrow.rewrite.evaluate import Key, evaluate, holds
 from graphgrow.rewrite.growth import Kind, Plan, Present
@@ -103,7 +103,10 @@ class _Search:
     def _choose(self, key: Key, wanted: Mapping[int, Held]) -> None:
         """Set the fills of a source: those wanted, else what all sources start with."""
         count = len(cells_of(*key, self.plan.units.space))
-        self.plan.fills[key] = tuple(wanted.get(i, self._start) for i in range(count))
+        value = key[0]
+        table = value.parameter and value.buffer and value.fresh is Fresh.LIKE and self._start is Fill.FREE
+        start = Fill.REPEAT if table and self._present is None else self._start  # numbers that mean something
+        self.plan.fills[key] = tuple(wanted.get(i, start) for i in range(count))
 
     def evaluate(self, start: int) -> None:
         """Evaluate the nodes from a position on, and check that every requirement holds.

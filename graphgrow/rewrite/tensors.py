@@ -102,6 +102,9 @@ class TensorGrowth:
         where, fill = growth.added(occurrence), growth.fills[occurrence]
         if fill is Fill.FREE:
             self._freshen(new, before, growth.axis, where, shape, generator)
+        elif fill is Fill.REPEAT:
+            first = growth.map.source[where].to(before.device)
+            assign(new, growth.axis, where, before.index_select(growth.axis, first))
         elif fill is Fill.MEAN:
             assign(new, growth.axis, where, before.mean(growth.axis, keepdim=True, dtype=_wide(new.dtype)))
         elif isinstance(fill, Level):
