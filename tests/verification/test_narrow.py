@@ -9,28 +9,26 @@ import torch
 from torch import nn
 
 import graphgrow as gg
-from graphgrow.verification import narrow
-from graphgrow.verification.numbers import Change
+from graphgrow.verification.numbers import Change, one_ulp
+from graphgrow.verification.outputs import outputs_agree
 
 
 def test_noise_is_drawn_anew_until_it_explains_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attention of a Visformer tips over in one draw of three: one draw alone called an exact split wrong."""
     drawn: list[int] = []
-    moves = narrow.one_ulp
-    agree = narrow.outputs_agree
 
     def quiet_twice(seed: int) -> Change:
         drawn.append(seed)
-        return moves(seed) if len(drawn) > 2 else lambda _, new: None
+        return one_ulp(seed) if len(drawn) > 2 else lambda _, new: None
 
     def agree_when_noisy(*arguments: Any) -> bool:
-        return len(drawn) > 2 and agree(*arguments)
+        return len(drawn) > 2 and outputs_agree(*arguments)
 
     torch.manual_seed(0)
     graph = gg.trace(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)), torch.randn(4, 3))
     child = gg.apply(graph, "split(0)")
-    monkeypatch.setattr(narrow, "one_ulp", quiet_twice)
-    monkeypatch.setattr(narrow, "outputs_agree", agree_when_noisy)
+    monkeypatch.setattr("graphgrow.verification.narrow.one_ulp", quiet_twice)
+    monkeypatch.setattr("graphgrow.verification.narrow.outputs_agree", agree_when_noisy)
     assert gg.verify(graph, child).preserved
     assert len(drawn) == 3
     assert len(set(drawn)) == 3, "each draw is another"
