@@ -150,6 +150,8 @@ def check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh:
         if Fill.NULL in pair:
             continue
         if plan.kind is Kind.APPEND:
+            if c.left.infinite or c.right.infinite:
+                raise Unmet(facts, "a product with what may be infinite, as a mask leaves it", [])
             tied = any(value.parameter and (value, axis) not in plan.readers for value, axis in (left, right))
             if learns and pair == (Fill.ZERO, Fill.ZERO) and not (tied and read_afresh):
                 raise Unmet(facts, "both sides of a product would be zero, and never learn", [])

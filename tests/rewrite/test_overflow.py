@@ -176,3 +176,15 @@ def test_what_a_mask_leaves_infinite_is_closed_by_no_zero(name: str, largest: bo
     if largest:
         with pytest.raises(gg.Declined, match="may be infinite"):
             gg.apply(graph, "swap-activation(:sigmoid, to=gelu)")
+
+
+def test_no_zero_reads_what_a_mask_leaves_infinite() -> None:
+    def run(m: Any, x: torch.Tensor) -> Any:
+        h = m.first(x)
+        return m.last(h.masked_fill(h < 0, -math.inf)).sigmoid()
+
+    graph = gg.trace(Forward(run, first=nn.Linear(3, 4), last=nn.Linear(4, 2)), torch.randn(2, 3))
+    assert list(map(str, graph.mutations("widen"))) == []
+    with pytest.raises(gg.Declined, match="may be infinite"):
+        gg.apply(graph, "widen(first, extra=2)")
+    assert list(map(str, graph.mutations("split"))) == ["split(first)"]  # a share of infinity is infinity
