@@ -144,6 +144,23 @@ def test_what_has_no_exact_factor_is_refused(name: str) -> None:
     assert not [str(mutation) for mutation in graph.mutations(kind) if "first" in str(mutation)]
 
 
+def test_a_view_to_the_size_of_another_axis_has_no_channels() -> None:
+    """Height and channels agree on the example alone."""
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        h = m.first(x)
+        n, channels, height, width = h.shape
+        turned = torch.relu(h.view(n, height, channels, width)).transpose(1, 2)
+        result: torch.Tensor = m.last(turned)
+        return result
+
+    model = _Model(run, first=nn.Conv2d(3, 5, 3, padding=1), last=nn.Conv2d(5, 2, 1))
+    graph = gg.trace(model, torch.randn(2, 3, 5, 4))
+    assert graph.module(torch.randn(2, 3, 7, 4)).shape == (2, 2, 7, 4)
+    for kind in ("deepen", "widen", "split"):
+        assert not list(graph.mutations(kind))
+
+
 def test_a_vector_that_reads_a_stream_has_clean_ups_too() -> None:
     graph = gg.trace(_behind(lambda m, h: h * (h @ m.gain).unsqueeze(-1)), torch.randn(2, 6, 5))
     assert "widen(first, extra=6)" in map(str, graph.mutations())

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.terms import Axes, Space, Term, product
+from graphgrow.ir.facts import Extent
+from graphgrow.ir.terms import Axes, Space, Term, leaves, product
 from graphgrow.ir.value import Value
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
@@ -71,11 +72,23 @@ def _cut(call: Call, before: list[Term], after: list[int]) -> list[Term]:
     return list(spaces)
 
 
-def _view(call: Call, input: Value, paths: list[tuple[Any, ...]] | None) -> Value:
+def _view(call: Call, input: Value, paths: list[tuple[Any, ...]] | None, sizes: Sequence[Any] = ()) -> Value:
     axes = _regroup(call, input.axes, list(meta_shape(call.meta)))
     for path, term in zip(paths or [], axes, strict=bool(paths)):
         call.literal(path, term)
+    for size, term in zip(sizes, axes, strict=bool(sizes)):
+        _refuse_mistaken(input, size, term)
     return call.output(axes, call.view_flow(input))
+
+
+def _refuse_mistaken(input: Value, size: Any, term: Term) -> None:
+    """Decline where a size was read off one axis of the input, and another of that size on the example comes there."""
+    if not isinstance(size, Extent):
+        return
+    read = {leaf for part in size.terms for leaf in leaves(part)}
+    own = {leaf for axis in input.axes for leaf in leaves(axis) if leaf.size > 1}  # a batch of one is dropped
+    if read <= own and not read & set(leaves(term)):
+        raise RuleDeclined("a view to the size of another axis, which is equal on the example")
 
 
 def _size_paths(call: Call, first: int, sizes: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -95,14 +108,15 @@ def view(call: Call, input: Value, *sizes: Any) -> Value:
         raise RuleDeclined("a view as another dtype")
     if not sizes or (len(sizes) == 1 and not isinstance(sizes[0], (tuple, list, int))):
         raise RuleDeclined("sizes that are computed as a whole")
-    return _view(call, input, _size_paths(call, 1, sizes))
+    items = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    return _view(call, input, _size_paths(call, 1, sizes), items)
 
 
 @rule(torch.reshape)
 def reshape(call: Call, input: Value, shape: Sequence[Any]) -> Value:
     """Row-major regrouping of axes."""
     at = call.argument_path(1, "shape")
-    return _view(call, input, [(*at, i) for i in range(len(shape))])
+    return _view(call, input, [(*at, i) for i in range(len(shape))], shape)
 
 
 @rule("view_as", "reshape_as")
