@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check install clean
+.PHONY: help demo test coverage check install clean
 
 help:
-	@echo "make demo    grow a small network on real data, stage by stage; results in runs/demo/"
-	@echo "make test    run the tests"
-	@echo "make check   lint, format, types, import layers"
-	@echo "make clean   remove the virtual environment and every cache"
+	@echo "make demo      grow a small network on real data, stage by stage; results in runs/demo/"
+	@echo "make test      run the tests"
+	@echo "make coverage  the same, and which branches and refusals they do not reach"
+	@echo "make check     lint, format, types, import layers"
+	@echo "make clean     remove the virtual environment and every cache"
 
 demo: $(STAMP)
 	$(BIN)/graphgrow demo
@@ -19,6 +20,10 @@ demo: $(STAMP)
 # One torch thread for each of the two workers: more would fight over the cores.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-branch --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m tools.branches
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -116,7 +116,7 @@ MUTANTS = (
     # checking
     Mutant("graphgrow/verification/outputs.py", "slack * largest(a - c) + unit * largest(a)", "1e6 * unit * largest(a)", VERIFY),
     Mutant("graphgrow/verification/outputs.py", 'worst.differ("output (structure)")\n        return', "return", VERIFY),
-    Mutant("graphgrow/verification/outputs.py", "worst.see((a != b).double(), torch.zeros(()), where)", "pass", VERIFY),
+    Mutant("graphgrow/verification/outputs.py", "worst.see((a != b).double(), (a != c).double(), where)", "pass", VERIFY),
     Mutant("graphgrow/verification/worst.py", "passed = bool((error <= limit).all())", "passed = not bool((error > limit).any())", VERIFY),
     Mutant("graphgrow/verification/worst.py", "self.passed = self.passed and passed", "self.passed = passed", VERIFY),
     Mutant("graphgrow/verification/worst.py", "(torch.isnan(actual) & torch.isnan(expected))", "torch.isnan(actual)", VERIFY),
