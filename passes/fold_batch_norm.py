@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from graphgrow.errors import Declined
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
-from graphgrow.rewrite.neighbours import is_batch_norm, parameters_of
+from graphgrow.rewrite.neighbours import holders_of, is_batch_norm, parameters_of
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.shapes import check_shapes
@@ -44,14 +44,15 @@ class FoldBatchNorm(Mutation):
     @classmethod
     def sites(cls, network: Network) -> Iterator[FoldBatchNorm | Refusal]:
         """Every batch norm behind a map that it alone reads."""
+        holders = holders_of(network.module)
         for node in network.module.graph.nodes:
             if is_batch_norm(network.module, node):
-                yield offered(cls(network.sites.name(node)), partial(_pair, network, node))
+                yield offered(cls(network.sites.name(node)), partial(_pair, network, node, holders))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Fold it."""
         node = network.sites.find(self.site)
-        source, _, _ = _pair(network, node)
+        source, _, _ = _pair(network, node, holders_of(network.module))
         path = str(source.target)
         mine, theirs = editor.node(node.name), editor.node(source.name)
         norm, part = editor.module.get_submodule(str(node.target)), editor.module.get_submodule(path)
@@ -78,8 +79,15 @@ class FoldBatchNorm(Mutation):
         return Step(exact_in=frozenset({"eval"}), touched=touched, rounded=True), changes
 
 
-def _pair(network: Network, node: fx.Node) -> tuple[fx.Node, nn.Module, nn.Module]:
+def _pair(
+    network: Network, node: fx.Node, holders: Mapping[int, Sequence[fx.Node]]
+) -> tuple[fx.Node, nn.Module, nn.Module]:
     """The map in front of a batch norm, its module, and the norm.
+
+    Args:
+        network: the parent.
+        node: that calls the norm.
+        holders: by identity of a parameter, the nodes that hold it.
 
     Raises:
         Declined: if they cannot become one.
@@ -101,9 +109,9 @@ def _pair(network: Network, node: fx.Node) -> tuple[fx.Node, nn.Module, nn.Modul
     if len(source.users) > 1:
         raise Declined(f"`{source.name}` has other readers, which would see another value")
     for one in (source, node):
-        held = {id(parameter) for parameter in parameters_of(network.module, one)}
-        for other in network.module.graph.nodes:
-            if other is not one and held & {id(parameter) for parameter in parameters_of(network.module, other)}:
+        for parameter in parameters_of(network.module, one):
+            other = next((other for other in holders[id(parameter)] if other is not one), None)
+            if other is not None:
                 raise Declined(f"`{other.name}` uses parameters of `{one.target}` too")
     return source, part, norm
 

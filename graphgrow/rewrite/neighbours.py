@@ -35,6 +35,15 @@ def parameters_of(module: fx.GraphModule, node: fx.Node) -> list[nn.Parameter]:
     return []
 
 
+def holders_of(module: fx.GraphModule) -> dict[int, list[fx.Node]]:
+    """By identity of a parameter, the nodes that hold it, in graph order."""
+    held: dict[int, list[fx.Node]] = {}
+    for node in module.graph.nodes:
+        for parameter in parameters_of(module, node):
+            held.setdefault(id(parameter), []).append(node)
+    return held
+
+
 def is_batch_norm(module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node calls a batch norm, which takes out again any number that is added to a whole channel."""
     return isinstance(called_module(module, node), nn.modules.batchnorm._BatchNorm)
