@@ -29,6 +29,7 @@ from graphgrow.errors import (
     SearchError,
     SignalError,
     StructureError,
+    TimeBudgetError,
     TrainingError,
     Unsupported,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "SearchError",
     "SignalError",
     "StructureError",
+    "TimeBudgetError",
     "TrainingError",
     "Unsupported",
     "Verdict",

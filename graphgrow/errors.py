@@ -11,6 +11,10 @@ class CaptureError(GraphGrowError):
     """The model, or the example inputs, cannot be captured into a graph."""
 
 
+class TimeBudgetError(CaptureError):
+    """A capture takes longer than it was given; says which steps took how long."""
+
+
 class ModeError(GraphGrowError):
     """A graph that holds for one mode alone is called, or is to be trained or evaluated, in the other."""
 

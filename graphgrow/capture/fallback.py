@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from graphgrow.capture.assembly import assemble
+from graphgrow.capture.clock import Clock
 from graphgrow.capture.dynamo import Recording, record
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.modes import flagged, prune, revive, same_structure
@@ -20,7 +21,7 @@ from graphgrow.capture.raising import raise_graph
 from graphgrow.capture.running import in_mode
 from graphgrow.capture.sizes import guard_sizes
 from graphgrow.capture.trial import Trial
-from graphgrow.errors import CaptureError
+from graphgrow.errors import CaptureError, TimeBudgetError
 from graphgrow.ir.editor import shallow_copy
 from graphgrow.ir.meta import MetaRunner, to_meta
 
@@ -48,6 +49,8 @@ def capture_with_dynamo(
     kwargs: Mapping[str, Any],
     trial: Trial | None,
     leaves: Sequence[type[nn.Module] | str] = (),
+    *,
+    clock: Clock,
 ) -> Captured:
     """Capture a model by recording it with Dynamo and raising the record to the model's layers.
 
@@ -57,6 +60,7 @@ def capture_with_dynamo(
         kwargs: keyword example inputs.
         trial: of the model on them; None where it holds no numbers.
         leaves: module classes or paths that stay one node.
+        clock: times the steps.
 
     Raises:
         CaptureError: if there is no single graph, or it computes something else than the model.
@@ -74,11 +78,12 @@ def capture_with_dynamo(
     recordings: dict[str, Recording] = {}
     for mode in (present, "eval" if present == "train" else "train"):
         try:
-            with in_mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
+            step = clock.step(f"recording with Dynamo in {mode} mode")
+            with step, in_mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
                 recordings[mode] = record(model, inputs, leaves)
             graphs[mode] = raise_graph(model, recordings[mode], inputs, constants, assumed)
         except CaptureError as error:
-            if mode == present:
+            if mode == present or isinstance(error, TimeBudgetError):
                 raise
             failures[mode] = error
             break
@@ -100,7 +105,8 @@ def capture_with_dynamo(
     if trial is not None:
         modes, found = trial.of(module, modes)
         notes += found
-        notes += guard_sizes(model, module, recordings[present], inputs, training="eval" not in modes)
+        with clock.step("comparing graph and model at other sizes"):
+            notes += guard_sizes(model, module, recordings[present], inputs, training="eval" not in modes)
     return Captured(module, named, modes, tuple(notes))
 
 

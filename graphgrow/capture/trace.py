@@ -21,6 +21,7 @@ from graphgrow.capture.admission import (
 )
 from graphgrow.capture.assembly import assemble
 from graphgrow.capture.both_modes import merged
+from graphgrow.capture.clock import Clock
 from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.mode_guard import guard_mode, mode_reads
@@ -30,7 +31,7 @@ from graphgrow.capture.running import in_mode, leaves_recorded, place_of
 from graphgrow.capture.tracer import ShapeTracer
 from graphgrow.capture.trial import Trial
 from graphgrow.capture.untouched import State, same_bits, untouched
-from graphgrow.errors import CaptureError, GraphGrowError
+from graphgrow.errors import CaptureError, GraphGrowError, TimeBudgetError
 from graphgrow.ir.inputs import InputSpec
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
@@ -70,6 +71,7 @@ def capture(
     kwargs: dict[str, Any] | None = None,
     leaves: Sequence[type[nn.Module] | str] = (),
     way: str = "auto",
+    budget_s: float | None = None,
 ) -> Capture:
     """Capture a model: by tracing it with torch.fx, and where that fails with Dynamo.
 
@@ -79,8 +81,10 @@ def capture(
         kwargs: example keyword inputs.
         leaves: module classes or paths that stay one node; what they touch cannot grow.
         way: "auto", or "fx" or "dynamo" to try that one alone.
+        budget_s: seconds after which no further step begins; None for no limit.
 
     Raises:
+        TimeBudgetError: if the steps take longer than that.
         CaptureError: if the model or the inputs cannot be captured; names file and line of the model's code.
     """
     if way not in WAYS:
@@ -95,31 +99,33 @@ def capture(
     hooked = hooked_leaves(model)
     notes += [f"`{path}` has a hook and stays one node, which cannot grow" for path in hooked]
     with untouched(model) as state:
-        found = _captured(model, inputs, (positional, named), (*leaves, *hooked), way, state)
+        found = _captured(model, inputs, (positional, named), (*leaves, *hooked), way, state, Clock(budget_s))
     if len(found.modes) == 1:
         guard_mode(found.module, next(iter(found.modes)), found.decided_by)
     return replace(found, notes=(*notes, *found.notes))
 
 
-def _captured(model: nn.Module, inputs: InputSpec, example: Example, leaves: Leaves, way: str, state: State) -> Capture:
+def _captured(
+    model: nn.Module, inputs: InputSpec, example: Example, leaves: Leaves, way: str, state: State, clock: Clock
+) -> Capture:
     trial, outputs = None, dict[str, list[Any]]()
     tensors = (*model.parameters(), *(t for t in pytree.tree_leaves(example) if isinstance(t, torch.Tensor)))
     if not any(tensor.is_meta for tensor in tensors):
         with leaves_recorded(model, leaves) as outputs:
-            trial = Trial(model, *example, state)
+            trial = Trial(model, *example, state, clock)
     notes: tuple[str, ...] = ()
     if way != "dynamo":
         try:
-            return _by_fx(model, inputs, example, leaves, outputs, trial, state)
+            return _by_fx(model, inputs, example, leaves, outputs, trial, state, clock)
         except CaptureError as error:
-            if way == "fx":
+            if way == "fx" or isinstance(error, TimeBudgetError):
                 raise
             failure = error
             notes = (f"torch.fx could not capture it: {str(error).removesuffix(_REMEDY)}",)
     try:
-        found = capture_with_dynamo(model, *example, trial, leaves)
+        found = capture_with_dynamo(model, *example, trial, leaves, clock=clock)
     except CaptureError as error:
-        if not notes:
+        if not notes or isinstance(error, TimeBudgetError):
             raise
         first, second = str(failure).removesuffix(_REMEDY), str(error).removesuffix(".")
         raise CaptureError(f"{first}. Dynamo finds no graph either: {second}{_REMEDY}") from error
@@ -134,6 +140,7 @@ def _by_fx(
     leaf_outputs: dict[str, list[Any]],
     trial: Trial | None,
     state: State,
+    clock: Clock,
 ) -> Capture:
     examples, fixed = _bind(model, *example)
     graphs, tracers, failures, decided_by = {}, {}, {}, dict[str, None]()
@@ -141,10 +148,12 @@ def _by_fx(
         for ints_free in (True, False):
             tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed, ints_free)
             try:
-                with in_mode(model, mode == "train"), mode_reads(model) as read:
+                with clock.step(f"tracing in {mode} mode"), in_mode(model, mode == "train"), mode_reads(model) as read:
                     graphs[mode] = tracer.trace(model)
                 decided_by.update(read)
                 tracers[mode] = tracer
+            except TimeBudgetError:
+                raise
             except Exception as error:  # noqa: BLE001  # re-raised below, or noted where only this mode fails
                 failures[mode] = error
             else:
@@ -193,6 +202,8 @@ def _merged(
     module = _assemble(model, both.graph, {**constants, **both.modules}, both.flagged)
     try:
         modes, notes = trial.of(module, _BOTH)
+    except TimeBudgetError:
+        raise
     except CaptureError:
         return None
     note = "its forward goes another way in train mode than in eval mode: the graph holds both, and picks by the mode"

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from graphgrow.capture.agreement import disagreement
+from graphgrow.capture.clock import Clock
 from graphgrow.capture.outputs import leaves_of, register_classes
 from graphgrow.capture.parametrised import computed_weights
 from graphgrow.capture.running import place_of, run
@@ -32,8 +33,10 @@ class Trial:
         args: positional example inputs.
         kwargs: keyword example inputs.
         state: of the model.
+        clock: times the steps.
 
     Attributes:
+        clock: as given.
         answer: what the model returns in eval mode.
         notes: what a user should know of it.
 
@@ -41,9 +44,22 @@ class Trial:
         CaptureError: if the model fails, in eval mode, or returns no tensor.
     """
 
-    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: State) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        state: State,
+        clock: Clock | None = None,
+    ) -> None:
         self._model, self._example, self._state = model, (args, kwargs), state
+        self.clock = clock or Clock()
         self.notes: list[str] = []
+        with self.clock.step("running the model"):
+            self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        model, state = self._model, self._state
         try:
             self.answer, random = run(model, args, kwargs)
         except Exception as error:  # any error of the user's own code, passed on with its place
@@ -79,7 +95,7 @@ class Trial:
 
     def with_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trial:
         """The trial of the same model on other inputs."""
-        return Trial(self._model, args, kwargs, self._state)
+        return Trial(self._model, args, kwargs, self._state, self.clock)
 
     def of(self, module: nn.Module, modes: Modes) -> tuple[Modes, list[str]]:
         """Compare a graph that shares the model's tensors.
@@ -92,11 +108,13 @@ class Trial:
         """
         notes = list(self.notes)
         if "eval" in modes:
-            self._refuse_in_eval(module)
+            with self.clock.step("comparing graph and model in eval mode"):
+                self._refuse_in_eval(module)
         if "train" not in modes:
             return modes, notes
         try:
-            problem = self._problem_in_train(module)
+            with self.clock.step("comparing graph and model in train mode"):
+                problem = self._problem_in_train(module)
         except _Fails as fails:
             notes.append(f"the graph was not compared in train mode, where the model fails on the example: {fails}")
             return modes, notes
@@ -147,10 +165,11 @@ class Trial:
         try:
             problem = disagreement(self._model, run(module, args, kwargs, training=True)[0], wanted)
             problem = problem or self._other_buffers(left)
-            problem = problem or disagreement(self._model, run(module, args, kwargs, training=True)[0], again)
+            steady = not disagreement(self._model, again, wanted)
+            if not problem and not steady:
+                problem = disagreement(self._model, run(module, args, kwargs, training=True)[0], again)
         finally:
             self._state.restore()
-        steady = not disagreement(self._model, again, wanted)
         return problem if steady or not problem else self._stateful([name for name in changed if name not in left])
 
     def _buffers(self) -> dict[str, torch.Tensor]:

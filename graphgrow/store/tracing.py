@@ -24,6 +24,7 @@ def trace(
     kwargs: dict[str, Any] | None = None,
     leaves: Sequence[type[nn.Module] | str] = (),
     way: str = "auto",
+    budget_s: float | None = None,
 ) -> Graph:
     """Capture a model into a graph that can be inspected and grown.
 
@@ -39,8 +40,10 @@ def trace(
         kwargs: example keyword inputs.
         leaves: module classes or module paths that stay one node; what they touch cannot grow.
         way: "fx" or "dynamo" to capture with that one; "auto" tries torch.fx, then Dynamo.
+        budget_s: seconds after which no further step of the capture begins; None for no limit.
 
     Raises:
+        TimeBudgetError: if the steps take longer than that; says which took how long.
         CaptureError: if the model cannot be captured or the inputs do not fit; names the place in its code.
         ModelError: if there is no model of that name.
     """
@@ -53,7 +56,7 @@ def trace(
         base = name if name.partition(":")[0] in KNOWN_SOURCES else None
     if args is None and kwargs is None:
         raise CaptureError("gg.trace wants example inputs: gg.trace(model, torch.randn(2, 3, 224, 224))")
-    found = capture(model, () if args is None else args, kwargs, leaves, way)
+    found = capture(model, () if args is None else args, kwargs, leaves, way, budget_s)
     if len(found.modes) == 1:
         (mode,), other = found.modes, "train" if "eval" in found.modes else "eval"
         warnings.warn(
