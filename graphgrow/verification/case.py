@@ -118,7 +118,8 @@ class Case:
         """Runs a graph of the case on a probe, from the same random state each time."""
         module.train(mode == "train")
         begin_random(self.probes.seed)
-        of_parent, seen = module is self.parent.module, partial(self.outputs_of, module)
+        of_parent = module is self.parent.module or module is self.before.module
+        seen = partial(self.outputs_of, module)
         return Runner(module, self.inputs_of(module, probe), numbers or self.wide, of_parent, seen)
 
     def inputs_of(self, module: nn.Module, probe: Inputs) -> Inputs:

@@ -44,6 +44,26 @@ def test_shares_that_do_not_add_up_in_low_precision_are_flagged(monkeypatch: pyt
     assert {check.mode for check in verdict.checks if not check.passed} == {"float16", "bfloat16"}
 
 
+def test_a_parent_that_cannot_be_cast_is_not_held_against_the_child() -> None:
+    """The graph names the dtype of its capture, as `x.to(y.dtype)` was then."""
+
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(5, 6), nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = self.first(x)
+            result: torch.Tensor = self.last((hidden > 0).to(x.dtype) * hidden)
+            return result
+
+    torch.manual_seed(0)
+    graph = gg.trace(Casting(), torch.randn(4, 5))
+    verdict = gg.verify(graph, gg.apply(graph, "widen(first, extra=2)"), modes=("eval", "float16"))
+    assert verdict.preserved is True, verdict
+    assert any(note.startswith("float16: not compared, `last` fails") for note in verdict.notes), verdict.notes
+
+
 def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
     graph = traced()
     with pytest.raises(gg.NotPreserved, match=r"no mode \['evil'\]; gg.verify knows eval, train, lattice, gradients"):
