@@ -160,7 +160,9 @@ class _Export:
             runs = replace(_run(flat, inputs, []), note=program.note)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+            with tempfile.TemporaryDirectory(
+                prefix=".export-", dir=target.parent, ignore_cleanup_errors=True
+            ) as folder:
                 files = write(program.model, Path(folder), target, self.external_data_above)
                 opset_found = check(files[0], self.opset)
                 parity = _compare(flat, files[0], names_in, names_out, runs)

@@ -83,7 +83,7 @@ def export_source(graph: Network, folder: str | os.PathLike[str]) -> SourceRecor
     text, class_name, packages = _source(graph, weights)
     try:
         anchor = next(place for place in (target, *target.absolute().parents) if place.is_dir())
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=anchor) as place:
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=anchor, ignore_cleanup_errors=True) as place:
             files = [Path(place) / MODEL_FILE, Path(place) / weights]
             files[0].write_text(text, encoding="utf-8")
             files[1].write_bytes(tensor_bytes(_tensors(graph.module)))
