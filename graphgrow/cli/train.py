@@ -51,7 +51,7 @@ def train(
         raise typer.BadParameter("give one, for instance --recipe digits-dnm; --list shows them", param_hint="--recipe")
     from graphgrow.train.loop import train as run
     from graphgrow.train.narration import Narration
-    from graphgrow.train.ranks import started_first
+    from graphgrow.train.ranks import end_process, started_first
 
     chosen = open_recipe(recipe)
     if seed is not None:
@@ -63,3 +63,4 @@ def train(
     record = run(chosen, folder, root=root, narration=narration, board=tensorboard, device=device)
     if as_json and started_first():
         show_json(record.to_json())
+    end_process()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -101,8 +102,7 @@ class Ranks:
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
     """The processes that torchrun has started, joined over gloo until the end; a group that is there is left alone."""
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if not launched or not distributed.is_available() or distributed.is_initialized():
+    if not _launched() or not distributed.is_available() or distributed.is_initialized():
         yield Ranks.present()
         return
     distributed.init_process_group("gloo")
@@ -110,6 +110,22 @@ def joined() -> Iterator[Ranks]:
         yield Ranks.present()
     finally:
         distributed.destroy_process_group()
+
+
+def end_process() -> None:
+    """End one of several processes that torchrun has started, after all is done; one that is alone goes on.
+
+    Behind a DistributedDataParallel, gloo's threads outlive their group (torch 2.13), and now and then abort the end of
+    the interpreter, by which torchrun would take a training that is done for one that failed.
+    """
+    if _launched():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _launched() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def started_first() -> bool:
