@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphgrow as gg
+from graphgrow.store.names import import_torchvision
+from tests.preserved import assert_preserved
 
 Forward = Callable[[Any, Any], Any]
 
@@ -159,6 +161,18 @@ def test_a_view_to_the_size_of_another_axis_has_no_channels() -> None:
     assert graph.module(torch.randn(2, 3, 7, 4)).shape == (2, 2, 7, 4)
     for kind in ("deepen", "widen", "split"):
         assert not list(graph.mutations(kind))
+
+
+def test_windows_of_a_square_image_leave_channels_free() -> None:
+    """Height and width agree on the example too, but neither ever grows: torchvision's Swin is as free as ever."""
+    import_torchvision()
+    from torchvision.models import SwinTransformer
+
+    torch.manual_seed(0)
+    model = SwinTransformer([4, 4], 8, [2, 2, 2], [2, 2, 2], [7, 7], num_classes=3, stochastic_depth_prob=0.0).double()
+    graph = gg.trace(model.eval(), torch.randn(2, 3, 64, 64).double())
+    assert not [group.name for group in graph.groups if "equal on the example" in str(group.frozen)]
+    assert_preserved(graph, gg.apply(graph, "add-heads(features.1.0.attn)", seed=1))
 
 
 def test_a_vector_that_reads_a_stream_has_clean_ups_too() -> None:

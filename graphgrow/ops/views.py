@@ -82,12 +82,16 @@ def _view(call: Call, input: Value, paths: list[tuple[Any, ...]] | None, sizes: 
 
 
 def _refuse_mistaken(input: Value, size: Any, term: Term) -> None:
-    """Decline where a size was read off one axis of the input, and another of that size on the example comes there."""
+    """Decline where a size was read off one axis of the input, and another of that size on the example comes there.
+
+    Positions among themselves (windows of an image that is as high as wide) grow in no case.
+    """
     if not isinstance(size, Extent):
         return
     read = {leaf for part in size.terms for leaf in leaves(part)}
     own = {leaf for axis in input.axes for leaf in leaves(axis) if leaf.size > 1}  # a batch of one is dropped
-    if read <= own and not read & set(leaves(term)):
+    met = set(leaves(term))
+    if read <= own and not read & met and not all(leaf.frozen for leaf in read | met):
         raise RuleDeclined("a view to the size of another axis, which is equal on the example")
 
 
