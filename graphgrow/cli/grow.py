@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from graphgrow.cli.keep import keep
-from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
+from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, SeedOption, open_model
 from graphgrow.cli.screen import working
 
 
@@ -25,7 +25,7 @@ def grow(
         Path | None,
         typer.Option("--recipe", metavar="FILE", help="Mutations from a file, one a line; # begins a comment."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the fresh weights.")] = 0,
+    seed: SeedOption = 0,
     shape: InputOption = None,
     base: BaseOption = None,
     as_json: JsonOption = False,

@@ -30,6 +30,7 @@ BaseOption = Annotated[
     str | None,
     typer.Option("--base", metavar="FACTORY", help="What a folder was grown from, if that has no name of its own."),
 ]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the fresh weights.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 WEIGHTS_SEED = 0

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from graphgrow.cli.keep import keep
-from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, open_model
+from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, SeedOption, open_model
 from graphgrow.cli.screen import show_text, working
 
 
@@ -27,7 +27,7 @@ def scale(
             "--only", metavar="PATTERN", help='Names of groups and stages that may grow, as "*.mlp.*"; several add up.'
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the fresh weights.")] = 0,
+    seed: SeedOption = 0,
     shape: InputOption = None,
     base: BaseOption = None,
     as_json: JsonOption = False,
