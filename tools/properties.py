@@ -92,12 +92,13 @@ def main() -> None:
     made.add_argument("--profile", choices=PROFILES, default="dev")
     made.add_argument("--out", type=Path, required=True, help="file of JSON lines, read and appended to")
     made.add_argument("--minutes", type=float, help="instead of the profile's")
+    made.add_argument("--first-seed", type=int, default=0, help="of a file that is new")
     made.add_argument("--totals", action="store_true", help="only print what the file holds")
     chosen = made.parse_args()
     torch.set_num_threads(1)
     known = read(chosen.out)
     if not chosen.totals:
-        go_on(PROFILES[chosen.profile], chosen.minutes, chosen.out)
+        go_on(PROFILES[chosen.profile], chosen.minutes, chosen.first_seed, chosen.out)
         known = read(chosen.out)
     counts, passes, finds = total(known)
     for name, count in [*sorted(counts.items()), *sorted(passes.items())]:
@@ -107,12 +108,12 @@ def main() -> None:
     raise SystemExit(bool(finds))
 
 
-def go_on(profile: Profile, minutes: float | None, out: Path) -> None:
+def go_on(profile: Profile, minutes: float | None, first: int, out: Path) -> None:
     """Batches behind the last seed of the file, until the profile's counts or its time are reached."""
     known, commit = read(out), commit_of_sources()
     end = time.monotonic() + 60 * (profile.minutes if minutes is None else minutes)
     counts = total(known)[0]
-    for number in itertools.count(1 + max((batch["seed"] for batch in known), default=-1)):
+    for number in itertools.count(1 + max((batch["seed"] for batch in known), default=first - 1)):
         if time.monotonic() > end or (counts["rewrites"] >= profile.rewrites and counts["chains"] >= profile.chains):
             return
         batch = run_batch(number, commit)
