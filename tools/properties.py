@@ -98,7 +98,7 @@ def main() -> None:
     torch.set_num_threads(1)
     known = read(chosen.out)
     if not chosen.totals:
-        go_on(PROFILES[chosen.profile], chosen.minutes, chosen.first_seed, chosen.out)
+        go_on(PROFILES[chosen.profile], chosen.minutes, chosen.out, chosen.first_seed)
         known = read(chosen.out)
     counts, passes, finds = total(known)
     for name, count in [*sorted(counts.items()), *sorted(passes.items())]:
@@ -108,7 +108,7 @@ def main() -> None:
     raise SystemExit(bool(finds))
 
 
-def go_on(profile: Profile, minutes: float | None, first: int, out: Path) -> None:
+def go_on(profile: Profile, minutes: float | None, out: Path, first: int = 0) -> None:
     """Batches behind the last seed of the file, until the profile's counts or its time are reached."""
     known, commit = read(out), commit_of_sources()
     end = time.monotonic() + 60 * (profile.minutes if minutes is None else minutes)

@@ -27,8 +27,8 @@ def test_a_batch_is_made_again_by_its_seed() -> None:
 
 def test_a_second_call_goes_on_behind_the_last_seed(tmp_path: Path) -> None:
     out = tmp_path / "found.jsonl"
-    go_on(Profile(rewrites=1, chains=1, minutes=60), None, out)
+    go_on(Profile(rewrites=1, chains=1, minutes=60), None, out, first=2)
     count = len(read(out))
     go_on(Profile(rewrites=1, chains=1, minutes=60), None, out)
     assert len(read(out)) == count
-    assert [line["seed"] for line in read(out)] == list(range(count))
+    assert [line["seed"] for line in read(out)] == list(range(2, 2 + count))
