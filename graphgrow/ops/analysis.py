@@ -66,6 +66,17 @@ class Analysis:
                     self._restating.setdefault(leaf, []).append(facts)
         return self._restating.get(space, [])
 
+    @functools.cached_property
+    def settled(self) -> frozenset[Space]:
+        """The spaces that a parameter or buffer has in an axis: their sizes are the same in every call."""
+        axes = (term for value in self.parameters.values() for term in value.axes)
+        return frozenset(leaf for term in axes for leaf in leaves(term))
+
+    @functools.cached_property
+    def fetched(self) -> frozenset[str]:
+        """The names of parameters and buffers that a node fetches bare."""
+        return frozenset(str(node.target) for node in self.facts if node.op == "get_attr")
+
     def reading_axes(self) -> set[tuple[Value, int]]:
         """The axes of parameters along which activations are read (contracted)."""
         return {

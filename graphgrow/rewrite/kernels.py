@@ -33,7 +33,7 @@ def convolution(network: Network, site: str) -> Any:
         raise Declined(f"`{site}` is no convolution module of torch.nn")
     if module.padding_mode != "zeros":
         raise Declined(f"`{site}` pads with {module.padding_mode}: more padding would repeat other values")
-    if module._parameters.get("weight") is None or _uses(network, module.weight) > 1:
+    if module._parameters.get("weight") is None or _uses(network, f"{node.target}.weight") > 1:
         raise Declined(f"the weight of `{site}` is used by other operators too")
     return module
 
@@ -77,11 +77,10 @@ def _names(module: nn.Module, tensor: torch.Tensor) -> tuple[str, ...]:
     return tuple(name for name, p in module.named_parameters(remove_duplicate=False) if p is tensor)
 
 
-def _uses(network: Network, weight: torch.Tensor) -> int:
-    """How many names the parameter has, and how many nodes fetch it bare."""
-    names = _names(network.module, weight)
-    fetches = sum(node.op == "get_attr" and str(node.target) in names for node in network.module.graph.nodes)
-    return len(names) + int(fetches)
+def _uses(network: Network, weight: str) -> int:
+    """How many names the parameter has, and whether a node fetches it bare."""
+    names = network.analysis.parameters[weight].aliases
+    return len(names) + int(not network.analysis.fetched.isdisjoint(names))
 
 
 def _ringed(tensor: torch.Tensor, rings: tuple[int, ...], value: float = 0.0) -> torch.Tensor:

@@ -19,7 +19,7 @@ from graphgrow.ir.editor import argument_at
 from graphgrow.ir.facts import Extent, NodeFacts, flatten_values
 from graphgrow.ir.flow import Clash, Fill, Held, Weighted
 from graphgrow.ir.positions import Units, occurrences
-from graphgrow.ir.terms import Axes, Product, Space, Term, children, normal
+from graphgrow.ir.terms import Axes, Product, Space, Term, children, leaves, normal
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.analysis import Analysis
 from graphgrow.rewrite.evaluate import Key, evaluate, holds
@@ -53,6 +53,8 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind, present: Present |
     for facts in touching:
         _check_shape(facts, space)
         _check_sizes(analysis, facts, space)
+    for facts in analysis.restating(space):
+        _check_numbers(analysis, facts, space)
     search = _Search(Plan(units, kind), touching, present)
     start = 0
     for _ in range(4 * len(touching) + 4):
@@ -200,6 +202,18 @@ def _check_sizes(analysis: Analysis, facts: NodeFacts, space: Space) -> None:
         if not all(_follows(part, terms) for part, terms in pairs):
             site = facts.module_path or facts.node.name
             raise Declined(f"the sizes of `{site}` are computed as a whole by `{source}` and cannot follow")
+
+
+def _check_numbers(analysis: Analysis, facts: NodeFacts, space: Space) -> None:
+    """Numbers that must stay as they are: none that is computed from one of the inputs' sizes too, which may vary.
+
+    A frozen axis that a parameter has is of one size in every call.
+    """
+    for pin in facts.pins:
+        parts = {leaf for term in pin.terms for leaf in leaves(term)}
+        if space in parts and any(leaf.frozen and leaf not in analysis.settled for leaf in parts):
+            site = facts.module_path or facts.node.name
+            raise Declined(f"a number at `{site}` is computed from this size and from one of the inputs'")
 
 
 def _follows(part: Any, terms: Axes) -> bool:

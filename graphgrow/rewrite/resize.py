@@ -58,8 +58,6 @@ def _restate_attributes(editor: Editor, facts: NodeFacts, sizes: Mapping[Space, 
     for size in restated:
         editor.set(node, size.slot, _predicted(size, sizes))
     for pin in pinned:
-        if any(leaf.frozen for term in pin.terms for leaf in leaves(term)):
-            raise Declined(f"a number at `{node.name}` is computed from this size and from one of the inputs'")
         editor.set(node, pin.slot, pin.value)
 
 

@@ -303,3 +303,23 @@ def test_onnx(tmp_path: Path) -> None:
 def test_saved_and_loaded(tmp_path: Path) -> None:
     graph = gg.trace("graphgrow:mobilenet")
     assert_reloads(gg.apply(graph, list(graph.mutations("enlarge-kernel"))[:2]), tmp_path)
+
+
+def test_the_list_walks_the_parameters_no_oftener_for_more_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[nn.Module] = []
+    walk = nn.Module.named_parameters
+
+    def counting(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        counted.append(module)
+        return walk(module, *args, **kwargs)
+
+    walks = []
+    for depth in (2, 6):
+        graph = gg.trace(nn.Sequential(*(nn.Conv1d(2, 2, 1) for _ in range(depth))), torch.randn(2, 2, 4))
+        assert graph.analysis.facts
+        with monkeypatch.context() as patched:
+            patched.setattr(nn.Module, "named_parameters", counting)
+            assert len(list(graph.mutations("enlarge-kernel"))) == depth
+        walks.append(len(counted))
+        counted.clear()
+    assert walks[0] == walks[1]

@@ -66,3 +66,32 @@ def test_a_rule_that_foretells_another_shape_is_found_out_before_any_number_is()
         graph = gg.trace(model, torch.randn(2, 3), leaves=(FirstUnit,))
         with pytest.raises(gg.StructureError, match=r"has shapes \[\(2, 1\)\] where its axes predict \[\(2, 2\)\]"):
             gg.apply(graph, "widen(first, extra=1)")
+
+
+def _by_an_inputs_size(m: Any, x: torch.Tensor) -> torch.Tensor:
+    hidden = m.first(x)
+    return m.last(hidden * (hidden.shape[1] * hidden.shape[2]) ** -0.5)
+
+
+def _by_a_kept_size(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """The softmax freezes the two ways, but they are rows of `first`, as the units are."""
+    parts = m.first(x).unflatten(-1, (2, 6))
+    return m.last((parts * (parts.shape[-1] * parts.shape[-2]) ** -0.5 * parts.softmax(-2)).flatten(2))
+
+
+def test_numbers_that_follow_an_input_are_no_sites() -> None:
+    """What is listed applies: a number that is kept as it was may not be one that the next input changes."""
+    torch.manual_seed(4)
+    parts = {"first": nn.Linear(5, 12), "last": nn.Linear(12, 2)}
+    graph = gg.trace(Forward(_by_an_inputs_size, **parts).double(), torch.randn(2, 4, 5).double())
+    for kind in ("widen", "split"):
+        listed = graph.mutations(kind)
+        assert not list(listed)
+        (first,) = (refusal.reason for refusal in listed.refusals if refusal.site == "first")
+        assert "computed from this size and from one of the inputs'" in first
+
+    graph = gg.trace(Forward(_by_a_kept_size, **parts).double(), torch.randn(2, 4, 5).double())
+    found = [mutation for kind in ("widen", "split") for mutation in graph.mutations(kind)]
+    assert len(found) == 2
+    for mutation in found:
+        assert_preserved(graph, gg.apply(graph, mutation))
