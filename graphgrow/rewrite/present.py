@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from graphgrow.ir.doubles import in_double
+from graphgrow.ir.facts import flatten_values
 from graphgrow.ir.flow import Fill, Held
 from graphgrow.ir.positions import Removal, Units, axis_map, shrinkage
 from graphgrow.ir.terms import Space
@@ -113,9 +114,9 @@ def unread_units(network: Network, space: Space) -> list[int]:
 
 
 def silent_units(network: Network, space: Space) -> list[int]:
-    """The units that some map writes with zeros, along one occurrence of the space at least."""
+    """The units that some map, or a table that is read elsewhere too, writes with zeros along an occurrence."""
     silent = torch.zeros(space.size, dtype=torch.bool)
-    for value, axis in writing(network.analysis, space):
+    for value, axis in [*writing(network.analysis, space), *_looked_up(network.analysis, space)]:
         tensor = tensor_of(network, value)
         if tensor.is_meta or value.buffer or tensor.dim() < 2:
             continue
@@ -165,6 +166,18 @@ def writing(analysis: Analysis, space: Space) -> list[tuple[Value, int]]:
     reading = set(_reading(analysis, space))
     values = dict.fromkeys(v for facts in analysis.touching(space) for v in facts.values() if v.parameter)
     return [(v, axis) for v in values for axis in v.axes_with(space) if (v, axis) not in reading]
+
+
+def _looked_up(analysis: Analysis, space: Space) -> list[tuple[Value, int]]:
+    """The axes along which tied parameters write a space: what a contraction reads, and another operator passes on."""
+    found: dict[tuple[Value, int], None] = {}
+    reading = set(_reading(analysis, space))
+    for facts in analysis.touching(space):
+        own = {key for c in facts.contractions for key in ((c.left, c.left_axis), (c.right, c.right_axis))}
+        if facts.node.op.startswith("call") and any(out.axes_with(space) for out in flatten_values(facts.output)):
+            keys = [(value, axis) for value in facts.operands for axis in value.axes_with(space)]
+            found.update((key, None) for key in keys if key in reading - own)
+    return list(found)
 
 
 def _reading(analysis: Analysis, space: Space) -> list[tuple[Value, int]]:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.graph import Graph
 from graphgrow.models import MODELS
 from graphgrow.rewrite.bare import without_data
 from tests.passes.claims import assert_exact, assert_reloads, grown, stirred
-from tests.preserved import assert_preserved
+from tests.preserved import assert_preserved, assert_same_bits
 from tests.rewrite.small_models import EXPECTED, Expected, Forward
 
 UNREAD = ("chunk", "norm-of-a-part")  # with a half that nothing reads at all
@@ -190,3 +191,30 @@ def test_without_data_the_structure_is_rebuilt() -> None:
 def test_saved_and_loaded(tmp_path: Path) -> None:
     graph = gg.apply(gg.trace("graphgrow:resnet"), ["widen(stem, extra=4)", "drop-units(stem, units=[16..19])"])
     assert_reloads(graph, tmp_path)
+
+
+class TiedHead(nn.Module):
+    """Tokens, a map beside them, and a head of the table's own weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix = nn.Embedding(7, 3), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.embed(x)
+        return F.linear(h + self.mix(h), self.embed.weight)
+
+
+def test_units_that_a_tied_table_writes_with_zeros() -> None:
+    """The map reads them afresh and writes them afresh: the table alone keeps them out, where it writes and reads."""
+    graph = gg.trace(TiedHead().double(), torch.randint(0, 7, (2, 4)))
+    child = gg.apply(graph, "widen(mix, extra=2)", seed=1)
+    table, map_ = (child.module.get_parameter(f"{name}.weight") for name in ("embed", "mix"))
+    assert not table[:, 3:].any()
+    assert map_[3:].all()
+    assert map_[:, 3:].all()
+    (mutation,) = child.mutations("drop-units")
+    assert str(mutation) == "drop-units(mix, units=[3, 4])"
+    back = gg.apply(child, mutation)
+    assert_same_bits(back.module, graph.module)
+    assert gg.verify(child, back).preserved
