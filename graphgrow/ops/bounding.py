@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.ir.bounds import Bounds
@@ -44,7 +44,7 @@ def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) ->
     Bounds, where they are of floating point, whether they may be infinite, and whether they are the same in every call.
     """
     target = type(module) if module is not None else facts.node.target
-    found = _found(target, facts, module, args, kwargs)
+    found = output_bounds(facts.node, module, args, kwargs)
     operands = _attended(args, kwargs) if target in _ATTENTIONS else facts.operands
     held = any(value.infinite for value in operands)
     given = [*_items((args, kwargs))]
@@ -85,11 +85,17 @@ def _is_sized(given: Iterable[Any]) -> bool:
     return any(isinstance(item, (Extent, Derived)) for item in given)
 
 
-def _found(
-    target: object, facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any
-) -> Bounds | tuple[Bounds, ...]:
-    known = _table().get(target)
-    example = facts.node.meta["value"]
+def output_bounds(node: fx.Node, module: nn.Module | None, args: Any, kwargs: Any) -> Bounds | tuple[Bounds, ...]:
+    """The bounds of what a node puts out for arguments with known bounds: of all its outputs, or of each.
+
+    Args:
+        node: the node, with its example value.
+        module: the module that it calls, if it does.
+        args: its arguments, values in the place of the nodes that it reads.
+        kwargs: those by name.
+    """
+    known = _table().get(type(module) if module is not None else node.target)
+    example = node.meta["value"]
     example = example[0] if isinstance(example, (tuple, list)) and example else example
     if known is None or not isinstance(example, torch.Tensor) or not example.is_floating_point():
         return Bounds()
@@ -170,6 +176,14 @@ def _clamped(input: Any, min: Any = None, max: Any = None) -> Bounds:
     return bounds_of(input).within(low.low, high.high)
 
 
+def _clamped_below(input: Any, min: Any) -> Bounds:
+    return _clamped(input, min=min)
+
+
+def _clamped_above(input: Any, max: Any) -> Bounds:
+    return _clamped(input, max=max)
+
+
 def _exponential(input: Any) -> Bounds:
     highest = bounds_of(input).high
     return Bounds(0.0, math.exp(highest) if highest <= 700 else math.inf)
@@ -217,7 +231,7 @@ _BY_NAME: dict[str, Bounding] = {
     "pow": _power, "__pow__": _power,
     "matmul": _matrix_product, "bmm": _matrix_product, "mm": _matrix_product, "dot": _matrix_product,
     "einsum": _einsum,
-    "clamp": _clamped, "clip": _clamped,
+    "clamp": _clamped, "clip": _clamped, "clamp_min": _clamped_below, "clamp_max": _clamped_above,
     "sum": _first(Bounds.signed), "cumsum": _first(Bounds.signed), "dropout": _first(Bounds.signed),
     **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax"), _always(UNIT)),
     "softplus": _softplus, **dict.fromkeys(("var", "std", "norm", "vector_norm"), _size),
@@ -228,7 +242,8 @@ _BY_NAME: dict[str, Bounding] = {
     **dict.fromkeys(("cat", "concat", "stack", "maximum", "minimum"), _any_of),
     **dict.fromkeys(
         ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand",
-         "expand_as", "repeat", "contiguous", "clone", "detach", "float", "double", "to", "unbind", "select", "chunk",
+         "expand_as", "repeat", "contiguous", "clone", "detach", "float", "double", "half",
+         "bfloat16", "to", "type_as", "unbind", "select", "chunk",
          "split", "getitem", "movedim", "flip", "roll", "mean", "amax", "amin"), _first(_same)),
 }  # fmt: skip
 

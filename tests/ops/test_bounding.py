@@ -21,11 +21,12 @@ REST: dict[str, tuple[Any, ...]] = {
     "log_softmax": (-1,), "view": (12,), "reshape": (4, 3), "unflatten": (1, (2, 2)), "permute": (1, 0),
     "transpose": (0, 1), "unsqueeze": (0,), "expand": (3, 4), "repeat": (2, 1), "to": (torch.float64,),
     "select": (0, 1), "chunk": (2, 1), "split": (2, 1), "getitem": (0,), "movedim": (0, 1), "flip": ((0,),),
-    "roll": (1,),
+    "roll": (1,), "clamp_min": (0.25,), "clamp_max": (0.25,),
 }  # fmt: skip
 TWO = {
     "add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul", "multiply", "truediv", "div", "div_",
     "true_divide", "maximum", "minimum", "cosine_similarity", "expand_as",
+    "type_as",
 }  # fmt: skip
 PRODUCTS = {"matmul": 2, "mm": 2, "bmm": 3, "dot": 1}
 

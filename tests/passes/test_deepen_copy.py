@@ -219,3 +219,31 @@ def test_rms_norms_around_every_branch_and_a_shared_position_bias(post: bool) ->
     assert ("blocks.0_deepen_gate.gate.gate" in names) is post
     assert not {name for name in names if name.endswith("bias") and "_deepen" in name}
     assert gg.clean(child).text() == gg.clean(graph).text()
+
+
+class _Logarithmic(nn.Module):
+    """Finite on what is never negative, as a ReLU in front leaves it; what it puts out may be negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = x - 20 * self.linear(torch.log1p(x))
+        return result
+
+
+@pytest.mark.parametrize("clamped", [False, True])
+def test_a_block_that_is_finite_on_what_its_place_gives_it_alone_is_not_copied(clamped: bool) -> None:
+    def run(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        x = m.block(m.stem(x).relu())
+        result: torch.Tensor = m.head(x.relu() if clamped else x)
+        return result
+
+    model = Forward(run, stem=nn.Linear(3, 6), block=_Logarithmic(), head=nn.Linear(6, 2)).double()
+    graph = gg.trace(model, torch.randn(16, 3).double())
+    again = model.block(model.block(model.stem(graph.inputs.sample(1)[0][0]).relu()))
+    assert not bool(again.isfinite().all()), "a copy of it would answer NaN"
+    assert "deepen(block, kind=copy)" not in map(str, graph.mutations("deepen"))
+    with pytest.raises(gg.Declined, match="`log1p` may overflow on what `block` puts out"):
+        gg.apply(graph, "deepen(block, kind=copy)")

@@ -43,10 +43,15 @@ TRUSTED: dict[str, Any] = {
     "renormalised shares": lambda m, x: renormalised(x.softmax(-1).topk(2, dim=-1)[0]).sum(-1),
     "renormalised softmax": lambda m, x: renormalised(x.softmax(1).double()),
     "largest share": lambda m, x: x.softmax(-1) / x.softmax(-1).amax(-1, keepdim=True),
+    "mean square by its size": lambda m, x: x * torch.rsqrt(x.pow(2).sum(-1, True) / x.shape[-1] + 1e-6),
+    "exponential of what is bounded": lambda m, x: x.tanh().exp() + (-F.softplus(x)).exp(),
+    "logarithm of shifted shares": lambda m, x: torch.log(x.sigmoid() + 0.5) + torch.log1p(x.tanh() * 0.9),
+    "below zero": lambda m, x: x / (-F.softplus(x) - 0.5),
     "negative power": lambda m, x: (x.square() + 1.0) ** -0.5,
 }
 WILD: dict[str, Any] = {
     "exp": lambda m, x: x.exp(),
+    "exp of what is bounded on one side": lambda m, x: F.softplus(x).exp(),
     "exp_": lambda m, x: x.clone().exp_(),
     "expm1": lambda m, x: torch.expm1(x),
     "sinh": lambda m, x: torch.sinh(x),
@@ -120,6 +125,25 @@ def test_only_what_the_sources_reach_counts() -> None:
     found = first_overflowing(nodes, {scale})
     assert found is not None
     assert found.name == "exp"
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: x.relu().log1p(),
+        lambda m, x: x.square().sqrt(),
+        lambda m, x: 1 / (x.sigmoid() + 1),
+        lambda m, x: x / x.softmax(-1).sum(-1, keepdim=True),
+        lambda m, x: x.tanh().exp(),
+    ],
+)
+@pytest.mark.parametrize("second", [False, True], ids=["where it stands", "elsewhere"])
+def test_what_the_place_of_a_part_gives_it_is_not_relied_on(run: Any, second: bool) -> None:
+    """An operator reads the source's sign where it stands; a copy of it reads what may be of any sign."""
+    first, *others = nodes_of(run)
+    source = others[0] if second else first
+    rest = [node for node in others if node is not source]
+    assert (first_overflowing(rest, {source}) is not None) is second
 
 
 def test_numbers_read_off_shapes_do_not_overflow() -> None:
