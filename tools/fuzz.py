@@ -3,13 +3,15 @@
     python tools/fuzz.py --runs 100000 --seed 0
     python tools/fuzz.py --atheris -max_total_time=600
 
-The first form mutates valid texts by a seeded generator; the second is guided by coverage (`pip install atheris`).
+The first form mutates valid texts by a seeded generator; the second begins with the same texts and is guided by the
+branches of graphgrow that it reaches (`pip install atheris`).
 Whatever the bytes are: an error of graphgrow, or something that prints as a text that reads the same again.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import random
 import sys
@@ -18,6 +20,12 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if "--atheris" in sys.argv:  # only what is imported within is seen by it
+    import atheris
+
+    with atheris.instrument_imports(include=["graphgrow"]):
+        importlib.import_module("graphgrow").pass_names()
 
 import graphgrow as gg
 from graphgrow.store.folder import LEDGER_FILE
@@ -88,9 +96,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = gg.save(gg.apply(gg.trace("graphgrow:mlp"), "split(layers.0)"), Path(name) / "saved")
         if chosen.atheris:
-            import atheris
-
-            atheris.Setup([sys.argv[0], *others], lambda data: check(data, folder) and None)
+            begun = Path(name) / "begun"
+            begun.mkdir()
+            for number, data in enumerate(corpus(folder)):
+                (begun / str(number)).write_bytes(data)
+            atheris.Setup([sys.argv[0], *others, str(begun)], lambda data: check(data, folder) and None)
             atheris.Fuzz()
             return
         for outcome, count in sorted(seeded(chosen.runs, chosen.seed, folder).items()):

@@ -1,6 +1,7 @@
 """Random models by every pass, alone and in chains of 8 to 32, compared by outputs and by gg.verify; a line a batch.
 
     python tools/properties.py --profile nightly --out runs/properties.jsonl
+    python tools/properties.py --profile nightly --exports 0.25 --out runs/exports.jsonl
     python tools/properties.py --out runs/properties.jsonl --totals
 
 Models come from the strategies of tests/properties, so that a new operator or pass is covered without being told.
@@ -29,7 +30,7 @@ from hypothesis import strategies as st
 
 from tests.properties.models import models
 from tools.campaign.counts import Batch, append, read, total
-from tools.campaign.trial import Trial
+from tools.campaign.trial import RARE, Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = 3  # in a batch
@@ -51,8 +52,8 @@ PROFILES = {
 }
 
 
-def run_batch(number: int, commit: str) -> Batch:
-    """The models of one seed."""
+def run_batch(number: int, commit: str, exports: float = RARE) -> Batch:
+    """The models of one seed; `exports` is the share of what is verified that is exported as well."""
     batch, start, drawn = Batch(number, commit), time.process_time(), itertools.count()
 
     @seed(number)
@@ -67,7 +68,7 @@ def run_batch(number: int, commit: str) -> Batch:
     def models_of_this_seed(data: st.DataObject) -> None:
         model = data.draw(models())
         if next(drawn):  # the first is the smallest there is, whatever the seed
-            Trial.run(model, random.Random(f"{number}/{batch.counts['models']}"), batch)
+            Trial.run(model, random.Random(f"{number}/{batch.counts['models']}"), batch, exports)
 
     models_of_this_seed()
     batch.seconds = time.process_time() - start
@@ -93,12 +94,13 @@ def main() -> None:
     made.add_argument("--out", type=Path, required=True, help="file of JSON lines, read and appended to")
     made.add_argument("--minutes", type=float, help="instead of the profile's")
     made.add_argument("--first-seed", type=int, default=0, help="of a file that is new")
+    made.add_argument("--exports", type=float, default=RARE, help="share of what is verified that goes to ONNX as well")
     made.add_argument("--totals", action="store_true", help="only print what the file holds")
     chosen = made.parse_args()
     torch.set_num_threads(1)
     known = read(chosen.out)
     if not chosen.totals:
-        go_on(PROFILES[chosen.profile], chosen.minutes, chosen.out, chosen.first_seed)
+        go_on(PROFILES[chosen.profile], chosen.minutes, chosen.out, chosen.first_seed, chosen.exports)
         known = read(chosen.out)
     counts, passes, finds = total(known)
     for name, count in [*sorted(counts.items()), *sorted(passes.items())]:
@@ -108,7 +110,7 @@ def main() -> None:
     raise SystemExit(bool(finds))
 
 
-def go_on(profile: Profile, minutes: float | None, out: Path, first: int = 0) -> None:
+def go_on(profile: Profile, minutes: float | None, out: Path, first: int = 0, exports: float = RARE) -> None:
     """Batches behind the last seed of the file, until the profile's counts or its time are reached."""
     known, commit = read(out), commit_of_sources()
     end = time.monotonic() + 60 * (profile.minutes if minutes is None else minutes)
@@ -116,7 +118,7 @@ def go_on(profile: Profile, minutes: float | None, out: Path, first: int = 0) ->
     for number in itertools.count(1 + max((batch["seed"] for batch in known), default=first - 1)):
         if time.monotonic() > end or (counts["rewrites"] >= profile.rewrites and counts["chains"] >= profile.chains):
             return
-        batch = run_batch(number, commit)
+        batch = run_batch(number, commit, exports)
         append(out, batch)
         counts.update(batch.counts)
         print(f"seed {number}: {counts['rewrites']:,} rewrites, {counts['chains']:,} chains, "

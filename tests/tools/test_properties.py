@@ -32,3 +32,11 @@ def test_a_second_call_goes_on_behind_the_last_seed(tmp_path: Path) -> None:
     go_on(Profile(rewrites=1, chains=1, minutes=60), None, out)
     assert len(read(out)) == count
     assert [line["seed"] for line in read(out)] == list(range(2, 2 + count))
+
+
+def test_all_that_is_verified_is_exported_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial.Trial, "_exported", lambda self, graph: None)  # one takes seconds
+    few, all_of_them = run_batch(3, "a"), run_batch(3, "a", exports=1.0)
+    assert few.counts["exported to ONNX with parity"] == 0
+    assert 0 < all_of_them.counts["exported to ONNX with parity"] == all_of_them.counts["verdicts"]
+    assert few.passes == all_of_them.passes  # the same models and mutations

@@ -26,7 +26,7 @@ CHAINS = 8  # on one model
 LENGTHS = (8, 8, 8, 9, 10, 12, 16, 32)
 LOOK = (4, 8, 8, 40)  # sites of a pass that a step of a chain chooses among: finding all of them is most of its cost
 LARGE = 5_000  # parameters above which chains end
-OFTEN, SELDOM, RARE = 0.15, 0.06, 0.002  # how often sampled checks run
+OFTEN, SELDOM, RARE = 0.15, 0.06, 0.002  # how often sampled checks run; an export takes seconds
 EVERYTHING = ("eval", "train", "lattice", "gradients", "alive")
 
 Mutations = Sequence[tuple[str, int]]
@@ -45,18 +45,20 @@ class Trial:
         graph: of it.
         draw: what chooses.
         batch: takes in the counts and the finds.
+        exports: the share of what is verified that is exported as well.
     """
 
     model: Model
     graph: Graph
     draw: random.Random
     batch: Batch
+    exports: float = RARE
 
     @classmethod
-    def run(cls, model: Model, draw: random.Random, batch: Batch) -> None:
+    def run(cls, model: Model, draw: random.Random, batch: Batch, exports: float = RARE) -> None:
         """Everything on one model; what goes wrong is found, and the rest goes on."""
         graph = gg.trace(*model)
-        trial, before = cls(model, graph, draw, batch), fingerprint(graph.module)
+        trial, before = cls(model, graph, draw, batch, exports), fingerprint(graph.module)
         batch.counts["models"] += 1
         trial.alone()
         for _ in range(CHAINS):
@@ -156,7 +158,7 @@ class Trial:
         kinds: list[tuple[str, float, Callable[[Graph], None]]] = [
             ("replayed to the bit", OFTEN, self._replayed),
             ("saved and loaded", SELDOM, self._saved),
-            ("exported to ONNX with parity", RARE, self._exported),
+            ("exported to ONNX with parity", self.exports, self._exported),
         ]
         for name, share, check in kinds:
             if self.draw.random() >= share:
