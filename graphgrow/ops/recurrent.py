@@ -16,7 +16,7 @@ from torch import nn
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Concat, Space, Term, product
 from graphgrow.ir.value import Fresh, Value
-from graphgrow.ops.call import Call, RuleDeclined
+from graphgrow.ops.call import Call
 from graphgrow.ops.registry import rule
 
 _GATES: dict[type, int] = {nn.RNN: 1, nn.RNNCell: 1, nn.GRU: 3, nn.GRUCell: 3, nn.LSTM: 4, nn.LSTMCell: 4}
@@ -89,7 +89,6 @@ def memory_cell(call: Call, input: Value, hx: Any = None) -> tuple[Value, Value]
 def _layers(call: Call, input: Value, given: list[Value]) -> tuple[Value, Value, Value]:
     """All layers and directions: the output, the last states and the last cells (the same for all but an LSTM)."""
     module: Any = call.module
-    _check(input, given, (2, 3))
     batched = len(input.axes) == 3
     time = 1 if batched and module.batch_first else 0
     batch = 1 - time
@@ -115,7 +114,6 @@ def _layers(call: Call, input: Value, given: list[Value]) -> tuple[Value, Value,
 
 def _single(call: Call, input: Value, given: list[Value]) -> tuple[Value, Value]:
     """One step of one cell."""
-    _check(input, given, (1, 2))
     widths = _Widths.of(call)
     for value in given:
         call.same(value.axes[-1], widths.hidden)
@@ -123,14 +121,6 @@ def _single(call: Call, input: Value, given: list[Value]) -> tuple[Value, Value]
             call.same(value.axes[0], input.axes[0])
     starts = [_Start(value, tuple(range(len(value.axes) - 1))) for value in given]
     return _step(call, input, "", widths, starts)
-
-
-def _check(input: Any, given: Sequence[Any], dims: tuple[int, int]) -> None:
-    """Packed sequences have no axes that rules could speak of."""
-    if not isinstance(input, Value) or len(input.axes) not in dims:
-        raise RuleDeclined("an input that is no plain tensor, such as a packed sequence")
-    if not all(isinstance(value, Value) for value in given):
-        raise RuleDeclined("a state that is no plain tensor")
 
 
 def _step(call: Call, source: Value, suffix: str, widths: _Widths, starts: Sequence[_Start]) -> tuple[Value, Value]:

@@ -67,6 +67,7 @@ FORMS: list[tuple[str, Run]] = [
     ("a view of other sizes", lambda h: h[:0].view(2, 0)),
     ("a view of other sizes", lambda h: h[:0].view(0, 5)),
     ("a view of other sizes", lambda h: h.t()[:, :0].view(0)),
+    ("a view of other sizes", lambda h: h[:0].view(0, 6, 5)),
     ("repeated by a tensor, or over all axes", lambda h: torch.repeat_interleave(h, 2)),
     ("tensors of too few axes", lambda h: torch.hstack([h[0], h[1]])),
     # maps and windows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -152,3 +153,44 @@ def test_numbers_are_drawn_again_as_given() -> None:
     first = Draws(given=[7, 2])
     assert [first(1, 5), first(1, 5), first(3, 9)] == [5, 2, 3]
     assert first.made == [5, 2, 3]
+
+
+def test_a_hint_needs_old_units_in_their_places_and_new_ones_that_are_finite() -> None:
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return (1 / x).repeat(1, 2)
+
+    @axis_rule(twice)
+    def rule(call: Call, x: Value) -> Value:
+        call.freeze(x.axes, "no idea")
+        doubled = [x.axes[0], call.fixed(2 * x.axes[1].size, "two of each")]
+        return call.output(doubled, flow.Pointwise((call.operand(x),)))
+
+    found = check_rule(lambda draw: (twice, torch.ones(draw(2, 3), draw(2, 3))), cases=3)
+    assert found.right
+    assert set(found.frozen) == {"x.0", "x.1"}
+    hints = " ".join(found.missing)
+    assert "x.0: the rule freezes it (no idea), copy; it was copy in all cases" in hints
+    assert "zero" not in hints  # one by zero
+    assert "x.1" not in hints  # a unit more makes two
+
+
+@pytest.mark.parametrize(
+    ("run", "text"),
+    [
+        (lambda x: x.sum(0, keepdim=not x.is_meta and x.shape[0] > 2), r"shape \(1, 2\) where \(2,\)"),
+        (lambda x: x * 1 if x.is_meta else x[:2], "2 units along axis 0 where 3 were expected"),
+    ],
+    ids=["other axes", "fewer units"],
+)
+def test_an_operator_whose_shapes_without_data_are_not_its_own_fails(run: Callable[..., Any], text: str) -> None:
+    def lies(x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = run(x)
+        return result
+
+    @axis_rule(lies)
+    def rule(call: Call, x: Value) -> Value:
+        return call.output(x.axes[2 - call.meta.dim() :], flow.Pointwise((call.operand(x),)))
+
+    found = check_rule(lambda draw: (lies, torch.randn(2, 2)), cases=1)
+    assert found.failure is not None
+    assert re.search(text, found.failure.text)
