@@ -14,7 +14,7 @@ from graphgrow.ops.analysis import Opening
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.growth import Kind
-from graphgrow.rewrite.interface import append_to_interface, appended, opened, refuse_inputs, refuse_joined_batch
+from graphgrow.rewrite.interface import append_to_interface, appended, opened, refuse_joined_batch
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import plan_growth
 
@@ -66,11 +66,10 @@ def _leaving(free: Network, name: str) -> Group:
     """The group of that name in a network whose outputs are free.
 
     Raises:
-        Declined: if something else freezes it, or an input has the same axis.
+        Declined: if something else freezes it, an input that has the same axis among them.
     """
     group = free.group(name)
     if group.frozen is not None:
         raise Declined(f"the axis is frozen: {group.frozen}")
-    refuse_inputs(free, group.space)
     refuse_joined_batch(free, group.space)
     return group

@@ -270,7 +270,7 @@ class ShapeTracer(fx.Tracer):
         if kind == "placeholder":
             known = self._examples if str(target) in self._examples else self._fixed
             node.meta["value"] = to_meta(known[str(target)])
-        elif kind == "call_module" and self._leaf_outputs.get(str(target)):
+        elif kind == "call_module" and self._recorded(str(target)):
             inputs = pytree.tree_leaves(values_of((node.args, node.kwargs)))
             recorded = self._leaf_outputs[str(target)].pop(0)
             node.meta["value"] = pytree.tree_map(lambda v: v.of(inputs) if isinstance(v, InputView) else v, recorded)
@@ -285,6 +285,10 @@ class ShapeTracer(fx.Tracer):
             self._detached[node] = result
             result = self._without_gradient(result, again=kind == "call_module")
         return result
+
+    def _recorded(self, path: str) -> bool:
+        """Whether a leaf is not run: what has a rule is, since its shapes follow when it grows."""
+        return bool(self._leaf_outputs.get(path)) and id(self.root.get_submodule(path)) not in self._ruled
 
     def _without_gradient(self, value: Any, again: bool = False) -> Any:
         """Of a tensor under `torch.no_grad()` its detached view: the graph stops gradients as the model does."""

@@ -31,6 +31,7 @@ class Value:
         fan: the axes whose sizes multiply to the fan-in (parameters only).
         aliases: all qualified names of the parameter, when it is tied.
         bounds: between which numbers every entry is known to lie.
+        complex: whether its numbers are complex (parameters only).
         infinite: whether entries may be infinite by the model's own doing, as a mask of minus infinity leaves them.
         constant: whether it is computed from parameters alone, so that its sizes are the same in every call.
         mean_of: the value and the axis that this is the mean of, with that axis kept at size 1.
@@ -44,6 +45,7 @@ class Value:
     fan: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
     bounds: Bounds = UNBOUNDED
+    complex: bool = False
     infinite: bool = False
     constant: bool = False
     mean_of: tuple[Value, int] | None = None

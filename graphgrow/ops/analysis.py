@@ -279,6 +279,7 @@ class _Analyser:
             aliases = tuple(self._names.get(id(tensor), [name]))
             buffer = not isinstance(tensor, nn.Parameter)
             value = Value(tuple(map(Space, tensor.shape)), aliases[0], True, buffer, aliases=aliases, constant=True)
+            value.complex = tensor.is_complex()
             value.infinite = buffer and _holds_infinity(tensor)
             if self._opening.tables & set(aliases):
                 self._free.update(leaves(value.axes[0]))

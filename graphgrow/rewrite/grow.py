@@ -37,7 +37,6 @@ def grow(
         Where the old units are now, and how each replaced tensor came about.
 
     Raises:
-        Declined: if a size that the graph computes cannot follow.
         StructureError: if a shape differs from what its axes predict.
     """
     changes = _grow_tensors(network, editor, plan, generator)

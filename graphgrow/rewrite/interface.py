@@ -65,17 +65,6 @@ def appended(space: Space, extra: int) -> Units:
     return Units(space, torch.cat([torch.arange(space.size), torch.zeros(extra, dtype=torch.int64)]))
 
 
-def refuse_inputs(free: Network, space: Space) -> None:
-    """Decline where a space reaches an input too.
-
-    Raises:
-        Declined: with the input.
-    """
-    for facts in free.analysis.touching(space):
-        if facts.node.op == "placeholder":
-            raise Declined(f"the input `{facts.node.name}` has this axis too, and its caller would have to change it")
-
-
 def refuse_joined_batch(free: Network, space: Space) -> None:
     """Decline where an output joins a space with the batch: its old part would lie elsewhere in each call.
 
@@ -93,20 +82,14 @@ def refuse_joined_batch(free: Network, space: Space) -> None:
 
 
 def input_spec(network: Network, placeholder: fx.Node, axis: int, size: int) -> tuple[InputSpec, int]:
-    """The inputs with another size on one axis of one, and the number of its leaf in the call.
-
-    Raises:
-        Declined: if the input is no single tensor.
-    """
+    """The inputs with another size on one axis of one, a tensor, and the number of its leaf in the call."""
     spec = network.inputs
     placeholders = [node for node in network.module.graph.nodes if node.op == "placeholder"]
     position = placeholders.index(next(node for node in placeholders if node.name == placeholder.name))
     args, kwargs = list(spec.args), dict(spec.kwargs)
     holder: Any = args if position < len(args) else kwargs
     key: Any = position if position < len(args) else str(placeholder.target)
-    old = holder[key]
-    if not isinstance(old, TensorSpec):
-        raise Declined(f"the input `{placeholder.name}` is no single tensor")
+    old: TensorSpec = holder[key]
     marked = dataclasses.replace(old, shape=(*old.shape[:axis], size, *old.shape[axis + 1 :]))
     holder[key] = marked
     flat = pytree.tree_leaves((tuple(args), kwargs))

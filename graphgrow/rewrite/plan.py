@@ -57,13 +57,12 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind, present: Present |
         _check_numbers(analysis, facts, space)
     search = _Search(Plan(units, kind), touching, present)
     start = 0
-    for _ in range(4 * len(touching) + 4):
+    while True:  # each round asks a parameter for a fill, for good: it ends
         try:
             search.evaluate(start)
             return search.plan
         except Unmet as unmet:
             start = search.mend(unmet)
-    raise Declined("no fill states were found that satisfy every operator")
 
 
 class _Search:
@@ -88,9 +87,7 @@ class _Search:
                     self._add_source(value, lifted)
 
     def _add_input(self, facts: NodeFacts) -> None:
-        """New units of an input hold whatever the caller gives."""
-        if self.plan.kind is not Kind.APPEND:
-            raise Declined(f"`{facts.node.name}` is an input, whose units are the caller's")
+        """New units of an input, which are appended, hold whatever the caller gives."""
         for value in flatten_values(facts.output):
             for axis in value.axes_with(self.plan.units.space):
                 self._choose((value, axis), {})

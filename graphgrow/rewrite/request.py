@@ -255,8 +255,8 @@ class Requests:
         return None if mine is None or theirs is None else [*mine, *theirs]
 
     def _is_scale(self, term: Flow) -> bool:
-        """Whether a factor is a parameter whose only axis, but for those of size 1, is the space."""
-        if not isinstance(term, fl.Operand) or not term.value.parameter or term.value.buffer:
+        """Whether a factor is a real parameter whose only axis, but for those of size 1, is the space."""
+        if not isinstance(term, fl.Operand) or not term.value.parameter or term.value.buffer or term.value.complex:
             return False
         return all(present_size(axis) == 1 or normal(axis) is self._space for axis in term.value.axes)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphgrow.errors import Declined, StructureError
+from graphgrow.errors import StructureError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, flatten_values
 from graphgrow.ir.inputs import InputSpec
@@ -38,7 +38,6 @@ def resize(network: Network, editor: Editor, space: Space, size: int, inputs: In
         Whether every operator is what it was, but for sizes.
 
     Raises:
-        Declined: if a size that the graph computes cannot follow.
         StructureError: if a shape differs from what its axes predict.
     """
     sizes = {space: size}
@@ -138,10 +137,7 @@ def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx
     """
     value = present.meta["value"]
     if not isinstance(value, int):
-        computed = tuple(value) if size.as_tuple else value[size.slot.path[-1]]
-        if computed not in (wanted, -1):
-            raise Declined(f"the sizes of `{node.name}` are computed as a whole by `{present.name}` and cannot follow")
-        return False
+        return False  # computed as a whole: no growth is planned that it does not follow
     if value == wanted:
         return False
     follows_input = any(leaf.frozen for term in size.terms for leaf in leaves(term))

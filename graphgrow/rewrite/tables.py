@@ -17,7 +17,7 @@ from graphgrow.ir.value import Fresh
 from graphgrow.ops.analysis import Opening
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.growth import Kind
-from graphgrow.rewrite.interface import append_to_interface, appended, opened, refuse_inputs
+from graphgrow.rewrite.interface import append_to_interface, appended, opened
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import plan_growth
 
@@ -137,5 +137,4 @@ def _freed(network: Network, table: Table) -> tuple[Network, Space]:
     value.fresh, value.fan = Fresh.LIKE, ()  # a head of the same weight would have it start otherwise
     if space.frozen is not None:
         raise Declined(f"the rows are frozen: {space.frozen}")
-    refuse_inputs(free, space)
     return free, space

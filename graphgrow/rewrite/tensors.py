@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from graphgrow.errors import Declined
 from graphgrow.ir.doubles import in_double, of_kind
 from graphgrow.ir.flow import Fill, Level, State, Weighted
 from graphgrow.ir.positions import AxisMap, Units, axis_map
-from graphgrow.ir.terms import normal
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.rewrite.request import along
 from graphgrow.rewrite.roles import Role
@@ -64,10 +62,6 @@ class TensorGrowth:
         cls, value: Value, units: Units, fills: dict[int, State], readers: set[int], apart: bool = False
     ) -> TensorGrowth:
         """The growth along all axes that hold the space; `fills` by axis."""
-        for axis, state in fills.items():
-            means = any(fill is Fill.MEAN or isinstance(fill, Weighted) for fill in state)
-            if means and normal(value.axes[axis]) is not units.space:
-                raise Declined(f"`{value.name}` cannot be filled with means along a part of an axis")
         order = sorted(fills, key=lambda axis: (axis not in readers, axis))
         axes = [AxisGrowth(axis, axis_map(value.axes[axis], units), fills[axis]) for axis in order]
         return cls(value, axes, apart=apart)
@@ -118,15 +112,14 @@ class TensorGrowth:
 
     def _weighted(self, before: torch.Tensor, axis: int, fill: Weighted) -> torch.Tensor:
         """The scale's new number, its root mean square (1 where all are zero); or the mean that it weights."""
-        if before.is_complex() or self.weights[fill.by].is_complex():
-            raise Declined(f"`{fill.by.name}` scales complex numbers, which have no root mean square of their own kind")
-        weights = self.weights[fill.by].detach().flatten().double()
+        scale = self.weights[fill.by].detach().flatten()
+        weights = scale.double()
         number = weights.square().mean().sqrt()
-        number = torch.where(number > 0, number, torch.ones_like(number)).to(before.dtype).double()
+        number = torch.where(number > 0, number, torch.ones_like(number)).to(scale.dtype).double()
         if fill.scale:
             return number.to(before.dtype).expand([1] * before.dim())
         shape = [-1 if i == axis else 1 for i in range(before.dim())]
-        return (before.double() * weights.reshape(shape) / number).mean(axis, keepdim=True)
+        return (in_double(before) * weights.reshape(shape) / number).mean(axis, keepdim=True)
 
     def _freshen(
         self,

@@ -313,6 +313,14 @@ def test_a_leaf_is_kept_and_freezes_what_it_touches() -> None:
         assert [*graph.mutations("widen"), *graph.mutations("split")] == []
 
 
+@pytest.mark.parametrize("leaves", [[nn.Linear, nn.ReLU], ["0", "1"]])
+def test_a_leaf_that_has_a_rule_grows(leaves: list[Any]) -> None:
+    """What it returned on the example was kept as its answer at every width: groups could grow, and no mutation did."""
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3), leaves=leaves)
+    (mutation,) = graph.mutations("widen")
+    assert_preserved(graph, gg.apply(graph, mutation))
+
+
 class Options(nn.Module):
     """Inputs that are not tensors: a number that stays free, and a flag and a mask that the graph is fixed to."""
 

@@ -223,13 +223,16 @@ class Odd(nn.Module):
             nn.Linear(4, 4),
             nn.Linear(4, 3),
         )
+        self.tokens, self.padded = nn.Linear(4, 6), nn.Linear(6, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
         x = self.left(x) * self.right(x)
         rows = self.row(x.mean((2, 3)) + self.pos.sum(0))
-        long = self.wide(x.flatten(2).transpose(1, 2).flatten(0, 1))
-        return self.head(rows.double().float()) + long.sum()
+        wide = x.flatten(2).transpose(1, 2)
+        long = self.wide(wide.flatten(0, 1))
+        padded = self.padded(F.pad(self.tokens(wide), (0, 0, 1, 1)))
+        return self.head(rows.double().float()) + long.sum() + padded.sum()
 
 
 REFUSED = [
@@ -241,6 +244,7 @@ REFUSED = [
     ("x", "left", gg.Declined, "`x` is an input of the model"),
     ("pos", "row", gg.Declined, "it is a parameter"),
     (":sum", "head", gg.Declined, "no batch of channels"),
+    ("tokens", "padded", gg.Declined, "the lengths of (2, 15, 6) and (2, 17, 4) differ"),
     ("conv", "conv", gg.MutationError, "cannot be added to itself"),
     ("con", "left", gg.MutationError, "there is no site `con`; did you mean 'conv'"),
     ("conv", "lef", gg.MutationError, "there is no site `lef`; did you mean 'left'"),

@@ -211,6 +211,13 @@ class Tied(nn.Module):
         return self.d(self.c(self.b(self.a(x)))) + self.c.weight.sum()
 
 
+def test_padding_with_what_lies_at_the_border_declines() -> None:
+    graph = gg.trace(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")), torch.randn(2, 2, 5, 4))
+    assert not list(graph.mutations("enlarge-kernel"))
+    with pytest.raises(gg.Declined, match="`0` pads with reflect: more padding would repeat other values"):
+        gg.apply(graph, "enlarge-kernel(0)")
+
+
 def test_weights_that_are_used_elsewhere_decline() -> None:
     graph = gg.trace(Tied(), torch.randn(2, 3, 5, 4))
     assert [str(mutation) for mutation in graph.mutations("enlarge-kernel")] == ["enlarge-kernel(d, to=5)"]

@@ -76,17 +76,31 @@ def test_refusals() -> None:
         gg.apply(graph, "grow-vocabulary(embed, extra=0)")
 
 
-USED_OTHERWISE = {
-    "last row": lambda m, x: m.e(x.argmax(-1)) + m.e.weight[-1:],
-    "softmax of a tied head": lambda m, x: (m.e(x.argmax(-1)) @ m.e.weight.t()).softmax(-1),
-    "the input's own axis": lambda m, x: m.e(x.argmax(-1)) @ m.e.weight.t() + x,
+USED_OTHERWISE: dict[str, tuple[Any, str]] = {
+    "last row": (
+        lambda m, x: m.e(x.argmax(-1)) + m.e.weight[-1:],
+        "reads rows of `e.weight` by other positions than the first",
+    ),
+    "last of several rows": (
+        lambda m, x: m.e(x.argmax(-1)) + m.e.weight[1:].sum(),
+        "the rows of `e.weight` are cut into parts",
+    ),
+    "softmax of a tied head": (
+        lambda m, x: (m.e(x.argmax(-1)) @ m.e.weight.t()).softmax(-1),
+        "the rows are frozen: a softmax over it",
+    ),
+    "the input's own axis": (
+        lambda m, x: m.e(x.argmax(-1)) @ m.e.weight.t() + x,
+        "the rows are frozen: a model input",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", USED_OTHERWISE)
 def test_rows_that_are_used_otherwise_stay(name: str) -> None:
-    graph = gg.trace(Forward(USED_OTHERWISE[name], e=nn.Embedding(3, 4)), torch.randn(2, 5, 3))
-    with pytest.raises(gg.Declined):
+    run, words = USED_OTHERWISE[name]
+    graph = gg.trace(Forward(run, e=nn.Embedding(3, 4)), torch.randn(2, 5, 3))
+    with pytest.raises(gg.Declined, match=words):
         gg.apply(graph, "grow-vocabulary(e)")
     assert len(graph.mutations("grow-vocabulary")) == 0
 

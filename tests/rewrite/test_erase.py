@@ -115,3 +115,28 @@ def _calls(length: int) -> int:
 def test_what_goes_is_found_in_proportion_to_the_graph() -> None:
     """Each round over all nodes brought one layer back."""
     assert _calls(800) < 3 * _calls(400)
+
+
+def zeros(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def test_a_branch_that_gives_the_sum_its_shape_stays() -> None:
+    graph = gg.trace(
+        Forward(lambda m, x: m.a(x)[:, :1] + m.b(x), a=nn.Linear(3, 4), b=zeros(3, 4)), torch.randn(2, 5, 3)
+    )
+    with pytest.raises(gg.Declined, match="`getitem` is of another shape or dtype than `add`"):
+        gg.apply(graph, "drop-branch(:add)")
+
+
+def test_a_norm_that_is_called_elsewhere_too_keeps_its_statistics() -> None:
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return m.norm(m.a(x)) + m.closed(m.norm(m.b(x)))
+
+    members = {"a": nn.Linear(3, 4), "b": nn.Linear(3, 4), "norm": nn.BatchNorm1d(4), "closed": zeros(4, 4)}
+    graph = gg.trace(Forward(run, **members), torch.randn(6, 3))
+    with pytest.raises(gg.Declined, match="`norm` is called elsewhere too, and would gather other statistics"):
+        gg.apply(graph, "drop-branch(:add)")
