@@ -19,7 +19,10 @@ _NARROWER: dict[torch.dtype | None, set[torch.dtype]] = {
     torch.float64: {torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex32},
     torch.float32: {torch.float16, torch.bfloat16, torch.complex32},
 }
-_CASTS = {"double": torch.float64, "float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
+_CASTS = {
+    "double": torch.float64, "float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16,
+    "cdouble": torch.complex128, "cfloat": torch.complex64, "chalf": torch.complex32,
+}  # fmt: skip
 _PERIOD = 65_521  # of the signs of `one_ulp`: a prime, so that they fall into step with no row of a tensor
 
 Change = Callable[[torch.Tensor, torch.Tensor], None]

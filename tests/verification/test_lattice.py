@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.rewrite import tensors
 from graphgrow.verification.exactness import grid
-from graphgrow.verification.lattice import on_lattice
+from graphgrow.verification.lattice import _variance, on_lattice
+from tests.rewrite.small_models import Forward
 
 MODES = ("eval", "lattice")
 
@@ -88,3 +91,81 @@ def test_the_weights_are_whole_and_few() -> None:
 def test_the_grid_of_a_number_is_its_lowest_bit() -> None:
     numbers = torch.tensor([1.0, 6.0, 0.375, -20.0, 0.0, 2.0**-60 * 3], dtype=torch.float64)
     assert grid(numbers).tolist() == [1.0, 2.0, 0.125, 4.0, float("inf"), 2.0**-60]
+
+
+def images(run: Callable[[Any, Any], Any], **members: nn.Module) -> gg.Graph:
+    """A convolution to 4 channels on maps of 6 x 6, what is given, and a linear map."""
+    torch.manual_seed(0)
+    model = Forward(
+        lambda m, x: m.last(run(m, m.first(x)).flatten(1)), first=nn.Conv2d(3, 4, 3, padding=1),
+        last=nn.LazyLinear(2), **members,
+    )  # fmt: skip
+    model(torch.randn(2, 3, 6, 6))
+    return gg.trace(model, torch.randn(2, 3, 6, 6))
+
+
+ON_IT: dict[str, Callable[[], gg.Graph]] = {
+    "slopes": lambda: images(lambda m, h: m.act(h), act=nn.PReLU(4)),
+    "means of whole windows": lambda: images(lambda m, h: m.pool(h), pool=nn.AvgPool2d(3)),
+    "padding that counts": lambda: images(lambda m, h: m.pool(h), pool=nn.AvgPool2d((2, 3), padding=1)),
+    "a mean by a method": lambda: images(lambda m, h: h.mean((2, 3))),
+    "a batch norm of a large eps": lambda: images(lambda m, h: m.norm(h), norm=nn.BatchNorm2d(4, eps=0.3)),
+    "tokens": lambda: gg.trace(
+        Forward(lambda m, x: m.last(m.first(x)), first=nn.Embedding(5, 4), last=nn.Linear(4, 2)),
+        torch.randint(0, 5, (2, 3)),
+    ),
+}
+OFF_IT: dict[str, tuple[Callable[[], gg.Graph], str]] = {
+    "padding that does not count": (
+        lambda: images(lambda m, h: m.pool(h), pool=nn.AvgPool2d(2, padding=1, count_include_pad=False)),
+        "averages over windows of several sizes",
+    ),
+    "windows beyond the border": (
+        lambda: images(lambda m, h: m.pool(h), pool=nn.AvgPool2d(4, ceil_mode=True)),
+        "averages over windows of several sizes",
+    ),
+    "windows that overlap": (
+        lambda: images(lambda m, h: m.pool(h), pool=nn.AdaptiveAvgPool2d(4)),
+        "averages over windows of several sizes",
+    ),
+    "a function of windows": (
+        lambda: images(lambda m, h: F.avg_pool2d(h, 2)),
+        "averages over windows of several sizes",
+    ),
+    "means of many numbers": (
+        lambda: images(lambda m, h: F.pad(h, (0, 249, 0, 249)).mean((2, 3)) + h.mean((2, 3))),
+        "its means are over",
+    ),
+    "an operator that is not known to stay": (lambda: images(lambda m, h: torch.tanh(h)), "(tanh) leaves it"),
+}
+
+
+@pytest.mark.parametrize("name", ON_IT)
+def test_what_stays_on_the_lattice_is_compared_bit_for_bit(name: str) -> None:
+    graph = ON_IT[name]()
+    verdict = gg.verify(graph, gg.apply(graph, "split(first)"), modes=MODES)
+    assert verdict.preserved is True, verdict
+    assert lattice_check(verdict).bound == 0.0, verdict
+
+
+@pytest.mark.parametrize("name", OFF_IT)
+def test_what_leaves_the_lattice_is_told(name: str) -> None:
+    made, words = OFF_IT[name]
+    graph = made()
+    verdict = gg.verify(graph, gg.apply(graph, "split(first)"), modes=MODES)
+    assert verdict.preserved is True, verdict
+    assert lattice_check(verdict) is None
+    assert any(note.startswith("lattice: does not apply") and words in note for note in verdict.notes), verdict.notes
+
+
+def test_what_is_exact_for_the_present_numbers_alone_has_no_lattice() -> None:
+    graph = images(lambda m, h: h)
+    wide = gg.apply(graph, "widen(first, extra=2)")
+    verdict = gg.verify(wide, gg.apply(wide, "drop-units(first, units=[4, 5])"), modes=MODES)
+    assert verdict.preserved is True, verdict
+    assert "lattice: does not apply, a mutation is exact for the present numbers alone" in verdict.notes
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-3, 0.1, 0.3, 1e-12, 0.7])
+def test_the_variance_makes_the_divisor_one(eps: float) -> None:
+    assert _variance(eps) + eps == 1.0

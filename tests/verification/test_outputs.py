@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from graphgrow.verification.outputs import compare_outputs
+from graphgrow.verification.outputs import compare_buffers, compare_outputs, widened
 from graphgrow.verification.worst import Worst
 
 ONES = torch.ones(3)
@@ -53,3 +53,25 @@ def test_places_may_differ_where_noise_changes_them_and_nowhere_else() -> None:
         worst = Worst()
         compare_outputs(order, torch.tensor(after), noise, worst, 32.0, 1e-6)
         assert worst.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("after", "passed"),
+    [
+        ({"mean": ONES, "none": torch.zeros(0)}, True),
+        ({"mean": ONES * (1 + 2e-5), "none": torch.zeros(0)}, False),
+        ({"none": torch.zeros(0)}, True),  # a clean-up took its module away
+        ({"mean": torch.ones(4), "none": torch.zeros(0)}, False),
+    ],
+)
+def test_buffers_are_compared_where_both_have_them(after: dict[str, torch.Tensor], passed: bool) -> None:
+    worst, before = Worst(), {"mean": ONES, "none": torch.zeros(0)}
+    compare_buffers(before, after, lambda: before, {}, worst, 32.0, 1e-6)
+    assert worst.passed is passed
+
+
+def test_noise_of_whole_numbers_stays_what_it_was() -> None:
+    counts = torch.tensor([1, 2])
+    found = widened([ONES, counts], [ONES, counts], [ONES, counts], [ONES + 1e-3, counts])
+    assert torch.allclose(found[0], ONES + 1e-3)
+    assert found[1] is counts

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 import graphgrow as gg
+from graphgrow.verification.sensitivity import degeneracy
 
 
 class Masked(nn.Module):
@@ -52,3 +54,20 @@ def test_outputs_that_no_input_reaches_leave_no_doubt() -> None:
         verdict = gg.verify(graph, gg.apply(graph, "widen(hidden, extra=2)"))
         assert verdict.preserved, verdict
         assert ("refilled" in str(verdict)) is closed
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        ([torch.tensor([1]), torch.tensor([2])], "no output is of floating point"),
+        ([torch.tensor([1.0, torch.inf]), torch.tensor([2.0, 3.0])], "an output is not finite"),
+        ([torch.tensor([1.0, 3.0]), torch.tensor([torch.inf, 3.0])], ""),  # of another input it may overflow
+        ([torch.tensor([1e-8]), torch.tensor([1e-9])], "an output vanishes"),
+        ([torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0])], "same for every input"),
+        ([torch.tensor([1.0, 2.0]), torch.tensor([2.0, 5.0])], ""),
+    ],
+)
+def test_outputs_that_could_hide_a_mistake_are_named(outputs: list[torch.Tensor], words: str) -> None:
+    found = degeneracy(outputs)
+    assert words in found
+    assert bool(found) is bool(words)

@@ -48,3 +48,9 @@ def test_the_largest_magnitude_counts_no_infinity_and_no_nan() -> None:
     assert float(largest(torch.tensor([-3.0, 2.0]))) == 3.0
     assert float(largest(torch.tensor([-3.0, float("inf"), float("nan")]))) == 3.0
     assert float(largest(torch.zeros(0))) == 0.0
+
+
+def test_nothing_compared_says_nothing() -> None:
+    worst = Worst()
+    worst.see(torch.zeros(0), torch.zeros(0), "here")
+    assert (worst.passed, worst.count) == (True, 0)
