@@ -101,3 +101,10 @@ def test_positions_that_became_one_are_not_told_apart() -> None:
     width = Space(2)
     unify(first, second, WHY)
     assert cells_of(Value((axis, width), "x"), 1, width) == (frozenset(),)
+
+
+def test_occurrences_that_do_not_go_into_each_other_are_a_defect() -> None:
+    anywhere = frozenset[Space]()
+    assert sorted(meeting((anywhere,) * 4, (anywhere,) * 2)) == [(0, 0), (1, 1), (2, 0), (3, 1)]
+    with pytest.raises(ValueError, match="an axis occurs 3 times in one factor and 2 in the other"):
+        list(meeting((anywhere,) * 3, (anywhere,) * 2))

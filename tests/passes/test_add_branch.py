@@ -313,3 +313,11 @@ def test_onnx(tmp_path: Path) -> None:
 def test_saved_and_loaded(tmp_path: Path) -> None:
     graph = gg.trace("graphgrow:vit")
     assert_reloads(gg.apply(graph, list(graph.mutations("add-branch"))[:4:3]), tmp_path)
+
+
+def test_complex_numbers_have_no_branch() -> None:
+    layers = {"a": nn.Linear(3, 4, dtype=torch.cfloat), "b": nn.Linear(4, 2, dtype=torch.cfloat)}
+    graph = gg.trace(Forward(lambda m, x: m.b(m.a(x.cfloat())).abs(), **layers), torch.randn(2, 3))
+    assert not list(graph.mutations("add-branch"))
+    with pytest.raises(gg.Declined, match="`b` maps complex numbers, which the blocks do not"):
+        gg.apply(graph, "add-branch(b)")

@@ -90,3 +90,10 @@ def test_saved_loaded_grown_on_and_exported(tmp_path: Path) -> None:
         gg.trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3)), "grow-inputs(0)"
     )
     assert_exports(wide, tmp_path)
+
+
+def test_an_input_of_which_single_channels_are_read_stays() -> None:
+    graph = gg.trace(Forward(lambda m, x: m.a(x).sum() + x[:, 0].sum(), a=nn.Linear(4, 3)), torch.randn(2, 4))
+    assert not list(graph.mutations("grow-inputs"))
+    with pytest.raises(gg.Declined, match="the axis is cut into parts behind `x`"):
+        gg.apply(graph, "grow-inputs(a)")

@@ -12,6 +12,8 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.graph import Graph
 from graphgrow.models.gpt import GPT
+from graphgrow.rules import Call, Value, axis_rule
+from tests.ops.rules_kept import rules_kept
 from tests.passes.claims import assert_reloads
 from tests.preserved import assert_preserved
 from tests.rewrite.small_models import Forward
@@ -120,3 +122,20 @@ def test_what_is_computed_from_all_rows_stays_what_it_was(how: str) -> None:
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
     assert_reloads(gg.apply(gg.trace("graphgrow:gpt"), "grow-vocabulary(embed, extra=3)"), tmp_path)
+
+
+class Table(nn.Embedding):
+    """A table whose rule, a user's own, says nothing of its rows."""
+
+
+def test_a_table_of_which_its_rule_says_nothing_stays() -> None:
+    with rules_kept():
+
+        @axis_rule(Table)
+        def rule(call: Call, x: Value) -> Value:
+            return call.output([*x.axes, call.fixed(4, "no idea")])
+
+        model = Forward(lambda m, x: m.b(m.e(x.argmax(-1))), e=Table(3, 4), b=nn.Linear(4, 2))
+        graph = gg.trace(model, torch.randn(2, 5, 3))
+        with pytest.raises(gg.Declined, match=r"nothing reads `e\.weight`"):
+            gg.apply(graph, "grow-vocabulary(e)")

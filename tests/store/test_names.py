@@ -148,3 +148,12 @@ def test_videos_and_pairs_of_frames(name: str, shapes: list[tuple[int, ...]]) ->
         _, args, _ = build(f"torchvision:{name}")
     assert args is not None
     assert [arg.shape for arg in args] == shapes
+
+
+def test_a_torchvision_that_fails_otherwise_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(name: str) -> None:
+        raise RuntimeError("operator library is for another machine")
+
+    monkeypatch.setattr("graphgrow.store.names.importlib.import_module", fails)
+    with pytest.raises(gg.ModelError, match="torchvision cannot be imported: operator library is for another machine"):
+        import_torchvision()

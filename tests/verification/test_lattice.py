@@ -169,3 +169,32 @@ def test_what_is_exact_for_the_present_numbers_alone_has_no_lattice() -> None:
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-3, 0.1, 0.3, 1e-12, 0.7])
 def test_the_variance_makes_the_divisor_one(eps: float) -> None:
     assert _variance(eps) + eps == 1.0
+
+
+@pytest.mark.parametrize(
+    ("off", "proven"),
+    [("table", True), ("last.weight", True), ("norm.running_mean", False)],
+    ids=["a sum", "a map without a bias", "a norm, of which it is not known"],
+)
+def test_a_difference_is_a_mistake_where_the_operator_is_exact(
+    off: str, proven: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tensor whose old entries are off by one, where the ledger is applied on the lattice alone."""
+    torch.manual_seed(0)
+    model = Forward(
+        lambda m, x: m.last(m.norm(m.first(x)) + m.table), first=nn.Linear(3, 4), norm=nn.BatchNorm1d(4),
+        table=torch.randn(4), last=nn.Linear(4, 2, bias=False),
+    )  # fmt: skip
+    graph = gg.trace(model, torch.randn(5, 3))
+    grow = tensors.TensorGrowth.grow
+
+    def nearly(self: tensors.TensorGrowth, old: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        new = grow(self, old, generator)
+        return new + 1 if self.value.name == off else new
+
+    grown = gg.apply(graph, "split(first)")
+    monkeypatch.setattr(tensors.TensorGrowth, "grow", nearly)
+    verdict = gg.verify(graph, grown, modes=MODES)
+    assert verdict.preserved is not proven, verdict
+    assert (lattice_check(verdict) is not None) is proven
+    assert any("leave the range in which sums are exact" in note for note in verdict.notes) is not proven

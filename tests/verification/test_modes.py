@@ -63,11 +63,12 @@ def test_a_cast_to_complex_numbers_is_followed_in_float64() -> None:
         lambda m, x: m.b(F.dropout(m.a(x), 0.5, m.training)),
         lambda m, x: m.b(m.drop(m.a(x))),
         lambda m, x: m.b(F.scaled_dot_product_attention(m.a(x)[None], m.a(x)[None], m.a(x)[None], dropout_p=0.1)[0]),
+        lambda m, x: m.b(m.attention(*[m.a(x)[None]] * 3, need_weights=False)[0][0]),
     ],
-    ids=["function", "layer", "attention"],
+    ids=["function", "layer", "attention", "attention layer"],
 )
 def test_what_drops_elements_is_compared_without(run: Callable[[Any, Any], Any]) -> None:
-    graph = traced(run, drop=nn.Dropout(0.3))
+    graph = traced(run, drop=nn.Dropout(0.3), attention=nn.MultiheadAttention(4, 2, dropout=0.2, batch_first=True))
     modes = ("eval", "train", "gradients", "alive", "bfloat16")
     verdict = gg.verify(graph, gg.apply(graph, "deepen(b, kind=mlp)"), modes=modes)
     assert verdict.preserved is True, verdict
@@ -87,3 +88,31 @@ def test_a_parameter_that_became_a_buffer_is_no_longer_what_it_was() -> None:
     verdict = gg.verify(graph, grown)
     assert verdict.preserved is False
     assert "b.bias" in str(verdict)
+
+
+class Narrowing(nn.Module):
+    """Answers in float32, whatever it is given."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float().sin()
+
+
+def test_a_model_that_cannot_be_run_in_float64_leaves_it_open() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), Narrowing(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    graph = gg.trace(model, torch.randn(2, 3), leaves=[Narrowing])
+    verdict = gg.verify(graph, gg.apply(graph, "widen(2, extra=1)"))
+    assert verdict.preserved is None
+    assert "the model cannot be run in float64" in str(verdict)
+
+
+def test_statistics_by_a_function_are_counted_in_train_mode() -> None:
+    def run(m: Any, x: torch.Tensor) -> Any:
+        return m.b(F.batch_norm(m.a(x), m.mean, m.variance, training=True))
+
+    model = Forward(run, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    model.register_buffer("mean", torch.zeros(4))
+    model.register_buffer("variance", torch.ones(4))
+    graph = gg.trace(model.train(), torch.randn(6, 3))
+    verdict = gg.verify(graph, gg.apply(graph, "widen(a, extra=2)"))
+    assert verdict.preserved is True, verdict
+    assert {check.what for check in verdict.checks if check.mode == "train"} >= {"buffers after the step"}
