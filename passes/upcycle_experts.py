@@ -24,7 +24,7 @@ from graphgrow.rewrite.neighbours import parameters_of
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.region import Region, copy_region
 
-MOST_NODES = 24  # of an MLP: a longer module is a block of several
+MOST_NODES = 24  # of an MLP, that hold tensors: a longer module is a block of several
 _NOISE = ("dropout", "stochastic_depth", "stochasticdepth", "droppath", "drop_path")
 
 
@@ -61,7 +61,7 @@ class UpcycleExperts(Mutation):
         found = [
             path
             for path, nodes in inside.items()
-            if path and len(nodes) <= MOST_NODES and not attending & set(nodes) and _is_mlp(network, nodes)
+            if path and _tensors(nodes) <= MOST_NODES and not attending & set(nodes) and _is_mlp(network, nodes)
         ]
         for path in found:
             if any(other.startswith(f"{path}.") for other in found):
@@ -136,6 +136,10 @@ def _stream(region: Region) -> fx.Node:
     if len(flowing) != 1:
         raise Declined(f"{len(flowing)} tensors flow into `{region.path}`; an expert reads one")
     return flowing[0]
+
+
+def _tensors(nodes: list[fx.Node]) -> int:
+    return sum(isinstance(node.meta.get("value"), torch.Tensor) for node in nodes)
 
 
 def _is_mlp(network: Network, nodes: list[fx.Node]) -> bool:

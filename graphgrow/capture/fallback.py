@@ -11,12 +11,12 @@ import torch
 from torch import fx, nn
 
 from graphgrow.capture.assembly import assemble
+from graphgrow.capture.caches import WITHOUT
 from graphgrow.capture.clock import Clock
 from graphgrow.capture.dynamo import Recording, record
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.modes import flagged, prune, revive, same_structure
 from graphgrow.capture.norms import raise_norms
-from graphgrow.capture.outputs import keeps_state
 from graphgrow.capture.raising import raise_graph
 from graphgrow.capture.running import in_mode
 from graphgrow.capture.sizes import guard_sizes
@@ -32,13 +32,11 @@ class Captured:
 
     Attributes:
         module: the graph module, called like the model.
-        kwargs: the keyword inputs that it was captured with.
         modes: in which the graph is the model's.
         notes: what a user should know.
     """
 
     module: fx.GraphModule
-    kwargs: dict[str, Any]
     modes: frozenset[str]
     notes: tuple[str, ...]
 
@@ -65,13 +63,9 @@ def capture_with_dynamo(
     Raises:
         CaptureError: if there is no single graph, or it computes something else than the model.
     """
-    named, notes = dict(kwargs), list[str]()
-    if trial is not None and keeps_state(trial.answer) and "use_cache" not in named and _takes(model, "use_cache"):
-        named["use_cache"] = False
-        notes.append("its cache of past keys and values is left out: the graph holds for use_cache=False")
-        trial = trial.with_inputs(args, named)
-    assumed = frozenset({"use_cache"}) if named.get("use_cache") is False else frozenset[str]()
-    inputs = _by_name(model, args, named)
+    notes = list[str]()
+    assumed = frozenset(name for name, value in WITHOUT.items() if kwargs.get(name) is value)
+    inputs = _by_name(model, args, kwargs)
     present = "train" if model.training else "eval"
     constants: dict[str, Any] = {}
     graphs, failures = {}, {}
@@ -107,7 +101,7 @@ def capture_with_dynamo(
         notes += found
         with clock.step("comparing graph and model at other sizes"):
             notes += guard_sizes(model, module, recordings[present], inputs, training="eval" not in modes)
-    return Captured(module, named, modes, tuple(notes))
+    return Captured(module, modes, tuple(notes))
 
 
 def _thread(graph: fx.Graph, model: nn.Module, inputs: Mapping[str, Any], constants: Mapping[str, Any]) -> None:
@@ -174,8 +168,3 @@ def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         else:
             inputs[name] = bound.arguments.get(name, parameter.default)
     return {**inputs, **further}
-
-
-def _takes(model: nn.Module, name: str) -> bool:
-    parameters = inspect.signature(model.forward).parameters
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -61,6 +61,12 @@ class ValueProxy(fx.Proxy):
         items: Any = self  # fx gives proxies their operators at run time
         return iter([items[i] for i in range(len(self))])
 
+    def __add__(self, other: Any) -> Any:
+        return (*self, *other) if _are_sizes(self, other) else super().__add__(other)  # type: ignore[misc]
+
+    def __radd__(self, other: Any) -> Any:
+        return (*other, *self) if _are_sizes(self, other) else super().__radd__(other)  # type: ignore[misc]
+
     def __bool__(self) -> bool:
         return bool(self._decided("a condition"))
 
@@ -106,6 +112,12 @@ class ValueAttribute(fx.proxy.Attribute, ValueProxy):
     @node.setter
     def node(self, value: fx.Node) -> None:
         self._node = value
+
+
+def _are_sizes(*values: Any) -> bool:
+    """Whether sequences are joined, item by item: `x.size()[:-1] + (heads, width)`, each size a node of its own."""
+    held = [value.example if isinstance(value, ValueProxy) else value for value in values]
+    return all(type(item) in (tuple, torch.Size) for item in held)
 
 
 def _follows_sizes(node: fx.Node) -> bool:

@@ -20,7 +20,9 @@ from graphgrow.capture.admission import (
     unwrapped,
 )
 from graphgrow.capture.assembly import assemble
+from graphgrow.capture.batch_of_one import drop_idle_checks
 from graphgrow.capture.both_modes import merged
+from graphgrow.capture.caches import left_out
 from graphgrow.capture.clock import Clock
 from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
@@ -108,28 +110,35 @@ def capture(
 def _captured(
     model: nn.Module, inputs: InputSpec, example: Example, leaves: Leaves, way: str, state: State, clock: Clock
 ) -> Capture:
-    trial, outputs = None, dict[str, list[Any]]()
+    trial, outputs, notes = None, dict[str, list[Any]](), tuple[str, ...]()
     tensors = (*model.parameters(), *(t for t in pytree.tree_leaves(example) if isinstance(t, torch.Tensor)))
     if not any(tensor.is_meta for tensor in tensors):
         with leaves_recorded(model, leaves) as outputs:
             trial = Trial(model, *example, state, clock)
-    notes: tuple[str, ...] = ()
+            more, notes = left_out(model, example[1], trial.answer)
+        if more:
+            example = (example[0], {**example[1], **more})
+            inputs = InputSpec.of(*example)
+            with leaves_recorded(model, leaves) as outputs:
+                trial = Trial(model, *example, state, clock)
+    failure: CaptureError | None = None
     if way != "dynamo":
         try:
-            return _by_fx(model, inputs, example, leaves, outputs, trial, state, clock)
+            found = _by_fx(model, inputs, example, leaves, outputs, trial, state, clock)
+            return replace(found, notes=(*notes, *found.notes))
         except CaptureError as error:
             if way == "fx" or isinstance(error, TimeBudgetError):
                 raise
             failure = error
-            notes = (f"torch.fx could not capture it: {str(error).removesuffix(_REMEDY)}",)
+            notes = (f"torch.fx could not capture it: {str(error).removesuffix(_REMEDY)}", *notes)
     try:
-        found = capture_with_dynamo(model, *example, trial, leaves, clock=clock)
+        recorded = capture_with_dynamo(model, *example, trial, leaves, clock=clock)
     except CaptureError as error:
-        if not notes or isinstance(error, TimeBudgetError):
+        if failure is None or isinstance(error, TimeBudgetError):
             raise
         first, second = str(failure).removesuffix(_REMEDY), str(error).removesuffix(".")
         raise CaptureError(f"{first}. Dynamo finds no graph either: {second}{_REMEDY}") from error
-    return Capture(found.module, InputSpec.of(example[0], found.kwargs), "dynamo", found.modes, (*notes, *found.notes))
+    return Capture(recorded.module, inputs, "dynamo", recorded.modes, (*notes, *recorded.notes))
 
 
 def _by_fx(
@@ -185,6 +194,8 @@ def _by_fx(
     if trial is not None:
         modes, more = trial.of(module, modes)
         notes += more
+        with clock.step("comparing graph and model for a batch of one"):
+            drop_idle_checks(module, model, example, modes, state.restore)
     return Capture(module, inputs, "fx", modes, tuple(notes), tuple(decided_by))
 
 

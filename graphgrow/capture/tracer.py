@@ -6,6 +6,7 @@ stay nodes of the graph, so that the batch size stays free.
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from torch import fx, nn
 from torch.fx.immutable_collections import immutable_dict
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.caches import WITHOUT
 from graphgrow.capture.einops import einops_open
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
@@ -224,10 +226,15 @@ class ShapeTracer(fx.Tracer):
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
     ) -> tuple[Any, list[Any]]:
         """Inputs of the forward: proxies, and the fixed values behind a node that checks each of them."""
-        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        inner = inspect.unwrap(root_fn)
+        function, args = super().create_args_for_root(inner, is_module, concrete_args)
+        if inner is not root_fn:  # the graph takes what the innermost takes, and records what its wrappers do
+            function = _called_by_name(root_fn, inner)
         for position, arg in enumerate(args):
             if isinstance(arg, fx.Proxy) and arg.node.target in self._fixed:
                 name = str(arg.node.target)
+                if WITHOUT.get(name, ...) is self._fixed[name]:  # what a call leaves out, the graph leaves out
+                    arg.node.args = (self._fixed[name],)
                 self.create_proxy("call_function", require_same, (arg, self._fixed[name], name), {})
                 args[position] = self._fixed[name]
             elif isinstance(arg, fx.Proxy) and not isinstance(self._examples[str(arg.node.target)], _LEAVES):
@@ -425,3 +432,31 @@ class ShapeTracer(fx.Tracer):
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Resolve a condition by the example."""
         return bool(obj)
+
+
+def _called_by_name(function: Callable[..., Any], inner: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of all arguments of another, one by one in its order, that calls its wrapped form with them."""
+    parameters = inspect.signature(inner).parameters.values()
+    ordered = sorted(parameters, key=lambda p: (p.kind is p.VAR_KEYWORD, p.kind is p.VAR_POSITIONAL))
+
+    def called(*values: Any) -> Any:
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        given = list(zip(ordered, values, strict=True))
+        positional = any(value for parameter, value in given if parameter.kind is parameter.VAR_POSITIONAL)
+        for place, (parameter, value) in enumerate(given):
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                args.extend(value)
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                kwargs.update(value)
+            elif (
+                not place
+                or parameter.kind is parameter.POSITIONAL_ONLY
+                or (positional and parameter.kind is not parameter.KEYWORD_ONLY)
+            ):
+                args.append(value)
+            else:  # wrappers look for what they change by name
+                kwargs[parameter.name] = value
+        return function(*args, **kwargs)
+
+    return called

@@ -93,10 +93,6 @@ class Trial:
                 "its answer is random in eval mode too; the graph draws random numbers where the model does"
             )
 
-    def with_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trial:
-        """The trial of the same model on other inputs."""
-        return Trial(self._model, args, kwargs, self._state, self.clock)
-
     def of(self, module: nn.Module, modes: Modes) -> tuple[Modes, list[str]]:
         """Compare a graph that shares the model's tensors.
 

@@ -59,7 +59,7 @@ def first_overflowing(nodes: Iterable[fx.Node], sources: Collection[fx.Node]) ->
     reached, ranges = set(sources), Ranges(sources)
     for node in nodes:
         if any(used in reached for used in node.all_input_nodes):
-            if _is_number(node):  # read off a shape, the same for all values
+            if _holds_no_tensor(node):  # a size, a device: the same for all values
                 continue
             reached.add(node)
             if _may_overflow(node, reached, ranges):
@@ -67,9 +67,8 @@ def first_overflowing(nodes: Iterable[fx.Node], sources: Collection[fx.Node]) ->
     return None
 
 
-def _is_number(node: fx.Node) -> bool:
-    leaves = pytree.tree_leaves(node.meta.get("value"))
-    return bool(leaves) and all(isinstance(leaf, (int, float)) for leaf in leaves)
+def _holds_no_tensor(node: fx.Node) -> bool:
+    return not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(node.meta.get("value")))
 
 
 def _may_overflow(node: fx.Node, reached: Collection[fx.Node], ranges: Ranges) -> bool:

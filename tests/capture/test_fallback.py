@@ -53,6 +53,18 @@ class Keywords(nn.Module):
         return Answer(self.head(y), y if more.get("hidden") else None, Cache() if use_cache else None)
 
 
+class ByWidth(nn.Module):
+    """A layer whose name is spelled with a size, which a proxy is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({f"of{width}": nn.Linear(width, 4) for width in (3, 5)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layers[f"of{x.shape[-1]}"](x)
+        return result
+
+
 IDS = torch.arange(12).reshape(2, 6)
 
 
@@ -61,13 +73,12 @@ def model() -> Keywords:
     return Keywords().eval()
 
 
-def test_keywords_classes_and_modes_stay() -> None:
+@pytest.mark.parametrize("way", ["fx", "dynamo"])
+def test_keywords_classes_and_modes_stay(way: str) -> None:
     original = model()
-    graph = gg.trace(original, (), {"ids": IDS, "mask": torch.ones(2, 6), "hidden": True})
-    assert graph.way == "dynamo"
+    graph = gg.trace(original, (), {"ids": IDS, "mask": torch.ones(2, 6), "hidden": True}, way=way)
+    assert graph.way == way
     assert graph.modes == {"train", "eval"}
-    assert "torch.fx could not capture it" in graph.explain()
-    assert "mark it as a leaf" not in graph.explain()  # it was captured all the same
     assert "use_cache=False" in graph.explain()
     ids, mask = torch.randint(0, 20, (3, 9)), torch.rand(3, 9)  # neither size is the example's
     for training in (False, True):
@@ -85,7 +96,7 @@ def test_keywords_classes_and_modes_stay() -> None:
         assert found.cache is None
     with pytest.raises(ValueError, match="captured with use_cache=False"):
         graph.module(ids, mask=mask, use_cache=True, hidden=True)
-    with pytest.raises(ValueError, match="captured with hidden=True"):
+    with pytest.raises(ValueError, match=r"captured with hidden=True|of the form \{'hidden': True\}"):
         graph.module(ids, mask=mask)
 
 
@@ -110,8 +121,12 @@ def test_the_ways_can_be_chosen() -> None:
         (n.op, n.target) for n in first.module.graph.nodes if n.op == "call_module"
     ]
     assert gg.verify(second, gg.apply(second, "widen(0, extra=2)")).preserved
+    by_width = gg.trace(ByWidth(), x)
+    assert by_width.way == "dynamo"
+    assert "torch.fx could not capture it" in by_width.explain()
+    assert "mark it as a leaf" not in by_width.explain()  # it was captured all the same
     with pytest.raises(gg.CaptureError, match="cannot be traced"):
-        gg.trace(model(), IDS, way="fx")
+        gg.trace(ByWidth(), x, way="fx")
     with pytest.raises(gg.CaptureError, match="there are auto, fx, dynamo"):
         gg.trace(plain, x, way="ts")
 
@@ -280,8 +295,7 @@ def test_hooks_of_layers_run_once() -> None:
     torch.manual_seed(0)
     original = model()
     original.up.register_forward_hook(lambda _module, _args, out: out * 2)
-    graph = gg.trace(original, IDS)
-    assert graph.way == "dynamo"
+    graph = gg.trace(original, IDS, way="dynamo")
     assert torch.equal(graph.module(IDS).logits, original(IDS).logits)
 
 

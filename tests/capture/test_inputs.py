@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -258,3 +259,38 @@ def test_boxes_are_drawn_with_their_corners_in_order(tmp_path: Path) -> None:
     drawn = spec.sample(50, True, torch.Generator().manual_seed(0))
     assert drawn.shape == (50, 7, 4)
     assert bool((drawn[..., :2] <= drawn[..., 2:]).all())
+
+
+def _doubling(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A wrapper that takes anything, reads one keyword and changes the answer, as decorators of libraries do."""
+
+    @functools.wraps(forward)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        twice = kwargs.pop("twice", False)
+        answer = forward(self, *args, **kwargs)
+        return answer * 2 if twice else answer
+
+    return wrapped
+
+
+class Wrapped(Base):
+    @_doubling
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None, *, scale: float = 1.0, **more: Any) -> Any:
+        return self.join(x, x if y is None else y) * scale + more.get("shift", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}),
+        ((), {"y": torch.randn(4, 3)}),
+        ((torch.randn(4, 3),), {"scale": 3.0}),
+        ((), {"twice": True, "shift": torch.randn(4, 2)}),
+    ],
+)
+def test_a_forward_behind_a_wrapper_is_called_through_it(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    model, x = Wrapped(), torch.randn(4, 3)
+    graph = gg.trace(model, (x, *args), kwargs, way="fx")
+    child = gg.apply(graph, "widen(a, extra=3)")
+    assert torch.equal(graph.module(x, *args, **kwargs), model(x, *args, **kwargs))
+    torch.testing.assert_close(child.module(x, *args, **kwargs), model(x, *args, **kwargs))

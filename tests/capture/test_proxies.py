@@ -87,3 +87,27 @@ def test_ranks_are_the_same_for_all_inputs() -> None:
 
     graph = gg.trace(_model(run), torch.randn(2, 3).double(), way="fx")
     assert not any(node.target is require_decision for node in graph.module.graph.nodes)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        lambda x: x.size()[:-1] + (2, x.shape[-1] // 2),  # noqa: RUF005
+        lambda x: (*x.shape[:-1], 2, -1),
+        lambda x: (x.shape[0],) + x.shape[1:-1] + (2, x.shape[-1] // 2),  # noqa: RUF005
+        lambda x: x.shape[:2] + torch.Size([2]) + (x.shape[-1] // 2,),
+    ],
+)
+def test_sizes_that_are_joined_follow_growth(sizes: Callable[[torch.Tensor], Any]) -> None:
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.a(x)
+        result: torch.Tensor = m.b(y.view(sizes(y)).sum(2))
+        return result
+
+    torch.manual_seed(0)
+    graph = gg.trace(Forward(run, a=nn.Linear(3, 8), b=nn.Linear(4, 2)), torch.randn(2, 5, 3), way="fx")
+    for mutation in (f"widen({group}, extra=2)" for group in ("a:0", "a:1")):
+        child = gg.apply(graph, mutation)
+        assert_preserved(graph, child)
+        x = torch.randn(3, 7, 3)
+        torch.testing.assert_close(child.module(x), graph.module(x))

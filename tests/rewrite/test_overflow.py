@@ -40,6 +40,7 @@ TRUSTED: dict[str, Any] = {
     "norm below": lambda m, x: x / (x.norm(dim=-1, keepdim=True) + 1e-6),
     "vector norm below": lambda m, x: x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6),
     "clamped below": lambda m, x: x / x.abs().clamp(1e-3) + x.clamp_min(1e-3).log() + torch.log1p(x.relu()),
+    "a constant of the input's device": lambda m, x: x + torch.tensor(3.0, dtype=x.dtype, device=x.device),
     "renormalised shares": lambda m, x: renormalised(x.softmax(-1).topk(2, dim=-1)[0]).sum(-1),
     "renormalised softmax": lambda m, x: renormalised(x.softmax(1).double()),
     "largest share": lambda m, x: x.softmax(-1) / x.softmax(-1).amax(-1, keepdim=True),
