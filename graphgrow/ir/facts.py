@@ -148,6 +148,19 @@ class Pin:
     value: Any
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A place at which an axis is cut by number: it is the same place in every call only where `anchor` keeps its size.
+
+    Attributes:
+        whole: the axis.
+        anchor: what lies between the place and the end of the axis that it is counted from.
+    """
+
+    whole: Term
+    anchor: Axes
+
+
 @dataclass(eq=False)
 class NodeFacts:
     """All that is known about one node.
@@ -173,6 +186,7 @@ class NodeFacts:
     pins: list[Pin] = field(default_factory=list)
     split_parts: Axes = ()
     split_axis: int = 0
+    cuts: list[Cut] = field(default_factory=list)
 
     def values(self) -> Iterator[Value]:
         """Every value the node reads or makes, each at least once."""

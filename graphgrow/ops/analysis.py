@@ -126,7 +126,17 @@ class _Analyser:
             facts = NodeFacts(node)
             self._analysis.facts[node] = facts
             getattr(self, f"_{node.op}")(node, facts)
+        self._freeze_moving_cuts()
         return self._analysis
+
+    def _freeze_moving_cuts(self) -> None:
+        """Freeze axes that are cut at places which another length of an input would move into another part."""
+        for facts in self._analysis.facts.values():
+            for cut in facts.cuts:
+                counted = (leaf for term in cut.anchor for leaf in leaves(term))
+                if any(leaf.frozen and leaf not in self._analysis.settled for leaf in counted):
+                    why = "cut at a place that the length of an input moves"
+                    freeze((cut.whole,), Reason(facts.module_path or facts.node.name, why))
 
     # -- nodes by kind -------------------------------------------------------------------------------------
 
@@ -209,7 +219,7 @@ class _Analyser:
         reason = Reason(facts.module_path or node.name, text)
         facts.flows, facts.contractions, facts.normalisations = [], [], []
         facts.summations, facts.statistics, facts.noises, facts.sizes, facts.pins = [], [], [], [], []
-        facts.split_parts = ()
+        facts.split_parts, facts.cuts = (), []
         if module is not None:
             for name, _ in [*module.named_parameters(), *module.named_buffers()]:
                 value = self._parameter_named(f"{node.target}.{name}")

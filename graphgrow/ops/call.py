@@ -12,6 +12,7 @@ from graphgrow.ir import flow as fl
 from graphgrow.ir.cells import take_apart
 from graphgrow.ir.facts import (
     Contraction,
+    Cut,
     Derived,
     Extent,
     NodeFacts,
@@ -224,6 +225,10 @@ class Call:
     def attribute(self, name: str, *terms: Term, as_tuple: bool = False) -> None:
         """State that an attribute of the module restates the size of a term (or of several, as a tuple)."""
         self.facts.sizes.append(SizeSlot(Slot((name,), True), terms, as_tuple))
+
+    def cut(self, whole: Term, anchor: Iterable[Term]) -> None:
+        """State that an axis is cut at a place that is counted over `anchor`, whose size must be that of every call."""
+        self.facts.cuts.append(Cut(whole, tuple(anchor)))
 
     def literal(self, path: Sequence[Any], *terms: Term, as_tuple: bool = False, within: Axes = ()) -> None:
         """State that an argument of the node restates the size of a term (anew when an axis grows that it lies in)."""

@@ -55,7 +55,8 @@ def narrow(call: Call, input: Value, dim: int, start: Any, length: Any) -> Value
     whole, size = input.axes[at], meta_shape(call.meta)[at]
     if not all(type(number) is int and number >= 0 for number in (start, length)) or size == 0:
         raise RuleDeclined("places that are computed, or counted from the end")
-    part, before = _parted(call, whole, start, start + size)
+    part, before, _ = _parted(call, whole, start, start + size)
+    call.cut(whole, (*(before or ()), part))
     if before:
         call.literal(call.argument_path(2, "start"), before[0], within=(whole,))
     call.literal(call.argument_path(3, "length"), part, within=(whole,))
@@ -118,7 +119,12 @@ def _sliced(call: Call, term: Term, item: slice, size: int, path: tuple[Any, ...
     if step != 1 or size == 0 or not all(_is_place(bound, term) for bound in (item.start, item.stop)):
         call.freeze([term], "sliced by position")
         return call.fixed(size, "sliced by position"), None
-    part, before = _parted(call, term, start, stop)
+    part, before, after = _parted(call, term, start, stop)
+    for bound, front, behind in (
+        (item.start, before or (), (part, *after)),
+        (item.stop, (*(before or ()), part), after),
+    ):
+        _anchor(call, term, bound, tuple(front), tuple(behind))
     if item.start is not None and before:
         call.literal((*path, "start"), before[0], within=(term,))
     if item.stop is not None:
@@ -126,15 +132,41 @@ def _sliced(call: Call, term: Term, item: slice, size: int, path: tuple[Any, ...
     return part, before
 
 
-def _parted(call: Call, term: Term, start: int, stop: int) -> tuple[Term, list[Term] | None]:
-    """The part of an axis between two places, and the parts before it; None where it is the whole axis."""
+def _anchor(call: Call, term: Term, bound: Any, front: tuple[Term, ...], behind: tuple[Term, ...]) -> None:
+    """State what must keep its size for a bound to be the same place in every call.
+
+    That is what stands in front of it; behind it, where it is counted from the end; all of it, where it is computed, or
+    lies beyond an end. A size that is that of the parts themselves follows by itself.
+    """
+    if bound is None:
+        return
+    side = behind if plain(bound) < 0 else front
+    if isinstance(bound, (Extent, Derived)):
+        if isinstance(bound, Derived) or _leaves(bound.terms) != _leaves(side) or abs(bound) != _size(side):
+            call.cut(term, (term, *bound.terms))
+    elif abs(bound) > term.size:
+        call.cut(term, (term,))
+    else:
+        call.cut(term, side)
+
+
+def _leaves(terms: Sequence[Term]) -> list[Space]:
+    return [leaf for term in terms for leaf in leaves(term)]
+
+
+def _size(terms: Sequence[Term]) -> int:
+    return sum(term.size for term in terms)
+
+
+def _parted(call: Call, term: Term, start: int, stop: int) -> tuple[Term, list[Term] | None, list[Term]]:
+    """The part of an axis between two places, the parts before it (None where it is the whole axis) and behind it."""
     if (start, stop) == (0, term.size):
-        return term, None
+        return term, None, []
     before: list[Term] = [call.space(start)] if start > 0 else []
     after: list[Term] = [call.space(term.size - stop)] if stop < term.size else []
     part = call.space(stop - start)
     call.same(term, concat((*before, part, *after)), "sliced by position")
-    return part, before
+    return part, before, after
 
 
 def _is_place(bound: Any, term: Term) -> bool:

@@ -65,6 +65,7 @@ def _parts(call: Call, input: Value, dim: int) -> tuple[Value, ...]:
     whole: Term = Concat(tuple(spaces)) if len(spaces) > 1 else spaces[0]
     call.same(input.axes[index], whole, "a split that cuts across its axis")
     call.facts.split_parts, call.facts.split_axis = tuple(spaces), index
+    call.cut(input.axes[index], spaces)
     outputs = []
     for i, space in enumerate(spaces):
         axes = (*input.axes[:index], space, *input.axes[index + 1 :])

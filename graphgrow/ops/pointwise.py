@@ -7,7 +7,7 @@ import operator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
@@ -31,7 +31,7 @@ FLAT = {"relu", "relu_", "relu6", "tanhshrink", "softshrink", "hardshrink", "abs
     F.softsign, torch.relu, torch.tanh, torch.sin, torch.abs, operator.abs, torch.square, torch.relu_, F.relu_,
     torch.erf,
     "transformers.models.bloom.modeling_bloom.BloomGelu",
-    torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign", "expm1",
+    torch.sign, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign",
     F.tanhshrink, F.softshrink, F.hardshrink, torch.atan, "atan", torch.arctan, "arctan", torch.asinh, "asinh",
     torch.round, "round", torch.ceil, "ceil", torch.floor, "floor", torch.trunc, "trunc", torch.frac, "frac",
     torch.nan_to_num, "nan_to_num", "tanh_",
@@ -71,15 +71,20 @@ def bounded(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
 @rule(torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh")
 def growing(call: Call, input: Value) -> Value:
     """Finite near zero, but not everywhere: new units of zero are harmless, free ones could overflow."""
-    total = call.name in ("exp", "exp2") and input.bounds.high <= math.log(torch.finfo(call.meta.dtype).max)
+    total = call.name in ("exp", "exp2") and _exponent_fits(call, input)
     return call.output(input.axes, fl.Pointwise((call.operand(input),), total=total, total_at_zero=True))
 
 
-@rule(torch.log1p, torch.sinh, torch.tan, "log1p", "sinh", "tan", torch.asin, "asin", torch.arcsin, "arcsin",
-      torch.atanh, "atanh", torch.arctanh, "arctanh")  # fmt: skip
+def _exponent_fits(call: Call, input: Value) -> bool:
+    """Whether the exponential of the largest value that the input can have is finite."""
+    return input.bounds.high <= math.log(torch.finfo(call.meta.dtype).max)
+
+
+@rule(torch.expm1, torch.log1p, torch.sinh, torch.tan, "expm1", "log1p", "sinh", "tan", torch.asin, "asin",
+      torch.arcsin, "arcsin", torch.atanh, "atanh", torch.arctanh, "arctanh")  # fmt: skip
 def growing_from_zero(call: Call, input: Value) -> Value:
     """f(0) = 0; finite near zero, but not everywhere."""
-    total = call.name == "log1p" and input.bounds.low > -1
+    total = (call.name == "log1p" and input.bounds.low > -1) or (call.name == "expm1" and _exponent_fits(call, input))
     return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, total=total, total_at_zero=True))
 
 
@@ -194,20 +199,37 @@ def blend(call: Call, input: Value) -> Value:
 
 @rule(
     nn.Identity, operator.pos, torch.positive, "positive", operator.neg, torch.neg, "neg", "contiguous", "clone",
-    "detach", "float", "double", "half",
-    "bfloat16", "requires_grad_", torch.clone,
+    "detach", "requires_grad_", torch.clone,
 )  # fmt: skip
 def identity(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Each unit as it is, up to a factor that is the same for all."""
     return call.output(input.axes, call.same_flow(input))
 
 
-@rule("to", "type", "type_as")
+@rule("to", "type", "type_as", "float", "double", "half", "bfloat16")
 def cast(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
-    """Another dtype or device; what becomes a whole number or a truth is no longer linear."""
+    """Another dtype or device; what becomes a whole number or a truth is no longer linear.
+
+    Nor is what is rounded more coarsely than the model's own parameters are: neither do the shares of a number add up
+    to it then, nor is a mean of numbers that of the rounded ones.
+    """
     if not (call.meta.is_floating_point() or call.meta.is_complex()):
         return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, flat=True))
+    if _rounds(call):
+        wide = torch.finfo(call.meta.dtype).max > torch.finfo(torch.float16).max
+        return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, total=wide, total_at_zero=True))
     return call.output(input.axes, call.same_flow(input))
+
+
+def _rounds(call: Call) -> bool:
+    """Whether a cast is to a coarser type than that of what it casts, and than the finest of the model's parameters."""
+    source, module = call.node.args[0], call.node.graph.owning_module
+    given = source.meta["value"].dtype if isinstance(source, fx.Node) else call.meta.dtype
+    floating = [p.dtype for p in module.parameters() if p.is_floating_point() or p.is_complex()] if module else []
+    if not floating or not (given.is_floating_point or given.is_complex):
+        return False
+    finest = min(torch.finfo(dtype).eps for dtype in set(floating))
+    return torch.finfo(call.meta.dtype).eps > max(finest, torch.finfo(given).eps)
 
 
 def _broadcast(call: Call, operands: list[Value]) -> tuple[Any, ...]:

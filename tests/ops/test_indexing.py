@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -170,6 +171,54 @@ def test_a_slice_follows_what_it_was_cut_from() -> None:
     again = gg.apply(grown, "split(up:0, units=[1, 7])")
     assert again.module.get_submodule("down").in_features == 10
     assert gg.verify(grown, again).preserved
+
+
+class _Prompted(nn.Module):
+    """Rows of a parameter in front of those of the input, of which some are kept."""
+
+    def __init__(self, keep: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.prompt, self.read, self.keep = nn.Parameter(torch.randn(3, 4)), nn.Linear(4, 4, bias=False), keep
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.cat([self.prompt.expand(x.size(0), -1, -1), x], 1)
+        result: torch.Tensor = self.read(self.keep(rows, x)).sum(1)
+        return result
+
+
+MOVING: dict[str, Callable[[Any, Any], Any]] = {
+    "from-the-end": lambda rows, x: rows[:, -6:],
+    "to-the-end": lambda rows, x: rows[:, :-2],
+    "between": lambda rows, x: rows[:, 2:-2],
+    "beyond": lambda rows, x: rows[:, :100],
+    "beyond-the-front": lambda rows, x: rows[:, -100:],
+    "computed": lambda rows, x: rows[:, : x.size(1)],
+    "half": lambda rows, x: rows[:, rows.size(1) // 2 :],
+    "narrow": lambda rows, x: rows.narrow(1, 2, 4),
+    "parts": lambda rows, x: rows.split([2, rows.size(1) - 2], 1)[1],
+    "equal-parts": lambda rows, x: rows.chunk(2, 1)[0],
+    "at-places": lambda rows, x: rows.tensor_split([2], 1)[1],
+}
+STILL: dict[str, Callable[[Any, Any], Any]] = {
+    "from-the-front": lambda rows, x: rows[:, 1:],
+    "the-first": lambda rows, x: rows[:, :2],
+    "behind-all": lambda rows, x: rows[:, 3:],
+    "as-many-as-the-input": lambda rows, x: rows[:, -x.size(1) :],
+}
+
+
+@pytest.mark.parametrize("name", [*MOVING, *STILL])
+def test_a_cut_holds_for_other_lengths_of_the_input(name: str) -> None:
+    torch.manual_seed(0)
+    model = _Prompted((MOVING | STILL)[name]).double()
+    graph = gg.trace(model, torch.randn(2, 5, 4, dtype=torch.float64))
+    growths = [*graph.mutations("widen"), *graph.mutations("split")]
+    assert bool(growths) is (name in STILL)
+    for growth in growths:
+        grown = gg.apply(graph, growth).module
+        for length in (1, 2, 5, 9):
+            x = torch.randn(2, length, 4, dtype=torch.float64)
+            torch.testing.assert_close(grown(x), model(x), rtol=1e-12, atol=1e-12)
 
 
 def test_one_hot_rows_of_a_table() -> None:

@@ -107,7 +107,7 @@ ZERO_MODULES = [
 ZERO_FUNCTIONS: list[Any] = [
     F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.tanh, F.elu, F.selu, F.celu, F.mish, F.hardtanh, F.hardswish,
     F.softsign, torch.relu, torch.tanh, torch.sin, torch.abs, torch.square, torch.relu_, F.relu_, torch.erf,
-    torch.sign, torch.expm1, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign", "expm1", F.tanhshrink,
+    torch.sign, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign", F.tanhshrink,
     F.softshrink, F.hardshrink, torch.atan, "atan", torch.arctan, "arctan", torch.asinh, "asinh", torch.round, "round",
     torch.ceil, "ceil", torch.floor, "floor", torch.trunc, "trunc", torch.frac, "frac", torch.nan_to_num, "nan_to_num",
     "tanh_", operator.abs,
@@ -134,7 +134,8 @@ PARTIAL_FUNCTIONS: list[Any] = [
 ]
 GROWING: list[Any] = [torch.exp, torch.exp2, torch.cosh, "exp", "exp2", "cosh"]
 GROWING_FROM_ZERO: list[Any] = [torch.log1p, torch.sinh, torch.tan, "log1p", "sinh", "tan", torch.asin, "asin",
-                                torch.arcsin, "arcsin", torch.atanh, "atanh", torch.arctanh, "arctanh"]  # fmt: skip
+                                torch.arcsin, "arcsin", torch.atanh, "atanh", torch.arctanh, "arctanh", torch.expm1,
+                                "expm1"]  # fmt: skip
 LINEAR_FUNCTIONS: list[Any] = [
     nn.Identity, operator.pos, torch.positive, "positive", operator.neg, torch.neg, "neg", "contiguous", "clone",
     "double", torch.clone, "detach",
@@ -285,6 +286,9 @@ CASES = [
     *(unary(target, FINITE, 0.1, 1.0) for target in (nn.Threshold, F.threshold)),
     *(unary(target, LINEAR) for target in LINEAR_FUNCTIONS),
     *(unary(target, LINEAR, torch.float64) for target in ("to", "type")),
+    *(unary(target, ZERO_KEEPING, torch.float32, label="rounded") for target in ("to", "type")),
+    *(unary(target, ZERO_KEEPING, label="rounded") for target in ("float", "bfloat16")),
+    unary("half", "zero>zero copy>copy", label="rounded"),
     Case(("type_as",), _type_as, {**_every(LINEAR), "y.0": "free>- zero>- mean>- copy>- share>-"}),
     unary("requires_grad_", LINEAR, False),
     *(unary(target, ZERO_KEEPING, -0.5, 0.5)
