@@ -101,7 +101,12 @@ class InputSpec:
     @property
     def tensors(self) -> list[TensorSpec]:
         """The tensor inputs, in call order."""
-        return [leaf for leaf in pytree.tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, TensorSpec)]
+        return [leaf for leaf in self.leaves if isinstance(leaf, TensorSpec)]
+
+    @property
+    def leaves(self) -> list[Any]:
+        """All inputs, in call order: specifications of tensors, and all else as it was given."""
+        return pytree.tree_leaves((self.args, dict(self.kwargs)))
 
     @property
     def batch_size(self) -> int | None:
@@ -119,6 +124,26 @@ class InputSpec:
         def convert(leaf: Any) -> Any:
             floating = isinstance(leaf, TensorSpec) and leaf.dtype.is_floating_point
             return replace(leaf, dtype=dtype) if floating else leaf
+
+        args, kwargs = pytree.tree_map(convert, (self.args, dict(self.kwargs)), is_leaf=_is_spec)
+        return replace(self, args=args, kwargs=kwargs)
+
+    def with_shapes(self, shapes: Sequence[Sequence[int]]) -> InputSpec:
+        """The same inputs with other shapes, one for each tensor in call order.
+
+        Raises:
+            ValueError: if there are more or fewer of them than tensors, one has another number of axes or a size below
+                1, or integers of that shape cannot have the order that was seen.
+        """
+        old = self.tensors
+        fit = len(shapes) == len(old) and all(len(new) == len(one.shape) for new, one in zip(shapes, old, strict=True))
+        if not fit or any(size < 1 for shape in shapes for size in shape):
+            wanted = ", ".join(str(one.shape) for one in old)
+            raise ValueError(f"{[tuple(shape) for shape in shapes]} are no shapes for inputs like {wanted}")
+        rest = iter(shapes)
+
+        def convert(leaf: Any) -> Any:
+            return replace(leaf, shape=tuple(next(rest))) if isinstance(leaf, TensorSpec) else leaf
 
         args, kwargs = pytree.tree_map(convert, (self.args, dict(self.kwargs)), is_leaf=_is_spec)
         return replace(self, args=args, kwargs=kwargs)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from graphgrow.ir.inputs import InputSpec
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.network import Network, Step
@@ -60,6 +61,7 @@ class Case:
         wide: conversions to float64.
         failing: numbers of the probes in eval mode on which the parent itself fails: batch sizes that it cannot take.
         exact: by graph and number of a probe in eval mode, what it computes from that in float64.
+        sizes: inputs of other sizes than the example's, at which outputs are compared as well.
     """
 
     parent: Network
@@ -74,6 +76,7 @@ class Case:
     wide: Numbers
     failing: set[int] = field(default_factory=set)
     exact: dict[tuple[fx.GraphModule, int], Any] = field(default_factory=dict)
+    sizes: tuple[InputSpec, ...] = ()
 
     def drawn(self, dtype: torch.dtype | None) -> dict[int, Inputs]:
         """The probes in eval mode by their numbers, those aside on which the parent itself fails."""

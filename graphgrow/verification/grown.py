@@ -21,7 +21,8 @@ from graphgrow.verification.planted import plant
 from graphgrow.verification.probes import Inputs
 from graphgrow.verification.runner import NodeFails
 from graphgrow.verification.sensitivity import apart_from_inputs, apart_from_tensors, degeneracy
-from graphgrow.verification.squares import LOCAL_TOLERANCE, run_pair
+from graphgrow.verification.sizes import spoken
+from graphgrow.verification.squares import LOCAL_TOLERANCE, run_beside, run_pair
 from graphgrow.verification.worst import Worst
 
 REFILLS = 3
@@ -80,6 +81,7 @@ def _compare(case: Case, found: Findings) -> str:
     for mode in modes:
         seen, agree, noise, probe = _compare_in(mode, case, found)
         if mode == modes[0]:
+            _compare_at_sizes(mode, case, found)
             parent = case.parent.module
             degenerate = degeneracy(seen, apart_from_inputs(parent), apart_from_tensors(parent))
             if not degenerate and agree:
@@ -126,6 +128,30 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
         found.checks.append(buffers.check(mode, "buffers after the step", OF_NOISE))
     found.part = found.part or nodes.first_failure
     return seen, outputs.passed, first_noise, first_probe
+
+
+def _compare_at_sizes(mode: str, case: Case, found: Findings) -> None:
+    """The outputs at other sizes of the inputs than the example's: what a constant in their place would be right at.
+
+    Nodes are not compared: where old units are along axes that positions are folded into is known at the example's.
+    """
+    for spec in case.sizes:
+        probe, worst = spec.sample(case.probes.seed, dtype=torch.float64), Worst()
+        with torch.no_grad():
+            reference = case.runner(case.parent.module, probe, mode)
+            trial = case.runner(case.child.module, probe, mode)
+            try:
+                first, second = run_beside(reference, trial, case.counterparts)
+            except NodeFails as failure:
+                if failure.of_parent:
+                    found.notes.append(f"{failure} on inputs of {spoken(spec)}, in the parent itself: not compared")
+                    continue
+                found.notes.append(f"on inputs of {spoken(spec)}, which the parent takes:")
+                raise
+            noise = Noise(case, case.parent.module, probe, mode)
+            admitted = _admitted(case, mode, probe, first, second, noise, always=False)
+            compare_outputs(first, second, admitted, worst, SLACK, UNIT)
+        found.checks.append(worst.check(mode, f"outputs, float64, {spoken(spec)}", OF_NOISE))
 
 
 def _admitted(case: Case, mode: str, probe: Inputs, first: Any, second: Any, noise: Noise, always: bool) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphgrow.ir.inputs import InputSpec
 from graphgrow.rewrite.network import Network
 from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Findings
 from graphgrow.verification.copies import double_module
@@ -19,7 +20,11 @@ from graphgrow.verification.worst import Worst
 
 
 def compare_unrelated(
-    before: Network | nn.Module, after: Network | nn.Module, probes: Probes, found: Findings
+    before: Network | nn.Module,
+    after: Network | nn.Module,
+    probes: Probes,
+    found: Findings,
+    sizes: tuple[InputSpec, ...] = (),
 ) -> tuple[str, ...]:
     """Compare outputs in float64; one module is copied after the other, so that there is one wide copy at most.
 
@@ -31,7 +36,7 @@ def compare_unrelated(
         found.doubts.append("one graph holds for train mode alone, and the other for eval mode alone")
         return ()
     found.notes.append(f"no common ledger: outputs were compared, in {mode} mode")
-    inputs = probes.drawn(mode, torch.float64)
+    inputs = [*probes.drawn(mode, torch.float64), *(spec.sample(probes.seed, dtype=torch.float64) for spec in sizes)]
     move = one_ulp(probes.seed)
 
     def outputs(side: Network | nn.Module, prepare: Callable[[nn.Module], Any] = lambda module: None) -> list[Any]:

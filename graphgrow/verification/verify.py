@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +28,7 @@ from graphgrow.verification.narrow import compare_own_dtype
 from graphgrow.verification.probes import Probes
 from graphgrow.verification.pullback import compare_gradients
 from graphgrow.verification.runner import NodeFails
+from graphgrow.verification.sizes import Sizes, asked_sizes, found_sizes
 from graphgrow.verification.unrelated import compare_unrelated
 from graphgrow.verification.verdict import Check, Verdict, conclude
 
@@ -49,6 +51,7 @@ def verify(
     seed: int = 0,
     batch_sizes: tuple[int, ...] = (1, 3),
     modes: Sequence[str] | Literal["all"] = DEFAULT_MODES,
+    sizes: Sizes | None = None,
 ) -> Verdict:
     """Compare a network with what it was grown from.
 
@@ -76,10 +79,13 @@ def verify(
             "gradients": those of parameters and inputs, the child's pulled back by the lift's transpose;
             "alive": new tensors have a gradient within two steps, and copies part;
             "float16", "bfloat16": the ledger applied to the parent cast to that; "autocast": to bfloat16.
+        sizes: shapes of inputs at which the outputs are compared besides: each that of the one tensor, or a tuple of
+            those of all tensors in call order. None looks for one at which the parent runs, and which is not the
+            example's in its axes of positions or sequences, and says so where it finds none; () leaves it at those.
 
     Raises:
-        NotPreserved: if neither side says what its inputs are, a parameter is NaN or on the meta device, or there is
-            no such mode.
+        NotPreserved: if neither side says what its inputs are, a parameter is NaN or on the meta device, there is no
+            such mode, or sizes are no shapes of the inputs.
     """
     wanted = _wanted(modes)
     spec = next((side.inputs for side in (after, before) if isinstance(side, Network)), None)
@@ -91,6 +97,7 @@ def verify(
         _refuse(side.module if isinstance(side, Network) else side)
     own = None if inputs is None else ((inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs))
     probes = Probes(spec, own, seed, batch_sizes)
+    asked = None if sizes is None else asked_sizes(spec, sizes)
     found = Findings()
     with torch.random.fork_rng(devices=[]):
         if isinstance(after, Network) and not isinstance(before, Network):
@@ -98,8 +105,8 @@ def verify(
         if isinstance(before, Network) and isinstance(after, Network):
             entries = after.ledger.after(before.ledger)
             if entries is not None and before.modes == after.modes:
-                return _verify_grown(before, after, entries, wanted, probes, found)
-        compared = compare_unrelated(before, after, probes, found)
+                return _verify_grown(before, after, entries, wanted, probes, asked, found)
+        compared = compare_unrelated(before, after, probes, found, asked or ())
         if set(wanted) - set(DEFAULT_MODES):
             found.doubts.append("the modes beyond eval and train want a common ledger")
         return conclude(found.checks, compared, found.doubts, found.notes, None)
@@ -121,6 +128,7 @@ def _verify_grown(
     entries: tuple[Entry, ...],
     wanted: tuple[str, ...],
     probes: Probes,
+    asked: tuple[InputSpec, ...] | None,
     found: Findings,
 ) -> Verdict:
     steps = after.steps[len(before.ledger) :]
@@ -137,6 +145,7 @@ def _verify_grown(
     if obstacle:
         found.doubts.append(f"the model cannot be run in float64: {obstacle}")
         return conclude(found.checks, (), found.doubts, found.notes, None)
+    case = dataclasses.replace(case, sizes=found_sizes(case, found) if asked is None else asked)
     check_kept(case, found)
     further = [mode for mode in wanted if mode in FURTHER]
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import graphgrow as gg
-from tests.verification.wrong_rewrites import WRONG, Wrong
+from tests.verification.wrong_rewrites import AT_ONE_SIZE, WRONG, Wrong
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -15,9 +15,16 @@ def test_it_is_flagged(name: str) -> None:
     assert verdict.preserved is False, verdict
 
 
+@pytest.mark.parametrize("name", AT_ONE_SIZE)
+def test_what_is_right_at_one_size_is_flagged(name: str) -> None:
+    parent, child = AT_ONE_SIZE[name].made()
+    assert gg.verify(parent, child, sizes=()).preserved is True
+    assert gg.verify(parent, child).preserved is False
+
+
 def _right() -> list[Wrong]:
     """Each model and mutation once, undamaged."""
-    kinds = {(wrong.model, tuple(wrong.mutations)): wrong for wrong in WRONG.values()}
+    kinds = {(wrong.model, tuple(wrong.mutations)): wrong for wrong in [*WRONG.values(), *AT_ONE_SIZE.values()]}
     return [Wrong(wrong.model, wrong.mutations, lambda module: None) for wrong in kinds.values()]
 
 

@@ -89,6 +89,30 @@ class Stream(nn.Module):
         return self.head(F.silu(self.square(self.norm3(x))) - x)
 
 
+class AnySize(nn.Module):
+    """Convolutions over sequences of any length: a pool over all of it, a flattened copy, its ends, and a resizing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.low = nn.Conv1d(3, 4, 3, padding=1), nn.Conv1d(4, 6, 1), nn.Conv1d(4, 6, 3, 2, 1)
+        self.head, self.table = nn.Linear(12, 5), nn.Parameter(torch.randn(1, 4, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, 3, length) -> (n, 5), of an even length of at most 16."""
+        n, _, length = x.shape
+        h = torch.relu(self.stem(x)) + self.table[:, :, :length]
+        flat = h.transpose(1, 2).reshape(n * length, 4, 1)
+        mixed = self.mix(flat).view(n, length, 6).transpose(1, 2)
+        mixed = mixed + F.interpolate(self.low(h), scale_factor=2.0)
+        pooled = F.adaptive_avg_pool1d(mixed, 1).flatten(1)
+        return self.head(torch.cat([pooled, mixed[:, :, length - 1]], 1))
+
+
+def any_size() -> gg.Graph:
+    """The model for any length."""
+    return _traced(AnySize(), torch.randn(2, 3, 8))
+
+
 def residual() -> gg.Graph:
     """With statistics that are not trivial."""
     return _traced(Residual(), torch.randn(2, 3, 8, 8))

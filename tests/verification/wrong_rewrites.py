@@ -148,9 +148,16 @@ def add_at(index: Any, amount: float) -> Callable[[torch.Tensor], object]:
     return lambda t: t[index].add_(amount) if t[index].dim() else t.__setitem__(index, t[index] + amount)
 
 
+def first_eight_in_order(value: torch.Tensor) -> torch.Tensor:
+    """Eight positions laid out as four pairs and back, what is beyond them gone: zeros."""
+    kept = value[..., :8].unflatten(-1, (4, 2)).flatten(-2)
+    return F.pad(kept, (0, value.shape[-1] - kept.shape[-1]))
+
+
 WIDE, SPLIT = ["widen(stem, extra=4)"], ["split(stem)"]
 QK, VW, UP = ["widen(q:head_width, extra=2)"], ["widen(v:value_width, extra=2)"], ["widen(up:0, extra=3)"]
 PATCH = ["widen(patch_embed, extra=8)"]
+ANY = ["widen(stem, extra=2)"]
 R, G, J, S, M = models.residual, models.groups, models.joined, models.stream, models.rms_stream
 
 WRONG: dict[str, Wrong] = {
@@ -325,5 +332,33 @@ WRONG: dict[str, Wrong] = {
     ),
     "new units with zeros on both sides": Wrong(
         R, ["widen(inner, extra=3)"], change("inner.weight", lambda t: t[6:].zero_()), ("eval", "alive")
+    ),
+}
+
+
+# Right at the example's length of 8, and at no other.
+AT_ONE_SIZE: dict[str, Wrong] = {
+    "a pool over as many positions as the example has": Wrong(
+        models.any_size,
+        ANY,
+        together(target("adaptive_avg_pool1d", F.avg_pool1d), arguments("adaptive_avg_pool1d", lambda a: (a[0], 8))),
+    ),
+    "a view whose length is written as a number": Wrong(
+        models.any_size, ANY, arguments("view", lambda a: (a[0], a[1], 8, a[3]))
+    ),
+    "a flattened length that is written as a number": Wrong(
+        models.any_size, ANY, arguments("mul", lambda a: (a[0], 8))
+    ),
+    "the last position as a number": Wrong(
+        models.any_size, ANY, arguments("getitem_4", lambda a: (a[0], (slice(None), slice(None), 7)))
+    ),
+    "a position table that is cut at a number": Wrong(
+        models.any_size, ANY, arguments("getitem_3", lambda a: (a[0], (slice(None), slice(None), slice(None, 8))))
+    ),
+    "a resizing to a number of positions": Wrong(
+        models.any_size, ANY, arguments("interpolate", lambda a: a, size=8, scale_factor=None)
+    ),
+    "an order of positions that is an order of eight": Wrong(
+        models.any_size, ANY, inserted("transpose_1", first_eight_in_order)
     ),
 }
