@@ -15,6 +15,7 @@ from graphgrow.errors import GraphGrowError, MutationError, Unsupported
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.late import LateCode
 from graphgrow.rewrite.contract import Mutation, TensorChange
+from graphgrow.rewrite.gradients import refuse_gradients_in_buffers
 from graphgrow.rewrite.hooked import refuse_changed_hooks
 from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.neighbours import near_parameters, new_parameters
@@ -98,6 +99,7 @@ def _apply_one(
         step, changes = mutation.rewrite(network, editor, generator)
         _refuse_nan(changes)
         refuse_changed_hooks(network.module, editor.module)
+        refuse_gradients_in_buffers(network.module, editor.module)
     except GraphGrowError as error:
         raise type(error)(f"{mutation}: {error}") from error
     if migration is not None:
