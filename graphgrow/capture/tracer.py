@@ -28,6 +28,7 @@ from graphgrow.capture.parametrised import is_parametrised
 from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, opened
 from graphgrow.capture.running import InputView, layer_by_layer
 from graphgrow.capture.whole_numbers import ints_seen
+from graphgrow.capture.wrappers import called_by_name
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
@@ -229,7 +230,7 @@ class ShapeTracer(fx.Tracer):
         inner = inspect.unwrap(root_fn)
         function, args = super().create_args_for_root(inner, is_module, concrete_args)
         if inner is not root_fn:  # the graph takes what the innermost takes, and records what its wrappers do
-            function = _called_by_name(root_fn, inner)
+            function = called_by_name(root_fn, inner)
         for position, arg in enumerate(args):
             if isinstance(arg, fx.Proxy) and arg.node.target in self._fixed:
                 name = str(arg.node.target)
@@ -432,31 +433,3 @@ class ShapeTracer(fx.Tracer):
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Resolve a condition by the example."""
         return bool(obj)
-
-
-def _called_by_name(function: Callable[..., Any], inner: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of all arguments of another, one by one in its order, that calls its wrapped form with them."""
-    parameters = inspect.signature(inner).parameters.values()
-    ordered = sorted(parameters, key=lambda p: (p.kind is p.VAR_KEYWORD, p.kind is p.VAR_POSITIONAL))
-
-    def called(*values: Any) -> Any:
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        given = list(zip(ordered, values, strict=True))
-        positional = any(value for parameter, value in given if parameter.kind is parameter.VAR_POSITIONAL)
-        for place, (parameter, value) in enumerate(given):
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                args.extend(value)
-            elif parameter.kind is parameter.VAR_KEYWORD:
-                kwargs.update(value)
-            elif (
-                not place
-                or parameter.kind is parameter.POSITIONAL_ONLY
-                or (positional and parameter.kind is not parameter.KEYWORD_ONLY)
-            ):
-                args.append(value)
-            else:  # wrappers look for what they change by name
-                kwargs[parameter.name] = value
-        return function(*args, **kwargs)
-
-    return called
