@@ -13,10 +13,10 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.ir.facts import Derived, Extent, NodeFacts, Pin, Slot, flatten_values
+from graphgrow.ir.facts import Derived, Extent, NodeFacts, Pin, Slot, StatisticKind, flatten_values
 from graphgrow.ir.hooks import hook_of
 from graphgrow.ir.meta import OVERWRITTEN
-from graphgrow.ir.terms import Reason, Space, Term, freeze, leaves
+from graphgrow.ir.terms import Axes, Concat, Reason, Space, Term, freeze, leaves, normal
 from graphgrow.ir.value import Value
 from graphgrow.ops.bounding import bound
 from graphgrow.ops.call import Call, RuleDeclined
@@ -126,17 +126,25 @@ class _Analyser:
             facts = NodeFacts(node)
             self._analysis.facts[node] = facts
             getattr(self, f"_{node.op}")(node, facts)
-        self._freeze_moving_cuts()
+        self._freeze_moving_counts()
         return self._analysis
 
-    def _freeze_moving_cuts(self) -> None:
-        """Freeze axes that are cut at places which another length of an input would move into another part."""
+    def _freeze_moving_counts(self) -> None:
+        """Freeze axes that are cut or counted together with the length of an input, which varies from call to call."""
         for facts in self._analysis.facts.values():
+            site = facts.module_path or facts.node.name
             for cut in facts.cuts:
-                counted = (leaf for term in cut.anchor for leaf in leaves(term))
-                if any(leaf.frozen and leaf not in self._analysis.settled for leaf in counted):
-                    why = "cut at a place that the length of an input moves"
-                    freeze((cut.whole,), Reason(facts.module_path or facts.node.name, why))
+                if self._varies(cut.anchor):
+                    freeze((cut.whole,), Reason(site, "cut at a place that the length of an input moves"))
+            counted = [s.value.axes[i] for s in facts.statistics if s.kind is not StatisticKind.EXTREME for i in s.axes]
+            counted += [term for norm in facts.normalisations for term in norm.term]
+            for term in counted:
+                if isinstance(normal(term), Concat) and self._varies((term,)):
+                    freeze((term,), Reason(site, "counted together with the length of an input"))
+
+    def _varies(self, terms: Axes) -> bool:
+        """Whether other inputs may give these axes other sizes: no parameter settles all of them that are frozen."""
+        return any(leaf.frozen and leaf not in self._analysis.settled for term in terms for leaf in leaves(term))
 
     # -- nodes by kind -------------------------------------------------------------------------------------
 

@@ -32,7 +32,14 @@ def attention(
     if scale is None:
         size = query.axes[-1].size
         call.pin(("kwargs", "scale"), (query.axes[-1],), 1.0 / math.sqrt(size))
+    _order(call, query, is_causal)
     return _attend(call, query, key, value, attn_mask, float(plain(dropout_p)), enable_gqa)
+
+
+def _order(call: Call, query: Value, is_causal: Any) -> None:
+    """A causal mask counts the queries: a copy of one, at another place, would see other keys."""
+    if is_causal:
+        call.freeze([query.axes[-2]], "a causal mask over it")
 
 
 @rule(ScaledDotProductAttention)
@@ -42,6 +49,7 @@ def attention_module(call: Call, query: Value, key: Value, value: Value, attn_ma
     assert isinstance(module, ScaledDotProductAttention)
     if module.scale is None:
         call.pin(("scale",), (query.axes[-1],), 1.0 / math.sqrt(query.axes[-1].size), on_module=True)
+    _order(call, query, module.is_causal)
     return _attend(call, query, key, value, attn_mask, module.dropout_p, module.enable_gqa)
 
 

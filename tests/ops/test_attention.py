@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
+import graphgrow as gg
 from graphgrow.layers import ScaledDotProductAttention
 from graphgrow.rulecheck.square import Square
 from tests.ops.probe import Draw, Probe, normal_tensor, op
@@ -82,3 +84,19 @@ def test_groups_of_queries_that_share_a_key_grow_group_by_group() -> None:
     square = Square.of(probe, (F.scaled_dot_product_attention,))
     assert set(square.spaces()) == {"x.0", "x.1:0", "x.1:1", "x.2", "x.3", "z.3"}
     square.check_all(lambda low, high: low)
+
+
+def test_a_causal_mask_counts_the_queries() -> None:
+    class Latent(nn.Module):
+        def __init__(self, causal: bool) -> None:
+            super().__init__()
+            self.query, self.key, self.causal = nn.Parameter(torch.randn(4, 4)), nn.Linear(4, 4), causal
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            query, key = self.query.expand(x.size(0), -1, -1), self.key(x)
+            return F.scaled_dot_product_attention(query, key, key, is_causal=self.causal).mean(1)
+
+    torch.manual_seed(0)
+    for causal in (True, False):
+        graph = gg.trace(Latent(causal), torch.randn(2, 4, 4))
+        assert ("split(query)" in map(str, graph.mutations("split"))) is not causal

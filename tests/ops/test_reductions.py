@@ -6,10 +6,12 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import graphgrow as gg
 from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
 from tests.ops.squares import squares
@@ -139,3 +141,36 @@ CASES = [
 
 
 test_square = squares(CASES, 2)
+
+
+class _Counted(nn.Module):
+    """Rows of a parameter in front of those of the input, and a number that counts both."""
+
+    def __init__(self, run: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.prompt, self.run = nn.Parameter(torch.randn(4, 4)), run
+        self.read = nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.cat([self.prompt.expand(x.size(0), -1, -1), x], 1)
+        result: torch.Tensor = self.run(self, rows)
+        return result
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, rows: m.read(rows).mean(1),
+        lambda m, rows: m.read(rows).var(1, unbiased=False),
+    ],
+    ids=["mean", "variance"],
+)
+def test_what_counts_an_input_too_holds_for_other_lengths(run: Callable[[Any, Any], Any]) -> None:
+    torch.manual_seed(0)
+    model = _Counted(run).double()
+    graph = gg.trace(model, torch.randn(2, 5, 4, dtype=torch.float64))
+    for growth in [*graph.mutations("widen"), *graph.mutations("split")]:
+        grown = gg.apply(graph, growth).module
+        for length in (2, 5, 9):
+            x = torch.randn(2, length, 4, dtype=torch.float64)
+            torch.testing.assert_close(grown(x), model(x), rtol=1e-12, atol=1e-12)
