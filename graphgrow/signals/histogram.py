@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 from graphgrow.errors import SignalError
 
 _FINEST = 2.0**-60  # width of a range in which nothing but zeros was seen
+_BLOCK = 32_768  # samples that are counted at a time: what they need stays in a processor's cache
 
 
 class UnitHistograms:
@@ -34,7 +36,8 @@ class UnitHistograms:
         self._first = (torch.arange(units, device=device) * (bins + 2) + 1).float()
         self._low = torch.zeros(units, device=device)
         self._width = torch.zeros(units, device=device)
-        self._ones = torch.zeros(0, dtype=torch.int32, device=device)
+        self._scale = torch.zeros(units, device=device)  # bins for each unit of value
+        self._scratch: _Scratch | None = None
         self.lowest = torch.full((units,), math.inf, device=device)
         self.highest = torch.full((units,), -math.inf, device=device)
 
@@ -51,15 +54,15 @@ class UnitHistograms:
             self._low = low
             self._width = torch.maximum(high - low, (low.abs() * 2.0**-20).clamp(min=_FINEST))
             self._first = self._first.to(rows.dtype)
+            self._scale = self.bins / self._width
         lowest, highest = torch.minimum(self.lowest, low), torch.maximum(self.highest, high)  # NaN stays NaN
         if not (torch.equal(lowest, self.lowest) and torch.equal(highest, self.highest)):
             _refuse_infinite(low, high)
             self._widen(low, high)
             self.lowest, self.highest = lowest, highest
-        index = torch.addcmul(self._first, rows - self._low, self.bins / self._width)
-        if self._ones.numel() != index.numel():
-            self._ones = torch.ones(index.numel(), dtype=torch.int32, device=index.device)
-        self._counts.view(-1).scatter_add_(0, index.to(torch.int64).flatten(), self._ones)
+        block = max(1, _BLOCK // max(len(self._low), 1))
+        for part in (rows,) if len(rows) <= block else torch.split(rows, block):
+            self._count(part)
         self.samples += len(rows)
 
     @property
@@ -125,6 +128,45 @@ class UnitHistograms:
         self._counts.zero_()
         self._counts[:, 1:-1].scatter_add_(1, place, counts.int())
         self._low, self._width = self._low + (width - wider), wider
+        self._scale = self.bins / wider
+
+    def _count(self, rows: torch.Tensor) -> None:
+        """Count samples that are all within the ranges."""
+        scratch = self._scratch
+        if scratch is None or scratch.place.shape != rows.shape:
+            scratch = self._scratch = _Scratch.of(rows, self._scale.dtype)
+        torch.sub(rows, self._low, out=scratch.place)
+        torch.addcmul(self._first, scratch.place, self._scale, out=scratch.place)
+        scratch.index.copy_(scratch.narrow.copy_(scratch.place))
+        self._counts.view(-1).scatter_add_(0, scratch.flat, scratch.ones)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scratch:
+    """Room for the bins of one block of samples, used again for the next.
+
+    Attributes:
+        place: in which bin, with what is beyond the point, (samples, units).
+        narrow: likewise, int32: processors make int64 of floating-point numbers one at a time, but not of int32.
+        index: likewise, int64.
+        flat: the same, of one axis.
+        ones: int32, one for each entry.
+    """
+
+    place: torch.Tensor
+    narrow: torch.Tensor
+    index: torch.Tensor
+    flat: torch.Tensor
+    ones: torch.Tensor
+
+    @staticmethod
+    def of(rows: torch.Tensor, dtype: torch.dtype) -> _Scratch:
+        """Room for samples of this shape, where they are."""
+        place, narrow, index = (
+            torch.empty(rows.shape, dtype=kind, device=rows.device) for kind in (dtype, torch.int32, torch.int64)
+        )
+        ones = torch.ones(rows.numel(), dtype=torch.int32, device=rows.device)
+        return _Scratch(place, narrow, index, index.view(-1), ones)
 
 
 def _doublings(needed: torch.Tensor, width: torch.Tensor) -> torch.Tensor:

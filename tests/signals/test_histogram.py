@@ -53,6 +53,14 @@ def test_one_batch_is_torch_histogram() -> None:
         assert torch.allclose(found.edges[unit].double(), edges)
 
 
+def test_a_batch_of_several_blocks_and_a_rest_is_counted_whole() -> None:
+    rows = torch.randn(150, 500, dtype=torch.float64)  # a block has 65 rows of them
+    found = _streamed(rows, rows[:70], bins=8)
+    for unit in (0, 1, 250, 499):
+        expected = torch.histogram(torch.cat([rows, rows[:70]])[:, unit], 8)[0]
+        assert torch.equal(found.counts[unit].double(), expected)
+
+
 def test_a_range_doubles_no_more_than_it_has_to() -> None:
     found = _streamed(torch.tensor([[0.0], [1.0]]), torch.tensor([[-2.5]]), torch.tensor([[5.0]]))
     low, high = float(found.edges[0, 0]), float(found.edges[0, -1])
