@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from graphgrow.data.names import load_data
+from graphgrow.data.parts import Part
 from graphgrow.errors import DataError
 
 
@@ -56,3 +57,27 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load_data("cifar10", root=str(tmp_path))
     with pytest.raises(DataError, match="'patterns' do not take these options"):
         load_data("patterns", size=3)
+
+
+def no_data() -> int:
+    return 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("tests.data.test_names:no_data", {}, "returns a int, wanted a graphgrow.data.parts.Data"),
+        ("tests.data.test_names:nowhere", {}, "cannot get the data tests.data.test_names:nowhere"),
+        ("no_such_package:data", {}, "is its folder on PYTHONPATH"),
+        ("patterns", {"count": 0}, "counts are at least 1, noise at least 0, confused a share"),
+        ("patterns", {"confused": 1.5}, "counts are at least 1, noise at least 0, confused a share"),
+    ],
+)
+def test_what_gives_no_data_is_refused(name: str, options: dict[str, float], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        load_data(name, **options)
+
+
+def test_each_input_has_a_target() -> None:
+    with pytest.raises(DataError, match="3 inputs have 2 targets, wanted one for each"):
+        Part(torch.zeros(3, 1), torch.zeros(2, dtype=torch.int64))
