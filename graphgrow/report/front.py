@@ -63,7 +63,7 @@ def front_table(
     """
     from rich.table import Table
 
-    result = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    result = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     rows = []
     for record in records:
         cells = {"candidate": str(record.number), "generation": str(record.generation)}

@@ -34,8 +34,8 @@ FRONT = [RECORDS[3], RECORDS[1], RECORDS[0]]
 GENERATIONS = [GenerationRecord(n, 1 + n, 0, (0,), (0,), 0.1 * n) for n in range(3)]
 
 
-def text(*args: object) -> str:
-    console = Console(width=80)
+def text(*args: object, width: int = 80) -> str:
+    console = Console(width=width)
     with console.capture() as captured:
         console.print(front_table(*args))  # type: ignore[arg-type]
     return captured.get()
@@ -53,6 +53,7 @@ def test_the_table_with_exports() -> None:
     stage = stages()[-1]
     table = text(FRONT, SCALES, {3: stage})
     assert "…" not in table, "it fits a terminal of 80 columns"
+    assert "…" not in text(FRONT, SCALES[:1], {3: stage}, width=60)
     head, units, first, second, _ = table.splitlines()
     assert head.split() == ["accuracy", "test", "latency", "ONNX"]
     assert units.split() == ["candidate", "generation", "%", "ms", "parameters", "%", "ms", "kB"]
