@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def no_data() -> int:
         ("patterns", {"confused": 1.5}, "counts are at least 1, noise at least 0, confused a share"),
     ],
 )
-def test_what_gives_no_data_is_refused(name: str, options: dict[str, float], words: str) -> None:
+def test_what_gives_no_data_is_refused(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         load_data(name, **options)
 
