@@ -240,6 +240,10 @@ class ShapeTracer(fx.Tracer):
                 args[position] = self._fixed[name]
             elif isinstance(arg, fx.Proxy) and not isinstance(self._examples[str(arg.node.target)], _LEAVES):
                 name = str(arg.node.target)
+                if name.startswith("**") and not self._examples[name]:  # trainers give what a signature says it takes
+                    self.graph.erase_node(arg.node)
+                    args[position] = {}
+                    continue
                 form = form_of(self._examples[name])
                 self.create_proxy("call_function", require_form, (arg, form, name.lstrip("*")), {})
                 args[position] = opened(arg, self._examples[name])
@@ -403,8 +407,9 @@ class ShapeTracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Expand composite layers of torch.nn into the operators that they are made of."""
-        strange = id(m) not in self._present and not m._parameters and not m._buffers
-        if self.running or strange:  # an activation out of a library's table, say, which is no part of the model
+        held = (*m._parameters.values(), *m._buffers.values())
+        strange = id(m) not in self._present and all(tensor is None for tensor in held)
+        if self.running or strange:  # no part of the model: an activation out of a library's table, a loss made here
             return forward(*args, **kwargs)
         if isinstance(m, torch._dynamo.eval_frame.OptimizedModule):
             forward = m._orig_mod

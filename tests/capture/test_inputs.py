@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -294,3 +295,12 @@ def test_a_forward_behind_a_wrapper_is_called_through_it(args: tuple[Any, ...], 
     child = gg.apply(graph, "widen(a, extra=3)")
     assert torch.equal(graph.module(x, *args, **kwargs), model(x, *args, **kwargs))
     torch.testing.assert_close(child.module(x, *args, **kwargs), model(x, *args, **kwargs))
+
+
+def test_a_graph_takes_no_keywords_that_it_was_not_captured_with() -> None:
+    """The Trainer of transformers, for one, gives a number to whatever takes keywords of any name."""
+    graph = gg.trace(Wrapped(), torch.randn(4, 3), way="fx")
+    kinds = [parameter.kind for parameter in inspect.signature(graph.module.forward).parameters.values()]
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+    with pytest.raises(TypeError, match="shift"):
+        graph.module(torch.randn(4, 3), shift=1.0)

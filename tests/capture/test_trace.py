@@ -353,3 +353,24 @@ def test_names_stand_in_the_models_own_order() -> None:
     grown = gg.apply(graph, ["deepen(body.1, kind=mlp)", "widen(body.1, extra=2)"])
     old = [name for name in grown.module.state_dict() if name in model.state_dict()]
     assert old == list(model.state_dict())
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss, nn.MultiMarginLoss], ids=["cross entropy", "margin"])
+def test_a_loss_that_the_forward_makes_is_traced_through(loss: type[nn.Module]) -> None:
+    """It is no part of the model, and holds no tensor: a buffer for weights of classes is empty."""
+
+    class Scored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            scores = self.last(nn.ReLU()(self.first(x)))
+            return loss()(scores, labels), scores
+
+    torch.manual_seed(0)
+    model, x, labels = Scored(), torch.randn(5, 3), torch.tensor([0, 3, 1, 2, 2])
+    graph = gg.trace(model, (x, labels), way="fx")
+    assert torch.equal(graph.module(x, labels)[0], model(x, labels)[0])
+    child = gg.apply(graph, "widen(first, extra=2)")
+    torch.testing.assert_close(child.module(x, labels), model(x, labels))
