@@ -14,6 +14,7 @@ from graphgrow.verification.copies import double_module
 from graphgrow.verification.grown import refilled
 from graphgrow.verification.places import Places, positions_along, tensor_places
 from graphgrow.verification.sensitivity import pulled, random_loss
+from graphgrow.verification.unheard import Unheard
 from graphgrow.verification.verdict import Check
 
 STEPS = 5
@@ -37,7 +38,8 @@ def check_alive(case: Case, found: Findings) -> None:
     Every new tensor must have a gradient in its new entries at one of the first two steps, and one of them at the
     first. Entries along a grown axis that start equal, and have a gradient, must not stay equal. Parameters that do
     not require one, those that the examples cannot reach, those whose old entries have none either, and vectors that no
-    output depends on whatever they are (biases in front of a batch norm, those of keys), are left out.
+    output depends on whatever they are (biases in front of a batch norm, those of keys), are left out. So is what the
+    parent leaves without a gradient, whatever its weights (`Unheard`).
 
     A parent that passes nothing on (a head of zeros, dead units) leaves nothing alive either. Where the ledger makes
     of it what fails just so, the same ledger applied to refilled weights decides.
@@ -108,8 +110,12 @@ def _train(case: Case) -> _Trained | None:
         for name in still
         if not (parameters[name].dim() == 1 and _beside_what_moves(name, seen) and _moot(case, name))
     ]
-    if not still and all(entries.moved_at != 0 for entries in new.values()):
-        still = [next(iter(new))]
+    if still or all(entries.moved_at != 0 for entries in new.values()):
+        unheard = Unheard(case, _batch(case))
+        still = [name for name in still if name not in unheard]
+        listening = [name for name in new if new[name].moved_at is not None or name not in unheard]
+        if not still and listening and all(new[name].moved_at != 0 for name in listening):
+            still = [listening[0]]
     alike = [name for name in new if name in old and _stays_equal(name, started, parameters, seen, new[name].mask)]
     return _Trained(still, alike, len(new))
 
@@ -143,12 +149,15 @@ def _new_entries(
 def _gradients(
     case: Case, module: nn.Module, parameters: dict[str, nn.Parameter], step: int
 ) -> dict[str, torch.Tensor]:
-    batch = None if case.probes.spec.batch_size is None else BATCH
-    args, kwargs = case.probes.spec.sample(case.probes.seed + step, batch, torch.float64)
+    args, kwargs = case.probes.spec.sample(case.probes.seed + step, _batch(case), torch.float64)
     with torch.enable_grad():
         loss = random_loss(module(*args, **kwargs))
         found = pulled(loss, list(parameters.values()))
     return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
+
+
+def _batch(case: Case) -> int | None:
+    return None if case.probes.spec.batch_size is None else BATCH
 
 
 def _step(parameters: dict[str, nn.Parameter], gradients: dict[str, torch.Tensor], top: float) -> None:

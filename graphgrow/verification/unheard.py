@@ -1,0 +1,111 @@
+"""Where the parent passes no gradient on, or nothing but zeros, whatever its weights: there nothing new can learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphgrow.ir.inputs import bind
+from graphgrow.verification.case import Case
+from graphgrow.verification.copies import double_module
+from graphgrow.verification.sensitivity import pulled, random_loss
+
+ROUNDING = 1e-11  # of the largest value or gradient, where numbers are random and large
+_DRAWS = 2  # of the weights: what vanishes in theory vanishes for all
+
+
+class Unheard:
+    """New parameters of the child that the parent leaves without a gradient.
+
+    They stand in front of a softmax over one key, of a norm over one feature, or behind a value that is zero.
+
+    Args:
+        case: parent and child.
+        batch: samples in a batch.
+    """
+
+    def __init__(self, case: Case, batch: int | None) -> None:
+        self._case = case
+        runs = [_Record(case, batch, case.probes.seed + number) for number in range(_DRAWS)]
+        self._silent = frozenset.intersection(*(run.silent for run in runs))
+        self._zero = frozenset.intersection(*(run.zero for run in runs))
+        self._old = {node.name for node in case.parent.module.graph.nodes} - case.counterparts.created
+
+    def __contains__(self, name: str) -> bool:
+        """Whether every old node that reads what a parameter is in passes nothing on, or all that it is fed is zero."""
+        using = [node for node in self._case.child.module.graph.nodes if _uses(node, name)]
+        readers = {reader for node in using for reader in self._old_ones(node, forward=True)}
+        feeding = {node for used in using for source in used.all_input_nodes for node in self._old_ones(source, False)}
+        return bool(using) and (readers <= self._silent or (bool(feeding) and feeding <= self._zero))
+
+    def _old_ones(self, start: fx.Node, forward: bool) -> set[str]:
+        """Names of the first old nodes from a node on, itself included, or of those whose values are carried there."""
+        found: set[str] = set()
+        seen, waiting = {start}, [start]
+        while waiting:
+            node = waiting.pop()
+            origins = {node.name} if node.name in self._old else self._case.counterparts.carried_by(node.name)
+            if (forward and origins) or node.name in self._old:
+                found |= origins  # what reads a carrier reads what it carries on
+                continue
+            further = [other for other in (node.users if forward else node.all_input_nodes) if other not in seen]
+            seen.update(further)
+            waiting.extend(further)
+        return found
+
+
+def _uses(node: fx.Node, name: str) -> bool:
+    if node.op == "get_attr":
+        return node.target == name
+    return node.op == "call_module" and name.startswith(f"{node.target}.")
+
+
+class _Record(fx.Interpreter):
+    """Runs the parent once with random numbers added to all of its parameters.
+
+    Attributes:
+        silent: names of the nodes whose values have no gradient but rounding.
+        zero: names of those whose values are zero but for rounding.
+    """
+
+    def __init__(self, case: Case, batch: int | None, seed: int) -> None:
+        module = double_module(case.parent.module).train("train" in case.modes)
+        super().__init__(module, garbage_collect_values=False)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.add_(drawn.to(parameter.device, parameter.dtype))
+        args, kwargs = case.inputs_of(case.parent.module, case.probes.spec.sample(seed, batch, torch.float64))
+        self._values: dict[str, torch.Tensor] = {}
+        self._bound = (args, kwargs)
+        with torch.enable_grad():
+            loss = random_loss(self._outputs())
+            known = {name: value for name, value in self._values.items() if value.requires_grad}
+            found = dict(zip(known, pulled(loss, list(known.values())), strict=True))
+        gradients = {
+            name: 0.0 if g is None else float(g.abs().max()) for name, g in found.items() if known[name].numel()
+        }
+        sizes = {name: float(v.detach().abs().max()) for name, v in self._values.items() if v.numel()}
+        self.silent = _rounding(gradients)
+        self.zero = _rounding(sizes)
+
+    def _outputs(self) -> Any:
+        nodes = [node for node in self.graph.nodes if node.op == "placeholder"]
+        bound = bind([str(node.target) for node in nodes], *self._bound)
+        defaults = {str(node.target): node.args[0] if node.args else None for node in nodes}
+        return self.run(*({**defaults, **bound}).values())
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The value of a node, which is kept where it is a tensor of floating point."""
+        value = super().run_node(n)
+        if n.op != "output" and isinstance(value, torch.Tensor) and value.is_floating_point():
+            self._values[n.name] = value
+        return value
+
+
+def _rounding(sizes: dict[str, float]) -> frozenset[str]:
+    top = max(sizes.values(), default=0.0)
+    return frozenset(name for name, size in sizes.items() if size <= ROUNDING * top)
