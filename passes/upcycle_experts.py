@@ -122,6 +122,8 @@ def _parts(network: Network, path: str) -> tuple[Region, bool]:
         raise Declined(f"`{path}` is computed without gradients, so that no expert would learn")
     if any(isinstance(called_module(network.module, node), Router) for node in region.nodes):
         raise Declined(f"`{path}` is a mixture of experts already")
+    if any(noise.always for node in region.nodes for noise in network.analysis.facts[node].noises):
+        raise Declined(f"`{path}` drops elements in eval mode too, and each expert would drop its own")
     return region, any(_drops(network, node) for node in region.nodes)
 
 

@@ -116,10 +116,11 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Noise:
-    """Each element is dropped by itself with probability p in train mode."""
+    """Each element is dropped by itself with probability p in train mode; in eval mode too, if that is `always` so."""
 
     value: Value
     p: float
+    always: bool = False
 
 
 @dataclass(frozen=True)

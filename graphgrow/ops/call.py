@@ -216,9 +216,9 @@ class Call:
         )
 
     def noise(self, value: Value, p: float) -> None:
-        """State that elements are dropped one by one in train mode."""
+        """State that elements are dropped one by one: by a module in train mode, by a function in whatever mode."""
         if p > 0:
-            self.facts.noises.append(Noise(value, p))
+            self.facts.noises.append(Noise(value, p, always=self.module is None))
 
     # -- sizes that are restated -----------------------------------------------------------------------------
 

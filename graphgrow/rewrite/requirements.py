@@ -120,14 +120,22 @@ def check_rescaled(touching: list[NodeFacts], plan: Plan) -> None:
 
 
 def changes_noise(facts: NodeFacts, plan: Plan) -> bool:
-    """Whether elements that depend on each other are dropped one by one, so that train mode is another."""
+    """Whether elements that depend on each other are dropped one by one, so that train mode is another.
+
+    Raises:
+        Unmet: if they are in eval mode too.
+    """
     space = plan.units.space
-    return any(
-        fill in (Fill.MEAN, Fill.COPY, Fill.SHARE) or isinstance(fill, (Weighted, Level))
+    changed = [
+        noise
         for noise in facts.noises
         for axis in noise.value.axes_with(space)
         for fill in plan.state((noise.value, axis))
-    )
+        if fill in (Fill.MEAN, Fill.COPY, Fill.SHARE) or isinstance(fill, (Weighted, Level))
+    ]
+    if any(noise.always for noise in changed):
+        raise Unmet(facts, "its elements are dropped one by one in eval mode too, copies and shares apart", [])
+    return bool(changed)
 
 
 def check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh: bool, learns: bool) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import graphgrow as gg
 from graphgrow.ops.noise import drops_rows
 from graphgrow.rulecheck.square import Square
 from graphgrow.store.names import import_torchvision
@@ -167,3 +168,48 @@ def test_stochastic_depth_is_known_by_what_it_does(rate: float) -> None:
 )
 def test_what_only_looks_like_stochastic_depth_is_traced_into(kind: type[MyDropPath]) -> None:
     assert not drops_rows(kind(0.25))
+
+
+class _AlwaysOn(nn.Module):
+    """`F.dropout(h, 0.5)`, whose flag is True where none is given: a slip of users that drops in eval mode too."""
+
+    def __init__(self, attends: bool) -> None:
+        super().__init__()
+        self.attends = attends
+        self.block = nn.Module()
+        self.block.up, self.block.down = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.block.up(x).relu()
+        if self.attends:
+            h = F.scaled_dot_product_attention(x, x, h, dropout_p=0.25)
+        else:
+            h = F.dropout(h, 0.5)
+        result: torch.Tensor = self.head(self.block.down(h))
+        return result
+
+
+@pytest.mark.parametrize("attends", [False, True])
+def test_copies_are_not_dropped_apart_in_eval_mode(attends: bool) -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(_AlwaysOn(attends).eval(), torch.randn(2, 5, 4))
+    with pytest.raises(gg.Declined, match="in eval mode too"):
+        gg.apply(graph, "split(block.up)")
+    assert "split(block.up)" not in map(str, graph.mutations("split"))
+    assert gg.apply(graph, "widen(block.up, extra=2)").ledger  # what is dropped there is read with zero
+
+
+def test_experts_do_not_drop_apart_in_eval_mode() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.down(F.dropout(F.gelu(self.up(x)), 0.5))
+            return result
+
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 4), Block(), nn.Linear(4, 2)).eval(), torch.randn(5, 3))
+    with pytest.raises(gg.Declined, match="each expert would drop its own"):
+        gg.apply(graph, "upcycle-experts(1)")
