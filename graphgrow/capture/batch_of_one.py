@@ -29,8 +29,8 @@ def drop_idle_checks(
 ) -> None:
     """Take out the checks that part a batch of one from others, where graph and model agree on both sides of them.
 
-    A check goes where it compares the batch with a number that is one at every size of it. At other sizes the model
-    then decides as it did where they were compared.
+    Such a check compares the batch with a number that is one at every size of it. At other sizes the model then decides
+    as it did where they were compared, as long as that number is one: where it is computed, this is checked instead.
 
     Args:
         module: the graph, which loses the checks.
@@ -44,27 +44,34 @@ def drop_idle_checks(
     if not checks or not tensors:
         return
     batch = int(tensors[0].shape[0])
-    seen: dict[int, set[int]] = {}
+    seen: list[list[tuple[int, int]]] = [[] for _ in checks]
 
     def note(number: int, first: int, second: int) -> None:
-        seen.setdefault(number, set()).add(min(int(first), int(second)))
+        seen[number].append((int(first), int(second)))
 
     notes = [_replaced(module.graph, check, note, number) for number, check in enumerate(checks)]
     module.recompile()
-    idle = all(
-        _agree(module, model, _resized(example, batch, rows), mode, restore)
-        for rows in (batch, *((1,) if batch > 1 else _SEVERAL))
-        for mode in modes
-    )
-    for number, (check, compared, noted) in enumerate(notes):
-        if idle and seen.get(number) == {1}:
+    runs = [(rows, mode) for rows in (batch, *((1,) if batch > 1 else _SEVERAL)) for mode in modes]
+    idle = all(_agree(module, model, _resized(example, batch, rows), mode, restore) for rows, mode in runs)
+    for pairs, (check, compared, noted) in zip(seen, notes, strict=True):
+        single = _single(pairs, [rows for rows, _ in runs]) if idle else None
+        if single is not None and compared.args[single] == 1:
             module.graph.erase_node(check)
         else:
             noted.prepend(check)
+            if single is not None:
+                with module.graph.inserting_before(check):
+                    check.update_arg(0, module.graph.call_function(operator.eq, (compared.args[single], 1)))
+                check.update_arg(1, True)
         module.graph.erase_node(noted)
         if not compared.users:
             module.graph.erase_node(compared)
     module.recompile()
+
+
+def _single(pairs: list[tuple[int, int]], rows: list[int]) -> int | None:
+    """Which of two numbers that were compared in some runs was one in each, where the other was that of the rows."""
+    return next((i for i in (1, 0) if [(pair[1 - i], pair[i]) for pair in pairs] == [(n, 1) for n in rows]), None)
 
 
 def _parts_single(check: fx.Node) -> bool:

@@ -67,3 +67,27 @@ def test_a_decision_that_others_than_a_batch_of_one_share_is_kept() -> None:
     assert torch.equal(graph.module(x), model(x))
     with pytest.raises(ValueError, match="decides by the sizes"):
         graph.module(torch.randn(3, 5, 3))
+
+
+def _by_length(m: Any, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Neither number is the batch: that one of them is one in the example says nothing."""
+    x, memory = pair
+    y = m.first(x)
+    result: torch.Tensor = m.last(y if memory.shape[1] != x.shape[1] else y + m.first(memory))
+    return result
+
+
+def _by_both(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """The number that the batch is compared with is one in the example alone."""
+    y = m.first(x)
+    result: torch.Tensor = m.last(y if x.shape[0] != x.shape[1] else y.sum(1, keepdim=True).expand_as(y))
+    return result
+
+
+def test_a_number_that_is_one_in_the_example_alone_is_still_asked_for() -> None:
+    graph = gg.trace(_model(_by_length), ((torch.randn(2, 5, 3), torch.randn(2, 1, 3)),), way="fx")
+    with pytest.raises(ValueError, match="decides by the sizes"):
+        graph.module((torch.randn(2, 5, 3), torch.randn(2, 5, 3)))
+    graph = gg.trace(_model(_by_both), torch.randn(2, 1, 3), way="fx")
+    with pytest.raises(ValueError, match="decides by the sizes"):
+        graph.module(torch.randn(4, 4, 3))
