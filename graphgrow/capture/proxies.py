@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import copy
 import dataclasses
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,10 +63,13 @@ class ValueProxy(fx.Proxy):
         return iter([items[i] for i in range(len(self))])
 
     def __add__(self, other: Any) -> Any:
-        return (*self, *other) if _are_sizes(self, other) else super().__add__(other)  # type: ignore[misc]
+        return (*self, *other) if _are_sizes(self, other) else self._sum(self, other)
 
     def __radd__(self, other: Any) -> Any:
-        return (*other, *self) if _are_sizes(self, other) else super().__radd__(other)  # type: ignore[misc]
+        return (*other, *self) if _are_sizes(self, other) else self._sum(other, self)
+
+    def _sum(self, *terms: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.add, terms, {})
 
     def __bool__(self) -> bool:
         return bool(self._decided("a condition"))
