@@ -83,7 +83,7 @@ def capture(
         kwargs: example keyword inputs.
         leaves: module classes or paths that stay one node; what they touch cannot grow.
         way: "auto", or "fx" or "dynamo" to try that one alone.
-        budget_s: seconds after which no further step begins; None for no limit.
+        budget_s: seconds after which no further step begins, nor a trace goes on; None for no limit.
 
     Raises:
         TimeBudgetError: if the steps take longer than that.
@@ -155,7 +155,7 @@ def _by_fx(
     graphs, tracers, failures, decided_by = {}, {}, {}, dict[str, None]()
     for mode in ("train", "eval"):
         for ints_free in (True, False):
-            tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed, ints_free)
+            tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed, ints_free, clock)
             try:
                 with clock.step(f"tracing in {mode} mode"), in_mode(model, mode == "train"), mode_reads(model) as read:
                     graphs[mode] = tracer.trace(model)

@@ -20,6 +20,7 @@ from torch.fx.immutable_collections import immutable_dict
 from torch.utils import _pytree as pytree
 
 from graphgrow.capture.caches import WITHOUT
+from graphgrow.capture.clock import Clock
 from graphgrow.capture.einops import einops_open
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
@@ -94,6 +95,7 @@ class ShapeTracer(fx.Tracer):
         fixed: by name of the forward's parameter, a value that the graph is specialised to (None, a flag, a string);
             the graph refuses to be called with another.
         ints_free: whether `int()` of a computed size is a node; else it is the example's number, which is checked.
+        clock: ends the trace at the next operator when its time is over.
         leaf_outputs: by path, what those leaves returned on the example inputs, one item a call (on meta).
 
     Attributes:
@@ -111,9 +113,11 @@ class ShapeTracer(fx.Tracer):
         leaf_outputs: dict[str, list[Any]] | None = None,
         fixed: dict[str, Any] | None = None,
         ints_free: bool = True,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__(param_shapes_constant=False)
         self._ints_free = ints_free
+        self._clock = clock or Clock()
         self._fixed = fixed or {}
         self._leaf_outputs = {path: list(outputs) for path, outputs in (leaf_outputs or {}).items()}
         self._examples = examples
@@ -264,6 +268,7 @@ class ShapeTracer(fx.Tracer):
         proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
     ) -> fx.Proxy:
         """Record one operator and work out the example of what it returns."""
+        self._clock.progress(len(self.graph.nodes))
         if kind == "call_method" and target in _SHAPE_CHANGES and isinstance(args[0], ValueProxy):
             args[0].node = self.create_proxy(kind, str(target)[:-1], args, kwargs).node  # under all names of the tensor
             return args[0]

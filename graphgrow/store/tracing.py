@@ -40,7 +40,8 @@ def trace(
         kwargs: example keyword inputs.
         leaves: module classes or module paths that stay one node; what they touch cannot grow.
         way: "fx" or "dynamo" to capture with that one; "auto" tries torch.fx, then Dynamo.
-        budget_s: seconds after which no further step of the capture begins; None for no limit.
+        budget_s: seconds after which no further step of the capture begins, and a trace by torch.fx ends at its next
+            operator; None for no limit. One call of the model itself, or of Dynamo, is not interrupted.
 
     Raises:
         TimeBudgetError: if the steps take longer than that; says which took how long.

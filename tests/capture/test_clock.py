@@ -45,6 +45,7 @@ class Ticking:
 @pytest.mark.parametrize(("way", "step"), [(way, step) for way, steps in STEPS.items() for step in steps])
 def test_the_step_that_is_still_to_come_is_named(way: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "time", Ticking())
+    monkeypatch.setattr(Clock, "progress", lambda watch, operators: None)  # steps alone are looked at
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2)).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     done = STEPS[way].index(step)
@@ -73,3 +74,37 @@ def test_steps_of_one_name_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None
         with watch.step("one"):
             pass
     assert watch.seconds == {"one": 3.0}
+
+
+class Endless(nn.Module):
+    """A forward whose trace ends by the clock alone, but for a limit that the test falls over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.Linear(3, 3), 0
+
+    def forward(self, x: Any) -> Any:
+        if not isinstance(x, torch.fx.Proxy):
+            return self.layer(x)
+        while self.calls < 1000:
+            self.calls += 1
+            x = self.layer(x) + 1
+        return x
+
+
+def test_a_trace_ends_within_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "time", Ticking())
+    model, x = Endless().eval(), torch.randn(2, 3)
+    with pytest.raises(gg.TimeBudgetError, match=r"tracing in train mode has come to operator 1\d: running the model 1"):
+        gg.trace(model, x, budget_s=20.0)
+    assert model.calls < 20
+    assert not model.training
+    assert torch.isfinite(model(x)).all()
+
+
+def test_time_is_not_asked_for_where_there_is_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "time", ticking := Ticking())
+    watch = Clock()
+    before = ticking.now
+    watch.progress(7)
+    assert ticking.now == before
