@@ -144,9 +144,9 @@ class Case:
     def _is_parent(self, module: nn.Module) -> bool:
         return module is self.parent.module or module is self.before.module
 
-    def noisy(self, module: fx.GraphModule, probe: Inputs, mode: str) -> Runner:
-        """The same with every parameter and buffer moved by one ulp."""
-        return self.runner(module, probe, mode, Numbers(torch.float64, one_ulp(self.probes.seed)))
+    def noisy(self, module: fx.GraphModule, probe: Inputs, mode: str, draw: int = 0) -> Runner:
+        """The same with every parameter and buffer moved by one ulp, up or down as this draw has it."""
+        return self.runner(module, probe, mode, Numbers(torch.float64, one_ulp(self.probes.seed + draw)))
 
 
 def _refined(parent: Network, wide: Network, entries: tuple[Entry, ...]) -> Network:

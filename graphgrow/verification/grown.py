@@ -111,7 +111,7 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
                 found.notes.append(f"{failure} on inputs of another batch size, in the parent itself: not compared")
                 continue
             noise = Noise(case, case.parent.module, probe, mode)
-            admitted = _admitted(case, mode, probe, first, second, noise, always=not seen)
+            admitted = admitted_noise(case, mode, probe, first, second, noise, always=not seen)
             if not seen:
                 first_noise, first_probe = admitted, probe
             compare_outputs(first, second, admitted, outputs, SLACK, UNIT)
@@ -149,12 +149,12 @@ def _compare_at_sizes(mode: str, case: Case, found: Findings) -> None:
                 found.notes.append(f"on inputs of {spoken(spec)}, which the parent takes:")
                 raise
             noise = Noise(case, case.parent.module, probe, mode)
-            admitted = _admitted(case, mode, probe, first, second, noise, always=False)
+            admitted = admitted_noise(case, mode, probe, first, second, noise, always=False)
             compare_outputs(first, second, admitted, worst, SLACK, UNIT)
         found.checks.append(worst.check(mode, f"outputs, float64, {spoken(spec)}", OF_NOISE))
 
 
-def _admitted(case: Case, mode: str, probe: Inputs, first: Any, second: Any, noise: Noise, always: bool) -> Any:
+def admitted_noise(case: Case, mode: str, probe: Inputs, first: Any, second: Any, noise: Noise, always: bool) -> Any:
     """The noisy outputs that the child's are held against; without noise where they agree even so.
 
     Where the parent's noise admits too little, outputs moved by as much as the child's own: a reference that is

@@ -13,7 +13,9 @@ from graphgrow.verification.places import Places, project
 from graphgrow.verification.worst import Worst, errors, largest
 
 
-def compare_outputs(before: Any, after: Any, noise: Any, worst: Worst, slack: float, unit: float) -> None:
+def compare_outputs(
+    before: Any, after: Any, noise: Any, worst: Worst, slack: float, unit: float, inputs: str = ""
+) -> None:
     """Compare nested outputs; the limit is `slack` times the noise of `before` plus a few units of the largest.
 
     What is no floating-point number (places, decisions) may differ where noise changes it as well.
@@ -25,13 +27,15 @@ def compare_outputs(before: Any, after: Any, noise: Any, worst: Worst, slack: fl
         worst: takes in the errors.
         slack: multiple of the noise that is admitted.
         unit: what is admitted besides, relative to the largest element.
+        inputs: what the outputs are of, to be named with a failure.
     """
+    of = inputs and f" of {inputs}"
     first, second, third = (pytree.tree_leaves_with_path(item) for item in (before, after, noise))
     if [path for path, _ in first] != [path for path, _ in second]:
-        worst.differ("output (structure)")
+        worst.differ(f"output{of} (structure)")
         return
     for (path, a), (_, b), (_, c) in zip(first, second, third, strict=True):
-        where = f"output{pytree.keystr(path)}"
+        where = f"output{pytree.keystr(path)}{of}"
         if not isinstance(a, torch.Tensor):
             worst.same(where) if a == b else worst.differ(where)
         elif not isinstance(b, torch.Tensor) or a.shape != b.shape or a.dtype != b.dtype:

@@ -20,6 +20,7 @@ from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.network import Network
 from graphgrow.verification.alive import check_alive
 from graphgrow.verification.case import Case, Findings
+from graphgrow.verification.extremes import compare_extremes
 from graphgrow.verification.grown import compare_grown
 from graphgrow.verification.kept import check_kept
 from graphgrow.verification.lattice import compare_on_lattice
@@ -35,6 +36,7 @@ from graphgrow.verification.verdict import Check, Verdict, conclude
 DEFAULT_MODES = ("eval", "train")
 FURTHER: dict[str, Callable[[Case, Findings], None]] = {
     "lattice": compare_on_lattice,
+    "extremes": compare_extremes,
     "gradients": compare_gradients,
     "alive": check_alive,
     "float16": partial(compare_in_dtype, dtype=torch.float16),
@@ -76,6 +78,7 @@ def verify(
         batch_sizes: compared in eval mode besides the example's own.
         modes: what is compared; "all" for everything. "eval" and "train" as above; further ones want a common ledger:
             "lattice": whole numbers for weights and inputs, where every node must agree bit for bit;
+            "extremes": the outputs on zeros, 1e18, denormal numbers, masks of one kind, strided tensors and their like;
             "gradients": those of parameters and inputs, the child's pulled back by the lift's transpose;
             "alive": new tensors have a gradient within two steps, and copies part;
             "float16", "bfloat16": the ledger applied to the parent cast to that; "autocast": to bfloat16.

@@ -27,7 +27,7 @@ LENGTHS = (8, 8, 8, 9, 10, 12, 16, 32)
 LOOK = (4, 8, 8, 40)  # sites of a pass that a step of a chain chooses among: finding all of them is most of its cost
 LARGE = 5_000  # parameters above which chains end
 OFTEN, SELDOM, RARE = 0.15, 0.06, 0.002  # how often sampled checks run; an export takes seconds
-EVERYTHING = ("eval", "train", "lattice", "gradients", "alive")
+EVERYTHING = ("eval", "train", "lattice", "extremes", "gradients", "alive")
 
 Mutations = Sequence[tuple[str, int]]
 
