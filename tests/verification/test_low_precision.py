@@ -66,7 +66,7 @@ def test_a_parent_that_cannot_be_cast_is_not_held_against_the_child() -> None:
 
 def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
     graph = traced()
-    with pytest.raises(gg.NotPreserved, match=r"no mode \['evil'\]; gg.verify knows eval, train, lattice, extremes, gradients"):
+    with pytest.raises(gg.NotPreserved, match=r"no mode \['evil'\]; gg.verify knows eval, train, lattice, extremes"):
         gg.verify(graph, graph, modes=("eval", "evil"))
 
 
