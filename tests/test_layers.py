@@ -47,8 +47,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 ALLOWED["train"] = (*ALLOWED["stage"], "stage", "signals", "data", "recipes", "report")
 ALLOWED["callbacks"] = (*ALLOWED["train"], "train")
 ALLOWED["demo"] = (*ALLOWED["stage"], "stage", "data", "report", "train", "root")
-ALLOWED["search"] = (*ALLOWED["stage"], "stage", "bulk", "data", "recipes", "report", "demo")
-ALLOWED["cli"] = (*ALLOWED["search"], "search", "train", "signals", "root")
+ALLOWED["search"] = (*ALLOWED["train"], "train", "bulk", "demo")
+ALLOWED["cli"] = (*ALLOWED["search"], "search", "root")
 ALLOWED["root"] = tuple(ALLOWED)
 
 # What a layer may import from outside of the project, where that is restricted (standard library aside).

@@ -24,7 +24,7 @@ def search(
     Each choice starts closed, as the present function. Weights and architecture parameters are then trained in turns,
     on training and on validation batches; the strongest operator of each site is kept, the rest taken away, and the
     network may grow before the next round. At the end: the network saved, exported, benchmarked, and the course of the
-    choices as a figure.
+    choices as a figure. Interrupted or killed, the same command goes on from the last checkpoint.
 
     For example:
     $ graphgrow search --recipe digits
@@ -34,13 +34,14 @@ def search(
     from graphgrow.search.choosing_narration import ChoosingNarration
     from graphgrow.search.recipe import Choosing, read_recipe
     from graphgrow.stage.run import run_stage
+    from graphgrow.store.files import write_atomically
     from graphgrow.store.folder import save
 
     followed = read_recipe(Choosing, "search", recipe, {"rounds": rounds, "seed": seed})
     story = ChoosingNarration(console(to_error=as_json), followed)
     story.opening()
     with story.live():
-        chosen = choose(followed, story)
+        chosen = choose(followed, story, out)
     with working("exporting and benchmarking"):
         test = chosen.rounds[-1].test
         _, stage = run_stage(chosen.graph, [], folder=out, index=0, name="chosen", evaluate=lambda _: test, repeats=200)
@@ -48,7 +49,7 @@ def search(
         pictures = [choice_figure(chosen.rounds, out / f"choices.{suffix}") for suffix in ("png", "svg")]
     told = {"rounds": [record.to_json() for record in chosen.rounds], "stage": stage.to_json()}
     text = json.dumps(told, indent=1, allow_nan=False)
-    (out / "choices.json").write_text(text + "\n", encoding="utf-8")
+    write_atomically(out / "choices.json", (text + "\n").encode())
     if as_json:
         show_json(told)
         return

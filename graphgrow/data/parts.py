@@ -45,10 +45,14 @@ class Data:
     source: str
 
 
-def batches(part: Part, size: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Mini-batches of inputs and targets without end, each epoch in another order."""
+def batches(part: Part, size: int, seed: int, done: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Mini-batches of inputs and targets without end, each epoch in another order, behind the first `done`."""
+    for chosen in itertools.islice(_orders(len(part), size, seed), done, None):
+        yield part.inputs[chosen], part.targets[chosen]
+
+
+def _orders(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
+    """The places of the samples of each mini-batch."""
     generator = torch.Generator().manual_seed(seed)
-    for _ in itertools.count():
-        order = torch.randperm(len(part), generator=generator)
-        for chosen in order.split(size):  # type: ignore[no-untyped-call]
-            yield part.inputs[chosen], part.targets[chosen]
+    while True:
+        yield from torch.randperm(count, generator=generator).split(size)  # type: ignore[no-untyped-call]

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
-from torch.nn import functional as F
 
+from graphgrow.data.evaluation import loss_of
 from graphgrow.data.parts import Data, batches
 from graphgrow.errors import SearchError
 from graphgrow.graph import Graph
 from graphgrow.ir.called import called_module
 from graphgrow.layers import Choice, Zeros
 from graphgrow.rewrite.neighbours import in_front_of, parameters_of
+from graphgrow.search.progress import Progress
 from graphgrow.search.recipe import Alternation, Training
 from graphgrow.search.training import rate
 
@@ -92,18 +93,26 @@ def _is_free(module: nn.Module, node: fx.Node) -> bool:
 
 
 def alternate(
-    graph: Graph, sites: Sequence[Site], data: Data, training: Training, turns: Alternation, seed: int, watch: Watch
+    graph: Graph,
+    sites: Sequence[Site],
+    data: Data,
+    training: Training,
+    turns: Alternation,
+    seed: int,
+    watch: Watch,
+    progress: Progress | None = None,
 ) -> int | None:
     """Train weights and architecture parameters of a graph's module in place.
 
     Args:
-        graph: its choices closed; at the end they are open.
+        graph: its choices closed, or as they were where the progress begins; at the end they are open.
         sites: its choices; their courses are noted.
         data: weights see the training part, architecture parameters the validation part.
         training: of the weights.
         turns: how they alternate.
         seed: of the batches and the noise.
         watch: is told the step and the sites, now and then.
+        progress: where the steps are kept, and begin; None begins with the first.
 
     Returns:
         The step at which the guard against skips stopped the architecture parameters; None if it did not.
@@ -120,13 +129,18 @@ def alternate(
     present = [p for p in weights if all(p is not other for other in others)]
     for_weights = torch.optim.AdamW(weights, lr=training.learning_rate, weight_decay=training.weight_decay)
     for_alphas = torch.optim.Adam(alphas, lr=turns.learning_rate, betas=(0.5, 0.999))
-    fitted = batches(data.training, training.batch_size, seed)
-    held = batches(data.validation, training.batch_size, seed + 1)
-    stopped: int | None = None
+    progress = progress or Progress()
     graph.module.train()
     with torch.random.fork_rng(devices=[]), _searching(sites, turns.hard):
         torch.manual_seed(seed)
-        for step in range(turns.steps):
+        start, found = progress.begin(graph.module, for_weights, for_alphas)
+        turned: int = found.get("turned", 0)
+        stopped: int | None = found.get("stopped")
+        for site, (steps, shares) in zip(sites, found.get("courses", ()), strict=False):
+            site.steps, site.shares = list(steps), list(shares)
+        fitted = batches(data.training, training.batch_size, seed, start)
+        held = batches(data.validation, training.batch_size, seed + 1, turned)
+        for step in range(start, turns.steps):
             done = step / turns.steps
             _set(sites, turns, done)
             for group in for_weights.param_groups:
@@ -138,12 +152,22 @@ def alternate(
             if stopped is None and done >= turns.warm_up and step % turns.every == 0:
                 penalty = turns.entropy * _behind(turns, done) * _entropy(sites)
                 _step(graph.module, *next(held), for_alphas, for_weights, step, penalty)
+                turned += 1
                 won = sum(site.free[site.leader] and site.certainty > WON for site in sites)
                 stopped = step if won > turns.most_free * len(sites) else None
             if step % max(1, turns.steps // NOTES) == 0:
                 for site in sites:
                     site.note(step)
                 watch(step, sites)
+            progress.passed(
+                step + 1,
+                graph.module,
+                for_weights,
+                for_alphas,
+                turned=turned,
+                stopped=stopped,
+                courses=[(site.steps, site.shares) for site in sites],
+            )
         _set(sites, turns, 1.0)
         for site in sites:
             site.note(turns.steps)
@@ -153,8 +177,8 @@ def alternate(
 
 def _step(
     module: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
     moving: torch.optim.Optimizer,
     still: torch.optim.Optimizer,
     step: int,
@@ -162,15 +186,15 @@ def _step(
 ) -> None:
     moving.zero_grad()
     still.zero_grad()
-    _finite(F.cross_entropy(module(images), labels) + penalty, step).backward()  # type: ignore[no-untyped-call]
+    _finite(loss_of(module(inputs), targets) + penalty, step).backward()  # type: ignore[no-untyped-call]
     moving.step()
 
 
 def _warm_up(
     module: nn.Module,
     sites: Sequence[Site],
-    images: torch.Tensor,
-    labels: torch.Tensor,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
     moving: torch.optim.Optimizer,
     parts: tuple[Sequence[nn.Parameter], Sequence[nn.Parameter]],
     step: int,
@@ -192,7 +216,7 @@ def _warm_up(
     with ExitStack() as stack:
         for site in sites:
             stack.callback(site.choice.register_forward_pre_hook(compare).remove)
-        loss = F.cross_entropy(module(images), labels)
+        loss = loss_of(module(inputs), targets)
     if present:
         _finite(loss, step).backward(inputs=present, retain_graph=True)  # type: ignore[no-untyped-call]
     if others:

@@ -49,6 +49,22 @@ class ChoosingNarration:
 
     # -- what choose tells -----------------------------------------------------------------------------------
 
+    def resumed(self, index: int, steps: int, notes: Sequence[str]) -> None:
+        """A search that was interrupted goes on."""
+        for note in notes:
+            self._console.print(
+                f"passed over a checkpoint: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True
+            )
+        behind = f", behind step {steps}" if steps else ""
+        if index >= self._recipe.rounds:
+            where = "behind the last round"
+        elif index < 0:
+            where = f"with the base{behind}"
+        else:
+            self._at = f"round {index}"
+            where = f"with round {index}{behind}"
+        self._say(f"  [yellow]going on {where}[/]")
+
     def trained(self, graph: Graph, found: Score) -> None:
         """The base is trained."""
         self._say(f"base: {graph.parameter_count:,} parameters, validation accuracy {found.accuracy:.1%}")

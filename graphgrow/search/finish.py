@@ -17,6 +17,7 @@ from graphgrow.search.evolve import State
 from graphgrow.search.objectives import objective
 from graphgrow.search.recipe import Evolution
 from graphgrow.stage.run import run_stage
+from graphgrow.store.files import write_atomically
 from graphgrow.store.folder import load, save
 
 
@@ -88,7 +89,7 @@ def finish(
         figures.append(lineage_figure(tree, numbers, scales(recipe)[0], state.folder / f"lineage.{suffix}"))
     listed = [{**record.to_json(), "test": stages[record.number].to_json()} for record in front]
     text = json.dumps({"choice": choice, "front": listed}, indent=1, allow_nan=False)
-    (state.folder / "front.json").write_text(text + "\n", encoding="utf-8")
+    write_atomically(state.folder / "front.json", (text + "\n").encode())
     return Finished(tuple(front), stages, choice, folder, tuple(figures))
 
 

@@ -218,6 +218,7 @@ class Choosing:
             present operators.
         base: steps of training before the first round.
         finish: steps of training after each round.
+        save_every: steps from one checkpoint to the next, where there is a folder for them.
         seed: of all draws.
     """
 
@@ -229,6 +230,7 @@ class Choosing:
     decide: str = "alpha"
     base: int = 600
     finish: int = 300
+    save_every: int = 100
     seed: int = 0
     training: Training = field(default_factory=Training)
     alternation: Alternation = field(default_factory=Alternation)
@@ -236,7 +238,8 @@ class Choosing:
     def __post_init__(self) -> None:
         turns = self.alternation
         _want(self.decide in DECIDE, f"decide is {self.decide!r}; there are {', '.join(DECIDE)}")
-        _want(min(self.rounds, turns.every) >= 1, "rounds and every are whole numbers from 1 on")
+        least = min(self.rounds, turns.every, self.save_every)
+        _want(least >= 1, "rounds, every and save_every are whole numbers from 1 on")
         _want(min(self.base, self.finish, turns.steps, self.seed) >= 0, "steps and seed are whole numbers from 0 on")
         _want(0 < turns.cold <= turns.hot, "the temperature falls from hot to cold, which is above 0")
         _want(0 <= turns.warm_up <= 1, "warm_up is a share, from 0 to 1")

@@ -12,12 +12,21 @@ from graphgrow.data.evaluation import loss_of
 from graphgrow.data.parts import Data, batches
 from graphgrow.errors import SearchError
 from graphgrow.graph import Graph
+from graphgrow.search.progress import Progress
 from graphgrow.search.recipe import Training
 
 PASSES = 3  # FLOPs of forward and backward together, in forward passes
 
 
-def train(graph: Graph, data: Data, training: Training, unit: str, amount: float, seed: int) -> list[float]:
+def train(
+    graph: Graph,
+    data: Data,
+    training: Training,
+    unit: str,
+    amount: float,
+    seed: int,
+    progress: Progress | None = None,
+) -> list[float]:
     """Train a graph's module in place for a budget.
 
     Args:
@@ -27,6 +36,7 @@ def train(graph: Graph, data: Data, training: Training, unit: str, amount: float
         unit: of the amount, as `Budget.unit`.
         amount: of training.
         seed: of the order of the samples and of dropout.
+        progress: where the steps are kept, and begin; None begins with the first.
 
     Returns:
         The loss of each step.
@@ -42,11 +52,13 @@ def train(graph: Graph, data: Data, training: Training, unit: str, amount: float
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
     )
-    losses: list[float] = []
+    progress = progress or Progress()
     graph.module.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for inputs, targets in batches(data.training, training.batch_size, seed):
+        _, found = progress.begin(graph.module, optimizer)
+        losses: list[float] = found.get("losses", [])
+        for inputs, targets in batches(data.training, training.batch_size, seed, len(losses)):
             done = pace.done(len(losses))
             if done >= 1:
                 break
@@ -59,6 +71,7 @@ def train(graph: Graph, data: Data, training: Training, unit: str, amount: float
                 raise SearchError(f"the loss is {losses[-1]} in step {len(losses)}; lower the learning rate")
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            progress.passed(len(losses), graph.module, optimizer, losses=losses)
     graph.module.eval()
     return losses
 

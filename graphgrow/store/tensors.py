@@ -22,14 +22,14 @@ def unique_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def install(origin: str, module: nn.Module, tensors: dict[str, torch.Tensor], frozen: set[str]) -> None:
+def install(origin: str, module: nn.Module, tensors: dict[str, torch.Tensor], frozen: set[str] | None = None) -> None:
     """Put stored tensors in place, as new objects, under all the names of each.
 
     Args:
         origin: where they come from, for messages.
         module: whose tensors are replaced.
         tensors: under the first name of each, as `unique_tensors` gives them.
-        frozen: names of parameters that are not trained.
+        frozen: names of parameters that are not trained; None leaves that to the module.
 
     Raises:
         LedgerError: if names or shapes differ.
@@ -50,7 +50,8 @@ def install(origin: str, module: nn.Module, tensors: dict[str, torch.Tensor], fr
         if stored.shape != old.shape:
             raise LedgerError(f"{origin}: `{name}` is {tuple(stored.shape)} where the ledger builds {tuple(old.shape)}")
         parameter = isinstance(old, nn.Parameter)
-        new = nn.Parameter(stored, requires_grad=name not in frozen) if parameter else stored
+        learns = old.requires_grad if frozen is None else name not in frozen
+        new = nn.Parameter(stored, requires_grad=learns) if parameter else stored
         for alias in names[id(old)]:
             owner, _, field = alias.rpartition(".")
             holder = module.get_submodule(owner)

@@ -6,6 +6,7 @@ at any moment leaves the checkpoints that were there before.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 
-from graphgrow.errors import LedgerError, TrainingError
+from graphgrow.errors import LedgerError, RecipeError, TrainingError
+from graphgrow.recipes.tables import from_table, to_table
 from graphgrow.store.files import digest, read_plain, write_atomically
 from graphgrow.train.packing import pack, unpack
 
@@ -96,6 +98,37 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
         listed = "\n".join(notes)
         raise TrainingError(f"no checkpoint in {folder} is whole:\n{listed}\nstart anew in another folder")
     return None
+
+
+def recipe_text(recipe: Any) -> str:
+    """A recipe, a dataclass, as a checkpoint holds it."""
+    return json.dumps(to_table(recipe))
+
+
+def refuse_another(folder: Path, text: str, recipe: Any, what: str) -> None:
+    """Refuse to go on with the checkpoints of another recipe.
+
+    Args:
+        folder: of the run, for the message.
+        text: what `recipe_text` gave for the recipe that was followed there.
+        recipe: that is to be followed now.
+        what: a run of it is called.
+
+    Raises:
+        TrainingError: if they differ; says where.
+    """
+    try:
+        theirs = from_table(type(recipe), json.loads(text), "their recipe")
+    except RecipeError as error:
+        raise TrainingError(f"{folder} holds checkpoints, but not of a {what}: {error}; use another folder") from None
+    if theirs == recipe:
+        return
+    mine, other = (dataclasses.asdict(one) for one in (recipe, theirs))
+    different = [f"{key}: {other[key]} there, {mine[key]} here" for key in mine if mine[key] != other[key]]
+    listed = "\n  ".join(different)
+    raise TrainingError(
+        f"{folder} holds the checkpoints of another {what}:\n  {listed}\nuse another folder, or that recipe"
+    )
 
 
 def _read(folder: Path, number: int) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import time
@@ -19,7 +18,6 @@ from graphgrow.data.evaluation import loss_of, score
 from graphgrow.data.names import load_data
 from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
-from graphgrow.recipes.tables import from_table, to_table
 from graphgrow.records import EpochRecord, TrainingRecord
 from graphgrow.report.timeline import timeline
 from graphgrow.rewrite.apply import replay
@@ -31,7 +29,7 @@ from graphgrow.store.tensors import install, unique_tensors
 from graphgrow.store.tracing import trace
 from graphgrow.train.board import Board
 from graphgrow.train.budget import Budget
-from graphgrow.train.checkpoint import newest_checkpoint, write_checkpoint
+from graphgrow.train.checkpoint import newest_checkpoint, recipe_text, refuse_another, write_checkpoint
 from graphgrow.train.device import placed, random_states, set_random_states, usable_device
 from graphgrow.train.grower import Grower
 from graphgrow.train.narration import Narration
@@ -299,7 +297,7 @@ class _Run:
         self.seconds, self.clock = self.seconds + now - self.clock, now
         module = self.grower.module
         state = {
-            "recipe": json.dumps(to_table(self.recipe)),
+            "recipe": recipe_text(self.recipe),
             "ledger": self.grower.graph.ledger.to_json(),
             "tensors": unique_tensors(module),
             "optimizer": optimizer_state(self.optimizer, module),
@@ -325,7 +323,7 @@ class _Run:
         for note in found.notes:
             self.tell.warn(f"passed over a checkpoint: {note}")
         state: Any = found.state
-        self._refuse_another(from_table(Recipe, json.loads(state["recipe"]), "the recipe of the checkpoint"))
+        refuse_another(self.folder, state["recipe"], self.recipe, "training")
         if len(state["random"]) != self.ranks.count:
             raise TrainingError(
                 f"{self.folder} holds the checkpoints of {len(state['random'])} processes, now there are "
@@ -336,13 +334,13 @@ class _Run:
         )
         graph = replay(self.base, Ledger.from_json(state["ledger"]))
         where = str(self.folder / CHECKPOINTS)
-        install(where, graph.module, tensors, set())
+        install(where, graph.module, tensors)
         graph = replace(graph)  # without what was found out about the tensors it had
         restore_optimizer(self.optimizer, graph.module, optimizer)
         self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
         self._set_up(graph)
         if self.averaged is not None:
-            install(where, self.averaged.module, average["tensors"], set())
+            install(where, self.averaged.module, average["tensors"])
             self.averaged.n_averaged.copy_(average["count"])
         self.grower.restore(graph, grower, self.base)
         self.order.set_state(state["order"])
@@ -351,16 +349,6 @@ class _Run:
         self.epochs = [EpochRecord.from_json(item) for item in state["epochs"]]
         self.stages.restore(state["stages"])
         self.training_flops, self.seconds = state["training_flops"], state["seconds"]
-
-    def _refuse_another(self, theirs: Recipe) -> None:
-        if theirs == self.recipe:
-            return
-        mine, other = (dataclasses.asdict(one) for one in (self.recipe, theirs))
-        different = [f"{key}: {other[key]} there, {mine[key]} here" for key in mine if mine[key] != other[key]]
-        listed = "\n  ".join(different)
-        raise TrainingError(
-            f"{self.folder} holds the checkpoints of another training:\n  {listed}\nuse another folder, or that recipe"
-        )
 
     @staticmethod
     def _average_state(averaged: AveragedModel) -> dict[str, Any]:

@@ -87,12 +87,12 @@ class Snapshot:
         if entries is None:
             raise LedgerError("the network to go back to did not grow from this base")
         graph = replay(dataclasses.replace(base, module=copy.deepcopy(base.module)), entries)
-        install("the snapshot", graph.module, plain["tensors"], set())
+        install("the snapshot", graph.module, plain["tensors"])
         graph = dataclasses.replace(graph)  # without what was found out about the tensors it had
         average = None
         if plain["average"] is not None:
             average = copy.deepcopy(graph.module)
-            install("the snapshot's average", average, plain["average"], set())
+            install("the snapshot's average", average, plain["average"])
         found = graph.module.get_parameter
         groups = [
             {key: [found(item) if key == "params" else item for item in items] for key, items in group.items()}

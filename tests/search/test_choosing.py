@@ -1,9 +1,19 @@
-"""A whole differentiable search: rounds, growth in between, the gap, and a ledger that rebuilds what came out."""
+"""A whole differentiable search: rounds, growth in between, the gap, and a ledger that rebuilds what came out.
+
+Real processes are killed by SIGKILL, which they send to themselves at chosen places: in each loop of steps, between
+them, while a file is written. `tools/kill_training.py` does the same at many random moments.
+"""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +21,10 @@ import torch
 import graphgrow as gg
 from graphgrow.data.evaluation import score
 from graphgrow.data.names import load_data
-from graphgrow.errors import RecipeError, SearchError
+from graphgrow.errors import RecipeError, SearchError, TrainingError
 from graphgrow.layers import Choice
-from graphgrow.search.choosing import choose, open_sites
+from graphgrow.search import alternation, choosing, training
+from graphgrow.search.choosing import Quiet, choose, open_sites
 from graphgrow.search.recipe import Alternation, Choosing, Task, read_recipe, recipe_names
 from tests.preserved import assert_same_bits
 from tests.search.small import data, model
@@ -92,3 +103,137 @@ def test_the_recipes_that_come_along_are_read() -> None:
     assert "digits" in recipe_names("search")
     for name in recipe_names("search"):
         assert read_recipe(Choosing, "search", name).rounds >= 1
+
+
+# -- kill -9 -----------------------------------------------------------------------------------------------------
+
+KILLED = replace(RECIPE, save_every=5)  # base 20 steps; rounds of 12 and 10
+
+
+def _killed_at(owner: Any, name: str, call: int) -> None:
+    """Let the call-th call of a function end the process before it does anything."""
+    real: Callable[..., Any] = getattr(owner, name)
+    count = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def _process(folder: Path, place: str, call: int) -> None:
+    torch.set_num_threads(1)
+    places = {
+        "training": (training, "loss_of"),
+        "warming up": (alternation, "_warm_up"),
+        "choosing": (alternation, "_step"),
+        "deciding": (choosing, "decided"),
+        "settling": (choosing, "clean"),
+        "checkpoint": (choosing, "write_checkpoint"),
+        "syncing a file": (os, "fsync"),
+        "putting a file in place": (Path, "replace"),
+        "removing an old file": (Path, "unlink"),
+    }
+    if place:
+        _killed_at(*places[place], call)
+    chosen = choose(KILLED, folder=folder)
+    gg.save(chosen.graph, folder / "chosen")
+    records = [replace(record, seconds=0.0).to_json() for record in chosen.rounds]
+    (folder / "told.json").write_text(json.dumps([records, chosen.before.loss, chosen.test]))
+
+
+def _run(folder: Path, place: str = "", call: int = 0) -> int | None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["graphgrow.search.choosing", "tests.search.small"])
+    process = context.Process(target=_process, args=(folder, place, call))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights_to_the_bit(tmp_path: Path) -> None:
+    assert _run(tmp_path / "whole") == 0
+    kills = [
+        ("training", 3),  # of the base, before there is any checkpoint
+        ("training", 18),  # of the base, behind step 15
+        ("choosing", 9),  # behind step 10 of a round: three are of the warm-up, then they go in turns
+        ("syncing a file", 3),  # of a checkpoint's tensors, their folder, its head
+        ("putting a file in place", 2),
+        ("settling", 1),
+        ("removing an old file", 2),
+        ("choosing", 12),  # of the second round, which grew
+        ("training", 7),  # behind it
+    ]
+    for place, call in kills:
+        assert _run(tmp_path / "killed", place, call) == -signal.SIGKILL, (place, call)
+    assert _run(tmp_path / "killed") == 0
+    told, found = ((tmp_path / name / "told.json").read_text() for name in ("whole", "killed"))
+    assert found == told
+    weights = [sorted(path.name for path in (tmp_path / name / "chosen").iterdir()) for name in ("whole", "killed")]
+    assert weights[0] == weights[1], "the file's name carries its checksum"
+    ledgers = [json.loads((tmp_path / name / "chosen" / "ledger.json").read_text()) for name in ("whole", "killed")]
+    assert ledgers[0] == ledgers[1]
+    left = {path.suffix for path in (tmp_path / "killed" / "checkpoints").iterdir()}
+    assert left == {".json", ".safetensors"}, "nothing half written stays"
+
+
+class Told(Quiet):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, int, int]] = []
+
+    def resumed(self, index: int, steps: int, notes: Sequence[str]) -> None:
+        self.lines.append((index, steps, len(notes)))
+
+    def trained(self, graph: object, found: object) -> None:
+        raise AssertionError("the base is not trained again")
+
+
+def test_a_search_that_has_ended_is_not_made_again_and_another_is_refused(tmp_path: Path) -> None:
+    short = replace(KILLED, rounds=1)
+    first = choose(short, folder=tmp_path)
+    told = Told()
+    again = choose(short, told, tmp_path)
+    assert_same_bits(again.graph.module, first.graph.module)
+    assert again.rounds == first.rounds
+    assert again.before == first.before
+    newest = max((tmp_path / "checkpoints").glob("*.json"))
+    newest.write_text("{}")
+    last = choose(short, told, tmp_path)
+    assert_same_bits(last.graph.module, first.graph.module)
+    assert told.lines == [(1, 0, 0), (0, 10, 1)]
+    with pytest.raises(TrainingError, match=r"another search:\n  seed: 0 there, 1 here\nuse another folder"):
+        choose(replace(short, seed=1), folder=tmp_path)
+
+
+def test_what_is_frozen_stays_so_when_a_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(KILLED, task=Task("tests.search.test_choosing:frozen_model", TASK.data), rounds=1)
+    whole = choose(recipe)
+    real, calls = training.train, 0
+
+    def interrupted(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # the training behind the choice
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(choosing, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        choose(recipe, folder=tmp_path)
+    parts = choose(recipe, folder=tmp_path)
+    assert_same_bits(parts.graph.module, whole.graph.module)
+    fixed = {name for name, one in parts.graph.module.named_parameters() if not one.requires_grad}
+    assert fixed == {"1.weight", "1.bias"}
+    assert torch.equal(parts.graph.module.get_parameter("1.weight"), torch.ones(2))
+
+
+def frozen_model() -> torch.nn.Module:
+    net = model()
+    net[1].requires_grad_(False)
+    return net

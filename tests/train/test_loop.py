@@ -154,16 +154,7 @@ def test_a_stage_that_did_not_pay_is_taken_back_and_interrupted_before_that_it_i
     growth = replace(RECIPE.growth, policy="net2net", options={}, rollback_after=2, rollback_margin=-0.99)
     recipe = replace(RECIPE, training=replace(RECIPE.training, epochs=5), growth=growth)
     whole = loop.train(recipe, tmp_path / "whole")
-    real, calls = loop._Run._step, 0
-
-    def interrupted(run: Any, *args: torch.Tensor) -> float:
-        nonlocal calls
-        calls += 1
-        if calls == 8 * 3 + 2:
-            raise KeyboardInterrupt
-        return real(run, *args)
-
-    monkeypatch.setattr(loop._Run, "_step", interrupted)
+    _interrupt_in_step(8 * 3 + 2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         loop.train(recipe, tmp_path / "parts")
     parts = loop.train(recipe, tmp_path / "parts")
@@ -176,6 +167,44 @@ def test_a_stage_that_did_not_pay_is_taken_back_and_interrupted_before_that_it_i
     assert (parts.epochs, parts.decisions) == (whole.epochs, whole.decisions)
     weights = [sorted(path.name for path in (tmp_path / name / "grown").iterdir()) for name in ("whole", "parts")]
     assert weights[0] == weights[1], "the file's name carries its checksum"
+
+
+def test_what_is_frozen_stays_so_when_a_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "end_stage", _no_export)
+    model = replace(RECIPE.model, name="tests.train.test_loop:frozen_mlp", options={})
+    recipe = replace(RECIPE, model=model, training=replace(RECIPE.training, epochs=4))
+    whole = loop.train(recipe, tmp_path / "whole")
+    _interrupt_in_step(8 * 3 + 2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(recipe, tmp_path / "parts")
+    assert loop.train(recipe, tmp_path / "parts").epochs == whole.epochs
+    weights = [sorted(path.name for path in (tmp_path / name / "grown").iterdir()) for name in ("whole", "parts")]
+    assert weights[0] == weights[1], "the file's name carries its checksum"
+    grown = gg.load(tmp_path / "parts" / "grown", frozen_mlp())
+    fixed = {name for name, one in grown.module.named_parameters() if not one.requires_grad}
+    assert fixed == {"layers.0.bias", "head.bias"}
+    assert torch.equal(grown.module.get_parameter("head.bias"), torch.zeros(10))
+
+
+def frozen_mlp() -> MLP:
+    net = MLP(channels=1, image_size=8, hidden=(6, 6))
+    for name in ("layers.0.bias", "head.bias"):
+        nn.init.zeros_(net.get_parameter(name)).requires_grad_(False)
+    return net
+
+
+def _interrupt_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Ctrl-C come in so many steps from now."""
+    real, calls = loop._Run._step, 0
+
+    def interrupted(run: Any, *args: torch.Tensor) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise KeyboardInterrupt
+        return real(run, *args)
+
+    monkeypatch.setattr(loop._Run, "_step", interrupted)
 
 
 # -- kill -9 -----------------------------------------------------------------------------------------------------
