@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import einops
 import pytest
 import torch
 from torch import nn
@@ -90,8 +91,6 @@ def _heads_in_the_batch() -> nn.Module:
 
 
 def _einops() -> nn.Module:
-    einops = pytest.importorskip("einops")
-
     def run(m: Any, x: Any) -> Any:
         q, k, v = (einops.rearrange(f(x), "b n (h d) -> b h n d", h=3) for f in (m.q, m.k, m.v))
         mixed = torch.softmax(q @ k.transpose(-1, -2) / 2, -1) @ v

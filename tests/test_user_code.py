@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from einops.layers.torch import Rearrange, Reduce
 from torch import nn
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
@@ -218,11 +219,10 @@ def test_without_data_the_structure_grows() -> None:
 
 
 def test_einops_is_written_as_anything_else() -> None:
-    layers = pytest.importorskip("einops.layers.torch")
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), layers.Rearrange("b c (h p) (w q) -> b (p q c) h w", p=2, q=2), nn.ReLU(),
-        nn.Conv2d(24, 8, 1), layers.Reduce("b c h w -> b c", "mean"), nn.Linear(8, 2),
+        nn.Conv2d(3, 6, 3, padding=1), Rearrange("b c (h p) (w q) -> b (p q c) h w", p=2, q=2), nn.ReLU(),
+        nn.Conv2d(24, 8, 1), Reduce("b c h w -> b c", "mean"), nn.Linear(8, 2),
     )  # fmt: skip
     graph = gg.trace(model, IMAGE)
     for text in ("widen(0, extra=2)", "split(0)", "widen(3, extra=2)", "split(3)"):
