@@ -57,6 +57,7 @@ class StatisticKind(Enum):
     VARIANCE = "variance"
     DEVIATION = "standard deviation"
     NORM = "norm"
+    SPECTRAL = "largest singular value"
     EXTREME = "extreme"
 
 

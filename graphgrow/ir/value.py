@@ -16,6 +16,7 @@ class Fresh(Enum):
     ONES = "ones"
     ZEROS = "zeros"
     LIKE = "like"  # normal, with the standard deviation of the old entries; their number where they are all one
+    ABOVE = "above"  # magnitudes of such numbers, none of them zero: biases of units that would be zero without them
 
 
 @dataclass(eq=False)

@@ -96,9 +96,9 @@ class Call:
     def starts_bias(self, bias: Value | None, weight: Value) -> None:
         """Free biases start at zero, but beside a weight that is computed from others, whose new rows may be zero.
 
-        A unit of zero that is read with zero would never learn.
+        A unit of zero that is read with zero would never learn, nor would one of a negative bias behind a ReLU.
         """
-        self.starts(bias, Fresh.ZEROS if weight.parameter else Fresh.LIKE)
+        self.starts(bias, Fresh.ZEROS if weight.parameter else Fresh.ABOVE)
 
     def output(self, axes: Iterable[Term], flow: fl.Flow | None = None, index: int | None = None) -> Value:
         """A new output value with these axes, and how it comes from the operands."""

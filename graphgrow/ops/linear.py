@@ -77,6 +77,22 @@ def add_product(call: Call, input: Value, *factors: Value, beta: Any = 1, alpha:
     return call.output(axes, fl.Add((flow, call.operand(input))))
 
 
+@rule(torch.tensordot)
+def tensor_product(call: Call, a: Value, b: Value, dims: Any = 2, out: None = None) -> Value:
+    """A sum over products along several axes: the last of `a` with the first of `b`, or those of two lists."""
+    if isinstance(dims, (tuple, list)):
+        left, right = ([call.axis(value, one) for one in axes] for value, axes in zip((a, b), dims, strict=True))
+    else:
+        count = int(plain(dims))
+        left, right = list(range(len(a.axes) - count, len(a.axes))), list(range(count))
+    for value, summed in ((a, left), (b, right)):
+        call.starts(value, Fresh.HE, fan=summed)
+    for one, other in zip(left, right, strict=True):
+        call.contract(a, one, b, other)
+    kept = (term for value, summed in ((a, left), (b, right)) for i, term in enumerate(value.axes) if i not in summed)
+    return call.output(kept, fl.Mul((call.operand(a, drop=left), call.operand(b, drop=right))))
+
+
 @rule(torch.outer, "outer", torch.ger, "ger")
 def outer(call: Call, input: Value, other: Value) -> Value:
     """(n) and (m) -> (n, m)."""

@@ -288,12 +288,16 @@ def compared(call: Call, input: Value, other: Value, *args: Any, **options: Any)
 
 @rule(torch.cdist)
 def distances(call: Call, x1: Value, x2: Value, p: float = 2.0, compute_mode: Any = None) -> Value:
-    """(..., P, M) and (..., R, M) -> (..., P, R)."""
+    """(..., P, M) and (..., R, M) -> (..., P, R): norms of differences, to which zeros on both sides add nothing."""
     call.same(x1.axes[-1], x2.axes[-1])
-    call.freeze([x1.axes[-1]], "compared as a whole")
+    if p <= 0:  # a count of what differs
+        call.freeze([x1.axes[-1]], f"a norm of order {p} over it")
     batch = align(call, [x1.axes[:-2], x2.axes[:-2]]) if max(len(x1.axes), len(x2.axes)) > 2 else ()
     flow = fl.Pointwise((call.operand(x1, drop=[-1]), call.operand(x2, drop=[-1])))
-    return call.output((*batch, x1.axes[-2], x2.axes[-2]), flow)
+    output = call.output((*batch, x1.axes[-2], x2.axes[-2]), flow)
+    for value in (x1, x2):
+        call.statistic(StatisticKind.NORM, value, [len(value.axes) - 1], output, float(p))
+    return output
 
 
 @rule(nn.LocalResponseNorm, F.local_response_norm)

@@ -1,14 +1,19 @@
-"""Weights computed from others: length and direction of each row (Salimans and Kingma 2016, arXiv:1602.07868)."""
+"""Weights computed from others.
+
+Length and direction of each row (Salimans and Kingma 2016, arXiv:1602.07868); a largest singular value of one (Miyato
+et al. 2018, arXiv:1802.05957).
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import StatisticKind
+from graphgrow.ir.terms import product
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.call import Call
 from graphgrow.ops.registry import rule
@@ -42,3 +47,23 @@ def weight_norm_module(call: Call, weight_g: Value, weight_v: Value) -> Value:
     """What torch.nn.utils.parametrizations.weight_norm puts before a weight."""
     module: Any = call.module
     return weight_norm(call, weight_v, weight_g, module.dim)
+
+
+@rule(_SpectralNorm)
+def spectral_norm_module(call: Call, weight: Value) -> Value:
+    """What torch.nn.utils.parametrizations.spectral_norm puts before a weight: W / (u W v).
+
+    W is a matrix, one axis of the weight against all others; u and v are buffers, which steps of power iteration turn
+    to its first singular vectors in train mode. Rows and columns of zero change neither these nor what they find.
+    """
+    module: Any = call.module
+    rows = module.dim if len(weight.axes) > 1 else 0
+    others = [i for i in range(len(weight.axes)) if i != rows]
+    for name, terms in (("_u", (weight.axes[rows],)), ("_v", tuple(weight.axes[i] for i in others))):
+        vector = call.parameter(name, Fresh.ZEROS)
+        if vector is not None:  # a vector is divided by its length, which is computed anew
+            call.same(vector.axes[0], product(terms))
+            call.sum_over(vector, 0)
+    output = call.output(weight.axes, fl.Pointwise((call.operand(weight),), zero=True))
+    call.statistic(StatisticKind.SPECTRAL, weight, range(len(weight.axes)), output, inverse=True)
+    return output

@@ -236,7 +236,7 @@ def _broadcast(call: Call, operands: list[Value]) -> tuple[Any, ...]:
     return align(call, [value.axes for value in operands])
 
 
-@rule(operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub,
+@rule(operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, torch.rsub,
       "add", "add_", "sub", "sub_", "__add__", "__radd__", "__iadd__")  # fmt: skip
 def add(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Value:
     """A sum; a number is the same for all units."""

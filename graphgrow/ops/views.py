@@ -269,13 +269,17 @@ def repeat(call: Call, input: Value, *counts: Any) -> Value:
 
 
 @rule(torch.repeat_interleave, "repeat_interleave")
-def repeat_interleave(call: Call, input: Value, repeats: Any, dim: int | None = None) -> Value:
+def repeat_interleave(
+    call: Call, input: Value, repeats: Any, dim: int | None = None, *, output_size: Any = None
+) -> Value:
     """Each position several times in a row: key and value heads for groups of query heads."""
     if isinstance(repeats, Value) or dim is None:
         raise RuleDeclined("repeated by a tensor, or over all axes")
     index = call.axis(input, dim)
     count = call.fixed(meta_shape(call.meta)[index] // input.axes[index].size, "how often an axis is repeated")
     repeated = product((input.axes[index], count))
+    if output_size is not None:
+        call.literal(("kwargs", "output_size"), repeated)
     return call.output((*input.axes[:index], repeated, *input.axes[index + 1 :]), call.same_flow(input))
 
 

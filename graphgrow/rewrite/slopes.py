@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import NodeFacts, flatten_values
+from graphgrow.ir.facts import NodeFacts, StatisticKind, flatten_values
 from graphgrow.ir.flow import Fill, Flow
 from graphgrow.rewrite.evaluate import Key, axis_of, children, holds
 from graphgrow.rewrite.growth import Plan
@@ -29,6 +29,9 @@ def check_slopes(touching: list[NodeFacts], plan: Plan) -> None:
     stopped: dict[Key, NodeFacts] = {}
     for facts in reversed(touching):
         reached |= _ends(facts, plan)
+        for key, flat in _measured(facts, plan):
+            if flat:
+                stopped.setdefault(key, facts)
         for output, flow in facts.flows:
             for axis in output.axes_with(plan.units.space):
                 behind = (output, axis)
@@ -46,7 +49,7 @@ def _ends(facts: NodeFacts, plan: Plan) -> set[Key]:
     """What a node reads in other ways than unit by unit, or hands to the caller."""
     space = plan.units.space
     ends = {(s.value, s.axis) for s in facts.summations}
-    ends |= {(s.value, axis) for s in facts.statistics for axis in s.axes}
+    ends |= {key for key, flat in _measured(facts, plan) if not flat}
     for c in facts.contractions:
         if holds((c.term,), space):
             ends |= {(c.left, c.left_axis), (c.right, c.right_axis)}
@@ -54,6 +57,15 @@ def _ends(facts: NodeFacts, plan: Plan) -> set[Key]:
         ends |= {(value, axis) for value in flatten_values(facts.output) for axis in value.axes_with(space)}
         ends |= {(value, axis) for value in facts.operands for axis in value.axes_with(space)}
     return ends
+
+
+def _measured(facts: NodeFacts, plan: Plan) -> Iterator[tuple[Key, bool]]:
+    """What statistics are taken of, and whether those are flat there: a norm of zeros stays what it is."""
+    for statistic in facts.statistics:
+        for axis in statistic.axes:
+            if holds((statistic.value.axes[axis],), plan.units.space):
+                key = (statistic.value, axis)
+                yield key, statistic.kind in (StatisticKind.NORM, StatisticKind.SPECTRAL) and _vanishes(plan, key)
 
 
 def _operands(flow: Flow, plan: Plan, steep: bool = True) -> Iterator[tuple[Key, bool]]:

@@ -44,7 +44,8 @@ def judge(statistic: Statistic, units: Units, append: bool, fills: Mapping[Key, 
 
     A mean stays what it is where new units hold the mean, or where every unit is copied alike; new units of zero, and
     shares, leave the sum. A variance grows by nothing where new units hold the mean of all that it is taken of, which
-    is that of the units only where they are the whole axis. A norm does not see zeros.
+    is that of the units only where they are the whole axis. A norm does not see zeros, nor does the largest singular
+    value of a matrix, which is found by steps from vectors that copies would double.
     """
     axis = growing_axis(statistic, units.space)
     assert axis is not None
@@ -72,7 +73,7 @@ def _appended(statistic: Statistic, term: Term, space: Space, seen: set[Held], o
             return Verdict(1.0)
         wanted = (Fill.MEAN, Fill.ZERO) if everywhere else (Fill.ZERO,)
         return Verdict(ratio) if seen == {Fill.ZERO} else Verdict(None, wanted)
-    if kind is StatisticKind.NORM:
+    if kind in (StatisticKind.NORM, StatisticKind.SPECTRAL):
         return Verdict(1.0) if seen == {Fill.ZERO} else Verdict(None, (Fill.ZERO,))
     # the mean of a part is not that of all; an axis of size 1 may be the batch of an example
     if kind is StatisticKind.EXTREME or len(statistic.axes) > 1 or term is not space:
@@ -84,6 +85,8 @@ def _appended(statistic: Statistic, term: Term, space: Space, seen: set[Held], o
 
 def _replicated(statistic: Statistic, seen: set[Held], old: int, ratio: float, uniform: bool) -> Verdict:
     kind = statistic.kind
+    if kind is StatisticKind.SPECTRAL:
+        return Verdict(None)
     if kind is StatisticKind.EXTREME:
         return Verdict(1.0 if seen == {Fill.COPY} else None)
     if kind is StatisticKind.MEAN and seen == {Fill.SHARE}:

@@ -15,6 +15,8 @@ from graphgrow.rewrite.request import along
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign, deviation_of, draw_normal, runs, spread
 
+_SMALL = 0.1  # the deviation of numbers that must not be zero, where the old ones are all alike
+
 
 @dataclass(frozen=True)
 class AxisGrowth:
@@ -140,19 +142,23 @@ class TensorGrowth:
             return
         deviation = self._deviation(before, shape)
         found = runs(where, where)
-        if found is not None and len(found) == 1:
+        if found is not None and len(found) == 1 and start is not Fresh.ABOVE:
             draw_normal(new.narrow(axis, found[0].target, found[0].length), deviation, generator)
             return
         target = list(new.shape)
         target[axis] = len(where)
         values = torch.empty(target, dtype=of_kind(torch.float32, new.dtype))
         draw_normal(values, deviation, generator)
+        if start is Fresh.ABOVE:
+            values = values.abs()
         assign(new, axis, where, values)
 
     def _deviation(self, before: torch.Tensor, shape: list[int]) -> float:
         """Of fresh entries: He's at the final fan, or that of the entries there are; 0 where there are no data."""
         if before.is_meta:
             return 0.0
+        if self.value.fresh is Fresh.ABOVE:
+            return deviation_of(before) or _SMALL
         if self.value.fresh is not Fresh.HE:
             return deviation_of(before)
         fan = math.prod(shape[axis] for axis in self.value.fan)

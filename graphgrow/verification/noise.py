@@ -137,7 +137,7 @@ def quiet(module: M) -> M:
 def depends_on_mode(module: fx.GraphModule) -> bool:
     """Whether a graph with steady noise may compute something else in train than in eval mode.
 
-    Modules of torch.nn do not, noise and batch and instance norm aside; of any other it is not known.
+    Modules of torch.nn without buffers do not, noise and batch and instance norm aside; of any other it is not known.
     """
     for node in module.graph.nodes:
         if node.op == "call_function" and node.target in (F.batch_norm, F.instance_norm):
@@ -150,6 +150,6 @@ def depends_on_mode(module: fx.GraphModule) -> bool:
                 continue
             inside: Any = getattr(part, "dropout_p", None)
             plain = type(part).__module__.startswith(("torch.nn.", "graphgrow.layers")) and not noise and not inside
-            if not plain or isinstance(part, (*_BATCH_NORMS, nn.RReLU, nn.RNNBase, ByMode)):
+            if not plain or part._buffers or isinstance(part, (*_BATCH_NORMS, nn.RReLU, nn.RNNBase, ByMode)):
                 return True
     return False

@@ -102,9 +102,38 @@ def test_a_parametrisation_of_a_users_own_is_traced_into() -> None:
         gg.apply(graph, "split(0)")  # nor do shares of w add up behind it
 
 
-@pytest.mark.parametrize("kind", [parametrizations.spectral_norm, parametrizations.orthogonal])
-def test_other_parametrisations_stay_and_all_else_grows(kind: Callable[[nn.Module], nn.Module]) -> None:
+def test_spectral_norm_grows_by_rows_and_columns_of_zero() -> None:
+    """Also where every layer has one, and so after steps that turned its vectors to the new rows."""
     torch.manual_seed(0)
+    norm = parametrizations.spectral_norm
+    model = nn.Sequential(
+        norm(nn.Conv2d(3, 4, 3)), nn.LeakyReLU(), norm(nn.ConvTranspose2d(4, 5, 3)), nn.LeakyReLU(), nn.Flatten(),
+        norm(nn.Linear(5 * 36, 6)), nn.LeakyReLU(), norm(nn.Linear(6, 1)),
+    )  # fmt: skip
+    graph = gg.trace(model, IMAGE)
+    for text in ("widen(0, extra=2)", "widen(2, extra=2)", "widen(5, extra=2)"):
+        assert_grows(graph, text)
+    nn.init.zeros_(model[0].get_parameter("bias"))
+    grown = gg.apply(graph, ["widen(0, extra=2)", "widen(5, extra=2)"])
+    for name, old in (("0.bias", 4), ("5.bias", 6)):  # rows of zero: what is below zero here, ReLU lets nothing through
+        assert bool((grown.module.get_parameter(name)[old:] > 0).all())
+    verdict = gg.verify(graph, grown)
+    assert ("train", "buffers after the step") in {(check.mode, check.what) for check in verdict.checks}
+    optimizer = torch.optim.SGD(grown.module.parameters(), 0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        grown.module.train()(IMAGE).square().mean().backward()
+        optimizer.step()
+    assert all(bool(buffer.isfinite().all()) for buffer in grown.module.buffers())
+    assert grown.module.state_dict()["5.parametrizations.weight.0._u"][6:].abs().min() > 0
+    assert_preserved(grown, gg.apply(grown, "widen(5, extra=1)"))
+    with pytest.raises(gg.Declined, match="the largest singular value over the axis"):
+        gg.apply(graph, "split(5)")
+
+
+def test_other_parametrisations_stay_and_all_else_grows() -> None:
+    torch.manual_seed(0)
+    kind = parametrizations.orthogonal
     model = nn.Sequential(
         nn.Linear(3, 4), nn.Tanh(), kind(nn.Linear(4, 4)), nn.Tanh(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)
     )

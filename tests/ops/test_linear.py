@@ -133,6 +133,12 @@ CASES = [
     Case((nn.Linear,), _flattened, {"x.0": WITH_BIAS, "x.1": SUMMED, "x.2": SUMMED, "op.bias.0": ROWS}, "flattened"),
     Case((F.linear,), _function(False), {"x.0": LINEAR, "x.1": SUMMED, "w.0": LINEAR}),
     Case((F.linear,), _function(True), {"x.0": WITH_BIAS, "x.1": SUMMED, "b.0": ROWS}, "bias"),
+    Case((torch.tensordot,), _shaped(torch.tensordot, "nk", "km", dims=1), MATRIX),
+    Case((torch.tensordot,), _shaped(torch.tensordot, "nkj", "kjm"),
+         {"x.0": LINEAR, "x.1": SUMMED, "x.2": SUMMED, "y.2": LINEAR}, "two-axes"),
+    Case((torch.tensordot,), _shaped(torch.tensordot, "knj", "mjk", dims=([0, -1], [2, 1])),
+         {"x.0": SUMMED, "x.1": LINEAR, "x.2": SUMMED, "y.0": LINEAR}, "by-lists"),
+    Case((torch.tensordot,), _shaped(torch.tensordot, "n", "m", dims=0), {"x.0": LINEAR, "y.0": LINEAR}, "outer"),
     *(Case((target,), _flat_product(target), MATRIX)
       for target in (torch.matmul, operator.matmul, "matmul", "__matmul__", torch.mm, "mm")),
     *(Case((target,), _shaped(target, "nk", "k"), {"x.0": LINEAR, "x.1": SUMMED})

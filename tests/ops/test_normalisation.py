@@ -243,7 +243,9 @@ CASES = [
     Case((F.pairwise_distance,), _compared(F.pairwise_distance), {"x.0": FINITE}),
     Case((nn.CosineSimilarity,), _compared(nn.CosineSimilarity), {"x.0": FINITE}),
     Case((nn.PairwiseDistance,), _compared(nn.PairwiseDistance), {"x.0": FINITE}),
-    Case((torch.cdist,), _compared(torch.cdist), {"x.0": FINITE, "y.0": FINITE}),
+    *(Case((torch.cdist,), _compared(torch.cdist, p=p),
+           {"x.0": FINITE, "x.1": "zero>- copy>-", "y.0": FINITE}, f"order-{p}") for p in (1.0, 2.0, math.inf)),
+    Case((torch.cdist,), _compared(torch.cdist, p=0.0), {"x.0": FINITE, "y.0": FINITE}, "order-0"),
 ]  # fmt: skip
 
 

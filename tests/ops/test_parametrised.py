@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 
 from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
@@ -30,6 +30,17 @@ def _module(draw: Draw) -> nn.Module:
     return Probe(lambda m: m.op(m.g, m.x), sources, {"op": _WeightNorm(0)})
 
 
+def _spectral(dim: int, *shape: int) -> Callable[[Draw], nn.Module]:
+    """The vectors are few steps away from the weight's own, so that they are seen to turn in train mode."""
+
+    def build(draw: Draw) -> nn.Module:
+        weight = normal_tensor(draw, *(draw(2, 3) for _ in shape))
+        parametrisation = _SpectralNorm(weight.data, dim=dim, n_power_iterations=2)
+        return Probe(lambda m: m.op(m.x), {"x": weight}, {"op": parametrisation})
+
+    return build
+
+
 ROWS = "free>free|zero mean>free|zero copy>copy|share"  # by what the lengths hold; a direction of zero is none
 OTHERS = "zero>zero copy>copy"
 
@@ -38,6 +49,9 @@ CASES = [
     Case((torch._weight_norm,), _function(1), {"x.0": OTHERS, "x.1": ROWS, "x.2": OTHERS}, "second"),
     Case((torch._weight_norm,), _function(-1), {"x.0": OTHERS, "x.1": OTHERS, "x.2": OTHERS}, "whole"),
     Case((_WeightNorm,), _module, {"x.0": ROWS, "x.1": OTHERS}),
+    Case((_SpectralNorm,), _spectral(0, 2, 2), {"x.0": "zero>zero", "x.1": "zero>zero"}),
+    Case((_SpectralNorm,), _spectral(1, 2, 2, 2), dict.fromkeys(("x.0", "x.1", "x.2"), "zero>zero"), "second"),
+    Case((_SpectralNorm,), _spectral(0, 2), {"x.0": "zero>zero"}, "vector"),
 ]
 
 

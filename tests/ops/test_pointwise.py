@@ -141,8 +141,8 @@ LINEAR_FUNCTIONS: list[Any] = [
     "double", torch.clone, "detach",
 ]  # fmt: skip
 SUMS: list[Any] = [
-    operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, "add", "add_", "sub", "sub_",
-    "__add__", "__radd__", "__iadd__",
+    operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, torch.rsub, "add", "add_", "sub",
+    "sub_", "__add__", "__radd__", "__iadd__",
 ]  # fmt: skip
 PRODUCTS: list[Any] = [
     operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__", "__rmul__", "__imul__", torch.multiply,
@@ -297,7 +297,8 @@ CASES = [
     unary(F.hardtanh, FINITE, 0.5, 2.0, label="limits-without-zero"),
     unary("clamp", FINITE, 0.25, label="away-from-zero"),
     unary(torch.clamp, FINITE, torch.tensor(-0.5), torch.tensor(0.5), label="held"),
-    *(unary(target, SHIFTED, 1.5, label="number") for target in (operator.add, torch.sub, "add_", "__radd__")),
+    *(unary(target, SHIFTED, 1.5, label="number")
+      for target in (operator.add, torch.sub, torch.rsub, "add_", "__radd__")),
     *(unary(target, LINEAR, 1.5, label="number") for target in (operator.mul, "mul", torch.div, operator.truediv)),
     *(unary(target, ZERO_KEEPING, 2) for target in (torch.pow, operator.pow, "pow", "__pow__")),
     *(unary(target, PARTIAL, 0.5, positive=True, label="root") for target in (torch.pow, operator.pow)),

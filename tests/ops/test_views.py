@@ -118,6 +118,7 @@ CASES = [
     view(torch.tile, (2, 3), (2,), names="x.0 x.1", label="fewer"),
     view("repeat", (3,), 2, 2, names="x.0", label="in-front"),
     *(view(t, (2, 3), 2, 1, names="x.0 x.1") for t in (torch.repeat_interleave, "repeat_interleave")),
+    view(torch.repeat_interleave, (2, 3), 2, dim=1, output_size=6, names="x.0 x.1", label="size-restated"),
     *(view(t, (2, 8, 2, 2), 2, names="x.0 x.1:0") for t in (nn.PixelShuffle, F.pixel_shuffle)),
     *(view(t, (2, 3, 4, 4), 2, names="x.0 x.1") for t in (nn.PixelUnshuffle, F.pixel_unshuffle)),
     *(view(t, (2, 6, 2), 3, names="x.0 x.1:0 x.1:1 x.2") for t in (nn.ChannelShuffle, torch.channel_shuffle)),

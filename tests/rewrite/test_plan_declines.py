@@ -149,3 +149,11 @@ def test_a_mean_that_a_scale_weights_may_be_of_complex_numbers(kind: str) -> Non
     assert torch.allclose(grown.module(x), graph.module(x), rtol=1e-5, atol=1e-6)
     new = grown.module.get_parameter("row")[:, 4:]
     assert bool((new.imag != 0).all()) if kind == "real" else new.dtype is torch.float32
+
+
+def test_what_only_a_length_reads_would_never_learn() -> None:
+    """The slope of a norm at zero is zero, and new units must be zero in front of it."""
+    graph = gg.trace(Forward(lambda m, x: m.first(x).norm(dim=-1), first=nn.Linear(3, 4)), torch.randn(2, 5, 3))
+    with pytest.raises(gg.Declined, match=r"where its slope is zero, and would never learn \(at `norm`\)"):
+        gg.apply(graph, "widen(first, extra=1)")
+    assert not list(graph.mutations("widen"))
