@@ -90,6 +90,8 @@ class Bounds:
 
 
 UNBOUNDED = Bounds()
+A_SIZE = Bounds(1.0)
+"""Of a size: of an empty axis, no entry is computed."""
 
 
 def _times(a: float, b: float) -> float:

@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import fx
 
+from graphgrow.ir.bounds import A_SIZE, UNBOUNDED, Bounds
 from graphgrow.ir.flow import Flow
-from graphgrow.ir.terms import Axes, Term
+from graphgrow.ir.terms import Axes, Term, leaves
 from graphgrow.ir.value import Value
 
 
@@ -209,24 +210,31 @@ def flatten_values(output: Any) -> Iterator[Value]:
 
 
 class Extent(int):
-    """A size that the graph computes, with the terms that it came from."""
+    """A size that the graph computes, with the terms that it came from, and its bounds over all inputs."""
 
     terms: Axes
+    bounds: Bounds
 
-    def __new__(cls, value: int, terms: Axes) -> Extent:
+    def __new__(cls, value: int, terms: Axes, bounds: Bounds = A_SIZE) -> Extent:
         """The integer `value`, read off axes with these terms."""
         extent = super().__new__(cls, value)
-        extent.terms = terms
+        extent.terms, extent.bounds = terms, bounds
         return extent
 
-    def __getnewargs__(self) -> tuple[int, Axes]:  # type: ignore[override]  # int's own has no terms
+    def __getnewargs__(self) -> tuple[int, Axes, Bounds]:  # type: ignore[override]  # int's own has the number alone
         """What copies and pickles make it of."""
-        return int(self), self.terms
+        return int(self), self.terms, self.bounds
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A number computed from sizes by more than looking: its value and the terms behind it."""
+    """A number computed from sizes by more than looking: its value, the terms behind it, its bounds over all inputs."""
 
     value: Any
     terms: Axes
+    bounds: Bounds = UNBOUNDED
+
+
+def varies(number: Any) -> bool:
+    """Whether a number came from sizes that other inputs may have otherwise: those of axes that are frozen."""
+    return isinstance(number, (Extent, Derived)) and any(leaf.frozen for term in number.terms for leaf in leaves(term))

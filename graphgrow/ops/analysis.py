@@ -18,7 +18,7 @@ from graphgrow.ir.hooks import hook_of
 from graphgrow.ir.meta import OVERWRITTEN
 from graphgrow.ir.terms import Axes, Concat, Reason, Space, Term, freeze, leaves, normal
 from graphgrow.ir.value import Value
-from graphgrow.ops.bounding import bound
+from graphgrow.ops.bounding import bound, number_bounds
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import Rule, rule_of
 
@@ -250,9 +250,10 @@ class _Analyser:
             return value
         if node.target is operator.add and all(isinstance(arg, tuple) for arg in args):
             return tuple(args[0]) + tuple(args[1])
+        bounds = number_bounds(node.target, args, kwargs)
         if isinstance(value, int) and not isinstance(value, bool):
-            return Extent(value, terms)
-        return Derived(value, terms)
+            return Extent(value, terms, bounds)
+        return Derived(value, terms, bounds)
 
     def _pin_numbers(self, node: fx.Node, facts: NodeFacts) -> None:
         """Numbers computed from sizes that an operator takes as numbers must not change with the sizes."""

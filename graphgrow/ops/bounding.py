@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.ir.bounds import Bounds
-from graphgrow.ir.facts import Derived, Extent, NodeFacts
+from graphgrow.ir.facts import Derived, Extent, NodeFacts, varies
 from graphgrow.ir.value import Value
 from graphgrow.layers import ScaledDotProductAttention
 from graphgrow.ops.call import plain
@@ -29,8 +29,11 @@ UNIT, POSITIVE, SYMMETRIC = Bounds(0.0, 1.0), Bounds(0.0), Bounds(-1.0, 1.0)
 
 
 def bounds_of(argument: Any) -> Bounds:
-    """The bounds of a tensor or a number among an operator's arguments."""
-    argument = plain(argument)
+    """The bounds of a tensor or a number among an operator's arguments, whatever sizes the inputs have."""
+    if isinstance(argument, (Extent, Derived)):
+        argument = argument.bounds if varies(argument) else plain(argument)
+    if isinstance(argument, Bounds):
+        return argument
     if isinstance(argument, Value):
         return argument.bounds
     if isinstance(argument, (bool, int, float)) and math.isfinite(argument):
@@ -106,6 +109,15 @@ def output_bounds(node: fx.Node, module: nn.Module | None, args: Any, kwargs: An
     return tuple(one.rounded(tiny) for one in found) if isinstance(found, tuple) else found.rounded(tiny)
 
 
+def number_bounds(target: Any, args: Any, kwargs: Any) -> Bounds:
+    """The bounds of a number that is computed from sizes: by what, and from which numbers."""
+    known = _table().get(target)
+    if known is None or not _takes(known, len(args), tuple(kwargs)):
+        return Bounds()
+    found = known(*args, **kwargs)
+    return Bounds() if isinstance(found, tuple) else found
+
+
 @functools.cache
 def _takes(known: Bounding, count: int, names: tuple[str, ...]) -> bool:
     """Whether it can be called with so many arguments by position, and these by name."""
@@ -156,9 +168,15 @@ def _quotient(input: Any, other: Any, *, rounding_mode: str | None = None) -> Bo
     return Bounds() if rounding_mode else bounds_of(input) * bounds_of(other).inverse()
 
 
+def _floored(input: Any, other: Any) -> Bounds:
+    return bounds_of(input).signed() if bounds_of(other).low > 0 else Bounds()
+
+
 def _power(input: Any, exponent: Any) -> Bounds:
     number = plain(exponent)
-    return bounds_of(input).power(float(number)) if isinstance(number, (int, float)) else Bounds()
+    if varies(exponent) or not isinstance(number, (int, float)):
+        return Bounds()
+    return bounds_of(input).power(float(number))
 
 
 def _matrix_product(input: Any, other: Any) -> Bounds:
@@ -228,7 +246,7 @@ _BY_NAME: dict[str, Bounding] = {
     "add": _sum, "add_": _sum, "iadd": _sum, "sub": _difference, "sub_": _difference, "isub": _difference,
     "mul": _product, "mul_": _product, "imul": _product, "multiply": _product,
     "truediv": _quotient, "div": _quotient, "div_": _quotient, "true_divide": _quotient,
-    "pow": _power, "__pow__": _power,
+    "floordiv": _floored, "pow": _power, "__pow__": _power,
     "matmul": _matrix_product, "bmm": _matrix_product, "mm": _matrix_product, "dot": _matrix_product,
     "einsum": _einsum,
     "clamp": _clamped, "clip": _clamped, "clamp_min": _clamped_below, "clamp_max": _clamped_above,
@@ -258,7 +276,7 @@ _MODULES: dict[type[nn.Module], str] = {
 @functools.cache
 def _table() -> dict[object, Bounding]:
     """By function, name of a method, or class of a module."""
-    owners = (torch, F, operator, torch.linalg)
+    owners = (torch, F, operator, math, torch.linalg)
     functions = {found: bounding for name, bounding in _BY_NAME.items() for found in _named(owners, name)}
     return {**functions, **_BY_NAME, **{kind: _BY_NAME[name] for kind, name in _MODULES.items()}}
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import varies
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, plain
@@ -71,7 +72,7 @@ def add_product(call: Call, input: Value, *factors: Value, beta: Any = 1, alpha:
     )  # batch1 and batch2, mat1 and mat2, mat and vec
     axes, flow = _multiply(call, first, second)
     axes = align(call, [axes, input.axes])
-    if plain(beta) == 0:
+    if plain(beta) == 0 and not varies(beta):
         return call.output(axes, flow)
     call.starts(input, Fresh.ZEROS)
     return call.output(axes, fl.Add((flow, call.operand(input))))

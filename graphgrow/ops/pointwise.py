@@ -11,9 +11,11 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import varies
 from graphgrow.ir.terms import Concat
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.layers import Blend, ByMode, Choice, Gate, Zeros
+from graphgrow.ops.bounding import bounds_of
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, plain
 from graphgrow.ops.registry import module_rule, rule
@@ -47,7 +49,9 @@ def limited(call: Call, input: Value, min_val: float = -1.0, max_val: float = 1.
     """Zero at zero only where that lies between the limits."""
     module = call.module
     low, high = (module.min_val, module.max_val) if isinstance(module, nn.Hardtanh) else (min_val, max_val)
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=low <= 0 <= high, flat=0 in (low, high)))
+    held = not varies(low) and not varies(high)
+    zero, flat = held and low <= 0 <= high, held and 0 in (low, high)
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=zero, flat=flat))
 
 
 @rule(nn.RReLU)
@@ -107,8 +111,8 @@ def clamp(call: Call, input: Value, min: Any = None, max: Any = None) -> Value:
     """Limits that are numbers, or tensors of one number each, between which zero need not lie."""
     if any(isinstance(limit, Value) and limit.axes for limit in (min, max)):
         raise RuleDeclined("limits that are tensors")
-    held = isinstance(min, Value) or isinstance(max, Value)
-    zero = not held and (min is None or min <= 0) and (max is None or max >= 0)
+    moving = any(isinstance(limit, Value) or varies(limit) for limit in (min, max))
+    zero = not moving and (min is None or min <= 0) and (max is None or max >= 0)
     return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=zero))
 
 
@@ -127,7 +131,7 @@ def at_most(call: Call, input: Value, max: Any) -> Value:
 @rule(operator.mod, torch.remainder, torch.fmod, "remainder", "fmod")
 def rest(call: Call, input: Any, other: Any) -> Value:
     """What is left of a division by a number; one by a tensor may not be finite."""
-    if isinstance(input, Value) and isinstance(plain(other), (int, float)) and plain(other) != 0:
+    if isinstance(input, Value) and isinstance(plain(other), (int, float)) and bounds_of(other).excludes_zero:
         return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
     operands = [value for value in (input, other) if isinstance(value, Value)]
     return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
@@ -299,7 +303,7 @@ def power(call: Call, input: Any, exponent: Any) -> Value:
     if not isinstance(input, Value) or isinstance(exponent, Value):
         operands = [value for value in (input, exponent) if isinstance(value, Value)]
         return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
-    whole = float(exponent).is_integer() and float(exponent) > 0
+    whole = not varies(exponent) and float(exponent).is_integer() and float(exponent) > 0
     total = whole or input.bounds.low > 0
     return call.output(
         input.axes, fl.Pointwise((call.operand(input),), zero=whole, total=total, flat=whole and exponent > 1)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
+from graphgrow.ir.facts import varies
 from graphgrow.ir.terms import product
 from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
@@ -98,12 +99,12 @@ def pad(call: Call, input: Value, pad: Sequence[int] | None = None, mode: str = 
     shape = meta_shape(call.meta)
     if call.module is not None:
         pad, value = cast(nn.ConstantPad2d, call.module).padding, getattr(call.module, "value", None)
-    touched = {len(input.axes) - 1 - i // 2 for i, amount in enumerate(pad or ()) if plain(amount)}
+    touched = {len(input.axes) - 1 - i // 2 for i, amount in enumerate(pad or ()) if varies(amount) or plain(amount)}
     call.freeze((input.axes[i] for i in touched), "an axis that is padded")
     axes = [
         call.fixed(shape[i], "an axis that is padded") if i in touched else term for i, term in enumerate(input.axes)
     ]
-    linear = not plain(value)  # zeros, or what lies elsewhere along the padded axes
+    linear = not varies(value) and not plain(value)  # zeros, or what lies elsewhere along the padded axes
     return call.output(axes, call.same_flow(input) if linear else fl.Pointwise((call.operand(input),)))
 
 

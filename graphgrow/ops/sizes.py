@@ -39,6 +39,7 @@ def plain_fact(call: Call, value: Value, *args: Any) -> Any:
     """Facts that no growth changes, save `numel`, which depends on every axis."""
     if call.node.target == "numel":
         call.freeze(value.axes, "counted as a whole")
+        return Extent(call.meta, value.axes)
     return call.meta
 
 

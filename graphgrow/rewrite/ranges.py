@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphgrow.ir.bounds import UNBOUNDED, Bounds
+from graphgrow.ir.bounds import A_SIZE, UNBOUNDED, Bounds
 from graphgrow.ir.value import Value
 from graphgrow.ops.bounding import bounds_of, output_bounds
 
@@ -50,7 +50,7 @@ class Ranges:
         if node.op not in ("call_function", "call_method", "call_module"):
             return Value((), node.name)
         if _is_size(node):
-            return Value((), node.name, bounds=Bounds(1.0))
+            return Value((), node.name, bounds=A_SIZE)
         known: Any = lambda used: self._value(used, depth - 1)  # noqa: E731
         args: Any = fx.node.map_arg(node.args, known)
         kwargs: Any = fx.node.map_arg(node.kwargs, known)

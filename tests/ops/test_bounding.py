@@ -124,6 +124,10 @@ ADMITTED: list[Callable[[Any, Any], Any]] = [
     lambda a, b: 1 / (F.elu(a) + 1.5),
     lambda a, b: torch.exp(torch.einsum("bi,bi->bi", F.softplus(a), -torch.exp(b.tanh()))),
     lambda a, b: a / torch.sqrt(torch.var_mean(b, 0, keepdim=True)[0] + 1e-5),
+    lambda a, b: 1 / (torch.relu(a) + a.shape[0]),  # at least 1, whatever the batch
+    lambda a, b: torch.log(torch.sigmoid(a) + a.shape[0] ** 0.5 / 2),
+    lambda a, b: torch.rsqrt(torch.relu(a) + (a.shape[1] - 6)),  # a width, which stays what it was
+    lambda a, b: torch.sqrt(torch.relu(a) + a.shape[0] // 2 + 1),
 ]
 
 
@@ -147,11 +151,31 @@ def test_units_behind_what_is_bounded_away_from_its_poles_are_appended(run: Call
         lambda a, b: 1 / F.elu(a),
         lambda a, b: torch.sqrt(torch.var_mean(a, 0, keepdim=True)[1] + 1e-5) * b,
         lambda a, b: torch.exp(torch.einsum("bi,bi->bi", F.softplus(a), b.sigmoid())),
+        lambda a, b: 1 / (torch.relu(a) + (a.shape[0] - 3)),  # 1 on the example alone
+        lambda a, b: torch.log(torch.relu(a) + (a.shape[0] / 2 - 1)),
+        lambda a, b: torch.rsqrt(torch.relu(a) + (b.numel() - 27)),
+        lambda a, b: torch.relu(a).clamp(min=a.shape[0] - 3).reciprocal(),
+        lambda a, b: torch.exp(torch.sigmoid(a) * (a.shape[0] * a.shape[0])),
+        lambda a, b: torch.relu(a) ** (a.shape[0] - 3),
+        lambda a, b: torch.remainder(a, a.shape[0] - 3),
     ],
 )
 def test_what_may_reach_a_pole_is_declined(run: Callable[[Any, Any], Any]) -> None:
     with pytest.raises(gg.Declined, match="may not be finite on new units"):
         gg.apply(_grown(run), "widen(a, extra=3)")
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda a, b: torch.relu(a) ** (a.shape[0] - 3),  # of a batch of 3, the zeroth power of zero is 1
+        lambda a, b: a.clamp(min=2 - a.shape[0]),
+        lambda a, b: F.hardtanh(a, 2.0 - a.shape[0], 9.0),
+    ],
+)
+def test_what_keeps_zero_on_the_example_alone_is_not_summed_with_new_units(run: Callable[[Any, Any], Any]) -> None:
+    with pytest.raises(gg.Declined):
+        gg.apply(_grown(lambda a, b: b * run(a, b).sum(-1, keepdim=True)), "widen(a, extra=3)")
 
 
 def test_a_small_number_that_the_type_rounds_to_zero_bounds_nothing() -> None:
