@@ -17,8 +17,9 @@ from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.resize import resize
+from graphgrow.rewrite.shares import Readers
 from graphgrow.rewrite.statistics import old_share
-from graphgrow.rewrite.tensors import TensorGrowth, least_squares_shares
+from graphgrow.rewrite.tensors import TensorGrowth
 
 
 def grow(
@@ -81,7 +82,7 @@ def _grow_tensors(network: Network, editor: Editor, plan: Plan, generator: torch
         editor.set_tensor(value.aliases, new)
         changes.append(TensorChange(value.aliases, old, editor.tensor(value.name), growth.carry))
     if plan.kind is Kind.REPLICATE:
-        _spread_shares(plan, growths, changes)
+        _tell_how_copies_are_read(plan, growths, changes)
     return changes
 
 
@@ -93,19 +94,15 @@ def _rescale_eps(editor: Editor, facts: NodeFacts, rescaled: set[int], units: Un
         editor.set(editor.node(facts.node.name), norm.eps, norm.eps_value * old_share(norm, units))
 
 
-def _spread_shares(plan: Plan, growths: Mapping[Value, TensorGrowth], changes: list[TensorChange]) -> None:
-    """Tell the written copies with which share they are read, for their optimizer state."""
-    numerator = torch.zeros(plan.units.new_size, dtype=torch.float64)
-    denominator = torch.zeros(plan.units.new_size, dtype=torch.float64)
+def _tell_how_copies_are_read(plan: Plan, growths: Mapping[Value, TensorGrowth], changes: list[TensorChange]) -> None:
+    """Tell what writes copies how these are read, for its optimizer state."""
+    readers = Readers(plan.units)
     for change, growth in zip(changes, growths.values(), strict=True):
         if len(growth.axes) == 1 and Fill.SHARE in growth.axes[0].fills and not change.old.is_meta:
-            a, b = least_squares_shares(change.old, change.new, growth.axes[0], plan.units)
-            numerator, denominator = numerator + a, denominator + b
-    if not bool((denominator > 0).any()):
-        return
-    shares = torch.where(denominator > 0, numerator / denominator.clamp(min=1e-300), torch.ones(()))
+            readers.add(change.old, change.new, growth.axes[0].axis, growth.axes[0].map)
+    reading = readers.reading()
     for growth in growths.values():
-        growth.unit_shares = shares
+        growth.reading = reading
 
 
 def _rescale_statistics(network: Network, editor: Editor, plan: Plan) -> bool:

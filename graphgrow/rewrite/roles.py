@@ -16,6 +16,9 @@ from graphgrow.errors import OptimizerError
 class Role(Enum):
     """What a state tensor of a parameter's shape holds.
 
+    PACE is no optimizer's: it holds by what an entry's steps are multiplied so that a growth changes the function no
+    faster than the parent's training did (`graphgrow.train.newness`).
+
     Attributes:
         order: the power of the gradient's scale that it goes with.
         averaged: whether new entries start at the mean of the old ones along the axis, instead of at zero: what the
@@ -26,11 +29,12 @@ class Role(Enum):
     SQUARE = "square"
     MAGNITUDE = "magnitude"
     DIRECTION = "direction"
+    PACE = "pace"
 
     @property
     def order(self) -> int:
-        """1 for means of gradients and their magnitudes, 2 for squares, 0 for updates that were normalised already."""
-        return {Role.MOMENT: 1, Role.SQUARE: 2, Role.MAGNITUDE: 1, Role.DIRECTION: 0}[self]
+        """1 for means of gradients and their magnitudes, 2 for squares, 0 for what does not go with it."""
+        return {Role.MOMENT: 1, Role.SQUARE: 2, Role.MAGNITUDE: 1}.get(self, 0)
 
     @property
     def averaged(self) -> bool:

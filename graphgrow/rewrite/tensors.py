@@ -14,6 +14,7 @@ from graphgrow.ir.value import Fresh, Value
 from graphgrow.rewrite.request import along
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign, deviation_of, draw_normal, runs, spread
+from graphgrow.rewrite.shares import Reading
 
 _SMALL = 0.1  # the deviation of numbers that must not be zero, where the old ones are all alike
 
@@ -47,7 +48,7 @@ class TensorGrowth:
         scale: a factor on the whole (the weight of a norm whose axis is filled at the mean).
         offset: what is added to the tensor where it is used, and so scaled with it (a norm that scales by 1 + w).
         weights: the scales by which means are weighted, as they were before.
-        unit_shares: the least-squares reading share of each new unit; scales the state of written copies.
+        reading: how the copies are read; scales the state of what writes them.
         apart: whether the shares of copies are pulled apart.
     """
 
@@ -55,7 +56,7 @@ class TensorGrowth:
     axes: list[AxisGrowth]
     scale: float = 1.0
     offset: float = 0.0
-    unit_shares: torch.Tensor | None = field(default=None)
+    reading: Reading | None = field(default=None)
     weights: dict[Value, torch.Tensor] = field(default_factory=dict)
     apart: bool = False
 
@@ -167,31 +168,32 @@ class TensorGrowth:
     def carry(self, state: torch.Tensor, role: Role) -> torch.Tensor:
         """Optimizer state of the same shape as the parameter, grown with it.
 
-        What follows the gradient's k-th power goes with its scale: a written copy that is read with share a has a m
-        and a^2 v; a tensor scaled by c has m / c and v / c^2; reading copies keep both. New entries have m = 0, and
-        for v the mean of the old entries along the axis, since `step` is carried over and a v of 0 would make their
-        first updates several times the learning rate.
+        What follows the gradient's k-th power goes with its scale: a written copy goes with how it is read (`Reading`);
+        a tensor scaled by c has m / c and v / c^2; shares keep both. New entries have m = 0, and for v the mean of the
+        old entries along the axis, since `step` is carried over and a v of 0 would make their first updates several
+        times the learning rate. A pace is divided among shares, each of which gets the gradient of the whole.
         """
         new = state.detach()
         for growth in self.axes:
             before, new = new, growth.spread(new)
             for occurrence, fill in enumerate(growth.fills):
-                if fill is Fill.COPY:
-                    new = self._scaled_by_shares(new, growth, occurrence, role.order)
-                elif fill is not Fill.SHARE:
+                if fill is Fill.COPY and self.reading is not None:
+                    new = _multiplied(new, growth, occurrence, self.reading.factors(role)[growth.map.unit.clamp(min=0)])
+                elif fill is Fill.SHARE and role is Role.PACE:
+                    copies = growth.map.source.bincount(minlength=before.shape[growth.axis])
+                    new = _multiplied(new, growth, occurrence, 1.0 / copies[growth.map.source].double())
+                elif fill not in (Fill.COPY, Fill.SHARE):
                     entries = before.mean(growth.axis, keepdim=True) if role.averaged else 0.0
                     assign(new, growth.axis, growth.added(occurrence), entries)
         return new / self.scale**role.order if self.scale != 1.0 else new
 
-    def _scaled_by_shares(self, new: torch.Tensor, growth: AxisGrowth, occurrence: int, order: int) -> torch.Tensor:
-        if self.unit_shares is None:
-            return new
-        here = growth.map.occurrence == occurrence
-        shares = self.unit_shares[growth.map.unit.clamp(min=0)]
-        factors = torch.where(here, shares, torch.ones((), dtype=shares.dtype)) ** order
-        shape = [1] * new.dim()
-        shape[growth.axis] = -1
-        return new * factors.reshape(shape).to(new.device, new.dtype)
+
+def _multiplied(new: torch.Tensor, growth: AxisGrowth, occurrence: int, factors: torch.Tensor) -> torch.Tensor:
+    """The tensor with one occurrence multiplied by a factor for each position of the axis."""
+    factors = torch.where(growth.map.occurrence == occurrence, factors, torch.ones((), dtype=factors.dtype))
+    shape = [1] * new.dim()
+    shape[growth.axis] = -1
+    return new * factors.reshape(shape).to(new.device, new.dtype)
 
 
 def laid_out_like(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
@@ -243,20 +245,3 @@ def _copies_by_rank(growth: AxisGrowth, occurrence: int) -> list[torch.Tensor]:
             ranks.append([])
         ranks[rank].append(position)
     return [torch.tensor(positions) for positions in ranks]
-
-
-def least_squares_shares(
-    old: torch.Tensor, new: torch.Tensor, growth: AxisGrowth, units: Units
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each new unit, the inner products <w, w_copy> and <w, w> of its reading weights, float64."""
-    source = growth.map.source.to(old.device)
-    whole = in_double(old.detach().index_select(growth.axis, source))
-    other = [axis for axis in range(old.dim()) if axis != growth.axis]
-    dots, norms = ((whole.conj() * one).real for one in (in_double(new.detach()), whole))
-    if other:
-        dots, norms = dots.sum(other), norms.sum(other)
-    holding = growth.map.unit >= 0
-    unit = growth.map.unit[holding]
-    numerator = torch.zeros(units.new_size, dtype=torch.float64).index_add_(0, unit, dots.cpu()[holding])
-    denominator = torch.zeros(units.new_size, dtype=torch.float64).index_add_(0, unit, norms.cpu()[holding])
-    return numerator, denominator

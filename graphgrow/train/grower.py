@@ -21,7 +21,7 @@ from graphgrow.signals.skips import SkipSignal
 from graphgrow.signals.watch import Signal, Watch
 from graphgrow.train.averaging import follow_growth
 from graphgrow.train.budget import Budget
-from graphgrow.train.newness import new_entries, shared_entries
+from graphgrow.train.newness import newness
 from graphgrow.train.pace import Newcomers, Pace
 from graphgrow.train.policy import Evidence, GrowthPolicy, make_policy
 from graphgrow.train.proposal import Nothing, Proposal, choose
@@ -222,18 +222,17 @@ class Grower:
     def follow(self, child: Graph, proposal: Proposal) -> None:
         """Take up a child that was made of a proposal's mutations with `seed_of_stage`, the optimizer with it."""
         parent = self.graph
-        new = new_entries(parent, proposal.mutations, self.seed_of_stage)
-        shared = shared_entries(parent, child, new)
+        new = newness(parent, proposal.mutations, self.seed_of_stage)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._round + 500_000)
         numbers = dict(proposal.numbers)
         for candidate in proposal.candidates:
-            gap = candidate.start.apply(parent, child, new, generator)
+            gap = candidate.start.apply(parent, child, new.entries, generator)
             if gap is not None:
                 numbers["gap"] = gap
         if self._averaged is not None:
             follow_growth(self._averaged, parent, child)
         if self._newcomers is not None:
-            self._newcomers.welcome(child.module, new, shared)
+            self._newcomers.welcome(child.module, new.paces)
         self._record("grown", proposal.reason, proposal.mutations, numbers, child)
         self.graph, self._signals, self._metrics = child, None, []
         self.stage += 1

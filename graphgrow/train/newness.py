@@ -1,8 +1,9 @@
-"""Which entries of a grown network's parameters are new, found by the machinery that carries optimizer state over."""
+"""What is new in a grown network's parameters, found by the machinery that carries optimizer state over."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,22 @@ from graphgrow.rewrite.contract import Mutation
 from graphgrow.rewrite.roles import register_optimizer
 
 
+@dataclass(frozen=True, eq=False)
+class Newness:
+    """What a growth changes for training, by names of the child's parameters; what it leaves as it was is left out.
+
+    Attributes:
+        entries: which entries neither were there before nor are copies of such, bool.
+        paces: by what the first step of each entry is multiplied, float32, so that the function changes no faster than
+            without the growth: 0 for new entries; for shares of an entry, each of which gets the gradient of the whole,
+            one over their number; for copies that are read with weights of opposite signs, 1 over by how much further
+            they go together (`graphgrow.rewrite.shares`).
+    """
+
+    entries: dict[str, torch.Tensor]
+    paces: dict[str, torch.Tensor]
+
+
 class _Marks(Optimizer):
     """Keeps 1 for each entry that was there before: copies inherit it, new entries and parameters have none."""
 
@@ -22,61 +39,32 @@ class _Marks(Optimizer):
         super().__init__(parameters, {})
         for group in self.param_groups:
             for parameter in group["params"]:
-                self.state[parameter]["known"] = torch.ones_like(parameter, dtype=torch.float32)
+                for name in ("known", "pace"):
+                    self.state[parameter][name] = torch.ones_like(parameter, dtype=torch.float32)
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """It trains nothing."""
         raise NotImplementedError
 
 
-register_optimizer(_Marks, known="direction")
+register_optimizer(_Marks, known="direction", pace="pace")
 
 
-def new_entries(graph: Graph, mutations: Iterable[Mutation | str], seed: int) -> dict[str, torch.Tensor]:
-    """Which entries of the child's parameters neither were there before nor are copies of such, bool, by name.
-
-    Parameters without new entries are left out.
+def newness(graph: Graph, mutations: Iterable[Mutation | str], seed: int) -> Newness:
+    """What `apply` with this seed makes new.
 
     Raises:
         MutationError, Declined: as `apply` does.
     """
     marks = _Marks(graph.module.parameters())
     child = apply(graph, list(mutations), seed=seed, optimizer=marks)
-    found = {}
+    found = Newness({}, {})
     for name, parameter in child.module.named_parameters():
-        known = marks.state.get(parameter, {}).get("known")
-        new = torch.ones_like(parameter, dtype=torch.bool) if known is None else known == 0
+        state = marks.state.get(parameter, {})
+        known, pace = (state.get(key, torch.zeros_like(parameter, dtype=torch.float32)) for key in ("known", "pace"))
+        new = known == 0
         if bool(new.any()):
-            found[name] = new
-    return found
-
-
-def shared_entries(parent: Graph, child: Graph, new: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Which entries of the child's parameters hold a share of an old entry that was shared out, bool, by name.
-
-    Each share gets the whole gradient that the entry had, so that together they go as many times as far.
-
-    Args:
-        parent: the graph before, with the numbers that it was grown with.
-        child: grown, not trained yet.
-        new: what `new_entries` found.
-    """
-    before = dict(parent.module.named_parameters())
-    steps = child.steps[len(parent.steps) :]
-    found = {}
-    for name, parameter in child.module.named_parameters():
-        old = before.get(name)
-        if old is None or old is parameter or old.dim() != parameter.dim():
-            continue
-        places = [torch.arange(size) for size in old.shape]
-        for step in steps:
-            for axis, kept in step.tensors.get(name, {}).items():
-                places[axis] = kept[places[axis]]
-        index = torch.meshgrid(*places, indexing="ij")
-        changed = (parameter.detach()[index] != old.detach()).to(parameter.device)
-        if not bool(changed.any()):
-            continue
-        shared = torch.ones_like(parameter, dtype=torch.bool)  # copies stand where neither old nor new entries do
-        shared[index] = changed
-        found[name] = shared & ~new[name] if name in new else shared
+            found.entries[name] = new
+        if bool((pace != 1).any()):
+            found.paces[name] = pace
     return found

@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 
 from graphgrow.rewrite.roles import state_roles
 
-SHARE = 0.5  # where the pace of shared entries begins: of two shares each goes as far as the whole did
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -20,9 +19,9 @@ WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class Pace:
     """By what the updates of new entries are multiplied, t steps after a growth.
 
-    It rises linearly from 0 to `rate` within `warm_up` steps, and then goes linearly to 1 within `decay` steps. Entries
-    that were shared out by a split begin at a half: each share gets the gradient of the whole, so that both together
-    would go twice as far.
+    It rises linearly from 0 to `rate` within `warm_up` steps, and then goes linearly to 1 within `decay` steps. What a
+    split shared out or copied begins in between, where the function changes as fast as before (`Newness.paces`), and
+    rises to 1: of two shares each gets the gradient of the whole, so that both together would go twice as far.
 
     A weight that has grown large in training changes little by steps of a given size, and behind a norm that is all
     that its size does (van Laarhoven, "L2 regularization versus batch and weight normalization", 2017): a trained
@@ -45,13 +44,12 @@ class Pace:
     boost: float = 1.0
     forget: bool = False
 
-    def factor(self, step: int, start: float = 0.0) -> float:
-        """The factor of the step-th update, from 1, of entries that begin at `start`."""
-        rate = self.rate if start == 0.0 else 1.0
+    def factors(self, step: int, starts: torch.Tensor) -> torch.Tensor:
+        """The factors of the step-th update, from 1, of entries that begin at `starts`; new ones begin at 0."""
+        rates = torch.where(starts == 0, self.rate, 1.0)
         if step <= self.warm_up:
-            return start + (rate - start) * step / (self.warm_up + 1)
-        along = (step - self.warm_up) / (self.decay + 1)
-        return 1.0 if along >= 1 else rate + (1.0 - rate) * along
+            return starts + (rates - starts) * (step / (self.warm_up + 1))
+        return rates + (1.0 - rates) * min(1.0, (step - self.warm_up) / (self.decay + 1))
 
     def over(self, step: int) -> bool:
         """Whether all later factors are 1."""
@@ -60,12 +58,12 @@ class Pace:
 
 @dataclass(frozen=True, eq=False)
 class _Entries:
-    """Some entries of one parameter, by their places in it when it is flat."""
+    """Some entries of one parameter, by their places in it when it is flat, and the pace that each begins at."""
 
     name: str
     parameter: nn.Parameter
     places: torch.Tensor
-    start: float
+    starts: torch.Tensor
 
     def values(self) -> torch.Tensor:
         return self.parameter.detach().flatten().index_select(0, self.places)
@@ -88,7 +86,7 @@ class _Boosted:
 
 
 class Newcomers:
-    """Slows the updates of new and of shared entries down, and boosts those of large weights, under any optimizer.
+    """Slows the updates of what a growth made down, and boosts those of large weights, under any optimizer.
 
     By hooks on it: before a step the entries are remembered, after it they go a part of the way, or further. A step
     that a gradient scaler leaves out is left out here too.
@@ -109,33 +107,30 @@ class Newcomers:
         optimizer.register_step_pre_hook(self._remember)
         optimizer.register_step_post_hook(self._slow_down)
 
-    def welcome(
-        self, module: nn.Module, new: Mapping[str, torch.Tensor], shared: Mapping[str, torch.Tensor] | None = None
-    ) -> None:
+    def welcome(self, module: nn.Module, paces: Mapping[str, torch.Tensor]) -> None:
         """Begin anew with the entries of one growth; those of the last one go on at full pace.
 
         What is boosted is found anew; with nothing new (a growth was taken back) nothing is.
 
         Args:
             module: grown.
-            new: by name of a parameter, which entries are new, bool.
-            shared: likewise, which hold a share of what one entry held.
+            paces: by name of a parameter, the pace that each entry begins at (`Newness.paces`).
         """
         self._step, self._before, self._entries, self._whole = 0, [], [], []
-        self._boosted = _large(module, self._pace.boost) if new else []
-        if new and self._pace.forget:
+        self._boosted = _large(module, self._pace.boost) if paces else []
+        if paces and self._pace.forget:
             _forget(self._optimizer)
-        for start, found in ((0.0, new), (SHARE, shared or {})):
-            for name, entries in found.items():
-                parameter = module.get_parameter(name)
-                places = entries.to(parameter.device).flatten().nonzero().flatten()
-                self._entries.append(_Entries(name, parameter, places, start))
+        for name, starts in paces.items():
+            parameter = module.get_parameter(name)
+            flat = starts.to(parameter.device).flatten()
+            places = (flat != 1).nonzero().flatten()
+            self._entries.append(_Entries(name, parameter, places, flat[places]))
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs: the step, for each set of entries its parameter, places and start, and all boosts."""
+        """What `restore` needs: the step, for each set of entries its parameter, places and starts, and all boosts."""
         return {
             "step": self._step,
-            "entries": [[one.name, one.places, one.start] for one in self._entries],
+            "entries": [[one.name, one.places, one.starts] for one in self._entries],
             "boosted": [[one.name, one.factor] for one in self._boosted],
         }
 
@@ -143,7 +138,7 @@ class Newcomers:
         """Go on from a state."""
         self._step, self._before, self._whole = state["step"], [], []
         self._entries = [
-            _Entries(name, module.get_parameter(name), places, start) for name, places, start in state["entries"]
+            _Entries(name, module.get_parameter(name), places, starts) for name, places, starts in state["entries"]
         ]
         self._boosted = [_Boosted(name, module.get_parameter(name), factor) for name, factor in state["boosted"]]
 
@@ -157,7 +152,8 @@ class Newcomers:
     def _slow_down(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with torch.no_grad():
             for one, before in zip(self._entries, self._before, strict=True):
-                one.set(torch.lerp(before, one.values(), self._pace.factor(self._step, one.start)))
+                factors = self._pace.factors(self._step, one.starts).to(before.dtype)
+                one.set(torch.lerp(before, one.values(), factors))
             for weight, before in zip(self._boosted, self._whole, strict=True):
                 weight.parameter.copy_(torch.lerp(before, weight.parameter, weight.factor))
         self._before, self._whole = [], []

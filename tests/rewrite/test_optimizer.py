@@ -54,19 +54,43 @@ def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("apart", ["false", "true"])
 @pytest.mark.parametrize("kind", MAKERS)
-def test_copies_have_their_share_of_the_gradient(kind: str) -> None:
-    """A unit that one weight reads: its copies, read with shares a and 1 - a, have a g and (1 - a) g."""
+def test_copies_have_their_share_of_the_gradient(kind: str, apart: str) -> None:
+    """A unit that one weight reads: its copies, read with shares a and 1 - a, have a g and (1 - a) g, a up to 2."""
     graph = gg.trace(net(), INPUT)
     optimizer, old = stepped(graph, kind)
-    grown = gg.apply(graph, "split(2)", seed=3, optimizer=optimizer)
+    grown = gg.apply(graph, f"split(2, apart={apart})", seed=3, optimizer=optimizer)
     new = backward(grown.module)
     for name, parameter in grown.module.named_parameters():
         _assert_follows(optimizer, kind, parameter, new[name], [], name)
     read, whole = (dict(g.module.named_parameters())["4.weight"] for g in (grown, graph))
     shares = read / whole.repeat(1, 2)
+    assert bool((shares < 0).any()) is (apart == "true")
     expected = torch.cat([old["2.weight"]] * 2) * shares.T
     assert _close(new["2.weight"], expected), "the gradient of a copy is its share of the unit's"
+
+
+@pytest.mark.parametrize("apart", ["false", "true"])
+def test_squares_of_copies_are_those_that_their_own_training_would_have_gathered(apart: str) -> None:
+    """400 readers that ask for different things: a copy's mean square is that of its weights, not of its mean share."""
+    torch.manual_seed(0)
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 400)).double(), INPUT)
+    optimizer = torch.optim.Adagrad(graph.module.parameters(), lr=0.0)
+    asked = torch.randn(600, 5, 400, dtype=torch.float64)
+
+    def train(module: nn.Module, mine: Optimizer) -> torch.Tensor:
+        for weights in asked:
+            mine.zero_grad()
+            (module(INPUT) * weights).sum().backward()
+            mine.step()
+        return mine.state[module.get_parameter("0.weight")]["sum"].clone()
+
+    train(graph.module, optimizer)
+    grown = gg.apply(graph, f"split(0, apart={apart})", seed=3, optimizer=optimizer)
+    carried = optimizer.state[grown.module.get_parameter("0.weight")]["sum"]
+    gathered = train(grown.module, torch.optim.Adagrad(grown.module.parameters(), lr=0.0))
+    assert torch.allclose(carried, gathered, rtol=0.2), (carried / gathered).aminmax()
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import graphgrow as gg
-from graphgrow.train.newness import new_entries, shared_entries
+from graphgrow.train.newness import newness
 from graphgrow.train.pace import Newcomers, Pace
 from tests.train import small
 
@@ -23,11 +23,14 @@ MAKERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 
 
 def test_the_factor_rises_and_comes_back_to_one() -> None:
+    def factors(pace: Pace, start: float, steps: int) -> list[float]:
+        return [float(pace.factors(step, torch.tensor([start]))) for step in range(1, steps + 1)]
+
     pace = Pace(rate=2.0, warm_up=3, decay=3)
-    assert [pace.factor(step) for step in range(1, 9)] == [0.5, 1.0, 1.5, 1.75, 1.5, 1.25, 1.0, 1.0]
+    assert factors(pace, 0.0, 8) == [0.5, 1.0, 1.5, 1.75, 1.5, 1.25, 1.0, 1.0]
     assert [pace.over(step) for step in (6, 7)] == [False, True]
-    assert [Pace(warm_up=3).factor(step, 0.5) for step in range(1, 6)] == [0.625, 0.75, 0.875, 1.0, 1.0]
-    assert [Pace(warm_up=0).factor(step) for step in (1, 2)] == [1.0, 1.0]
+    assert factors(pace, 0.5, 5) == [0.625, 0.75, 0.875, 1.0, 1.0], "what is not new has no rate of its own"
+    assert factors(Pace(warm_up=0), 0.0, 2) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -38,7 +41,7 @@ def test_the_first_steps_of_new_entries_are_a_part_of_what_they_would_be(kind: s
     new[2:] = True
     slow, plain = MAKERS[kind](net.parameters()), MAKERS[kind](twin.parameters())
     newcomers = Newcomers(slow, Pace(warm_up=4))
-    newcomers.welcome(net, {"weight": new})
+    newcomers.welcome(net, {"weight": (~new).float()})
     start = net.weight.detach().clone()
     x = torch.randn(5, 3)
     for module, optimizer in ((net, slow), (twin, plain)):
@@ -69,7 +72,7 @@ def test_a_weight_that_has_become_large_takes_longer_steps() -> None:
         mine = copy.deepcopy(net)
         optimizer = MAKERS["adamw"](mine.parameters())
         newcomers = Newcomers(optimizer, Pace(warm_up=0, boost=boost))
-        newcomers.welcome(mine, {"0.bias": torch.zeros(4, dtype=torch.bool)})
+        newcomers.welcome(mine, {"0.bias": torch.zeros(4)})
         newcomers.restore(mine, newcomers.state())
         mine(torch.ones(2, 3)).square().sum().backward()
         optimizer.step()
@@ -88,7 +91,7 @@ def test_an_optimizer_that_forgets_steps_as_a_new_one(kind: type[torch.optim.Opt
     for _ in range(3):
         net(torch.ones(2, 3)).square().sum().backward()
         optimizer.step()
-    newcomers.welcome(net, {"bias": torch.zeros(4, dtype=torch.bool)})
+    newcomers.welcome(net, {"bias": torch.zeros(4)})
     twin = copy.deepcopy(net)
     fresh = kind(twin.parameters(), lr=0.1)  # type: ignore[call-arg]
     for _ in range(2):
@@ -109,7 +112,7 @@ def test_a_state_goes_on_where_it_was(boost: float) -> None:
             net.weight.mul_(5)
         optimizer = MAKERS["adamw"](net.parameters())
         newcomers = Newcomers(optimizer, Pace(warm_up=6, boost=boost))
-        newcomers.welcome(net, {"weight": torch.ones(4, 3, dtype=torch.bool)})
+        newcomers.welcome(net, {"weight": torch.zeros(4, 3)})
         for number in range(4):
             if resumed and number == 2:
                 state = newcomers.state()
@@ -125,7 +128,8 @@ def test_a_state_goes_on_where_it_was(boost: float) -> None:
 def test_new_entries_are_appended_ones_and_no_copies() -> None:
     graph = small.graph()
     mutations = ["split(0, units=[1, 2])", "widen(2, extra=2)", "widen(0, extra=1)", "deepen(1, kind=mlp)"]
-    new = new_entries(graph, mutations, seed=3)
+    found = newness(graph, mutations, seed=3)
+    new = found.entries
     rows = new["0.weight"].all(1)
     assert rows.tolist() == [False] * 8 + [True], "copies are known, the appended row is not"
     assert new["2.weight"].shape == (7, 9)
@@ -134,21 +138,42 @@ def test_new_entries_are_appended_ones_and_no_copies() -> None:
     assert new["2.weight"][:, 8].all()
     assert all(bool(entries.all()) for name, entries in new.items() if "deepen" in name)
     assert "6.weight" not in new
+    assert all(bool((found.paces[name][entries] == 0).all()) for name, entries in new.items())
+    assert "6.weight" not in found.paces
 
 
-def test_shared_entries_are_the_reading_weights_of_what_was_split() -> None:
+@pytest.mark.parametrize("apart", ["false", "true"])
+def test_shares_begin_at_one_over_their_number_and_copies_as_they_are_read(apart: str) -> None:
     graph = small.graph()
-    mutations = ["split(0, units=[1, 2])", "widen(2, extra=1)"]
-    new = new_entries(graph, mutations, seed=3)
-    shared = shared_entries(graph, gg.apply(graph, mutations, seed=3), new)
-    assert set(shared) == {"2.weight"}, "what writes copies is whole, and the widened group's readers are untouched"
-    columns = shared["2.weight"][:5].all(0)
-    assert columns.tolist() == [False, True, True, False, False, False, True, True]
-    assert not shared["2.weight"][5:].any()
+    mutation = f"split(0, units=[1, 2], copies=3, apart={apart})"
+    paces = newness(graph, [mutation], seed=3).paces
+    third = torch.tensor(1 / 3)
+    expected = torch.ones(5, 10)
+    expected[:, [1, 2, 6, 7, 8, 9]] = third
+    assert torch.equal(paces["2.weight"], expected)
+    assert "4.weight" not in paces
+    whole = graph.module.get_parameter("2.weight").detach().double()
+    copies = gg.apply(graph, mutation, seed=3).module.get_parameter("2.weight").detach().double()
+    for unit, places in ((1, [1, 6, 8]), (2, [2, 7, 9])):
+        further = sum(float(copies[:, place].norm() / whole[:, unit].norm()) for place in places)
+        assert paces["0.weight"][places].flatten().tolist() == pytest.approx([1 / max(1, further)] * 18)
+        assert paces["0.bias"][places].tolist() == pytest.approx([1 / max(1, further)] * 3)
+        assert further > 1.2 or apart == "false"
+    assert bool((paces["0.weight"][[0, 3, 4, 5]] == 1).all())
 
 
-def test_two_shares_together_begin_at_the_pace_of_the_whole() -> None:
-    """Under SGD without momentum: the sum of both shares moves as the one weight does in the net that is not split."""
+def test_copies_of_a_unit_that_nothing_reads_begin_as_what_is_new_if_they_are_read_with_v_and_minus_v() -> None:
+    graph = small.graph()
+    with torch.no_grad():
+        graph.module.get_parameter("2.weight")[:, 1] = 0
+    found = newness(graph, ["split(0, units=[1], apart=true)"], seed=3)
+    assert found.entries == {}, "they are copies all the same"
+    assert found.paces["0.bias"].tolist() == [1, 0, 1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_shares_together_begin_at_the_pace_of_the_whole(copies: int) -> None:
+    """Under SGD without momentum: the sum of all shares moves as the one weight does in the net that is not split."""
     moves = []
     for split in (False, True):
         graph = small.graph()
@@ -156,12 +181,42 @@ def test_two_shares_together_begin_at_the_pace_of_the_whole() -> None:
         newcomers = Newcomers(optimizer, Pace(warm_up=10_000))
         grown = graph
         if split:
-            new = new_entries(graph, ["split(0)"], seed=3)
-            grown = gg.apply(graph, "split(0)", seed=3, optimizer=optimizer)
-            newcomers.welcome(grown.module, new, shared_entries(graph, grown, new))
+            mutation = f"split(0, copies={copies})"
+            new = newness(graph, [mutation], seed=3)
+            grown = gg.apply(graph, mutation, seed=3, optimizer=optimizer)
+            newcomers.welcome(grown.module, new.paces)
         weight = grown.module.get_parameter("2.weight")
         before = weight.detach().clone()
         small.loss(grown.module).backward()
         optimizer.step()
         moves.append((weight.detach() - before).unflatten(1, (-1, 6)).sum(1))
     assert torch.allclose(moves[0], moves[1], rtol=1e-3, atol=1e-7)
+
+
+def test_under_adam_the_function_changes_no_faster_when_copies_are_pulled_apart() -> None:
+    """What the first steps of the weights in front change at the readers, over what it is without a split."""
+    torch.manual_seed(0)
+    front = nn.Sequential(nn.Linear(8, 32), nn.Linear(32, 64))
+    inputs, wanted = torch.randn(256, 8), torch.randn(256, 64)
+    changes = {}
+    for mutation in ("", "split(0)", "split(0, apart=true)"):
+        graph = gg.trace(copy.deepcopy(front), inputs[:2])
+        optimizer = torch.optim.Adam(graph.module.parameters(), lr=1e-3)
+        for _ in range(50):
+            optimizer.zero_grad()
+            (graph.module(inputs) - wanted).square().mean().backward()
+            optimizer.step()
+        newcomers, grown = Newcomers(optimizer, Pace(warm_up=10_000)), graph
+        if mutation:
+            new = newness(graph, [mutation], seed=3)
+            grown = gg.apply(graph, mutation, seed=3, optimizer=optimizer)
+            newcomers.welcome(grown.module, new.paces)
+        reading = grown.module.get_parameter("1.weight").detach().clone()
+        before = grown.module.get_parameter("0.weight").detach().clone()
+        optimizer.zero_grad()
+        (grown.module(inputs) - wanted).square().mean().backward()
+        optimizer.step()
+        changes[mutation] = float((reading @ (grown.module.get_parameter("0.weight").detach() - before)).norm())
+    assert changes["split(0)"] < 1.1 * changes[""]
+    assert changes["split(0, apart=true)"] < 1.1 * changes[""]
+    assert changes["split(0, apart=true)"] > 0.5 * changes[""], changes

@@ -7,7 +7,7 @@ import torch
 
 import graphgrow as gg
 from graphgrow.errors import TrainingError
-from graphgrow.train.newness import new_entries
+from graphgrow.train.newness import newness
 from graphgrow.train.start import Start
 from tests.train import small
 
@@ -17,7 +17,7 @@ MUTATIONS = ["widen(0, extra=3)"]
 def _started(start: Start) -> tuple[torch.Tensor, gg.Graph, float | None]:
     graph = small.graph()
     child = gg.apply(graph, MUTATIONS, share=False)
-    gap = start.apply(graph, child, new_entries(graph, MUTATIONS, 0), torch.Generator().manual_seed(0))
+    gap = start.apply(graph, child, newness(graph, MUTATIONS, 0).entries, torch.Generator().manual_seed(0))
     difference = (child.module(small.INPUTS) - graph.module(small.INPUTS)).detach()
     return difference, child, gap
 

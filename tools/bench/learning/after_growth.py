@@ -5,7 +5,8 @@
 A net is trained on the digits, then twins of it go on for 30 steps on the same batches: one is not grown, the others
 are grown, with the optimizer's state carried over and new entries warmed up, carried over alone, padded with zeros
 (second moments too), or reset. Each step the loss on the whole training part is taken; the figures are its largest and
-its mean value over the 30 steps, each over that of the twin that was not grown, medians over seeds.
+its mean value over the 30 steps, each over that of the twin that was not grown: medians over seeds, and of the largest
+the worst seed as well.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from graphgrow.data.digits import digits
 from graphgrow.data.parts import Part
 from graphgrow.graph import Graph
 from graphgrow.models import MLP, ResNet
-from graphgrow.train.newness import new_entries, shared_entries
+from graphgrow.train.newness import newness
 from graphgrow.train.pace import Newcomers, Pace
 from tools.bench.results import parser, table
 
@@ -90,15 +91,15 @@ def measure(model: str, kind: str, lr: float, seed: int, part: Part) -> dict[str
     found = {}
     for way in WAYS:
         mine, theirs = twin(graph, optimizer, lr)
-        new = new_entries(mine, growths[kind], seed)
+        new = newness(mine, growths[kind], seed)
         newcomers = Newcomers(theirs, Pace(warm_up=100))
         child = gg.apply(mine, growths[kind], seed=seed, optimizer=theirs)
         if way == "carried, warmed up":
-            newcomers.welcome(child.module, new, shared_entries(mine, child, new))
+            newcomers.welcome(child.module, new.paces)
         if way == "reset":
             theirs.state.clear()
         if way == "zeros":
-            for name, entries in new.items():
+            for name, entries in new.entries.items():
                 for state in theirs.state.get(child.module.get_parameter(name), {}).values():
                     if state.shape == entries.shape:
                         state[entries] = 0
@@ -121,8 +122,9 @@ def main() -> None:
             runs = [measure(model, kind, parsed.lr, seed, part) for seed in range(parsed.seeds)]
             cells = []
             for way in WAYS:
-                largest, mean = (statistics.median(run[way][index] for run in runs) for index in (0, 1))
-                cells.append(f"{largest:.3f}, {mean:.3f}")
+                largest, mean = ([run[way][index] for run in runs] for index in (0, 1))
+                median = statistics.median
+                cells.append(f"{median(largest):.3f} ({max(largest):.3f}), {median(mean):.3f}")
             lines.append([f"{model}, {kind}", *cells])
             print(lines[-1], flush=True)
     print(table(["growth", *WAYS], lines))
