@@ -70,8 +70,8 @@ def ask(name: str, request: Mapping[str, Any], *, time_limit_s: float, memory_li
 
 def _exchange(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> bytes:
     """Send the request, keep the pipe open (the worker ends when it closes), and read the answer to its end."""
-    if process.stdin is None or process.stdout is None:
-        raise BenchmarkError("the worker process has no pipes; report this as a defect")
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()

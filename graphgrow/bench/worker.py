@@ -253,7 +253,7 @@ def main() -> None:
             reply = {"error": f"{words}; pass an ONNX file that onnxruntime's CPU provider runs"}
         answer.write(json.dumps(reply).encode())
         answer.flush()
-    os._exit(0)
+        os._exit(0)  # the parent reads up to here: the end of this process is the end of its answer
 
 
 if __name__ == "__main__":

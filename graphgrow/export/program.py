@@ -104,8 +104,7 @@ def _export(
             opset_version=opset,
             dynamic_shapes=(shapes,) if dynamic else None,
         )
-    if program is None:
-        raise ExportError("torch's exporter returned no program")
+    assert program is not None  # it is only where the exporter writes a file itself
     _clean(program.model, input_names, output_names)
     return program.model
 

@@ -61,6 +61,10 @@ def choice_figure(rounds: Sequence[RoundRecord], path: str | os.PathLike[str]) -
     with drawing(path, bool(panels), columns, rows, size=(9.6, 0.6 + 1.75 * rows)) as axes:
         for panel, (index, choice) in zip(axes, panels, strict=False):
             _course(panel, index, choice, names, several=len(rounds) > 1)
+        for panel in axes[: len(panels) : columns]:
+            panel.set_ylabel("share", fontsize=8)
+        for panel in axes[max(0, len(panels) - columns) : len(panels)]:  # the lowest of each column
+            panel.set_xlabel("step of the round", fontsize=8)
         for panel in axes[len(panels) :]:
             panel.set_axis_off()
         handles = [_line(axes[-1], name, names, [], []) for name in names]

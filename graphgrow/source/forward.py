@@ -45,7 +45,8 @@ def forward_lines(tree: Tree, imports: Imports, tensors: Set[str], taken: Set[st
     try:
         parsed = ast.parse(code.src)
     except SyntaxError as error:
-        raise ExportError(f"the graph holds a value that is no Python: {error.text or error}; trace it anew") from error
+        line = (error.text or str(error)).strip()
+        raise ExportError(f"the graph holds a value that is no Python: {line}; trace it anew") from error
     function = next(node for node in parsed.body if isinstance(node, ast.FunctionDef))
     inputs = [one.arg for one in [*function.args.args, *function.args.kwonlyargs]][1:]
     inputs += [one.arg for one in (function.args.vararg, function.args.kwarg) if one]

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphgrow.bench import benchmark, compare, runtime
+from graphgrow.bench import benchmark, child, compare, runtime
 from graphgrow.errors import BenchmarkError
 from graphgrow.records import BenchmarkRecord
 
@@ -157,6 +157,21 @@ def test_time_and_memory_are_limited(tmp_path: Path) -> None:
         linear(tmp_path / "big.onnx", 2**30, middle=2**10)
         with pytest.raises(BenchmarkError, match="memory"):
             benchmark(tmp_path / "big.onnx", **QUICK)
+
+
+def test_inputs_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Cast", ["a"], ["y"], to=TensorProto.FLOAT)
+    save(tmp_path / "m.onnx", {"a": (TensorProto.STRING, [1])}, [node])
+    with pytest.raises(BenchmarkError, match=r"its input 'a' is a tensor\(string\), wanted a tensor of numbers"):
+        benchmark(tmp_path / "m.onnx", **QUICK)
+
+
+def test_a_worker_that_dies_without_a_word_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear(tmp_path / "m.onnx")
+    (tmp_path / "worker.py").write_text("import os, sys\nprint('no luck', file=sys.stderr, flush=True)\nos._exit(7)\n")
+    monkeypatch.setattr(child, "_WORKER", tmp_path / "worker.py")
+    with pytest.raises(BenchmarkError, match=r"m\.onnx: the process that ran it died \(exit status -?\d\): no luck"):
+        benchmark(tmp_path / "m.onnx", **QUICK)
 
 
 def test_compare_times_pairs(tmp_path: Path) -> None:

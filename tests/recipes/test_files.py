@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,9 @@ def test_bytes_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match=r"no recipe .*a\.toml.*; there are cifar10-dnm, .*, or give a file"):
         read(tmp_path / "a.toml")
+
+
+def test_without_pyyaml_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(RecipeError, match=r"to read a, PyYAML is wanted: pip install graphgrow\[yaml\], or write TOML"):
+        parsed(YAML, "a", ".yaml")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import textwrap
 from pathlib import Path
 
@@ -91,3 +93,23 @@ def test_where_the_graph_itself_fails_in_train_mode_it_says_so(tmp_path: Path) -
     (note,) = checked(tmp_path, graph, load=f"{LOAD}\nnet.eval()")
     assert "not compared in train mode" in note
     assert "more than 1 value per channel" in note
+
+
+def test_a_graph_that_fails_on_its_own_inputs_is_refused(tmp_path: Path, graph: Graph) -> None:
+    wider = gg.trace(nn.Linear(4, 2), torch.randn(5, 4)).inputs
+    with pytest.raises(ExportError, match="the graph fails on inputs like its examples: RuntimeError"):
+        checked(tmp_path, dataclasses.replace(graph, inputs=wider))
+
+
+class Noise(nn.Module):
+    """Draws from where no seed of torch reaches."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + random.random()
+
+
+def test_a_graph_that_is_never_the_same_is_refused(tmp_path: Path, graph: Graph) -> None:
+    graph.module.drop = Noise()
+    load = f"{LOAD}\nfrom {__name__} import Noise\nnet.drop = Noise()"
+    with pytest.raises(ExportError, match=r"output.* differs between two runs of the graph itself .* in eval mode"):
+        checked(tmp_path, graph, load=load)

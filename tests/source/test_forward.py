@@ -262,3 +262,12 @@ def test_other_code_generators_are_refused() -> None:
     module.graph.set_codegen(Own())
     with pytest.raises(ExportError, match="code generator"):
         lines_of(module)
+
+
+def test_values_that_are_no_python_are_refused() -> None:
+    graph = fx.Graph()
+    graph.output(graph.call_function(torch.add, (graph.placeholder("x"), object())))
+    module = fx.GraphModule(nn.Module(), fx.symbolic_trace(nn.ReLU()).graph)
+    module._graph = graph  # fx itself would not compile it
+    with pytest.raises(ExportError, match=r"no Python: .*<object object at .*; trace it anew"):
+        lines_of(module)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from graphgrow.errors import ExportError
 from graphgrow.source.hierarchy import PART_SOURCE, Hierarchy, mode_lines
 from graphgrow.source.imports import Imports
 from graphgrow.source.likeness import difference
@@ -167,6 +168,15 @@ def test_equal_blocks_are_written_once() -> None:
         blocks.add_module(str(number), nest(a=nn.Linear(3, 3), b=nn.ReLU()))
     text, _ = body(graph_of(nest(blocks=blocks), *(f"blocks.{n}.{c}" for n in range(4) for c in "ab")))
     assert text.strip() == "self.blocks = nn.ModuleList([Part(a=nn.Linear(3, 3), b=nn.ReLU()) for _ in range(4)])"
+
+
+def test_what_is_fetched_and_is_no_tensor_has_a_spelling_or_is_refused() -> None:
+    root = nest(sizes=(2, 3), thing=nest(inner=object()))
+    graph = fx.Graph()
+    graph.placeholder("x")
+    graph.output((graph.get_attr("sizes"), graph.get_attr("thing.inner")))
+    with pytest.raises(ExportError, match=r"`thing\.inner` is no tensor: a value of type object .*; delete it from"):
+        body(fx.GraphModule(root, graph))
 
 
 def test_modes_take_few_calls() -> None:

@@ -7,6 +7,7 @@ import math
 import operator
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -97,6 +98,20 @@ def test_imports_are_sorted_by_section() -> None:
 def test_what_only_graphgrow_or_the_user_has_is_refused(thing: Any) -> None:
     with pytest.raises(ExportError, match="plain file"):
         Imports().reference(thing)
+
+
+def test_modules_of_other_packages_are_refused() -> None:
+    with pytest.raises(ExportError, match=r"the graph uses the module 'numpy\.linalg', which a plain file cannot"):
+        Imports().reference(numpy.linalg)
+
+
+def test_what_is_not_found_by_its_name_is_refused() -> None:
+    def inner(x: Any) -> Any:
+        return x
+
+    inner.__module__ = "torch.nn.functional"
+    with pytest.raises(ExportError, match=r"torch\.nn\.functional\.inner cannot be imported by that name"):
+        Imports().reference(inner)
 
 
 def test_registered_operators_are_refused() -> None:
