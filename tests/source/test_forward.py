@@ -265,8 +265,8 @@ def test_other_code_generators_are_refused() -> None:
 
 
 def test_values_that_are_no_python_are_refused() -> None:
-    graph = fx.Graph()
-    graph.output(graph.call_function(torch.add, (graph.placeholder("x"), object())))
+    graph, thing = fx.Graph(), object()
+    graph.output(graph.call_function(torch.add, (graph.placeholder("x"), thing)))  # type: ignore[arg-type]
     module = fx.GraphModule(nn.Module(), fx.symbolic_trace(nn.ReLU()).graph)
     module._graph = graph  # fx itself would not compile it
     with pytest.raises(ExportError, match=r"no Python: .*<object object at .*; trace it anew"):
