@@ -12,7 +12,7 @@ from torch import fx
 
 from graphgrow.errors import StructureError
 from graphgrow.ir.editor import Editor
-from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, flatten_values
+from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, Slot, flatten_values
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import stand_beside, values_of
 from graphgrow.ir.positions import grown_size
@@ -118,16 +118,41 @@ def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Ma
         wanted, present = _predicted(size, sizes), editor.get(node, size.slot)
         if isinstance(present, fx.Node) and size.within and present.meta["value"] < 0:  # a place counted from the end
             wanted -= sum(grown_size(term, sizes) for term in size.within)
+        if isinstance(present, fx.Node) and isinstance(present.meta["value"], tuple):
+            if _given(present, size) in (wanted, -1):
+                continue
+            present, added = _spread(editor, node, size, present), True
         if isinstance(present, fx.Node):  # it may have been read off another axis of equal size, which has grown
             added = _restate_computed(editor, node, size, present, wanted) or added
         elif size.as_tuple and any(isinstance(item, fx.Node) for item in present):
-            if tuple(values_of(present)) != wanted:
-                editor.set(node, size.slot, wanted)
+            given = tuple(values_of(present))
+            if given != wanted:
+                follow = zip(present, given, wanted, strict=True)
+                editor.set(node, size.slot, tuple(item if has == number else number for item, has, number in follow))
         elif not _changes((*size.terms, *size.within), sizes):
             continue
         elif size.as_tuple or present != -1:
             editor.set(node, size.slot, wanted)
     return added
+
+
+def _given(shape: fx.Node, size: SizeSlot) -> Any:
+    """What a shape that is given as a whole (`reshape(y.shape)`) gives a slot."""
+    return tuple(shape.meta["value"]) if size.as_tuple else shape.meta["value"][size.slot.path[-1]]
+
+
+def _spread(editor: Editor, node: fx.Node, size: SizeSlot, shape: fx.Node) -> Any:
+    """Give the sizes of a shape one by one in its place; the item, or items, that a slot stands for."""
+    items = []
+    with node.graph.inserting_before(node):
+        for index, number in enumerate(shape.meta["value"]):
+            item = node.graph.call_function(operator.getitem, (shape, index))
+            stand_beside(item, node)
+            item.meta["value"] = number
+            items.append(item)
+    path = size.slot.path if size.as_tuple else size.slot.path[:-1]
+    editor.set(node, Slot(path, False), tuple(items))
+    return tuple(items) if size.as_tuple else items[size.slot.path[-1]]
 
 
 def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx.Node, wanted: Any) -> bool:
@@ -136,9 +161,7 @@ def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx
     One that an input's size is a factor of (`view(b * heads, n, d)`) must go on to follow the input, by whole parts.
     """
     value = present.meta["value"]
-    if not isinstance(value, int):
-        return False  # computed as a whole: no growth is planned that it does not follow
-    if value == wanted:
+    if not isinstance(value, int) or value == wanted:
         return False
     follows_input = any(leaf.frozen for term in size.terms for leaf in leaves(term))
     editor.set(node, size.slot, _in_proportion(node, present, wanted) if follows_input else wanted)

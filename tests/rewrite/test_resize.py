@@ -37,10 +37,26 @@ def _last_steps(m: Any, x: torch.Tensor) -> torch.Tensor:
     return m.last(joined[:, -length:].reshape(x.shape[0], length, 3, 4).flatten(2))
 
 
-@pytest.mark.parametrize("run", [_norm_by_a_shape, _pairs, _last_steps])
+def _heads_to_the_shape_of_another(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Heads laid flat by the shape of a value that is as wide, and grows by itself."""
+    hidden = torch.relu(m.first(x))
+    heads = m.own(hidden).view(*hidden.shape[:2], 3, 4)
+    return m.last(heads.tanh().reshape(hidden.shape)) + m.last(heads.reshape(shape=hidden.size()))
+
+
+def _norm_by_the_shape_of_another(m: Any, x: torch.Tensor) -> torch.Tensor:
+    hidden = torch.relu(m.first(x))
+    return m.last(F.layer_norm(m.own(hidden), hidden.shape[2:], m.norm.weight, m.norm.bias))
+
+
+RUNS = [_norm_by_a_shape, _pairs, _last_steps, _heads_to_the_shape_of_another, _norm_by_the_shape_of_another]
+
+
+@pytest.mark.parametrize("run", RUNS)
 def test_computed_sizes_follow(run: Any) -> None:
     torch.manual_seed(3)
-    model = Forward(run, first=nn.Linear(5, 12), last=nn.Linear(12, 2), norm=nn.LayerNorm(12)).double()
+    layers = {"first": nn.Linear(5, 12), "own": nn.Linear(12, 12), "last": nn.Linear(12, 2), "norm": nn.LayerNorm(12)}
+    model = Forward(run, **layers).double()
     graph = gg.trace(model, torch.randn(2, 4, 5).double())
     found = list(graph.mutations("widen"))
     assert found
