@@ -11,6 +11,7 @@ from torch import nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
+from graphgrow.ir.facts import NormKind, StatisticKind
 from graphgrow.ir.flow import Fill
 from graphgrow.ir.positions import Removal, Shrinkage, Units, kept_heirs, present_size, shrinkage
 from graphgrow.ir.value import Value
@@ -120,7 +121,10 @@ def drop(network: Network, editor: Editor, removal: Removal) -> tuple[Step, list
         norm.weight: (math.sqrt(old_share(norm, removal)), norm.offset) for norm in norms if norm.weight is not None
     }
     noisy = any(noise.value.axes_with(space) for facts in touching for noise in facts.noises)
-    means = norms or any(growing_axis(s, space) is not None for facts in touching for s in facts.statistics)
+    taken = [s.kind for facts in touching for s in facts.statistics if growing_axis(s, space) is not None]
+    means = any(norm.kind is not NormKind.RMS for norm in norms) or any(
+        kind is not StatisticKind.NORM for kind in taken
+    )
     step, changes = _shrink(network, editor, removal, None, scales)
     modes = {"eval"} if noisy and means else {"eval", "train"}
     return replace(step, exact_in=frozenset(modes), rounded=bool(norms)), changes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,6 +126,33 @@ class Stream(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
         return torch.as_tensor(self.head(x + self.down(torch.tanh(self.up(self.norm(x))))))
+
+
+@pytest.mark.parametrize("always", [False, True])
+@pytest.mark.parametrize(("norm", "modes"), [(nn.RMSNorm, {"eval", "train"}), (nn.LayerNorm, {"eval"})])
+def test_modes_behind_dropout(norm: type[nn.Module], modes: set[str], always: bool) -> None:
+    """Zeros stay zeros where elements are dropped one by one; units at the mean of the others leave it."""
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(m.last(m.norm(F.dropout(m.first(x), 0.5, training=always or m.training))))
+
+    torch.manual_seed(0)
+    model = Forward(run, first=nn.Linear(3, 6), norm=norm(6), last=nn.Linear(6, 2)).double()
+    with torch.no_grad():
+        for tensor in model.get_submodule("first").parameters():
+            tensor[4:] = 0.0 if norm is nn.RMSNorm else tensor[:4].mean(0)
+    graph = gg.trace(model, torch.randn(5, 3).double())
+    found = [str(mutation) for mutation in graph.mutations("drop-units")]
+    if always and norm is nn.LayerNorm:
+        assert found == []
+        with pytest.raises(gg.Declined, match="dropped one by one in eval mode too"):
+            gg.apply(graph, "drop-units(first, units=[4, 5])")
+        return
+    assert found == ["drop-units(first, units=[4, 5])"]
+    child = grown(graph, found[0])
+    assert child.steps[-1].exact_in == modes
+    verdict = gg.verify(graph, child)
+    assert verdict.preserved is True, str(verdict)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
