@@ -14,7 +14,7 @@ from graphgrow.ops.analysis import Opening
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.growth import Kind
-from graphgrow.rewrite.interface import append_to_interface, appended, opened, refuse_joined_batch
+from graphgrow.rewrite.interface import append_to_interface, appended, opened, refuse_moving_places
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import plan_growth
 
@@ -71,5 +71,5 @@ def _leaving(free: Network, name: str) -> Group:
     group = free.group(name)
     if group.frozen is not None:
         raise Declined(f"the axis is frozen: {group.frozen}")
-    refuse_joined_batch(free, group.space)
+    refuse_moving_places(free, group.space)
     return group

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.graph import Graph
 from graphgrow.layers import ScaledDotProductAttention
+from graphgrow.verification.places import positions_along
 
 TOLERANCE = 1e-10  # relative to the largest output, in float64, end to end
 
@@ -79,7 +80,9 @@ def _old_units(tree: Any, places: Any) -> Any:
     leaves, structure = pytree.tree_flatten(tree)
     for number, axes in places.items():
         for axis, kept in axes.items():
-            leaves[int(number)] = leaves[int(number)].index_select(axis, kept)
+            leaves[int(number)] = leaves[int(number)].index_select(
+                axis, positions_along(kept, leaves[int(number)].shape[axis])
+            )
     return pytree.tree_unflatten(leaves, structure)
 
 

@@ -169,8 +169,14 @@ def kept_heirs(term: Term, removal: Removal) -> Kept:
 
 
 def _behind_inputs(term: Term) -> Term | None:
-    """A product without its slowest factors that are frozen; None where there are none, or nothing else."""
+    """A product without its slowest factors that are frozen; None where there are none, or nothing else.
+
+    Of a concatenation (the boxes of several maps, one after the other) it is what its parts have in common.
+    """
     term = normal(term)
+    if isinstance(term, Concat):
+        first, *others = map(_behind_inputs, term.parts)
+        return first if all(other == first for other in others) else None
     factors = list(term.factors) if isinstance(term, Product) else []
     count = len(factors)
     while factors and isinstance(factors[0], Space) and factors[0].frozen is not None:

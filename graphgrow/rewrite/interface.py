@@ -19,7 +19,7 @@ from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import flatten_values
 from graphgrow.ir.inputs import InputSpec, TensorSpec
-from graphgrow.ir.positions import Units, axis_map
+from graphgrow.ir.positions import Kept, Recurring, Units, kept_positions
 from graphgrow.ir.terms import Space, leaves
 from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Opening
@@ -65,8 +65,10 @@ def appended(space: Space, extra: int) -> Units:
     return Units(space, torch.cat([torch.arange(space.size), torch.zeros(extra, dtype=torch.int64)]))
 
 
-def refuse_joined_batch(free: Network, space: Space) -> None:
-    """Decline where an output joins a space with the batch: its old part would lie elsewhere in each call.
+def refuse_moving_places(free: Network, space: Space) -> None:
+    """Decline where an output joins a space with what varies: its old part would lie elsewhere in each call.
+
+    What repeats itself (the boxes at each place of a map) may be repeated as often as it likes.
 
     Raises:
         Declined: with the size of that axis.
@@ -79,6 +81,11 @@ def refuse_joined_batch(free: Network, space: Space) -> None:
         for axis in value.axes_with(space):
             if batch & set(leaves(value.axes[axis])):
                 raise Declined(f"axis {axis} of `{value.name}` joins it with the batch, and its places vary with that")
+            term = value.axes[axis]
+            moving = [leaf for leaf in leaves(term) if leaf.frozen and leaf.size > 1]  # what is pooled to 1 stays
+            varies = not free.analysis.settled.issuperset(moving)
+            if varies and not isinstance(kept_positions(term, appended(space, 1)), Recurring):
+                raise Declined(f"axis {axis} of `{value.name}` joins it with positions, and its places vary with these")
 
 
 def input_spec(network: Network, placeholder: fx.Node, axis: int, size: int) -> tuple[InputSpec, int]:
@@ -97,14 +104,14 @@ def input_spec(network: Network, placeholder: fx.Node, axis: int, size: int) -> 
     return dataclasses.replace(spec, args=tuple(args), kwargs=kwargs), number
 
 
-def _output_places(free: Network, units: Units) -> Iterator[tuple[int, dict[int, torch.Tensor]]]:
+def _output_places(free: Network, units: Units) -> Iterator[tuple[int, dict[int, Kept]]]:
     """By number of the leaf among all outputs, where the old positions of an axis that grows are."""
     (output,) = (node for node in free.module.graph.nodes if node.op == "output")
     for number, value in enumerate(_returned(free, output.args[0])):
         if isinstance(value, Value) and value.axes_with(units.space):
             yield (
                 number,
-                {axis: axis_map(value.axes[axis], units).kept for axis in value.axes_with(units.space)},
+                {axis: kept_positions(value.axes[axis], units) for axis in value.axes_with(units.space)},
             )
 
 

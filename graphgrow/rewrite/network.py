@@ -53,7 +53,7 @@ class Step:
     moved: Mapping[str, str] = field(default_factory=dict)
     created: frozenset[str] = frozenset()
     inputs: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
-    outputs: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
+    outputs: Mapping[str, Mapping[int, Kept]] = field(default_factory=dict)
     spec: InputSpec | None = None
     dormant: frozenset[str] = frozenset()
 

@@ -88,6 +88,43 @@ def test_refusals(name: str) -> None:
     assert text not in [str(m) for m in graph.mutations("grow-outputs")]
 
 
+def _boxes(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Of two maps, three scores of each of two boxes at each place, as detectors put them out."""
+    maps = [m.head(x), m.head(x[..., ::2])]
+    return torch.cat([y.transpose(1, 2).reshape(x.shape[0], -1, 3) for y in maps], 1)
+
+
+@pytest.mark.parametrize(("name", "step"), [("head:0", 3), ("head:1", 2)])
+def test_more_boxes_or_scores_at_each_place_of_maps_of_any_size(name: str, step: int) -> None:
+    model = Forward(_boxes, head=nn.Conv1d(3, 6, 1)).double()
+    graph = gg.trace(model, torch.randn(2, 3, 8).double())
+    child = gg.apply(graph, f"grow-outputs({name}, extra=1)")
+    assert_preserved(graph, child)
+    x = torch.randn(3, 3, 5).double()  # maps of 5 and 3 places
+    old, new = model(x), child.module(x)
+    if name == "head:0":  # boxes
+        new = new.unflatten(1, (8, step))[:, :, :2].flatten(1, 2)
+    assert torch.allclose(new[..., :3], old, rtol=0, atol=1e-12)
+    verdict = gg.verify(graph, child)
+    assert verdict.preserved is True, str(verdict)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [(nn.Conv1d(3, 4, 1), nn.Flatten()), (nn.Conv1d(3, 4, 1), nn.AdaptiveAvgPool1d(1), nn.Flatten())],
+    ids=["positions", "pooled"],
+)
+def test_channels_that_are_laid_out_over_positions_have_no_place_of_their_own(layers: tuple[nn.Module, ...]) -> None:
+    graph = gg.trace(nn.Sequential(*layers).double(), torch.randn(2, 3, 5).double())
+    found = [str(mutation) for mutation in graph.mutations("grow-outputs")]
+    if len(layers) == 3:
+        assert found == ["grow-outputs(0)"]
+        return
+    assert found == []
+    with pytest.raises(gg.Declined, match="joins it with positions"):
+        gg.apply(graph, "grow-outputs(0)")
+
+
 def test_a_mean_over_all_of_them_stays_too() -> None:
     """Whatever new units hold, an output that is computed from all must be what it was, or the growth is declined."""
     model = Forward(lambda m, x: (m.a(x), m.a(x).mean(1)), a=nn.Linear(3, 4))
