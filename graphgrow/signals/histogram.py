@@ -11,6 +11,7 @@ from graphgrow.errors import SignalError
 
 _FINEST = 2.0**-60  # width of a range in which nothing but zeros was seen
 _BLOCK = 32_768  # samples that are counted at a time: what they need stays in a processor's cache
+_NEAR = 1_024  # bins between zero and a range within which offset + scale * x places x to a ten-thousandth of a bin
 
 
 class UnitHistograms:
@@ -37,29 +38,42 @@ class UnitHistograms:
         self._low = torch.zeros(units, device=device)
         self._width = torch.zeros(units, device=device)
         self._scale = torch.zeros(units, device=device)  # bins for each unit of value
+        self._offset: torch.Tensor | None = None  # the bins' place for zero, where it is near enough to the ranges
         self._scratch: _Scratch | None = None
-        self.lowest = torch.full((units,), math.inf, device=device)
-        self.highest = torch.full((units,), -math.inf, device=device)
+        self._extremes = torch.full(
+            (2, units), -math.inf, device=device
+        )  # the lowest values, negative, and the highest
+        self._batch = self._extremes  # likewise, of one batch and all before
+
+    @property
+    def lowest(self) -> torch.Tensor:
+        """The lowest value of each unit, (units,); infinity before the first batch."""
+        return -self._extremes[0]
+
+    @property
+    def highest(self) -> torch.Tensor:
+        """The highest value of each unit, (units,); minus infinity before the first batch."""
+        return self._extremes[1]
 
     def update(self, rows: torch.Tensor) -> None:
-        """Count one batch of shape (samples, units), floating-point.
+        """Count one batch of shape (samples, units), floating-point; from the first batch on all is of its type.
 
         Raises:
             SignalError: if a value is not finite.
         """
-        rows = rows if rows.dtype == torch.float64 else rows.float()
-        low, high = rows.amin(0), rows.amax(0)
         if self.samples == 0:
-            _refuse_infinite(low, high)
-            self._low = low
-            self._width = torch.maximum(high - low, (low.abs() * 2.0**-20).clamp(min=_FINEST))
-            self._first = self._first.to(rows.dtype)
-            self._scale = self.bins / self._width
-        lowest, highest = torch.minimum(self.lowest, low), torch.maximum(self.highest, high)  # NaN stays NaN
-        if not (torch.equal(lowest, self.lowest) and torch.equal(highest, self.highest)):
-            _refuse_infinite(low, high)
-            self._widen(low, high)
-            self.lowest, self.highest = lowest, highest
+            rows = rows if rows.dtype == torch.float64 else rows.float()
+            self._begin(rows.amin(0), rows.amax(0))
+        rows = rows.to(self._low.dtype)
+        sunk, high = self._batch.unbind(0)
+        torch.amin(rows, 0, out=sunk)
+        torch.amax(rows, 0, out=high)
+        sunk.neg_()
+        torch.maximum(self._extremes, self._batch, out=self._batch)  # NaN stays NaN
+        if not torch.equal(self._extremes, self._batch):
+            _refuse_infinite(-sunk, high)
+            self._widen(-sunk, high)
+            self._extremes, self._batch = self._batch, self._extremes
         block = max(1, _BLOCK // max(len(self._low), 1))
         for part in (rows,) if len(rows) <= block else torch.split(rows, block):
             self._count(part)
@@ -115,6 +129,21 @@ class UnitHistograms:
         reach = torch.maximum(self.lowest.abs(), self.highest.abs())
         return self.highest - self.lowest <= 1e-6 * reach
 
+    def _begin(self, low: torch.Tensor, high: torch.Tensor) -> None:
+        """Let the ranges be those of the first batch."""
+        _refuse_infinite(low, high)
+        self._low = low
+        self._width = torch.maximum(high - low, (low.abs() * 2.0**-20).clamp(min=_FINEST))
+        self._first = self._first.to(low.dtype)
+        self._extremes = torch.stack([-low, high])
+        self._batch = torch.empty_like(self._extremes)
+        self._place_ranges()
+
+    def _place_ranges(self) -> None:
+        self._scale = self.bins / self._width
+        start = self._low * self._scale
+        self._offset = self._first - start if bool((start.abs() <= _NEAR).all()) else None
+
     def _widen(self, low: torch.Tensor, high: torch.Tensor) -> None:
         """Double the ranges until they hold the new extremes, upwards first, and merge their bins."""
         up = _doublings(high - self._low, self._width)
@@ -128,15 +157,18 @@ class UnitHistograms:
         self._counts.zero_()
         self._counts[:, 1:-1].scatter_add_(1, place, counts.int())
         self._low, self._width = self._low + (width - wider), wider
-        self._scale = self.bins / wider
+        self._place_ranges()
 
     def _count(self, rows: torch.Tensor) -> None:
         """Count samples that are all within the ranges."""
         scratch = self._scratch
         if scratch is None or scratch.place.shape != rows.shape:
             scratch = self._scratch = _Scratch.of(rows, self._scale.dtype)
-        torch.sub(rows, self._low, out=scratch.place)
-        torch.addcmul(self._first, scratch.place, self._scale, out=scratch.place)
+        if self._offset is None:
+            torch.sub(rows, self._low, out=scratch.place)
+            torch.addcmul(self._first, scratch.place, self._scale, out=scratch.place)
+        else:
+            torch.addcmul(self._offset, rows, self._scale, out=scratch.place)
         scratch.index.copy_(scratch.narrow.copy_(scratch.place))
         self._counts.view(-1).scatter_add_(0, scratch.flat, scratch.ones)
 

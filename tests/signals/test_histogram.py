@@ -53,6 +53,17 @@ def test_one_batch_is_torch_histogram() -> None:
         assert torch.allclose(found.edges[unit].double(), edges)
 
 
+@pytest.mark.parametrize("shift", [0.0, -30.0, 1e6])
+def test_ranges_near_zero_and_far_from_it_are_counted_alike(shift: float) -> None:
+    """In float32: where the range is far from zero, a unit's place is taken from its low end."""
+    rows = torch.rand(4000, 2, generator=torch.Generator().manual_seed(0)) * 64
+    rows = (rows.floor() + 0.5 + shift).float()
+    found = _streamed(rows, bins=64)
+    for unit in range(2):
+        expected = torch.histogram(rows[:, unit].double() - rows[:, unit].min().double(), 64)[0]
+        assert torch.equal(found.counts[unit].double(), expected)
+
+
 def test_a_batch_of_several_blocks_and_a_rest_is_counted_whole() -> None:
     rows = torch.randn(150, 500, dtype=torch.float64)  # a block has 65 rows of them
     found = _streamed(rows, rows[:70], bins=8)

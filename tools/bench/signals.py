@@ -2,7 +2,8 @@
 
     python tools/bench/signals.py
 
-Times are processor time of this process, one torch thread, the least of the repeats.
+Times are processor time of this process, one torch thread. Histograms: in each of several rounds the least time of
+either way, in turns; the median of the rounds, and between which two numbers the quotients were.
 """
 
 from __future__ import annotations
@@ -39,30 +40,39 @@ def least(call: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def histograms(samples: int, repeats: int) -> list[str]:
-    """One row: a batch of so many samples for 512 units, counted, and counted and made entropies of."""
+def histograms(samples: int, rounds: int) -> list[str]:
+    """One row: a batch of so many samples for 512 units, counted; the loop reads the same tensor, unit by unit."""
     rows = torch.randn(samples, UNITS)
-    columns = rows.T.contiguous()
     mine = UnitHistograms(UNITS, 64)
     mine.update(rows)
 
-    def loop(entropies: bool) -> None:
-        for unit in columns:
-            counts = torch.histogram(unit, bins=64)[0]
-            if entropies:
-                shares = counts / samples
-                -torch.special.xlogy(shares, shares).sum() / torch.log((shares > 0).sum())
+    def loop() -> None:
+        for unit in range(UNITS):
+            torch.histogram(rows[:, unit], bins=64)
+
+    pairs = [(least(loop, 3), least(lambda: mine.update(rows), 200)) for _ in range(rounds)]
+    theirs, own = (statistics.median(column) for column in zip(*pairs, strict=True))
+    quotients = [a / b for a, b in pairs]
+    times = f"{statistics.median(quotients):.0f} ({min(quotients):.0f} to {max(quotients):.0f})"
+    return [str(samples), f"{1e3 * theirs:.2f} ms", f"{1e3 * own:.3f} ms", times]
+
+
+def reading(samples: int, rounds: int) -> list[str]:
+    """One row: a batch counted and made entropies of, as once a round."""
+    rows = torch.randn(samples, UNITS)
+    mine = UnitHistograms(UNITS, 64)
+
+    def loop() -> None:
+        for unit in range(UNITS):
+            shares = torch.histogram(rows[:, unit], bins=64)[0] / samples
+            -torch.special.xlogy(shares, shares).sum() / torch.log((shares > 0).sum())
 
     def whole() -> None:
         mine.update(rows)
         mine.entropy()
 
-    pairs = ((least(lambda: loop(False), 5), lambda: mine.update(rows)), (least(lambda: loop(True), 5), whole))
-    cells = []
-    for theirs, ours in pairs:
-        own = least(ours, 20 * repeats)
-        cells += [f"{1e3 * theirs:.2f} ms", f"{1e3 * own:.3f} ms", f"{theirs / own:.0f}"]
-    return [str(samples), *cells]
+    theirs, own = least(loop, rounds), least(whole, 10 * rounds)
+    return [str(samples), f"{1e3 * theirs:.2f} ms", f"{1e3 * own:.3f} ms", f"{theirs / own:.0f}"]
 
 
 def batches(policy: str, count: int, every: int = 20) -> list[str]:
@@ -91,12 +101,16 @@ def batches(policy: str, count: int, every: int = 20) -> list[str]:
 def main() -> None:
     """Read the command line, run, print."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--batches", type=int, default=20)
     parsed = options.parse_args()
     torch.set_num_threads(1)
-    head = ["samples", "loop", "graphgrow", "times", "loop to entropies", "graphgrow", "times"]
-    print(table(head, [histograms(samples, parsed.repeats) for samples in (16, 64, 256)]))
+    for way, title, sizes in (
+        (histograms, "times faster", (16, 32, 48, 64, 128, 256)),
+        (reading, "times faster, to entropies", (64,)),
+    ):
+        rows = [way(samples, parsed.rounds) for samples in sizes]
+        print(table(["samples of each unit", "loop", "graphgrow", title], rows))
     names = [name for name in policies() if name in ("dnm", "gradmax")]
     rows = [batches(name, parsed.batches) for name in names]
     print(table(["policy", "step", "observed", "more of an epoch"], rows))
