@@ -34,12 +34,11 @@ def connection(network: Network, source: fx.Node, target: fx.Node) -> Callable[[
     a, b = network.channels.of(source), network.channels.of(target)
     if a.dtype != b.dtype or a.shape[0] != b.shape[0]:
         raise Declined(f"batch or dtype differ: {a.shape} of {a.dtype} and {b.shape} of {b.dtype}")
-    if len(a.shape) == len(b.shape):
-        _refuse_unrelated_sizes(network, source, target, b)
+    if a.layout is not b.layout or len(a.shape) != len(b.shape):  # of equal shapes too, on an example as long as wide
+        raise Declined(f"{a.layout.value} of shape {a.shape} and {b.layout.value} of shape {b.shape} cannot be added")
+    _refuse_unrelated_sizes(network, source, target, b)
     if a.shape == b.shape:
         return GatedSkip
-    if a.layout is not b.layout or len(a.shape) != len(b.shape):
-        raise Declined(f"{a.layout.value} of shape {a.shape} and {b.layout.value} of shape {b.shape} cannot be added")
     if a.layout is Layout.FEATURES:
         if a.shape[:-1] != b.shape[:-1]:
             raise Declined(f"the lengths of {a.shape} and {b.shape} differ")
@@ -59,10 +58,11 @@ def _divides(before: Sequence[int], behind: Sequence[int]) -> bool:
 
 
 def _refuse_unrelated_sizes(network: Network, source: fx.Node, target: fx.Node, channels: Channels) -> None:
-    """Sizes of two inputs, or of two axes of one, may agree on the example and differ on the next call.
+    """Sizes of two inputs, or of two axes of one, or of an input and a parameter, may agree on the example alone.
 
     Raises:
-        Declined: if an axis besides the channels has its size from another axis of the inputs in each.
+        Declined: if an axis besides the channels has its size from another axis of the inputs in each, or from the
+            inputs in one and from a parameter in the other.
     """
     origins: dict[Space, str] = {}
     for node in takewhile(lambda node: node.op == "placeholder", network.module.graph.nodes):
@@ -77,3 +77,9 @@ def _refuse_unrelated_sizes(network: Network, source: fx.Node, target: fx.Node, 
         if axis != own and found[0] != found[1] and None not in found[0] + found[1]:
             was, now = (" x ".join(map(str, names)) for names in found)
             raise Declined(f"axis {axis} is {was} in `{source.name}` and {now} in `{target.name}`: other inputs differ")
+        terms = [value.axes[axis] for value in (mine, theirs)]
+        settled = [network.analysis.settled.issuperset(leaves(term)) for term in terms]
+        if axis != own and terms[0].size == terms[1].size and settled[0] != settled[1]:
+            given, other = (target, source) if settled[0] else (source, target)
+            said = f"axis {axis} of `{given.name}` is as long as the inputs make it"
+            raise Declined(f"{said}, and that of `{other.name}` as a parameter")

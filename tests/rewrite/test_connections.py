@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from tests.passes.claims import (
     assert_equal,
     grown,
 )
+from tests.rewrite.small_models import Forward
 
 
 class Odd(nn.Module):
@@ -91,6 +94,38 @@ def test_sizes_that_agree_in_the_example_alone() -> None:
     for lengths in ((4, 4), (2, 6), (5, 1)):
         inputs = [torch.randn(3, length, 3) for length in lengths]
         assert_equal(graph.module(*inputs), child.module(*inputs), 0.0, str(lengths))
+
+
+def _turned(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Maps, and features of the same shape where there are as many positions as channels."""
+    features = m.row(torch.relu(m.conv(x)).transpose(1, 2))
+    return m.head(torch.relu(features))
+
+
+def _latents(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """As many tokens as the model has latents, on the example."""
+    tokens = torch.relu(m.row(x))
+    latents = m.latents + torch.relu(m.other(tokens.mean(1, keepdim=True)))
+    return m.head(tokens).sum(1) + m.head(torch.relu(m.row(latents))).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (_turned, r"maps of shape \(4, 6, 6\) and features of shape \(4, 6, 6\) cannot be added"),
+        (_latents, r"axis 1 of `relu` is as long as the inputs make it, and that of `relu_2` as a parameter"),
+    ],
+)
+def test_shapes_that_agree_on_an_example_as_long_as_wide(run: Any, said: str) -> None:
+    layers = {name: nn.Linear(6, 6) for name in ("row", "other", "head")}
+    model = Forward(run, conv=nn.Conv1d(6, 6, 3, padding=1), latents=nn.Parameter(torch.randn(1, 6, 6)), **layers)
+    graph = gg.trace(model.double(), torch.randn(4, 6, 6).double())
+    with pytest.raises(gg.Declined, match=said):
+        gg.apply(graph, f"add-skip(:relu, target=:relu{'@2' if run is _turned else '@3'})")
+    for mutation in graph.mutations("add-skip"):
+        child = gg.apply(graph, mutation)
+        x = torch.randn(3, 6, 9).double() if run is _turned else torch.randn(3, 9, 6).double()
+        assert_equal(graph.module(x), child.module(x), 0.0, str(mutation))
 
 
 # -- the rest of what every pass claims --------------------------------------------------------------------------
