@@ -162,5 +162,6 @@ class _Worker:
         assert self.process.stdout is not None
         with self.process.stdout as stream:
             for line in stream:
-                self._replies.put((self, json.loads(line)))
+                if line.endswith(b"\n"):  # the last one may be cut off: it died while it wrote
+                    self._replies.put((self, json.loads(line)))
         self._replies.put((self, None))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +23,10 @@ def work(job: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
         raise ValueError("as it was told")
     if job["do"] == "die" or (job["do"] == "die once" and attempt == 0):
         os.kill(os.getpid(), signal.SIGKILL)
+    if job["do"] == "die in a word":
+        (pipe,) = (handle for handle in range(3, 20) if _is_written(handle))
+        os.write(pipe, b'{"result": {"dou')
+        os.kill(os.getpid(), signal.SIGKILL)
     if job["do"] == "hang":
         time.sleep(1000)
     if job["do"] == "eat":
@@ -28,3 +34,11 @@ def work(job: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
         return {"held": len(held)}
     sys.stdout.write("this must not be taken for an answer\n")
     return {"double": 2 * job["number"]}
+
+
+def _is_written(handle: int) -> bool:
+    """Whether a file descriptor is the end of a pipe that one writes into."""
+    try:
+        return stat.S_ISFIFO(os.fstat(handle).st_mode) and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_WRONLY != 0
+    except OSError:
+        return False

@@ -41,6 +41,13 @@ def test_one_failure_never_ends_the_run(pool: Pool, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 7 + 1 + 1 + 1
 
 
+def test_a_worker_that_dies_in_the_middle_of_its_answer_is_heard_of(pool: Pool, tmp_path: Path) -> None:
+    requests = jobs(tmp_path, "die in a word", "answer")
+    found = {outcome.place: outcome for outcome in run(pool, requests, retries=0, seconds=20.0)}
+    assert found[0].reason == "its worker was killed by signal 9"
+    assert found[1].result == {"double": 2}
+
+
 def test_a_hanging_worker_is_killed(pool: Pool, tmp_path: Path) -> None:
     (outcome,) = run(pool, jobs(tmp_path, "hang"), retries=0, seconds=0.0)
     assert outcome.reason == "it took longer than 0 s"
