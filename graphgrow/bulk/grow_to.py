@@ -195,8 +195,9 @@ class _Growth:
         fit.load(grown, model)
         args, kwargs = small.inputs.sample(self.seed)
         before, exact, after = (_outputs(module, args, kwargs) for module in (small.module, grown.module, model))
-        scale = max(FLOOR, _largest(before))
-        if not math.isfinite(scale):
+        reached = _largest(before)
+        scale = max(FLOOR, reached)
+        if not math.isfinite(reached):  # a NaN among two numbers may be neither the larger nor the smaller one
             raise NotPreserved("the outputs are not finite, so that nothing can be compared; restore the weights first")
         noise, error = _gap(before, exact), _gap(before, after)
         if noise > NOISE * scale:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -323,3 +324,40 @@ def test_what_is_no_pair_is_refused() -> None:
         empty = Scaled(4).double()
     with pytest.raises(gg.Unsupported, match="the graph is on the meta device"):
         grow_to(gg.trace(empty, torch.ones(3, 4, dtype=torch.float64, device="meta")), Scaled(6).double())
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    example = torch.ones(3, 4, dtype=torch.float64)
+    for number in (float("nan"), float("inf")):
+        small = Plain(4).double()
+        nn.init.constant_(small.last.bias, number)
+        with pytest.raises(gg.NotPreserved, match="the outputs are not finite, so that nothing can be compared"):
+            grow_to(gg.trace(small, example), Plain(6).double())
+
+
+class Plain(Scaled):
+    """The same without the division."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x)))
+
+
+def test_a_growth_that_goes_wrong_itself_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = gg.trace(trained(Plain(4)), torch.ones(3, 4, dtype=torch.float64))
+
+    def wrong(*args: Any, **options: Any) -> gg.Graph:
+        grown = gg.apply(*args, **options, share=False)
+        with torch.no_grad():
+            grown.module.get_parameter("last.bias").add_(1e-3)
+        return grown
+
+    monkeypatch.setattr("graphgrow.bulk.grow_to.apply", wrong)
+    with pytest.raises(gg.NotPreserved, match=r"the growth itself changes the outputs by 0.001, where they reach"):
+        grow_to(graph, Plain(6).double())
+
+    def declined(*args: Any, **options: Any) -> gg.Graph:
+        raise gg.Declined("not there")
+
+    monkeypatch.setattr("graphgrow.bulk.grow_to.apply", declined)
+    with pytest.raises(gg.Unsupported, match="this graph cannot grow into the target: not there"):
+        grow_to(graph, Plain(6).double())
