@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import graphgrow as gg
+
 HEAVY = ("onnx", "onnxruntime", "onnxscript", "torchvision", "sklearn", "matplotlib", "networkx", "rich", "typer")
 
 
@@ -24,3 +26,9 @@ def test_nothing_heavy_is_imported(statement: str) -> None:
 
 def test_the_probe_sees_what_is_imported() -> None:
     assert "rich" in loaded_after("import rich")
+
+
+def test_what_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'graphgrow' has no attribute 'prune'"):
+        gg.prune  # type: ignore[attr-defined]  # noqa: B018
+    assert {"trace", "apply"} <= set(dir(gg))

@@ -69,17 +69,12 @@ def again(model: str, shape: str | None, base: str | None) -> str:
     return " ".join([model, *(f"{name} {value}" for name, value in options if value is not None)])
 
 
-def base_of(graph: Graph, folder: str, base: str | None) -> Graph:
-    """The graph that a saved folder was grown from, with the weights that `open_model` gives it.
-
-    Raises:
-        ModelError: if the base has no name and none is given.
-    """
+def base_of(graph: Graph, base: str | None) -> Graph:
+    """The graph that a saved folder was grown from, with the weights that `open_model` gives it."""
     from graphgrow.store.tracing import trace
 
     name = base or graph.base
-    if name is None:
-        raise ModelError(f"the base of {folder} has no name; add --base package.module:factory")
+    assert name is not None  # no folder is opened whose base has no name, unless one is given
     args, kwargs = graph.inputs.sample()
     return _named(trace(_build(name)[0], args, kwargs), name)
 

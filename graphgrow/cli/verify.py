@@ -41,7 +41,7 @@ def verify(
         if not Path(before).is_dir():
             raise typer.BadParameter(f"{before!r} is no saved folder; name two models, BEFORE and AFTER")
         child = open_model(before, shape, base)
-        parent = base_of(child, before, base)
+        parent = base_of(child, base)
     else:
         parent, child = open_model(before, shape, base), open_model(after, shape, base)
     with working("verifying"):

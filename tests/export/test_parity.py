@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from graphgrow.errors import ExportError
+from graphgrow.export.files import check
 from graphgrow.export.parity import Parity, Reference, check_parity, references, unit_roundoff
 
 X = torch.tensor([[1.0, -2.0, 3.0]])
@@ -104,3 +105,25 @@ def test_a_model_that_names_float32_gets_a_provoked_noise() -> None:
 def test_unit_roundoff_is_that_of_the_coarsest_dtype() -> None:
     assert unit_roundoff(nn.Linear(2, 2), []) == 2.0**-24
     assert unit_roundoff(nn.Linear(2, 2), [torch.ones(1, dtype=torch.float16)]) == 2.0**-11
+
+
+def test_a_file_that_onnxruntime_does_not_know_is_refused(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])
+    graph = helper.make_graph([helper.make_node("Unheard", ["x"], ["y"], domain="elsewhere")], "g", [value], [result])
+    domains = [helper.make_opsetid("", 18), helper.make_opsetid("elsewhere", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=domains, ir_version=10), str(tmp_path / "m.onnx"))
+    with pytest.raises(ExportError, match=r"onnxruntime refuses the exported model: .*elsewhere.*Unheard"):
+        compare(tmp_path / "m.onnx", X.double())
+
+
+def test_a_file_that_breaks_the_standard_or_has_another_operator_set_is_refused(tmp_path: Path) -> None:
+    file = affine(tmp_path / "m.onnx", [2, 2, 2])
+    assert check(file, None) == check(file, 18) == 18
+    with pytest.raises(ExportError, match=r"could not convert the model to opset 17, it stays at 18; .* Pass opset=18"):
+        check(file, 17)
+    model = onnx.load(str(file))
+    model.graph.node[0].input.append("x")  # a product of three
+    onnx.save(model, str(file))
+    with pytest.raises(ExportError, match=r"onnx\.checker refuses the exported model: .*Mul.* Try another opset="):
+        check(file, None)
