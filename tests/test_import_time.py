@@ -30,5 +30,5 @@ def test_the_probe_sees_what_is_imported() -> None:
 
 def test_what_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'graphgrow' has no attribute 'prune'"):
-        gg.prune  # type: ignore[attr-defined]  # noqa: B018
+        gg.prune  # noqa: B018
     assert {"trace", "apply"} <= set(dir(gg))

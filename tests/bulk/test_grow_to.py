@@ -345,8 +345,8 @@ class Plain(Scaled):
 def test_a_growth_that_goes_wrong_itself_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = gg.trace(trained(Plain(4)), torch.ones(3, 4, dtype=torch.float64))
 
-    def wrong(*args: Any, **options: Any) -> gg.Graph:
-        grown = gg.apply(*args, **options, share=False)
+    def wrong(network: gg.Graph, mutations: Any, seed: int, optimizer: None) -> gg.Graph:
+        grown = gg.apply(network, mutations, seed, share=False)
         with torch.no_grad():
             grown.module.get_parameter("last.bias").add_(1e-3)
         return grown
