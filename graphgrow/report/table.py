@@ -2,38 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from graphgrow.records import StageRecord
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.text import Text
 
 
-def table(records: Sequence[StageRecord]) -> Table:
+def table(records: Sequence[StageRecord]) -> StageTable:
     """One row for each stage: what was applied, what it costs, held-out accuracy, and the verdict.
 
     Columns that no record has a value for are left out. Latencies are medians at the smallest batch size.
     """
-    from rich.table import Table
-    from rich.text import Text
-
-    rows = [_row(record) for record in records]
-    titles = [title for title in _COLUMNS if any(row.get(title) for row in rows)]
-    result = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in titles:
-        left = title in ("stage", "mutations")
-        result.add_column(title, justify="left" if left else "right", no_wrap=title != "mutations")
-    for row in rows:
-        cells = (row.get(title, "") for title in titles)
-        # the column of mutations gives way where there is little room, but each keeps to its line
-        whole: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
-        result.add_row(*(Text(cell, _style(title, cell), **whole) for title, cell in zip(titles, cells, strict=True)))
-    return result
+    return StageTable(tuple(_row(record) for record in records))
 
 
-_COLUMNS = ("stage", "mutations", "params", "MFLOPs", "before", "after", "latency", "ONNX", "verified")
+@dataclass(frozen=True)
+class StageTable:
+    """What rich prints; nothing is cut.
+
+    Where the mutations do not fit beside the numbers they follow on lines of their own; where the numbers do not fit,
+    the least important columns are left out, and named.
+
+    Attributes:
+        rows: of each stage, the cells by column.
+    """
+
+    rows: tuple[Mapping[str, str], ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """The lines, for the width that there is."""
+        from rich.padding import Padding
+        from rich.text import Text
+
+        titles, dropped = self._fitting(options.max_width)
+        widths = {title: self._width(title) for title in titles}
+        yield self._line(titles, widths, {title: title for title in titles}, header=True)
+        for row in self.rows:
+            mutations = row[_MUTATIONS].split("\n") if row[_MUTATIONS] else []
+            first, *others = mutations if mutations and _MUTATIONS in titles else [""]
+            yield self._line(titles, widths, {**row, _MUTATIONS: first})
+            for mutation in others:
+                yield self._line(titles, widths, {_MUTATIONS: mutation})
+            for mutation in mutations if _MUTATIONS not in titles else ():
+                yield Padding(Text(mutation, "dim", overflow="fold"), (0, 0, 0, 2))
+        if dropped:
+            yield Text(f"(wider terminals also show {', '.join(dropped)})", "dim")
+
+    def _fitting(self, width: int) -> tuple[list[str], list[str]]:
+        """The columns for which there is room, and those that are left out for want of it."""
+        titles, dropped = [title for title in _COLUMNS if any(row.get(title) for row in self.rows)], []
+        if self._total(titles) > width and _MUTATIONS in titles:
+            titles.remove(_MUTATIONS)
+        for title in _DISPENSABLE:
+            if title in titles and self._total(titles) > width:
+                titles.remove(title)
+                dropped.append(title)
+        return titles, dropped
+
+    def _width(self, title: str) -> int:
+        return max(len(line) for row in (*self.rows, {title: title}) for line in row.get(title, "").split("\n"))
+
+    def _total(self, titles: Sequence[str]) -> int:
+        return sum(self._width(title) + len(_GAP) for title in titles) - len(_GAP)
+
+    def _line(
+        self, titles: Sequence[str], widths: Mapping[str, int], cells: Mapping[str, str], header: bool = False
+    ) -> Text:
+        from rich.text import Text
+
+        line = Text(no_wrap=True, overflow="ignore")
+        for title in titles:
+            cell = cells.get(title, "")
+            place = cell.ljust(widths[title]) if title in _LEFT else cell.rjust(widths[title])
+            line.append(_GAP if len(line) else "").append(place, "bold" if header else _style(title, cell))
+        return line
+
+
+_MUTATIONS, _GAP = "mutations", "  "
+_COLUMNS = ("stage", _MUTATIONS, "params", "MFLOPs", "before", "after", "latency", "ONNX", "verified")
+_LEFT = ("stage", _MUTATIONS)
+_DISPENSABLE = ("ONNX", "before", "latency", "MFLOPs", "params")  # the first goes first
 
 
 def _row(record: StageRecord) -> dict[str, str]:

@@ -31,13 +31,30 @@ def test_every_stage_has_its_row_and_every_mutation_its_line() -> None:
     ]
 
 
-def test_where_there_is_little_room_each_mutation_keeps_to_its_line() -> None:
+def test_where_there_is_little_room_mutations_follow_on_lines_of_their_own() -> None:
     long = replace(stages()[2], mutations=("widen(stages.0.0.conv1, extra=16)", "split(stem)"))
-    assert rendered([long], 80) == [
-        "stage    mutations      params  MFLOPs  before   after   latency  ONNX  verified",
-        "2 split  widen(stages…   1,226    2.50   8.0 %  89.3 %  0.250 ms  5 kB       yes",
-        "         split(stem)",
+    assert rendered([*stages()[:1], long], 70) == [
+        "stage    params  MFLOPs  before   after   latency  ONNX  verified",
+        "0 base      545   0.033   8.0 %  89.3 %  0.250 ms  5 kB",
+        "2 split   1,226    2.50   8.0 %  89.3 %  0.250 ms  5 kB       yes",
+        "  widen(stages.0.0.conv1, extra=16)",
+        "  split(stem)",
     ]
+
+
+@pytest.mark.parametrize("width", range(26, 140, 3))
+def test_at_any_width_what_is_shown_is_whole(width: int) -> None:
+    long = replace(stages()[2], mutations=("widen(stages.0.0.conv1, extra=16)", "split(stem)", "split(a[0])", "b"))
+    lines = rendered([*stages(), long], width)
+    assert max(map(len, lines)) <= width
+    text = " ".join("".join(lines).split())
+    assert "…" not in text
+    for row in ([545, "89.3 %"], ["1,226", "89.3 %"]):
+        titles = lines[0].split()
+        assert all(str(cell) in text for title, cell in zip(("params", "after"), row, strict=True) if title in titles)
+    assert "".join(long.mutations[0].split()) in "".join("".join(lines).split()), "folded, and not cut"
+    missing = {"params", "MFLOPs", "before", "latency", "ONNX"} - set(lines[0].split())
+    assert all(title in text for title in missing), "what is left out is named"
 
 
 def test_columns_without_a_value_are_left_out() -> None:
@@ -51,4 +68,4 @@ def test_a_verdict_that_is_no_yes_is_said(preserved: bool | None, word: str) -> 
 
 
 def test_no_records_give_no_rows() -> None:
-    assert table([]).row_count == 0
+    assert rendered([]) == [""]
