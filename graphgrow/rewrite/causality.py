@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from graphgrow.errors import Declined
 from graphgrow.ir.called import called_module
+from graphgrow.ir.dependence import nodes_fed
 from graphgrow.ir.terms import Space, leaves
 from graphgrow.ir.value import Value
 from graphgrow.layers import ScaledDotProductAttention
@@ -37,10 +38,11 @@ def must_be_causal(network: Network, site: fx.Node) -> bool:
     assert isinstance(value, Value)
     tokens = list(leaves(value.axes[1]))
     seen = hidden = False
+    fed = nodes_fed(network.module.graph)
     for node in network.module.graph.nodes:
         if _attends(network, node, tokens):
             masks = list(_masks(network, node))
-            mask = next((mask for mask in masks if _depends_on_inputs(mask)), None)
+            mask = next((mask for mask in masks if mask in fed), None)
             if mask is not None:
                 raise Declined(
                     f"`{node.name}` has a mask that depends on the model's inputs (`{mask.name}`), which a new "
@@ -115,25 +117,3 @@ def _comes_from_product(node: fx.Node) -> bool:
         known.update(fresh)
         pending.extend(fresh)
     return False
-
-
-def _depends_on_inputs(node: fx.Node) -> bool:
-    """Whether the numbers of a tensor, not its sizes alone, come from the model's inputs."""
-    pending, known = [node], {node}
-    while pending:
-        current = pending.pop()
-        if current.op == "placeholder":
-            return True
-        for used in current.all_input_nodes:
-            if used not in known and isinstance(used.meta.get("value"), torch.Tensor) and not _reads_form(current):
-                known.add(used)
-                pending.append(used)
-    return False
-
-
-def _reads_form(node: fx.Node) -> bool:
-    """Whether a node reads of a tensor its shape, dtype or device alone."""
-    form = node.target is getattr and node.args[1] in ("shape", "device", "dtype")
-    return form or node.target in ("size", "dim", "new_ones", "new_zeros", "new_full", "new_empty", "numel") or (
-        getattr(node.target, "__name__", "").endswith("_like")
-    )  # fmt: skip

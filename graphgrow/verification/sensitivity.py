@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from graphgrow.errors import Unsupported
+from graphgrow.ir.dependence import nodes_fed
 from graphgrow.ir.doubles import parts
 from graphgrow.ir.editor import Editor, follow_flat_weights
 from graphgrow.rewrite.interface import returned_leaves
@@ -22,8 +23,8 @@ _TRIED = 8  # weights, where no gradient says which one matters
 
 
 def apart_from_inputs(module: fx.GraphModule) -> frozenset[int]:
-    """Numbers of the outputs' leaves that no input reaches: temperatures, weights of losses, tables."""
-    return _leaves_apart(module, lambda node: node.op == "placeholder")
+    """Numbers of the outputs' leaves that no input's numbers reach: temperatures, a deviation of all samples."""
+    return _leaves_apart(module, nodes_fed(module.graph))
 
 
 def apart_from_tensors(module: fx.GraphModule) -> frozenset[int]:
@@ -35,16 +36,16 @@ def apart_from_tensors(module: fx.GraphModule) -> frozenset[int]:
         called = module.get_submodule(str(node.target)) if node.op == "call_module" else None
         return called is not None and any(True for _ in itertools.chain(called.parameters(), called.buffers()))
 
-    return _leaves_apart(module, holds_tensors)
-
-
-def _leaves_apart(module: fx.GraphModule, starts: Callable[[fx.Node], bool]) -> frozenset[int]:
-    """Numbers of the outputs' leaves that nothing leads to from any node of a kind."""
-    (output,) = (node for node in module.graph.nodes if node.op == "output")
     reached: set[fx.Node] = set()
     for node in module.graph.nodes:
-        if starts(node) or not reached.isdisjoint(node.all_input_nodes):
+        if holds_tensors(node) or not reached.isdisjoint(node.all_input_nodes):
             reached.add(node)
+    return _leaves_apart(module, reached)
+
+
+def _leaves_apart(module: fx.GraphModule, reached: Collection[fx.Node]) -> frozenset[int]:
+    """Numbers of the outputs' leaves that are not among the nodes that are reached."""
+    (output,) = (node for node in module.graph.nodes if node.op == "output")
     apart: set[int] = set()
     number = 0
     for leaf in returned_leaves(output.args[0]):

@@ -56,6 +56,25 @@ def test_outputs_that_no_input_reaches_leave_no_doubt() -> None:
         assert ("refilled" in str(verdict)) is closed
 
 
+class Policy(nn.Module):
+    """A mean, and a deviation that is a parameter, for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.mean, self.deviation = nn.Linear(7, 8), nn.Linear(8, 3), nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.mean(torch.tanh(self.hidden(x))), self.deviation.exp().expand(x.shape[0], 3)
+
+
+def test_outputs_that_an_input_gives_their_size_alone_leave_no_doubt() -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(Policy(), torch.randn(5, 7))
+    verdict = gg.verify(graph, gg.apply(graph, "split(hidden)"))
+    assert verdict.preserved, verdict
+    assert "refilled" not in str(verdict)
+
+
 @pytest.mark.parametrize(
     ("outputs", "words"),
     [
