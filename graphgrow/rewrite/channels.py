@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from graphgrow.errors import Declined
+from graphgrow.ir.facts import flatten_values
 from graphgrow.ir.terms import Space, Term, leaves
 from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Analysis
@@ -54,11 +55,16 @@ class ChannelAxes:
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
         self._whole: set[tuple[Space, ...]] = set()
+        self._weights: set[Value] = set()
         for facts in analysis.facts.values():
             for c in facts.contractions:
-                for value in (c.left, c.right):
-                    if value.parameter:
+                for value, other in ((c.left, c.right), (c.right, c.left)):
+                    if value.parameter or (value.constant and not other.constant):  # what a weight norm puts out
+                        self._weights.add(value)
                         self._whole.update(_key(term) for term in value.axes)
+        for facts in reversed(analysis.facts.values()):  # what such a weight is made of, step by step
+            if not facts.contractions and any(value in self._weights for value in flatten_values(facts.output)):
+                self._weights.update(value for value in facts.operands if value.constant)
 
     def of(self, node: fx.Node) -> Channels:
         """The channels of what a node puts out.
@@ -72,8 +78,8 @@ class ChannelAxes:
             raise Declined("it puts out no single tensor")
         if not meta.is_floating_point() or meta.dim() < 2:
             raise Declined(f"it puts out {meta.dtype} of shape {tuple(meta.shape)}, no batch of channels")
-        if output.parameter:
-            raise Declined("it is a parameter, not an activation")
+        if output.parameter or output in self._weights:
+            raise Declined("it is a parameter, or a weight that is made of some, and no activation")
         refuse_infinite(output)
         maps, features = (_key(output.axes[axis]) in self._whole for axis in (1, -1))
         shape = tuple(meta.shape)

@@ -65,11 +65,13 @@ class Groups(Sequence[Group]):
             MutationError: if there is none, or several.
             Declined: if it is a module of which no rule says what it does.
         """
-        if name in self._by_name:
-            return self._by_name[name]
-        path, _, suffix = name.partition(":")
+        path, colon, suffix = name.partition(":")
+        owner = _owner(path)
+        if owner + colon + suffix in self._by_name:
+            return self._by_name[owner + colon + suffix]
         if path in self._unknown:
             raise Declined(f"the axes of `{path}` are frozen: {self._unknown[path]}")
+        path = owner
         written = [g for g in self._groups if path in g.members and (not suffix or g.name.endswith(f":{suffix}"))]
         if len(written) == 1:
             return written[0]
@@ -92,6 +94,7 @@ class Groups(Sequence[Group]):
             for value, _ in facts.flows
             for term in value.axes
             for leaf in leaves(term)
+            if not (value.constant and leaf.frozen)  # of a weight that is computed: the sizes of its kernel
         }
         members: dict[Space, dict[str, Value]] = {}
         readers: dict[Space, dict[str, None]] = {}
@@ -120,11 +123,17 @@ class Groups(Sequence[Group]):
 def _parameters(facts: NodeFacts) -> Iterator[tuple[str, Value]]:
     """The parameters a node holds itself, with its path: a module's own, or a bare one that is fetched."""
     if facts.node.op == "get_attr" and isinstance(facts.output, Value):
-        yield facts.module_path or facts.node.name, facts.output
+        yield _owner(facts.module_path or facts.node.name), facts.output
     elif facts.node.op == "call_module":
         for value in facts.operands:
             if value.parameter and any(name.startswith(f"{facts.module_path}.") for name in value.aliases):
-                yield facts.module_path or facts.node.name, value
+                yield _owner(facts.module_path or facts.node.name), value
+
+
+def _owner(path: str) -> str:
+    """The layer whose weight a parametrisation computes, of the path at which torch keeps that."""
+    owner, found, _ = path.partition(".parametrizations.")
+    return owner if found else path
 
 
 def _names(members: dict[Space, dict[str, Value]], axes: dict[Space, tuple[Value, int]]) -> dict[Space, str]:

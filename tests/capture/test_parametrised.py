@@ -68,6 +68,26 @@ def test_convolutions_with_weight_norm_grow_along_either_axis() -> None:
         assert_grows(graph, text)
 
 
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, older], ids=["parametrisation", "hook"])
+def test_layers_with_weight_norm_are_called_by_their_names_and_have_channels(norm: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        norm(nn.Conv1d(3, 6, 3, padding=1)), nn.LeakyReLU(), norm(nn.Conv1d(6, 6, 3, padding=1)), nn.LeakyReLU(),
+        norm(nn.ConvTranspose1d(6, 4, 4, 2)), nn.Tanh(), norm(nn.Conv1d(4, 2, 3)),
+    )  # fmt: skip
+    graph = gg.trace(model, torch.randn(2, 3, 7))
+    assert {group.name: group.frozen is None for group in graph.groups} == {"0": True, "2": True, "4": True, "6": False}
+    named = gg.apply(graph, "widen(4.parametrizations.weight, extra=1)") if norm is not older else None
+    assert named is None or named.module.get_parameter("4.bias").shape == (5,)
+    for text in (
+        "deepen(1, kind=conv)",
+        "add-skip(1, target=3)",
+        "widen(0, extra=2)",
+        "mix-operators(3, choices=[relu])",
+    ):
+        assert_grows(graph, text, ("eval", "train"))
+
+
 def test_a_grown_model_is_trained_saved_and_loaded(tmp_path: Any) -> None:
     model = layers(parametrizations.weight_norm)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)

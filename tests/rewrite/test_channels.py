@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import graphgrow as gg
 from graphgrow.graph import Graph
@@ -42,6 +43,23 @@ CASES: dict[str, tuple[Graph, str, str]] = {  # model, site, "layout count dims"
         "features 24 0",
     ),
     "the input": (graph(lambda m, x: m.a(x), (2, 3, 6, 5), a=nn.Conv2d(3, 4, 1)), "x", "maps 3 2"),
+    "weights with a norm": (
+        pair((2, 3, 7), weight_norm(nn.Conv1d(3, 4, 3)), weight_norm(nn.Conv1d(4, 2, 1))),
+        ":relu",
+        "maps 4 1",
+    ),
+    "a map of constants": (
+        graph(
+            lambda m, x: m.b(x) + m.c(torch.relu(m.a(m.table))),
+            (5, 3),
+            a=nn.Linear(3, 4),
+            b=nn.Linear(3, 2),
+            c=nn.Linear(4, 2),
+            table=torch.randn(5, 3),
+        ),
+        ":relu",
+        "features 4 0",
+    ),
     "read along another axis than written": (
         pair((2, 5, 3), nn.Linear(3, 4), nn.Linear(5, 2), lambda x: x.transpose(1, 2)),
         ":transpose",
@@ -76,6 +94,19 @@ DECLINED: dict[str, tuple[Graph, str, str]] = {
     "a vector": (graph(lambda m, x: m.a(x).sum(-1), (5, 3), a=nn.Linear(3, 4)), ":sum", r"shape \(5,\)"),
     "a table": (graph(scaled, (5, 3), a=nn.Linear(3, 4), scale=torch.randn(4)), "scale", "no batch of channels"),
     "weights": (graph(lambda m, x: x @ m.w, (5, 3), w=torch.randn(3, 4)), "w", "it is a parameter"),
+    "weights that are computed": (
+        graph(lambda m, x: x @ (m.w - m.w.mean(0, keepdim=True)), (5, 3), w=torch.randn(3, 4)), ":sub", "made of some",
+    ),
+    "weights on their way": (
+        graph(lambda m, x: x @ (m.w - m.w.mean(0, keepdim=True)).tanh(), (5, 3), w=torch.randn(3, 4)),
+        ":sub",
+        "made of some",
+    ),
+    "a weight with a norm": (
+        graph(lambda m, x: m.a(x), (5, 3), a=weight_norm(nn.Linear(3, 4))),
+        "a.parametrizations.weight.0",
+        "made of some",
+    ),
     "a size": (
         graph(lambda m, x: m.a(x) * x.shape[0], (5, 3), a=nn.Linear(3, 4)), ":getattr", "no single tensor",
     ),

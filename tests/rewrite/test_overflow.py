@@ -180,7 +180,7 @@ def test_a_norm_of_infinite_order_is_finite() -> None:
 
     graph = gg.trace(Forward(run, first=nn.Linear(3, 4), last=nn.Linear(4, 2)), torch.randn(2, 5, 3))
     offered = set(map(str, graph.mutations()))
-    assert offered >= {"swap-activation(:relu, to=gelu)", "deepen(:relu, kind=mlp)", "widen(first, extra=2)"}
+    assert offered >= {"swap-activation(:relu, to=gelu)", "deepen(:relu, kind=mlp)", "split(first)"}
 
 
 @pytest.mark.parametrize("name", MASKS)
