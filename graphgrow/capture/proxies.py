@@ -17,12 +17,14 @@ from torch import fx
 
 from graphgrow.capture.frames import models_line
 from graphgrow.capture.outputs import leaves_of
+from graphgrow.capture.parts import may_vary
 from graphgrow.capture.writes import PLAIN
 from graphgrow.errors import CaptureError
 from graphgrow.layers import require_decision, set_item
 
 _CONSTANT_ATTRIBUTES = {"dtype", "ndim", "is_cuda", "layout", "is_meta", "is_sparse", "is_quantized", "names"}
 _OWN_ATTRIBUTES = {"tracer", "node", "_node", "root", "attr"}
+_LEN = builtins.len  # which is another while a forward runs
 
 
 class ValueProxy(fx.Proxy):
@@ -56,6 +58,9 @@ class ValueProxy(fx.Proxy):
         if isinstance(self.example, torch.Tensor) and self.example.dim():
             rows: Any = self.shape
             return int(rows[0])
+        if may_vary(self.node):
+            number: Any = self.tracer.create_proxy("call_function", _LEN, (self,), {})
+            return int(number)
         return len(self.example)
 
     def __iter__(self) -> Iterator[Any]:
@@ -132,7 +137,7 @@ def _follows_sizes(node: fx.Node) -> bool:
         if item in seen:
             continue
         seen.add(item)
-        reads_sizes = item.target in ("size", "numel") or (item.target is getattr and item.args[1] == "shape")
+        reads_sizes = item.target in ("size", "numel", _LEN) or (item.target is getattr and item.args[1] == "shape")
         if reads_sizes:
             return True
         pending += [used for used in item.all_input_nodes if not isinstance(used.meta["value"], torch.Tensor)]
