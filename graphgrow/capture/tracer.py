@@ -25,6 +25,7 @@ from graphgrow.capture.einops import einops_open
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen
+from graphgrow.capture.of_torch import masks_taken_as_given, own_backwards_refused, wrapped_functions_open
 from graphgrow.capture.parametrised import is_parametrised
 from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, opened
 from graphgrow.capture.running import InputView, layer_by_layer
@@ -38,52 +39,6 @@ from graphgrow.ops.registry import load_rules, module_rule, own_functions
 
 _LEAVES = (torch.Tensor, bool, int, float, str, type(None))
 _SHAPE_CHANGES = {"unsqueeze_", "squeeze_", "transpose_", "swapaxes_", "swapdims_", "t_"}
-
-
-@contextmanager
-def _masks_taken_as_given() -> Iterator[None]:
-    """nn.Transformer looks whether a mask happens to be causal; the graph uses the mask, whatever it is."""
-    original = nn.modules.transformer._detect_is_causal_mask
-    nn.modules.transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
-    try:
-        yield
-    finally:
-        nn.modules.transformer._detect_is_causal_mask = original
-
-
-@contextmanager
-def _own_backwards_refused() -> Iterator[None]:
-    """A torch.autograd.Function has a backward of its own, which its forward's operators would not have."""
-    original = torch.autograd.Function.__dict__["apply"]
-
-    def apply(kind: Any, *args: Any, **kwargs: Any) -> Any:
-        if holds_proxy((args, kwargs)):
-            raise CaptureError(
-                f"the autograd function {kind.__name__} has a backward of its own, for which there is no rule; mark "
-                "the submodule that calls it as a leaf"
-            )
-        return original.__func__(kind, *args, **kwargs)
-
-    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        torch.autograd.Function.apply = original  # type: ignore[method-assign]
-
-
-@contextmanager
-def _wrapped_functions_open() -> Iterator[None]:
-    """Trace into functions that a library marked with torch.fx.wrap, whose bodies hold axes that could grow.
-
-    They are marked because plain fx stumbles over `len` and shapes in them; proxies with examples do not.
-    """
-    marked = fx._symbolic_trace._wrapped_fns_to_patch
-    before = dict(marked)
-    marked.clear()
-    try:
-        yield
-    finally:
-        marked.update(before)
 
 
 class ShapeTracer(fx.Tracer):
@@ -153,12 +108,12 @@ class ShapeTracer(fx.Tracer):
             with (
                 torch.enable_grad(),
                 layer_by_layer(),
-                _masks_taken_as_given(),
-                _own_backwards_refused(),
+                masks_taken_as_given(),
+                own_backwards_refused(),
                 examples_asked(),
                 factories_seen(self),
                 einops_open(ValueProxy),
-                _wrapped_functions_open(),
+                wrapped_functions_open(),
                 ints_seen(root, self._int),
                 calls_seen({**WHILE_TRACED, **{function: self._recording(function) for function in own_functions()}}),
                 self._assignments_seen(),
