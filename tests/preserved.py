@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.graph import Graph
+from graphgrow.ir.positions import positions_along
 from graphgrow.layers import ScaledDotProductAttention
-from graphgrow.verification.places import positions_along
 
 TOLERANCE = 1e-10  # relative to the largest output, in float64, end to end
 

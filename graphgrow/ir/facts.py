@@ -172,6 +172,7 @@ class NodeFacts:
         node: the node.
         output: its value: a `Value`, a nested tuple or list of values, or a plain Python object.
         flows: for each output value, how it comes from the operands.
+        draws: output values that are random numbers, one for each unit in each call, in whatever mode.
         split_sizes: the parts of a chunk or split along an axis, if the node is one.
     """
 
@@ -185,6 +186,7 @@ class NodeFacts:
     statistics: list[Statistic] = field(default_factory=list)
     normalisations: list[Normalisation] = field(default_factory=list)
     noises: list[Noise] = field(default_factory=list)
+    draws: list[Value] = field(default_factory=list)
     sizes: list[SizeSlot] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     split_parts: Axes = ()

@@ -203,6 +203,11 @@ class Zeros:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Random numbers that no operand has a part in: new units are like the old ones, and none is a copy of another."""
+
+
+@dataclass(frozen=True)
 class Along:
     """One flow for the spaces of some axes, another for all the rest (cat and split: along, and across)."""
 
@@ -211,7 +216,8 @@ class Along:
     across: Flow
 
 
-Flow = Operand | Same | Add | Mul | Choose | Pointwise | Stack | Slice | Pick | Normalised | Centred | Zeros | Along
+_OfAxes = Stack | Slice | Pick | Normalised | Centred | Along
+Flow = Operand | Same | Add | Mul | Choose | Pointwise | Zeros | Drawn | _OfAxes
 
 
 def _without_null(fills: list[Held]) -> list[Held]:

@@ -152,6 +152,11 @@ class Recurring:
 Kept = torch.Tensor | Recurring
 
 
+def positions_along(kept: Kept, size: int) -> torch.Tensor:
+    """The places along an axis that has this size now."""
+    return kept.along(size) if isinstance(kept, Recurring) else kept
+
+
 def kept_positions(term: Term, units: Units) -> Kept:
     """Where the old positions of an axis are after growth, whatever sizes the inputs have."""
     inner = _behind_inputs(term)

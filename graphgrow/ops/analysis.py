@@ -227,6 +227,7 @@ class _Analyser:
         reason = Reason(facts.module_path or node.name, text)
         facts.flows, facts.contractions, facts.normalisations = [], [], []
         facts.summations, facts.statistics, facts.noises, facts.sizes, facts.pins = [], [], [], [], []
+        facts.draws = []
         facts.split_parts, facts.cuts = (), []
         if module is not None:
             for name, _ in [*module.named_parameters(), *module.named_buffers()]:

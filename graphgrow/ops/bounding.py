@@ -144,6 +144,16 @@ def _first(change: Callable[[Bounds], Bounds]) -> Bounding:
     return of_first
 
 
+def _logarithm(input: Any, *args: Any, **kwargs: Any) -> Bounds:
+    """On which side of zero, since numbers are rounded."""
+    inner = bounds_of(input)
+    return POSITIVE if inner.low >= 1 else Bounds(high=0.0) if inner.low > 0 and inner.high <= 1 else Bounds()
+
+
+def _filled(input: Any, fill_value: Any, *args: Any, **kwargs: Any) -> Bounds:
+    return bounds_of(fill_value)
+
+
 def _any_of(*args: Any, **kwargs: Any) -> Bounds:
     """What comes from any of the tensors: those within lists too."""
     tensors = [item for item in _items((args, kwargs)) if isinstance(item, Value)]
@@ -241,7 +251,7 @@ _BY_NAME: dict[str, Bounding] = {
     "relu6": _always(Bounds(0.0, 6.0)),
     "abs": _first(Bounds.magnitude), "square": _first(lambda b: b.power(2)),
     "elu": _elu, "hardtanh": _limited,
-    "exp": _exponential, "sqrt": _root, "rsqrt": _inverse_root,
+    "exp": _exponential, "log": _logarithm, "sqrt": _root, "rsqrt": _inverse_root,
     "reciprocal": _first(Bounds.inverse), "neg": _first(operator.neg),
     "add": _sum, "add_": _sum, "iadd": _sum, "sub": _difference, "sub_": _difference, "isub": _difference,
     "mul": _product, "mul_": _product, "imul": _product, "multiply": _product,
@@ -251,7 +261,8 @@ _BY_NAME: dict[str, Bounding] = {
     "einsum": _einsum,
     "clamp": _clamped, "clip": _clamped, "clamp_min": _clamped_below, "clamp_max": _clamped_above,
     "sum": _first(Bounds.signed), "cumsum": _first(Bounds.signed), "dropout": _first(Bounds.signed),
-    **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax"), _always(UNIT)),
+    "full_like": _filled, "ones_like": _always(Bounds(1.0, 1.0)), "zeros_like": _always(Bounds(0.0, 0.0)),
+    **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax", "rand", "rand_like"), _always(UNIT)),
     "softplus": _softplus, **dict.fromkeys(("var", "std", "norm", "vector_norm"), _size),
     **dict.fromkeys(("tanh", "sin", "cos", "erf", "softsign"), _always(SYMMETRIC)),
     **dict.fromkeys(("normalize", "cosine_similarity"), _always(Bounds(-1.01, 1.01))),  # rounded: above 1

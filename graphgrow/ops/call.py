@@ -220,6 +220,11 @@ class Call:
         if p > 0:
             self.facts.noises.append(Noise(value, p, always=self.module is None))
 
+    def draws(self, output: Value) -> Value:
+        """State that an output is of random numbers, one for each of its units; returns it."""
+        self.facts.draws.append(output)
+        return output
+
     # -- sizes that are restated -----------------------------------------------------------------------------
 
     def attribute(self, name: str, *terms: Term, as_tuple: bool = False) -> None:

@@ -36,13 +36,13 @@ def full_like(call: Call, input: Value, fill_value: Any, *args: Any, **kwargs: A
 @rule(torch.zeros, "new_zeros")
 def zeros(call: Call, *sizes: Any, size: Any = None, **kwargs: Any) -> Value:
     """Zeros of given sizes: states that start empty, sums that start at nothing."""
-    return call.output(_axes(call, sizes, size), fl.Zeros())
+    return call.output(sized_axes(call, sizes, size), fl.Zeros())
 
 
 @rule(torch.ones, "new_ones")
 def ones(call: Call, *sizes: Any, size: Any = None, **kwargs: Any) -> Value:
     """Ones of given sizes."""
-    return call.output(_axes(call, sizes, size), fl.Pointwise(()))
+    return call.output(sized_axes(call, sizes, size), fl.Pointwise(()))
 
 
 @rule(torch.full, "new_full")
@@ -51,10 +51,12 @@ def full(call: Call, *arguments: Any, size: Any = None, fill_value: Any = None, 
     if isinstance(fill_value, Value) or any(isinstance(item, Value) for item in arguments[1:]):
         raise RuleDeclined("filled with a tensor")
     pattern = arguments[:1] if isinstance(call.node.target, str) else ()
-    return call.output(_axes(call, (*pattern, *arguments[len(pattern) :][:1]), size), fl.Pointwise(()))
+    return call.output(sized_axes(call, (*pattern, *arguments[len(pattern) :][:1]), size), fl.Pointwise(()))
 
 
-def _axes(call: Call, arguments: tuple[Any, ...], by_name: Any) -> list[Term]:
+def sized_axes(
+    call: Call, arguments: tuple[Any, ...], by_name: Any, path: tuple[Any, ...] = ("kwargs", "size")
+) -> list[Term]:
     """The axes of the new tensor; of another tensor, given first to a method, it takes dtype and device alone."""
     first = 1 if isinstance(call.node.target, str) else 0
     sizes = arguments[first:] if by_name is None else (by_name,)
@@ -63,7 +65,7 @@ def _axes(call: Call, arguments: tuple[Any, ...], by_name: Any) -> list[Term]:
     items: Sequence[Any] = sizes[0] if whole else sizes
     if len(items) != len(shape):
         raise RuleDeclined("sizes in a form that is not known")
-    at: tuple[Any, ...] = ("args", first) if by_name is None else ("kwargs", "size")
+    at: tuple[Any, ...] = ("args", first) if by_name is None else path
     paths = [(*at, i) if whole else ("args", first + i) for i in range(len(items))]
     return [sized_axis(call, item, size, path) for item, size, path in zip(items, shape, paths, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Random numbers of a tensor's own shape: each new unit would move all that are drawn after it."""
+"""Random numbers, one for each unit: new units have some of their own, and copies never those of what they copy."""
 
 from __future__ import annotations
 
@@ -9,13 +9,50 @@ from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.value import Value
-from graphgrow.ops.call import Call
+from graphgrow.ops.broadcast import align
+from graphgrow.ops.call import Call, RuleDeclined
+from graphgrow.ops.factories import sized_axes
 from graphgrow.ops.registry import rule
 
 
-@rule(F.gumbel_softmax, torch.rand_like, torch.randn_like, torch.randint_like, torch.bernoulli, "bernoulli",
-      torch.poisson)  # fmt: skip
-def drawn(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
-    """Numbers drawn for each unit of the input."""
-    call.freeze(input.axes, "random numbers are drawn for each of its units")
-    return call.output(input.axes, fl.Pointwise((call.operand(input),)))
+@rule(torch.rand_like, torch.randn_like, torch.randint_like, "normal_", "uniform_", "exponential_")
+def drawn_like(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+    """Numbers for each unit of a tensor, whatever it holds."""
+    if any(isinstance(item, Value) for item in (*args, *kwargs.values())):
+        raise RuleDeclined("limits of random numbers that are tensors")
+    return call.draws(call.output(input.axes, fl.Drawn()))
+
+
+@rule(torch.rand, torch.randn)
+def drawn(call: Call, *sizes: Any, size: Any = None, **kwargs: Any) -> Value:
+    """Numbers in given sizes."""
+    return call.draws(call.output(sized_axes(call, sizes, size), fl.Drawn()))
+
+
+@rule(torch.bernoulli, "bernoulli", torch.poisson)
+def drawn_by(call: Call, input: Value, p: float | None = None, *, generator: Any = None) -> Value:
+    """A number for each unit by a probability, or a rate, which must be one for new units too."""
+    rates = call.node.target is torch.poisson
+    if p is None and not (input.bounds.low >= 0 and (rates or input.bounds.high <= 1)):
+        call.freeze(input.axes, "numbers are drawn by it as " + ("rates" if rates else "probabilities"))
+    return call.draws(call.output(input.axes, fl.Drawn()))
+
+
+@rule(torch.normal)
+def normal(call: Call, mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None, **kwargs: Any) -> Value:
+    """Normal numbers of given means and deviations, or in given sizes."""
+    if size is not None:
+        return call.draws(call.output(sized_axes(call, (), size, call.argument_path(2, "size")), fl.Drawn()))
+    axes = align(call, [value.axes for value in (mean, std) if isinstance(value, Value)])
+    if isinstance(std, Value) and not std.bounds.low >= 0:
+        call.freeze(std.axes, "numbers are drawn by it as deviations")
+    return call.draws(call.output(axes, fl.Drawn()))
+
+
+@rule(F.gumbel_softmax)
+def gumbel_softmax(
+    call: Call, logits: Value, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
+) -> Value:
+    """A softmax of what has noise on each entry."""
+    call.freeze([logits.axes[call.axis(logits, dim)]], "a softmax over it")
+    return call.draws(call.output(logits.axes, fl.Pointwise((call.operand(logits),))))

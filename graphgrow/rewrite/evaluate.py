@@ -36,8 +36,8 @@ def evaluate(flow: Flow, output: Value, axis: int, space: Space, fills: Mapping[
         Clash: if the operator cannot carry the states of its operands.
     """
     cells = cells_of(output, axis, space)
-    if isinstance(flow, fl.Zeros):
-        return (Fill.NULL,) * len(cells)
+    if isinstance(flow, (fl.Zeros, fl.Drawn)):
+        return (Fill.NULL if isinstance(flow, fl.Zeros) else Fill.FREE,) * len(cells)
     found: dict[int, Held] = {}
     for cell, numbers in groups(cells).items():
         state = _state(flow, space, fills, cell)

@@ -180,6 +180,8 @@ class Requests:
             return self._wishes(flow.otherwise, at, fill)
         if isinstance(flow, fl.Zeros):
             return [] if fill in (Fill.ZERO, Fill.MEAN) else None
+        if isinstance(flow, fl.Drawn):
+            return None
         if isinstance(flow, fl.Centred):
             if holds(flow.term, self._space):
                 possible = fill is Fill.ZERO and is_whole(flow.term, self._space)

@@ -34,6 +34,8 @@ def require(facts: NodeFacts, plan: Plan) -> None:
         for i, fill in enumerate(plan.state(key)):
             if fill not in (wanted, Fill.NULL):
                 raise Unmet(facts, f"summed over with {fill.value} units", [(*key, i, wanted)])
+    if not append and any(value.axes_with(space) for value in facts.draws):
+        raise Unmet(facts, "random numbers are drawn for each copy apart", [])
     for statistic in facts.statistics:
         _require_statistic(facts, statistic, plan)
     for norm in facts.normalisations:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import fx
 
 from graphgrow.ir.doubles import in_double
 from graphgrow.ir.flow import Fill, State
-from graphgrow.ir.positions import AxisMap, Units, axis_map
+from graphgrow.ir.positions import AxisMap, Kept, Units, axis_map
 from graphgrow.ir.terms import Term
+from graphgrow.rewrite.draws import Drawing
 
 TOLERANCE = 1e-12  # relative to the magnitude of what the operator puts out
 
@@ -29,9 +30,9 @@ class Observed:
     buffers: dict[str, torch.Tensor]
 
 
-class _Recorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, name: str) -> None:
-        super().__init__(module)
+class _Recorder(Drawing):
+    def __init__(self, module: fx.GraphModule, name: str, places: Mapping[str, Mapping[int, Kept]]) -> None:
+        super().__init__(module, places)
         self._name, self.found = name, None
 
     def run_node(self, n: fx.Node) -> Any:
@@ -41,12 +42,17 @@ class _Recorder(fx.Interpreter):
         return result
 
 
-def observe(module: fx.GraphModule, name: str, training: bool) -> Observed:
-    """The outputs of a node, and the buffers, which a run in train mode changes; the same random numbers each time."""
-    recorder = _Recorder(module.train(training), name)
+def observe(
+    module: fx.GraphModule, name: str, training: bool, places: Mapping[str, Mapping[int, Kept]] | None = None
+) -> Observed:
+    """The outputs of a node, and the buffers, which a run in train mode changes.
+
+    The same random numbers each time; in a grown graph, those of the graph before at the places of its units.
+    """
+    recorder = _Recorder(module.train(training), name, places or {})
     torch.manual_seed(7)
     with torch.no_grad():
-        recorder.run(torch.ones(2, dtype=torch.float64))
+        recorder(torch.ones(2, dtype=torch.float64))
     return Observed(list(_tensors(recorder.found)), dict(module.named_buffers()))
 
 

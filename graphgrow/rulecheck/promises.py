@@ -29,6 +29,8 @@ def promised(facts: NodeFacts, plan: Plan) -> bool:
     for summation in facts.summations:
         if not states(summation.value, summation.axis) <= {Fill.ZERO if append else Fill.SHARE, Fill.NULL}:
             return False
+    if not append and any(value.axes_with(space) for value in facts.draws):
+        return False
     doubled = Units(space, torch.arange(space.size).repeat(2))
     for statistic in facts.statistics:
         grows = growing_axis(statistic, space) is not None

@@ -207,7 +207,7 @@ class Square:
             for (value, axis), state in plan.fills.items() if stretch != 1.0 else ():
                 if value.parameter and set(state) == {Fill.FREE}:
                     _stretch(editor.tensor(value.name), axis, step.tensors[value.name][axis], stretch)
-            found = observe(editor.finish(), self.facts.node.name, training)
+            found = observe(editor.finish(), self.facts.node.name, training, step.nodes)
         except (GraphGrowError, RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise Mismatch(f"the grown operator fails ({type(error).__name__}: {error})") from error
         outputs = found.outputs

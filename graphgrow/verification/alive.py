@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from graphgrow.ir.positions import positions_along
 from graphgrow.rewrite.apply import replay
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.copies import double_module
 from graphgrow.verification.grown import refilled
-from graphgrow.verification.places import Places, positions_along, tensor_places
+from graphgrow.verification.places import Places, tensor_places
 from graphgrow.verification.sensitivity import pulled, random_loss
 from graphgrow.verification.unheard import Unheard
 from graphgrow.verification.verdict import Check

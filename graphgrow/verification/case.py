@@ -123,7 +123,8 @@ class Case:
         begin_random(self.probes.seed)
         of_parent = module is self.parent.module or module is self.before.module
         seen = partial(self.outputs_of, module)
-        return Runner(module, self.inputs_of(module, probe), numbers or self.wide, of_parent, seen)
+        places = {} if of_parent else self.counterparts.places
+        return Runner(module, self.inputs_of(module, probe), numbers or self.wide, of_parent, seen, places)
 
     def inputs_of(self, module: nn.Module, probe: Inputs) -> Inputs:
         """What a side of the case is called with: the parent with the old units alone, where the inputs have grown."""

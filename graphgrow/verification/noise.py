@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from graphgrow.capture.factories import RANDOM
 from graphgrow.layers import ByMode, Choice, OneMode
 
 _FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
@@ -82,20 +78,6 @@ def _silence(part: nn.Module) -> None:
 def is_noise(node: fx.Node) -> bool:
     """Whether a node calls a function that drops elements."""
     return node.op == "call_function" and node.target in _FUNCTIONS
-
-
-def is_random(node: fx.Node) -> bool:
-    """Whether a node draws random numbers, as torch.rand does."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return node.op in ("call_function", "call_method") and name in RANDOM
-
-
-@contextmanager
-def settled(node: fx.Node) -> Iterator[None]:
-    """Random numbers that are the same wherever a node of that name draws them."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(zlib.crc32(node.name.encode()))
-        yield
 
 
 def begin_random(seed: int) -> None:

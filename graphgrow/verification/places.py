@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from graphgrow.ir.positions import Kept, Recurring
+from graphgrow.ir.positions import Kept, Recurring, positions_along
 from graphgrow.rewrite.network import Step
 
 Places = Mapping[str, Mapping[int, Kept]]
@@ -47,11 +47,6 @@ def _moved(places: torch.Tensor, by: Kept) -> torch.Tensor:
     else:
         moved = by[at]
     return torch.where(places < 0, -1, moved)
-
-
-def positions_along(kept: Kept, size: int) -> torch.Tensor:
-    """The places along an axis that has this size now."""
-    return kept.along(size) if isinstance(kept, Recurring) else kept
 
 
 def tensor_places(steps: Sequence[Step], names: Container[str]) -> dict[str, dict[int, Kept]]:

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.apply import replay
+from graphgrow.rewrite.draws import Drawing
 from graphgrow.rewrite.network import Network
 from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Case, Findings
 from graphgrow.verification.copies import wide_network
@@ -86,7 +87,8 @@ def _gradients(
     with torch.enable_grad():
         args, kwargs = pytree.tree_map(_tracked, case.inputs_of(module, probe))
         inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if _is_tracked(leaf)]
-        loss = random_loss(case.outputs_of(module, twin(*args, **kwargs)))
+        run = Drawing(twin, {} if module is case.parent.module else case.counterparts.places)
+        loss = random_loss(case.outputs_of(module, run(*args, **kwargs)))
         wrt = [*leaves.values(), *inputs]
         found = pulled(loss, wrt)
     whole = [torch.zeros_like(x) if g is None else g for g, x in zip(found, wrt, strict=True)]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
 
 from graphgrow.ir.inputs import bind
-from graphgrow.verification.noise import is_noise, is_random, settled, steady_function
+from graphgrow.rewrite.draws import draw, is_random
+from graphgrow.verification.noise import is_noise, steady_function
 from graphgrow.verification.numbers import Numbers, converted, own_copy
+from graphgrow.verification.places import Places
 from graphgrow.verification.precision import in_double
 from graphgrow.verification.probes import Inputs
 
@@ -44,6 +46,14 @@ def _names_dtype(node: fx.Node) -> bool:
 class Runner:
     """Executes the nodes of a graph module one at a time, noise steady; the module and its tensors stay as they are.
 
+    Args:
+        module: the graph module.
+        inputs: of the model.
+        numbers: its tensors in the dtype that is computed in.
+        of_parent: whether it is the parent's.
+        seen: what is compared of the outputs.
+        places: of a child, where the parent's units are by node: there random numbers are the parent's.
+
     Attributes:
         module: the graph module.
         numbers: its tensors in the dtype that is computed in.
@@ -57,8 +67,9 @@ class Runner:
         numbers: Numbers,
         of_parent: bool = False,
         seen: Callable[[Any], Any] | None = None,
+        places: Places | None = None,
     ) -> None:
-        self._of_parent, self._seen = of_parent, seen
+        self._of_parent, self._seen, self._places = of_parent, seen, places or {}
         self.module, self.numbers = module, numbers
         self.values: dict[str, Any] = {}
         self._buffers: dict[int, torch.Tensor] = {}
@@ -140,11 +151,15 @@ class Runner:
             kwargs = in_double(node, args, kwargs)
         if is_noise(node):
             return steady_function(*args, **kwargs)
-        with settled(node) if is_random(node) else nullcontext():
-            if node.op == "call_method":
-                return getattr(args[0], self.numbers.cast(str(node.target)))(*args[1:], **kwargs)
-            assert callable(node.target)
-            return node.target(*args, **kwargs)
+        if is_random(node):
+            return draw(node, partial(self._call, node), args, kwargs, self._places.get(node.name))
+        return self._call(node, args, kwargs)
+
+    def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        if node.op == "call_method":
+            return getattr(args[0], self.numbers.cast(str(node.target)))(*args[1:], **kwargs)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
 
     def _attribute(self, path: str, buffers: dict[int, torch.Tensor]) -> Any:
         owner, _, name = path.rpartition(".")

@@ -21,7 +21,7 @@ REST: dict[str, tuple[Any, ...]] = {
     "log_softmax": (-1,), "view": (12,), "reshape": (4, 3), "unflatten": (1, (2, 2)), "permute": (1, 0),
     "transpose": (0, 1), "unsqueeze": (0,), "expand": (3, 4), "repeat": (2, 1), "to": (torch.float64,),
     "select": (0, 1), "chunk": (2, 1), "split": (2, 1), "getitem": (0,), "movedim": (0, 1), "flip": ((0,),),
-    "roll": (1,), "clamp_min": (0.25,), "clamp_max": (0.25,),
+    "roll": (1,), "clamp_min": (0.25,), "clamp_max": (0.25,), "full_like": (-0.75,),
 }  # fmt: skip
 TWO = {
     "add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul", "multiply", "truediv", "div", "div_",
@@ -45,6 +45,8 @@ class _Kept(nn.Module):
             return x, self.op(x)
         if self._name == "einsum":
             return x, op(self._target, "ij,ij,kj->ik", x, y, y)
+        if self._name == "rand":
+            return x, self._target(x.shape)
         if self._name in ("cat", "concat", "stack"):
             return x, self._target([x, y])
         if self._name in PRODUCTS:

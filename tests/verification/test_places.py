@@ -7,9 +7,9 @@ import itertools
 import pytest
 import torch
 
-from graphgrow.ir.positions import Recurring
+from graphgrow.ir.positions import Recurring, positions_along
 from graphgrow.rewrite.network import Step
-from graphgrow.verification.places import Counterparts, compose, lost, positions_along, project, tensor_places
+from graphgrow.verification.places import Counterparts, compose, lost, project, tensor_places
 
 
 def at(*positions: int) -> dict[int, torch.Tensor]:
