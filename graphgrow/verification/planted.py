@@ -35,8 +35,8 @@ def plant(case: Case, mode: str, probe: Inputs, first: Any, noise: Any, found: F
     """
     module = case.child.module
     seen = partial(case.outputs_of, module)
-    weights = weights_that_matter(module.train(mode == "train"), probe, case.touched, seen)
-    for name, position in weights:
+    tried = []
+    for name, position in weights_that_matter(module.train(mode == "train"), probe, case.touched, seen):
         worst = Worst()
         with torch.no_grad():
             numbers = Numbers(torch.float64, partial(_change, module.get_parameter(name), position))
@@ -44,8 +44,8 @@ def plant(case: Case, mode: str, probe: Inputs, first: Any, noise: Any, found: F
         if not worst.passed:
             found.notes.append(f"a mistake of 1e-6 planted in `{name}` was seen: error {worst.error:.1e}")
             return ""
-    tried = ", ".join(f"`{name}`" for name, _ in weights)
-    return f"a mistake of 1e-6 planted in {tried} does not show at the outputs"
+        tried.append(f"`{name}`")
+    return f"a mistake of 1e-6 planted in {', '.join(tried)} does not show at the outputs"
 
 
 def _change(parameter: torch.Tensor, position: int, original: torch.Tensor, new: torch.Tensor) -> None:

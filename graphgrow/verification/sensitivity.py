@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -92,12 +92,13 @@ def _in_parts(leaf: Any) -> Any:
 
 def weights_that_matter(
     module: fx.GraphModule, probe: Inputs, touched: set[str], seen: Callable[[Any], Any] = lambda outputs: outputs
-) -> list[tuple[str, int]]:
+) -> Iterator[tuple[str, int]]:
     """The parameter and position of the largest |w dL/dw|, among those that growth made or replaced if there are any.
 
-    Where those are all zero or have no gradient (a closed block), it is that of the largest |dL/dw| among them. The
-    gradients are those of the parameters' own dtype, of float32 at least, so that no wide copy is made. Where the model
-    cannot be differentiated, the largest weights of a few of them: one or the other will matter.
+    Then that of the largest |dL/dw| among them, for what asks further: in a closed block the products are all zero, or
+    are rounding alone (a router of equal experts). The gradients are those of the parameters' own dtype, of float32 at
+    least, so that no wide copy is made. Where the model cannot be differentiated, the largest weights of a few of them:
+    one or the other will matter.
 
     Args:
         module: the graph, in the mode that is meant; neither it nor its parameters are changed.
@@ -113,13 +114,17 @@ def weights_that_matter(
             wanted = set(parameters)
             known = gradients(module, probe, wanted, seen)
         best = _largest({name: g.mul_(parameters[name].detach()) for name, g in known.items()})  # no second copy
-        if best is None or best[0] == 0:
-            best = _largest(gradients(module, probe, wanted, seen))
+        if best is not None and best[0] > 0:
+            yield best[1:]
+        steepest = _largest(gradients(module, probe, wanted, seen))
+        if steepest is None:
+            yield next(iter(parameters)), 0
+        elif best is None or best[0] == 0 or steepest[1:] != best[1:]:
+            yield steepest[1:]
     except Unsupported:
         first = sorted(parameters, key=lambda name: (name not in touched, -parameters[name].numel(), name))
         each = (_largest({name: parameters[name].detach()}) for name in first[:_TRIED])
-        return [found[1:] for found in each if found is not None]
-    return [(next(iter(parameters)), 0) if best is None else best[1:]]
+        yield from (found[1:] for found in each if found is not None)
 
 
 def gradients(
@@ -135,7 +140,10 @@ def gradients(
     twin, copies = own_parameters(module, numbers, wanted)
     with torch.enable_grad():
         args, kwargs = pytree.tree_map(lambda leaf: cast(leaf, numbers.dtype), probe)
-        loss = random_loss(seen(twin(*args, **kwargs)))
+        try:
+            loss = random_loss(seen(twin(*args, **kwargs)))
+        except RuntimeError as error:  # without gradients it ran: a sum in whole numbers, for one
+            raise Unsupported(f"the model cannot be differentiated: {error}") from error
         found = pulled(loss, list(copies.values()))
     return {name: g for name, g in zip(copies, found, strict=True) if g is not None}
 

@@ -90,3 +90,31 @@ def test_outputs_that_could_hide_a_mistake_are_named(outputs: list[torch.Tensor]
     found = degeneracy(outputs)
     assert words in found
     assert bool(found) is bool(words)
+
+
+def test_a_mistake_is_planted_where_it_shows_in_a_block_that_is_closed() -> None:
+    """The router of experts that are all equal has no gradient but rounding, and the others' weights are zero."""
+    torch.manual_seed(0)
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)).double(), torch.randn(4, 3).double())
+    closed = gg.apply(graph, ["deepen(1, kind=mlp)", "split(1_deepen.linear1)", "upcycle-experts(1_deepen)"])
+    verdict = gg.verify(graph, closed)
+    assert verdict.preserved is True, str(verdict)
+
+
+class Summed(nn.Module):
+    """A sum in whole numbers: torch computes it, but not where a gradient is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.last(self.first(x).relu())
+        return y, torch.sum(y, -1, dtype=torch.int64)
+
+
+def test_a_model_that_only_runs_without_gradients_is_verified() -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(Summed().double(), torch.randn(4, 3).double())
+    verdict = gg.verify(graph, gg.apply(graph, "widen(first, extra=2)"))
+    assert verdict.preserved is True, str(verdict)

@@ -32,7 +32,7 @@ def test_a_right_rewrite_is_preserved_in_both_modes() -> None:
 
 def nudge_largest(module: fx.GraphModule) -> None:
     example = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    ((name, position),) = weights_that_matter(copy.deepcopy(module).double(), ((example,), {}), set())
+    name, position = next(weights_that_matter(copy.deepcopy(module).double(), ((example,), {}), set()))
     module.get_parameter(name).view(-1)[position] *= 1 + 1e-6
 
 
