@@ -21,7 +21,7 @@ import torch
 import graphgrow as gg
 from graphgrow.data.evaluation import score
 from graphgrow.data.names import load_data
-from graphgrow.errors import RecipeError, SearchError, TrainingError
+from graphgrow.errors import NotPreserved, RecipeError, SearchError, TrainingError
 from graphgrow.layers import Choice
 from graphgrow.search import alternation, choosing, training
 from graphgrow.search.choosing import Quiet, choose, open_sites
@@ -103,6 +103,18 @@ def test_the_recipes_that_come_along_are_read() -> None:
     assert "digits" in recipe_names("search")
     for name in recipe_names("search"):
         assert read_recipe(Choosing, "search", name).rounds >= 1
+
+
+def test_settling_that_changes_the_function_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(graph: gg.Graph) -> gg.Graph:
+        changed = gg.apply(graph, "widen(0, extra=1)", share=False)
+        with torch.no_grad():
+            changed.module.get_parameter("4.bias").add_(1e-3)
+        return changed
+
+    monkeypatch.setattr("graphgrow.search.choosing.clean", wrong)
+    with pytest.raises(NotPreserved, match=r"widen\(0, extra=1\): NOT preserved"):
+        choose(replace(RECIPE, rounds=1, choices=("gelu",)))
 
 
 # -- kill -9 -----------------------------------------------------------------------------------------------------

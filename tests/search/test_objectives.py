@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 
 import pytest
 
 import graphgrow as gg
-from graphgrow.errors import RecipeError
+from graphgrow.errors import RecipeError, SearchError
+from graphgrow.records import BenchmarkRecord
 from graphgrow.search.objectives import OBJECTIVES, Trained, objective
 from tests.search.small import data, model
 
@@ -38,6 +40,13 @@ def test_latency_and_memory_are_measured_once(trained: Trained) -> None:
     assert spread >= 0
     assert OBJECTIVES["memory"].measure(trained)[0] * 1e6 == trained.timed.peak_memory_bytes
     assert latency == trained.timed.latencies[0].median_ms
+
+
+def test_memory_that_the_system_does_not_tell_is_no_objective(trained: Trained) -> None:
+    silent = dataclasses.replace(trained)
+    vars(silent)["timed"] = BenchmarkRecord("m.onnx", 1, 1, "CPU", {}, (), peak_memory_bytes=None)
+    with pytest.raises(SearchError, match="peak memory of a process; leave the objective `memory` out"):
+        OBJECTIVES["memory"].measure(silent)
 
 
 def test_losses_are_to_be_small_and_nan_is_the_worst() -> None:
