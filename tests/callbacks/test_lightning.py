@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,6 +85,8 @@ def test_what_cannot_grow_is_refused() -> None:
         trainer(GrowthCallback(monitor="val_los"), **off).fit(Model(), BATCHES, BATCHES)
     with pytest.raises(TrainingError, match="2 optimizers"):
         trainer(GrowthCallback(), **off).fit(Model(optimizers=2), BATCHES)
+    with pytest.raises(TrainingError, match="2 processes would keep their wrappers of the old network; run one"):
+        GrowthCallback().on_train_start(SimpleNamespace(world_size=2), Model())
     with pytest.raises(TrainingError, match="mode='least'"):
         GrowthCallback(mode="least")
     with pytest.raises(TrainingError, match="compiled"):

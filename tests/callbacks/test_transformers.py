@@ -146,6 +146,13 @@ def test_what_cannot_grow_is_refused_before_the_first_batch(tmp_path: Path) -> N
         trainer(tmp_path, model, growth).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
+def test_a_model_in_parallel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(tmp_path, bert(), GrowthCallback("net2net"))
+    monkeypatch.setattr(type(made.args), "parallel_mode", transformers.training_args.ParallelMode.NOT_DISTRIBUTED)
+    with pytest.raises(TrainingError, match=r"runs the model in parallel \(not_distributed\) and would keep"):
+        made.train()
+
+
 def test_an_evaluation_without_the_metric_is_refused(tmp_path: Path) -> None:
     """A name that is mistyped would be a plateau that is never seen."""
     with pytest.raises(TrainingError, match=r"`eval_acuracy` is no metric of the evaluation; there are: .*eval_loss"):

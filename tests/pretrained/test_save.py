@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.graph import Graph
+from graphgrow.pretrained import save
 from graphgrow.store.names import import_torchvision
 from tools.sweep.small_transformers import build_small
 
@@ -160,6 +161,19 @@ def test_another_function_of_the_same_shapes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(gg.ExportError, match="is off by"):
         gg.save_pretrained(child, model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_answers_of_other_shapes_or_without_numbers_are_refused() -> None:
+    graph = gg.trace(nn.Linear(4, 3), torch.randn(2, 4))
+    with pytest.raises(gg.ExportError, match=r"output 0 is \(2, 2\) in the checkpoint, not \(2, 3\)"):
+        save._compare(graph, nn.Linear(4, 2))
+
+    class Choice(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).argmax(1)
+
+    with pytest.raises(gg.ExportError, match="puts out no tensor of floating point to compare"):
+        save._compare(gg.trace(Choice(4, 3), torch.randn(2, 4)), Choice(4, 3))
 
 
 def test_a_norm_whose_class_fixes_its_eps_is_refused(tmp_path: Path) -> None:
