@@ -13,8 +13,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from graphgrow.errors import CaptureError
-
 Expansion = Callable[..., Any]
 
 
@@ -35,8 +33,7 @@ def _multihead_attention(
     is_causal: bool = False,
 ) -> tuple[Any, Any]:
     """nn.MultiheadAttention: (N, L, E), (L, N, E) or (L, E) -> the same shape, and the weights where asked for."""
-    if is_causal and attn_mask is None:
-        raise CaptureError("nn.MultiheadAttention with is_causal=True needs its attn_mask")
+    assert attn_mask is not None or not is_causal  # torch refuses that when the model runs, before it is traced
     if is_causal and key_padding_mask is None and not need_weights:
         attn_mask = None  # as torch, which takes the caller's word for it
     else:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.node import base_types
 from torch.utils import _pytree as pytree
 
 from graphgrow.capture.dynamo import InputTensor, Keys, Recording, Size
@@ -100,6 +101,11 @@ class _Raising:
             for key, item in items:
                 self._check_fixed((*keys, key), item)
             return
+        if not _is_literal(example):
+            raise CaptureError(
+                f"the input `{keys[-1]}` is a {type(example).__name__}; wanted tensors and plain values in lists, "
+                "tuples and dicts"
+            )
         self._graph.call_function(require_same, (self._input(keys), example, str(keys[-1])))
 
     def _input(self, keys: Keys) -> fx.Node:
@@ -175,6 +181,11 @@ class _Raising:
         if node.target is torch.ops.higher_order.tag_activation_checkpoint:
             return self._inlined(args[0], args[1:])
         if any(isinstance(arg, fx.GraphModule) for arg in args):
+            if "autograd" not in str(node.target):
+                raise CaptureError(
+                    f"`{name}` chooses or repeats pieces of code by the numbers in tensors, which a graph does not "
+                    "hold; mark the submodule as a leaf"
+                )
             raise CaptureError(
                 f"`{name}` has a backward of its own (as a torch.autograd.Function has), which a graph cannot "
                 "keep; mark the submodule as a leaf"
@@ -299,3 +310,12 @@ def _attribute(root: Any, name: str) -> Any:
 
 def _holds_tensor(value: Any) -> bool:
     return any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether a value can stand in the code of a graph."""
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_literal, value))
+    if type(value) is dict:
+        return all(map(_is_literal, value.values()))
+    return value is None or value is Ellipsis or isinstance(value, (slice, range, *base_types))

@@ -152,12 +152,10 @@ class ShapeTracer(fx.Tracer):
         original = nn.Module.__setattr__
 
         def assign(module: nn.Module, name: str, value: Any) -> None:
-            if not isinstance(value, fx.Proxy) or name not in (*module._buffers, *module._parameters):
+            if not isinstance(value, fx.Proxy) or name not in module._buffers:  # a parameter torch itself refuses
                 original(module, name, value)
                 return
             path = ".".join(filter(None, (self.path_of_module(module), name)))
-            if name in module._parameters:
-                raise CaptureError(f"the forward replaces the parameter `{path}`; do it elsewhere")
             present, new = module._buffers.get(name), value.node.meta["value"]
             if present is None or not self._names.get(id(present)):
                 raise CaptureError(f"the forward fills `{path}`, which holds no tensor before")

@@ -141,6 +141,8 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 class _WatchedParameters(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Copies a parameter when an operator is about to write into it, so that most are never copied."""
 
+    supports_higher_order_operators = True  # these have no schema, and write into nothing
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._parameters = [(parameter, parameter.detach()) for parameter in model.parameters()]
@@ -149,7 +151,8 @@ class _WatchedParameters(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func._schema.is_mutable:
+        schema = getattr(func, "_schema", None)
+        if schema is not None and schema.is_mutable:
             for tensor in pytree.tree_leaves((args, kwargs)):
                 kept = self._by_storage.pop(_storage(tensor), None) if isinstance(tensor, torch.Tensor) else None
                 if kept is not None:
