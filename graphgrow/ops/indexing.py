@@ -16,6 +16,7 @@ from graphgrow.ir.value import Value
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
 from graphgrow.ops.registry import rule
+from graphgrow.ops.sizes import only_measured
 
 _BY_POSITION = "indexed by position"
 
@@ -94,6 +95,9 @@ def getitem(call: Call, container: Any, index: Any) -> Any:
             if before is not None:
                 cuts.append((source, container.axes[source], before, part))
             axes.append(part)
+            source += 1
+        elif plain(item) in (0, -1) and only_measured(call.node):  # of the first or last entry, whichever that is
+            dropped.add(source)
             source += 1
         else:
             picks.append((call.take_apart(container.axes[source], _BY_POSITION), item))

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import fx
+
 from graphgrow.ir.facts import Extent
 from graphgrow.ir.value import Value
 from graphgrow.layers import OneMode, require_decision, require_form, require_same, require_sizes
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
+
+_MEASURES = {"size", "dim", "ndimension", "get_device"}
+_ATTRIBUTES = {"shape", "ndim", "dtype", "device"}
+
+
+def only_measured(node: fx.Node) -> bool:
+    """Whether all that read a tensor ask for its sizes or its kind, and none for its entries."""
+
+    def measures(reader: fx.Node) -> bool:
+        if reader.op == "call_method":
+            return reader.target in _MEASURES
+        return reader.target is getattr and reader.args[1] in _ATTRIBUTES
+
+    return bool(node.users) and all(map(measures, node.users))
 
 
 @rule(getattr)

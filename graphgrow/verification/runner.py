@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import fx
 
 from graphgrow.ir.inputs import bind
-from graphgrow.rewrite.draws import draw, is_random
+from graphgrow.rewrite.draws import draw, is_random, settled
 from graphgrow.verification.noise import is_noise, steady_function
 from graphgrow.verification.numbers import Numbers, converted, own_copy
 from graphgrow.verification.places import Places
@@ -146,7 +147,9 @@ class Runner:
             args, kwargs = self.numbers.named((args, kwargs))
         if node.op == "call_module":
             called = self.module.get_submodule(str(node.target))
-            return converted(called, self.numbers, buffers)(*args, **kwargs)
+            own = type(called).__module__.startswith(("torch.nn.", "graphgrow."))
+            with nullcontext() if own else settled(node):  # a leaf of the user's may draw what it likes
+                return converted(called, self.numbers, buffers)(*args, **kwargs)
         if self.numbers.dtype is torch.float64:
             kwargs = in_double(node, args, kwargs)
         if is_noise(node):

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from graphgrow.capture.writes import storages_of
+from graphgrow.ops.sizes import only_measured
 from graphgrow.verification.alike import Alike
 from graphgrow.verification.magnitude import channel_axis, magnitude, row_sums
 from graphgrow.verification.places import Counterparts, project
@@ -107,7 +108,9 @@ class _Pair:
         raise AssertionError("a graph without an output")
 
     def _comparable(self, parent: fx.Node) -> bool:
-        return self._compares and parent.op.startswith("call") and parent.name not in self._counterparts.shared
+        if not self._compares or not parent.op.startswith("call") or only_measured(parent):
+            return False
+        return parent.name not in self._counterparts.shared
 
     def _take_over(self, parent: fx.Node, child: fx.Node, now: bool) -> bool:
         """Give the child the parent's value, where it would compute the same and the value is a tensor of its own.

@@ -15,6 +15,7 @@ import graphgrow as gg
 from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
 from tests.ops.squares import squares
+from tests.preserved import assert_preserved
 
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
 PART = "free>free zero>zero copy>copy share>share"
@@ -236,3 +237,26 @@ def test_one_hot_rows_of_a_table() -> None:
     for mutation in graph.mutations("widen"):
         assert gg.verify(graph, gg.apply(graph, mutation)).preserved  # `.float()` stays float64 where that is compared
     assert [group.name for group in graph.groups if group.frozen is None] == ["table"]
+
+
+def test_an_entry_that_is_only_measured_leaves_its_axis_free() -> None:
+    """As BART asks `x[:, :, -1].shape` for the length of a sequence."""
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.places, self.last = nn.Embedding(9, 6), nn.Embedding(8, 6), nn.Linear(6, 2)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            x = self.tokens(ids)
+            batch, length = x[:, :, -1].shape
+            result: torch.Tensor = self.last(x + self.places(torch.arange(length).expand(batch, -1)))
+            return result
+
+    ids = torch.randint(0, 9, (2, 5))
+    graph = gg.trace(Positions(), ids)
+    assert graph.group("tokens").frozen is None
+    for text in ("widen(tokens, extra=3)", "split(tokens, units=[5])"):
+        assert_preserved(graph, gg.apply(graph, text))
+        verdict = gg.verify(graph, gg.apply(graph, text))
+        assert verdict.preserved, verdict

@@ -116,3 +116,17 @@ def test_statistics_by_a_function_are_counted_in_train_mode() -> None:
     verdict = gg.verify(graph, gg.apply(graph, "widen(a, extra=2)"))
     assert verdict.preserved is True, verdict
     assert {check.what for check in verdict.checks if check.mode == "train"} >= {"buffers after the step"}
+
+
+def test_a_leaf_that_draws_random_numbers_draws_the_same_for_both() -> None:
+    """As ViLT's embeddings, which choose patches at random; the graphs run side by side, from one random state."""
+
+    class Shuffled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[torch.randperm(len(x))]
+
+    torch.manual_seed(0)
+    model = nn.Sequential(Shuffled(), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    graph = gg.trace(model, torch.randn(5, 4), leaves=[Shuffled])
+    verdict = gg.verify(graph, gg.apply(graph, "widen(1, extra=2)"))
+    assert verdict.preserved is True, verdict
