@@ -73,6 +73,12 @@ def _adds_to_each(net: Any, x: torch.Tensor, _: Any) -> Any:
     return y
 
 
+def _turns(net: Any, x: torch.Tensor, _: Any) -> Any:
+    y = net.layer(x) + 0
+    y.t_()
+    return y
+
+
 def _row_by_row(net: Any, x: torch.Tensor, _: Any) -> Any:
     return torch.func.vmap(net.layer)(x)
 
@@ -126,6 +132,9 @@ CASES: dict[str, Case] = {
     ),
     "an operator that changes what it does not return": (
         lambda: Net(_adds_to_each), X, {"way": "fx"}, r"`_foreach_add_` writes into `add` and does not return it",
+    ),
+    "an operator that changes a shape in place": (
+        lambda: Net(_turns), X, {"way": "fx"}, r"changes the shape of `add` in place, from \(2, 4\) to \(4, 2\)",
     ),
     "torch.func": (
         lambda: Net(_row_by_row), X, {"way": "dynamo"}, "of torch.func, for which a graph has no node",

@@ -312,3 +312,26 @@ def test_an_input_may_have_the_name_of_an_operator(tmp_path: Path) -> None:
     assert record.input_names == ("cat", "add")
     assert record.output_names == ("mul", "relu")
     assert record.dynamic_batch
+
+
+def test_a_graph_of_train_mode_alone_is_refused(tmp_path: Path) -> None:
+    graph = exportable(nn.Linear(3, 2), torch.randn(2, 3))
+    graph.modes = frozenset({"train"})
+    with pytest.raises(ExportError, match=r"captured in train mode, .* call model\.eval\(\) before gg\.trace"):
+        export_onnx(graph, tmp_path / "m.onnx")
+
+
+def test_a_model_that_fails_on_some_of_its_inputs_is_refused(tmp_path: Path) -> None:
+    """Two calls see whether it is the same twice; a further one, on other numbers, fails."""
+
+    class Tired(nn.Module):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            Tired.calls += 1
+            if Tired.calls > 2:
+                raise ValueError("enough")
+            return x * 2
+
+    with pytest.raises(ExportError, match=r"the model fails on inputs like its examples: ValueError: enough"):
+        export_onnx(exportable(Tired(), torch.tensor(1.0)), tmp_path / "m.onnx")

@@ -207,6 +207,8 @@ def test_shapes_that_change_admit_no_skip() -> None:
             gg.apply(graph(**options), "mix-operators(conv, choices=[identity])")
     with pytest.raises(gg.Declined, match="pads with circular"):
         gg.apply(graph(padding_mode="circular"), "mix-operators(conv, choices=[conv-5])")
+    with pytest.raises(gg.Declined, match=r"max-pool: a window of 3 cannot be padded by \(2, 2\)"):
+        gg.apply(graph(padding=2), "mix-operators(conv, choices=[max-pool])")
 
 
 def test_noise_belongs_to_training_alone_and_hard_samples_are_one_hot() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from graphgrow.errors import RecipeError
 from graphgrow.recipes.files import parsed, read_recipe
+from graphgrow.recipes.tables import from_table
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,13 @@ def test_what_is_no_table_is_refused() -> None:
         parsed("- b", "a", ".yml")
     with pytest.raises(RecipeError, match="recipe a is no TOML"):
         parsed("a: 3", "a", ".toml")
+
+
+def test_each_level_is_a_table() -> None:
+    with pytest.raises(RecipeError, match=r"recipe: got \[\], wanted a table of count, inner, lines"):
+        from_table(Outer, [], "recipe")
+    with pytest.raises(RecipeError, match=r"recipe\.inner: got 3, wanted a table of rates, extra"):
+        from_table(Outer, {"count": 1, "inner": 3}, "recipe")
 
 
 def test_bytes_are_no_text(tmp_path: Path) -> None:
