@@ -17,7 +17,9 @@ class TensorSpec:
     """One tensor input: its shape, dtype and, for integers, the range of values that was seen.
 
     The order is that of integers along the last axis: "rising" where they begin with the lowest and never fall (the
-    offsets of bags, the bounds of segments), "boxes" for (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, else empty.
+    offsets of bags, the bounds of segments), "boxes" for (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, else empty. Of
+    other numbers it is "unit" or "positive" where all lay between 0 and 1 or none below 0 (probabilities, weights of
+    edges, counts), whose roots and logarithms a model may take.
     """
 
     shape: tuple[int, ...]
@@ -33,23 +35,33 @@ class TensorSpec:
             ValueError: if so.
         """
         whole = self.dtype != torch.bool and not self.dtype.is_floating_point
-        shaped = {"": True, "rising": bool(self.shape), "boxes": self.shape[-1:] == (4,)}
-        if not shaped.get(self.order, False) or (self.order and not whole):
+        floating = self.dtype.is_floating_point
+        fits = {
+            "": True,
+            "rising": whole and bool(self.shape),
+            "boxes": whole and self.shape[-1:] == (4,),
+            **dict.fromkeys(("unit", "positive"), floating),
+        }
+        if not fits.get(self.order, False):
             raise ValueError(f"no tensor of shape {self.shape} and {self.dtype} has the order {self.order!r}")
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSpec:
-        """The specification of an example tensor; integers remember their extremes and their order."""
+        """The specification of an example tensor; integers remember extremes and order, others if they had signs."""
         shape = tuple(tensor.shape)
-        if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.is_meta:
+        if tensor.dtype == torch.bool or tensor.is_meta:
             return cls(shape, tensor.dtype)
+        if tensor.is_floating_point():
+            lowest, highest = float(tensor.min()), float(tensor.max())
+            signless = 0 <= lowest < highest  # not what holds one number alone, or NaN
+            return cls(shape, tensor.dtype, order=("unit" if highest <= 1 else "positive") if signless else "")
         low, high = int(tensor.min()), int(tensor.max())
         rising = low < high and bool((tensor[..., 0] == low).all() and (tensor.diff(dim=-1) >= 0).all())
         boxes = low < high and tensor.dim() > 1 and shape[-1] == 4 and bool((tensor[..., :2] <= tensor[..., 2:]).all())
         return cls(shape, tensor.dtype, low, high, "rising" if rising else "boxes" if boxes else "")
 
     def sample(self, batch_size: int | None, batched: bool, generator: torch.Generator) -> torch.Tensor:
-        """A random tensor on the CPU: normal, or uniform integers within the range seen."""
+        """A random tensor on the CPU: normal, without a sign where none was seen, or uniform in the range seen."""
         shape = self.shape if batch_size is None or not batched else (batch_size, *self.shape[1:])
         if self.dtype == torch.bool:
             return torch.randint(0, 2, shape, generator=generator).bool()
@@ -61,7 +73,10 @@ class TensorSpec:
                 drawn[..., 0] = self.low
                 return drawn.sort(dim=-1).values
             return drawn
-        return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.dtype)
+        if self.order == "unit":
+            return torch.rand(shape, generator=generator, dtype=torch.float32).to(self.dtype)
+        normal = torch.randn(shape, generator=generator, dtype=torch.float32).to(self.dtype)
+        return normal.abs() if self.order == "positive" else normal
 
 
 @dataclass(frozen=True)

@@ -136,9 +136,10 @@ def _leaf(kind: str, drawn: Any, spec: Any) -> Any:
         return drawn
     if kind in LAYOUTS:
         return LAYOUTS[kind](drawn)
+    if drawn.is_floating_point():
+        extreme = FLOATING[kind](drawn)
+        return extreme if not spec.order else extreme.abs().clamp(max=1.0 if spec.order == "unit" else float("inf"))
     if spec.order:
         return drawn
-    if drawn.is_floating_point():
-        return FLOATING[kind](drawn)
     end = spec.low if kind in LOWEST else spec.high if kind in HIGHEST else None
     return drawn if end is None else torch.full_like(drawn, end)

@@ -17,6 +17,7 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.capture.trace import capture
 from graphgrow.graph import Graph
+from graphgrow.store.inputs import inputs_from_data, inputs_to_data
 
 Pair = namedtuple("Pair", "a b")
 
@@ -304,3 +305,32 @@ def test_a_graph_takes_no_keywords_that_it_was_not_captured_with() -> None:
     assert inspect.Parameter.VAR_KEYWORD not in kinds
     with pytest.raises(TypeError, match="shift"):
         graph.module(torch.randn(4, 3), shift=1.0)
+
+
+class Propagated(nn.Module):
+    """A graph convolution: edges are weighted by the roots of what meets in each node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        roots = (edges + torch.eye(edges.shape[-1], dtype=edges.dtype)).sum(-1, keepdim=True).rsqrt()
+        edges = roots * edges * roots.transpose(-2, -1)
+        return torch.as_tensor(edges @ self.last(torch.relu(edges @ self.first(x))))
+
+
+@pytest.mark.parametrize(("scale", "order"), [(1.0, "unit"), (7.0, "positive")])
+def test_numbers_that_have_no_sign_are_drawn_without_one(scale: float, order: str) -> None:
+    torch.manual_seed(0)
+    edges = scale * (torch.rand(2, 4, 4) > 0.5).double()
+    graph = gg.trace(Propagated().double(), (torch.randn(2, 4, 3).double(), edges))
+    spec = graph.inputs
+    assert [leaf.order for leaf in spec.tensors] == ["", order]
+    assert inputs_from_data(inputs_to_data(spec)).tensors == spec.tensors
+    (x, drawn), _ = spec.sample(3)
+    assert bool((x < 0).any())
+    assert bool((drawn >= 0).all())
+    assert bool((drawn <= 1).all()) is (order == "unit")
+    verdict = gg.verify(graph, gg.apply(graph, "widen(first, extra=2)"), modes=("eval", "train", "extremes"))
+    assert verdict.preserved is True, str(verdict)
