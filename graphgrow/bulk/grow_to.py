@@ -23,6 +23,7 @@ from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation
 from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.statistics import growing_axis
 from graphgrow.rewrite.text import parse_mutation
 from graphgrow.verification.copies import double_module, double_network, refill
 
@@ -224,9 +225,24 @@ class _Growth:
         rounding = _gap(_outputs(twin.module, args, kwargs), after)
         return rounding if rounding <= most else 0.0
 
+    def _written_out(self) -> str | None:
+        """A node that takes a mean of units that grow, as norms do that are no layers."""
+        spaces = [self.graph.group(demand.group).space for demand in self.wider]
+        for facts in self.graph.analysis.facts.values():
+            for statistic in facts.statistics:
+                if any(growing_axis(statistic, space) is not None for space in spaces):
+                    return facts.node.name
+        return None
+
     def _suspicion(self) -> str:
         stretched = next((demand for demand in self.wider if demand.label == "head_width"), None)
         if stretched is None:
+            written_out = self._written_out()
+            if written_out is not None and self.graph.way == "fx":
+                return (
+                    f"the statistic at `{written_out}` is rescaled in the graph alone; capture the small model with "
+                    'gg.trace(..., way="dynamo"), which makes one layer of an RMS norm that is written out'
+                )
             return "its own code depends on a size, or on a constant that is another than in the small model"
         return (
             f"`{stretched.group}` grows, and attention scales by its width; give the target more heads of the same "

@@ -195,6 +195,13 @@ def test_code_that_depends_on_a_size_is_found() -> None:
         grow_to(gg.trace(trained(Scaled(4)), example), Scaled(6).double())
 
 
+def test_a_norm_that_is_written_out_is_no_layer_for_torch_fx() -> None:
+    """What makes up for the new units then stands in the graph alone; by Dynamo it is one (see above)."""
+    small, large = (trained(Llama(heads, 1, False, SpelledRMSNorm), seed=heads) for heads in (2, 3))
+    with pytest.raises(gg.NotPreserved, match=r'the statistic at `mean.*` is rescaled .* way="dynamo"'):
+        grow_to(gg.trace(small, TOKENS, way="fx"), large)
+
+
 def test_a_head_of_zeros_hides_nothing() -> None:
     example = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     small = Scaled(4).double()
