@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import fx
 
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
@@ -66,4 +67,35 @@ class EnlargeKernel(Mutation):
         wrong = [size for size, new in zip(old, sizes, strict=True) if (new - size) % 2]
         if wrong:
             raise Declined(f"to={to}: a kernel of {old} cannot stay in the middle, since the parity changes")
+        target = network.sites.find(self.conv).target
+        calls = [node for node in network.module.graph.nodes if node.op == "call_module" and node.target == target]
+        if not any(_reaches(module, call, old, sizes) for call in calls):
+            shape = tuple(calls[0].all_input_nodes[0].meta["value"].shape)
+            raise Declined(
+                f"to={to}: every new tap of `{self.conv}` would meet padding alone, and never learn: its maps have "
+                f"shape {shape}; trace with larger example inputs, if they can be larger"
+            )
         return sizes
+
+
+def _reaches(module: Any, call: fx.Node, old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    """Whether a new tap along some axis meets a value in this call: taps go from the smaller to the larger side."""
+    (read,) = call.all_input_nodes
+    inside, outside = (node.meta["value"].shape[-len(old) :] for node in (call, read))
+    if module.transposed:
+        inside, outside = outside, inside
+    return any(
+        0 <= place * module.stride[axis] - _before(module, axis) + tap * module.dilation[axis] < outside[axis]
+        for axis, (small, large) in enumerate(zip(old, new, strict=True))
+        for ring in [(large - small) // 2]
+        for tap in (*range(-ring, 0), *range(small, small + ring))
+        for place in range(inside[axis])
+    )
+
+
+def _before(module: Any, axis: int) -> int:
+    """How much padding stands in front of an axis."""
+    if isinstance(module.padding, str):
+        whole = module.dilation[axis] * (module.kernel_size[axis] - 1)
+        return int(whole // 2) if module.padding == "same" else 0
+    return int(module.padding[axis])

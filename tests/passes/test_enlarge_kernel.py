@@ -330,3 +330,40 @@ def test_the_list_walks_the_parameters_no_oftener_for_more_convolutions(monkeypa
         walks.append(len(counted))
         counted.clear()
     assert walks[0] == walks[1]
+
+
+@pytest.mark.parametrize(
+    ("layer", "length", "to"),
+    [
+        (nn.Conv1d(3, 4, 3, padding=1), 2, 5),
+        (nn.Conv1d(3, 4, 3, padding=1), 3, 5),
+        (nn.Conv1d(3, 4, 1), 1, 3),
+        (nn.Conv1d(3, 4, 1), 2, 3),
+        (nn.Conv1d(3, 4, 1, stride=2), 3, 3),
+        (nn.Conv1d(3, 4, 1, stride=4), 5, 3),
+        (nn.Conv1d(3, 4, 3, padding="same", dilation=2), 4, 5),
+        (nn.Conv1d(3, 4, 3, padding="same", dilation=2), 5, 5),
+        (nn.Conv1d(3, 4, 3), 3, 5),
+        (nn.ConvTranspose1d(3, 4, 2, stride=2), 1, 4),
+        (nn.ConvTranspose1d(3, 4, 2, stride=2), 2, 4),
+        (nn.ConvTranspose1d(3, 4, 4, stride=2, padding=1), 1, 6),
+    ],
+    ids=str,
+)
+def test_rings_that_meet_padding_alone_are_declined(layer: Any, length: int, to: int) -> None:
+    """The reference is the gradient of the enlarged kernel, which torch takes."""
+    torch.manual_seed(0)
+    kernel = layer.kernel_size[0]
+    kind, ring = type(layer), (to - kernel) // 2
+    padding = layer.padding if isinstance(layer.padding, str) else layer.padding[0] + ring * layer.dilation[0]
+    large = kind(3, 4, to, layer.stride, padding, dilation=layer.dilation)
+    x = torch.randn(2, 3, length)
+    large(x).square().sum().backward()
+    reached = bool(torch.cat([large.weight.grad[..., :ring], large.weight.grad[..., to - ring :]], -1).any())
+    graph = gg.trace(nn.Sequential(layer), x)
+    assert [str(mutation) for mutation in graph.mutations("enlarge-kernel")] == [
+        f"enlarge-kernel(0, to={to})"
+    ] * reached
+    if not reached:
+        with pytest.raises(gg.Declined, match="would meet padding alone"):
+            gg.apply(graph, f"enlarge-kernel(0, to={to})")
