@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[],
         metavar="FAMILY",
-        help="graphgrow, transformers, timm, torchvision, classification, segmentation, ...",
+        help="graphgrow, home-made, transformers, timm, torchvision, classification, segmentation, ...",
     )
     add("--out", type=Path, required=True, help="Markdown file; a JSON file goes beside it")
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="skip what is complete")

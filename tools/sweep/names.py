@@ -7,7 +7,7 @@ from types import ModuleType
 
 from graphgrow.errors import ModelError
 from graphgrow.store.names import import_torchvision
-from tools.sweep import small_timm, small_transformers
+from tools.sweep import home_made, small_timm, small_transformers
 
 OWN, TORCHVISION = "graphgrow", "torchvision"
 DETECTION = "detection"
@@ -25,7 +25,7 @@ def chosen(models: list[str], families: list[str]) -> list[str]:
 
 
 def family_models(family: str) -> list[str]:
-    """Every model of `graphgrow` and `transformers`, one of each family of `timm`, every one of `torchvision`.
+    """Every model of `graphgrow`, `home-made`, `transformers` and `torchvision`, one of each family of `timm`.
 
     Args:
         family: one of those, `torchvision` without the detectors, which take a list of images; or, for the cheapest
@@ -36,6 +36,8 @@ def family_models(family: str) -> list[str]:
     """
     if family == small_transformers.TRANSFORMERS:
         return [f"{family}:{name}" for name in small_transformers.FAMILIES]
+    if family == home_made.HOME_MADE:
+        return [f"{family}:{name}" for name in home_made.MODELS]
     if family == small_timm.TIMM:
         return [f"{family}:{name}" for name in small_timm.FAMILIES.values()]
     if family == OWN:
@@ -51,7 +53,8 @@ def family_models(family: str) -> list[str]:
         return [f"{family}:{name}" for (folder, _), names in files.items() if folder != DETECTION for name in names]
     cheapest = [min(names, key=lambda n: _cost(zoo, n)) for (folder, _), names in files.items() if folder == family]
     if not cheapest:
-        known = sorted({OWN, TORCHVISION, small_transformers.TRANSFORMERS, small_timm.TIMM, *(f for f, _ in files)})
+        own = (OWN, TORCHVISION, home_made.HOME_MADE, small_transformers.TRANSFORMERS, small_timm.TIMM)
+        known = sorted({*own, *(f for f, _ in files)})
         raise ModelError(f"there is no family {family!r}; there are {', '.join(known)}")
     return [f"torchvision:{name}" for name in sorted(cheapest)]
 
