@@ -21,6 +21,12 @@ def compare_in_dtype(case: Case, found: Findings, dtype: torch.dtype) -> None:
         found.notes.append(f"{dtype}: not compared, the model has complex weights, for which torch has no such type")
         return
     base = _cast(case.before, dtype)
+    try:
+        assert base.analysis.facts  # runs every node on the meta device
+    except (RuntimeError, TypeError, ValueError) as error:  # a cast to what the example's dtype was, say
+        cause = str(error).partition(chr(10))[0]
+        found.notes.append(f"{dtype}: not compared, the parent itself does not run in it: {cause}")
+        return
     there = dataclasses.replace(case, before=base, after=replay(base, case.entries), wide=Numbers(torch.float64))
     _compare(there, str(dtype).removeprefix("torch."), dtype, dtype, found)
 

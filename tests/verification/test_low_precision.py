@@ -64,6 +64,25 @@ def test_a_parent_that_cannot_be_cast_is_not_held_against_the_child() -> None:
     assert any(note.startswith("float16: not compared, `last` fails") for note in verdict.notes), verdict.notes
 
 
+def test_a_parent_that_does_not_even_have_shapes_in_it_is_not_held_against_the_child() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+            self.register_buffer("turned", torch.randn(5, 8), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = self.first(x)[:, None]
+            queries = hidden * self.turned.float().to(x.dtype)
+            return self.last(nn.functional.scaled_dot_product_attention(queries, queries, hidden))
+
+    torch.manual_seed(0)
+    graph = gg.trace(Attending(), torch.randn(2, 5, 4))
+    verdict = gg.verify(graph, gg.apply(graph, "deepen(last, kind=mlp)"), modes=("eval", "bfloat16"))
+    assert verdict.preserved is True, verdict
+    assert any("bfloat16: not compared, the parent itself does not run in it" in note for note in verdict.notes)
+
+
 def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
     graph = traced()
     with pytest.raises(gg.NotPreserved, match=r"no mode \['evil'\]; gg.verify knows eval, train, lattice, extremes"):
