@@ -28,6 +28,7 @@ from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.mode_guard import guard_mode, mode_reads
 from graphgrow.capture.modes import flagged, prune, revive, same_structure
+from graphgrow.capture.norms import raise_norms
 from graphgrow.capture.outputs import leaves_of, register_classes
 from graphgrow.capture.running import in_mode, leaves_recorded, place_of
 from graphgrow.capture.tracer import ShapeTracer
@@ -264,7 +265,9 @@ def _assemble(
         return path
 
     revive(flags, add)
-    return assemble(model, graph, constants)
+    module = assemble(model, graph, constants)
+    raise_norms(module)
+    return module
 
 
 def _explain(error: Exception, model: nn.Module) -> GraphGrowError:
