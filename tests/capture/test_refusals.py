@@ -10,7 +10,10 @@ import torch
 from torch import fx, nn
 
 import graphgrow as gg
+from graphgrow.capture.dynamo import _Shapes
 from graphgrow.capture.fallback import _refuse_higher_order
+from graphgrow.capture.leaf_calls import layer_call
+from graphgrow.capture.writes import watch
 
 X = torch.linspace(-1, 1, 8).reshape(2, 4)
 
@@ -167,3 +170,22 @@ def test_plain_values_of_every_kind_are_inputs() -> None:
     assert torch.equal(graph.module(X, given), graph.module(X, dict(given)))
     with pytest.raises(ValueError, match="the graph was captured with more="):
         graph.module(X, {**given, "by": 3.0})
+
+
+def test_what_belongs_to_no_recording_is_refused() -> None:
+    with pytest.raises(gg.CaptureError, match="the layer `part` was called without a tensor while it was recorded"):
+        layer_call("part", 3)
+    graph = fx.Graph()
+    graph.call_method("add_", (graph.placeholder("x"), 1))
+    with pytest.raises(gg.CaptureError, match="overwrites tensors in place, and its input `x` is not known"):
+        watch(graph, nn.Module())
+    number = fx.Graph().placeholder("s7")
+    number.meta["example_value"] = 7
+    with pytest.raises(gg.CaptureError, match="it computes with `s7`, a number that is no size of a tensor that it"):
+        _Shapes({}).size(number)
+
+
+def test_where_dynamo_records_nothing_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)  # as TORCH_COMPILE_DISABLE=1 does
+    with pytest.raises(gg.CaptureError, match="its forward calls no operator of torch"):
+        gg.trace(nn.Linear(4, 4), X, way="dynamo")
