@@ -113,7 +113,7 @@ def state_roles(optimizer: Optimizer) -> StateRoles:
     """
     found = _KNOWN.get(type(optimizer))
     if found is None:
-        known = ", ".join(sorted(cls.__name__ for cls in _KNOWN))
+        known = ", ".join(sorted(cls.__name__ for cls in _KNOWN if not cls.__name__.startswith("_")))
         raise OptimizerError(
             f"the state of {type(optimizer).__name__} cannot be carried over; known are {known}. Say what it keeps "
             "with gg.register_optimizer, or grow without `optimizer` and make a new one"

@@ -176,8 +176,11 @@ def test_an_unknown_optimizer_is_refused_and_unchanged() -> None:
     backward(graph.module)
     optimizer.step()
     before, ledger = everything(optimizer), graph.ledger
-    with pytest.raises(gg.OptimizerError, match=r"Rprop cannot be carried over; known are Adagrad, Adam, AdamW, .*RMS"):
+    with pytest.raises(
+        gg.OptimizerError, match=r"Rprop cannot be carried over; known are Adagrad, Adam, AdamW, .*RMS"
+    ) as refused:
         gg.apply(graph, "widen(0, extra=2)", optimizer=optimizer)
+    assert "_" not in str(refused.value).partition("known are ")[2].partition(". Say")[0]  # no class of our own
     assert everything(optimizer) == before
     assert graph.ledger is ledger
 
