@@ -101,6 +101,7 @@ EXTRAS = {
     "self.net = Growing(": "lightning",
     "import torch\nfrom torchvision": "torchvision",
     "import torch\nfrom transformers": "transformers",
+    "import torch\nfrom torch import nn\nfrom transformers": "transformers",
 }
 FOLLOWING = {
     # By the first line of a snippet that only defines something: a use of it, which must go through.

@@ -114,7 +114,7 @@ def weights_that_matter(
             wanted = set(parameters)
             known = gradients(module, probe, wanted, seen)
         best = _largest({name: g.mul_(parameters[name].detach()) for name, g in known.items()})  # no second copy
-        if best is not None and best[0] > 0:
+        if best is not None and best[0] != 0:  # NaN, where infinities meet zeros, names a weight as well
             yield best[1:]
         steepest = _largest(gradients(module, probe, wanted, seen))
         if steepest is None:
