@@ -10,11 +10,9 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.ir.inputs import TensorSpec
 from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Case, Findings, Noise
-from graphgrow.verification.grown import admitted_noise
+from graphgrow.verification.grown import admitted_noise, outputs_beside
 from graphgrow.verification.outputs import compare_outputs, outputs_agree, widened
 from graphgrow.verification.probes import Inputs
-from graphgrow.verification.runner import NodeFails
-from graphgrow.verification.squares import run_beside
 from graphgrow.verification.worst import Worst
 
 JITTERS = 3  # where equal numbers are ranked, rounding decides, and one draw of noise shows few of the ways
@@ -79,16 +77,10 @@ def compare_extremes(case: Case, found: Findings) -> None:
     worst = Worst()
     with torch.no_grad():
         for kind, probe in _drawn(case):
-            reference = case.runner(case.parent.module, probe, "eval")
-            trial = case.runner(case.child.module, probe, "eval")
-            try:
-                first, second = run_beside(reference, trial, case.counterparts)
-            except NodeFails as failure:
-                if failure.of_parent:
-                    found.notes.append(f"{failure} on inputs of {kind}, in the parent itself: not compared")
-                    continue
-                found.notes.append(f"on inputs of {kind}, which the parent takes:")
-                raise
+            outputs = outputs_beside(case, "eval", probe, kind, found)
+            if outputs is None:
+                continue
+            first, second = outputs
             second = pytree.tree_map(_where_finite, first, second) if _alike(first, second) else second
             spread = _spread(case, probe, first, second)
             compare_outputs(first, second, spread, worst, SLACK, UNIT, kind)

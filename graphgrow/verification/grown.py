@@ -138,20 +138,31 @@ def _compare_at_sizes(mode: str, case: Case, found: Findings) -> None:
     for spec in case.sizes:
         probe, worst = spec.sample(case.probes.seed, dtype=torch.float64), Worst()
         with torch.no_grad():
-            reference = case.runner(case.parent.module, probe, mode)
-            trial = case.runner(case.child.module, probe, mode)
-            try:
-                first, second = run_beside(reference, trial, case.counterparts)
-            except NodeFails as failure:
-                if failure.of_parent:
-                    found.notes.append(f"{failure} on inputs of {spoken(spec)}, in the parent itself: not compared")
-                    continue
-                found.notes.append(f"on inputs of {spoken(spec)}, which the parent takes:")
-                raise
+            outputs = outputs_beside(case, mode, probe, spoken(spec), found)
+            if outputs is None:
+                continue
+            first, second = outputs
             noise = Noise(case, case.parent.module, probe, mode)
             admitted = admitted_noise(case, mode, probe, first, second, noise, always=False)
             compare_outputs(first, second, admitted, worst, SLACK, UNIT)
         found.checks.append(worst.check(mode, f"outputs, float64, {spoken(spec)}", OF_NOISE))
+
+
+def outputs_beside(case: Case, mode: str, probe: Inputs, said: str, found: Findings) -> tuple[Any, Any] | None:
+    """The outputs of both on inputs that are not like the example; None, with a note, where the parent fails on them.
+
+    Raises:
+        NodeFails: where the child alone does.
+    """
+    reference, trial = (case.runner(side.module, probe, mode) for side in (case.parent, case.child))
+    try:
+        return run_beside(reference, trial, case.counterparts)
+    except NodeFails as failure:
+        if not failure.of_parent:
+            found.notes.append(f"on inputs of {said}, which the parent takes:")
+            raise
+        found.notes.append(f"{failure} on inputs of {said}, in the parent itself: not compared")
+        return None
 
 
 def admitted_noise(case: Case, mode: str, probe: Inputs, first: Any, second: Any, noise: Noise, always: bool) -> Any:
