@@ -121,8 +121,9 @@ def test_optimizer_state_comes_back(kind: type[torch.optim.Optimizer]) -> None:
         for key, state in before[name].items():
             if isinstance(state, torch.Tensor) and state.dim():
                 found = optimizer.state[parameter][key]
-                near = 0.1 if key == "exp_avg_sq" else 1e-9
-                assert torch.allclose(found, state, rtol=near, atol=1e-12), (name, key)
+                more = found / state - 1 if key == "exp_avg_sq" else torch.zeros(())
+                assert -1e-9 < float(more.min()) <= float(more.max()) < 0.05, (name, key)
+                assert key == "exp_avg_sq" or torch.allclose(found, state, rtol=1e-9, atol=1e-12), (name, key)
 
 
 def test_without_data_the_structure_is_rebuilt() -> None:

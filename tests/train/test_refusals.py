@@ -16,7 +16,7 @@ from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
 from graphgrow.train.averaging import follow_growth
 from graphgrow.train.board import Board
-from graphgrow.train.device import random_states, set_random_states, usable_device
+from graphgrow.train.device import random_states, set_random_states
 from graphgrow.train.grower import Grower
 from graphgrow.train.growing import Growing
 from graphgrow.train.newness import newness
@@ -34,9 +34,7 @@ def traced(width: int = 4) -> Graph:
 @pytest.mark.parametrize(
     ("refused", "words"),
     [
-        (lambda: usable_device("meta"), "a device of the kind 'meta' is not supported; use cpu or cuda"),
         (lambda: make_optimizer("lamb", nn.Linear(2, 2), 0.1, 0.0), "there is no optimizer 'lamb'; there are"),
-        (lambda: Start("zeros"), "there is no start 'zeros'; there are fresh"),
         (lambda: Plateau().due([1.0, None]), r"a plateau is seen in a metric: call propose\(validation_loss\)"),
         (
             lambda: set_random_states(torch.device("cpu"), random_states(torch.device("cpu")) * 2),
@@ -47,21 +45,6 @@ def traced(width: int = 4) -> Graph:
 def test_what_there_is_none_of(refused: Callable[[], object], words: str) -> None:
     with pytest.raises(TrainingError, match=words):
         refused()
-
-
-@pytest.mark.parametrize(
-    ("name", "count", "words"),
-    [
-        ("mps", 0, "mps has no float64"),
-        ("cuda", 0, "sees no GPU here"),
-        ("cuda:3", 2, "there is no GPU 3; torch sees 2"),
-    ],
-)
-def test_devices_that_are_not_here(monkeypatch: pytest.MonkeyPatch, name: str, count: int, words: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    with pytest.raises(TrainingError, match=words):
-        usable_device(name)
 
 
 def test_a_growing_module_stands_for_its_own_offspring_alone() -> None:
