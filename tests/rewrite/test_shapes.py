@@ -72,6 +72,25 @@ def test_every_mutation_leaves_the_values_of_a_fresh_run(case: str) -> None:
             assert [str(group) for group in child.groups] == [str(group) for group in again.groups]
 
 
+@dataclasses.dataclass
+class Answer:
+    hidden: torch.Tensor
+    last: torch.Tensor
+
+
+def test_outputs_that_are_dataclasses_of_ones_own_are_compared_field_by_field() -> None:
+    def run(m: Any, x: torch.Tensor) -> Answer:
+        hidden = m.second(torch.relu(m.first(x)))
+        return Answer(hidden, m.last(hidden))
+
+    model = Forward(run, first=nn.Linear(3, 4), second=nn.Linear(4, 5), last=nn.Linear(5, 2))
+    graph = gg.trace(model, torch.randn(2, 3))
+    for mutation in ("deepen(second, kind=mlp)", "widen(first, extra=1)"):
+        assert gg.verify(graph, gg.apply(graph, mutation)).preserved
+    grown = gg.apply(graph, "grow-outputs(last, extra=1)").module(torch.randn(2, 3))
+    assert (grown.hidden.shape, grown.last.shape) == ((2, 5), (2, 3))
+
+
 def test_only_what_an_edit_reaches_is_run() -> None:
     graph = CASES["resnet"]()
     assert graph.analysis.facts
