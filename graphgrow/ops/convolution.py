@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import nn
@@ -12,6 +13,8 @@ from graphgrow.ir.terms import Axes, Term, product
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.call import Call, meta_shape
 from graphgrow.ops.registry import rule
+
+Still = tuple[bool, ...]  # for each axis of a kernel, whether it does not move along it
 
 
 @rule(F.conv1d, F.conv2d, F.conv3d)
@@ -26,7 +29,7 @@ def convolution(
     groups: int = 1,
 ) -> Value:
     """(N, C, ...) with weight (O, C / groups, kernel...) -> (N, O, ...)."""
-    return _function(call, input, weight, bias, int(groups), transposed=False)
+    return _function(call, input, weight, bias, int(groups), _still(weight, stride, padding), transposed=False)
 
 
 @rule(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -42,7 +45,8 @@ def transposed(
     dilation: Any = 1,
 ) -> Value:
     """(N, C, ...) with weight (C, O / groups, kernel...) -> (N, O, ...)."""
-    return _function(call, input, weight, bias, int(groups), transposed=True)
+    still = _still(weight, stride, padding, output_padding)
+    return _function(call, input, weight, bias, int(groups), still, transposed=True)
 
 
 @rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -57,18 +61,21 @@ def transposed_module(call: Call, input: Value) -> Value:
     return _module(call, input, transposed=True)
 
 
-def _function(call: Call, input: Value, weight: Value, bias: Value | None, groups: int, transposed: bool) -> Value:
+def _function(
+    call: Call, input: Value, weight: Value, bias: Value | None, groups: int, still: Still, transposed: bool
+) -> Value:
     if groups > 1:
         term = _groups_term(call, input, groups, len(weight.axes) - 2)
         call.literal(call.argument_path(6, "groups"), term)  # the seventh argument of both kinds
-    return _convolve(call, input, weight, bias, groups, transposed)
+    return _convolve(call, input, weight, bias, groups, still, transposed)
 
 
 def _module(call: Call, input: Value, transposed: bool) -> Value:
     module = cast(nn.Conv2d, call.module)  # all six classes have the same fields
     weight = call.weight("weight")
     bias = call.parameter("bias", Fresh.ZEROS)
-    output = _convolve(call, input, weight, bias, module.groups, transposed)
+    still = _still(weight, module.stride, module.padding, module.output_padding)
+    output = _convolve(call, input, weight, bias, module.groups, still, transposed)
     channel = len(weight.axes) - 2
     call.attribute("in_channels", input.axes[-channel - 1])
     call.attribute("out_channels", output.axes[-channel - 1])
@@ -85,7 +92,9 @@ def _groups_term(call: Call, input: Value, groups: int, spatial: int) -> Term:
     return call.factor(channels, (groups, channels.size // groups), ("groups", "group_width"))[0]
 
 
-def _convolve(call: Call, input: Value, weight: Value, bias: Value | None, groups: int, transposed: bool) -> Value:
+def _convolve(
+    call: Call, input: Value, weight: Value, bias: Value | None, groups: int, still: Still, transposed: bool
+) -> Value:
     spatial = len(weight.axes) - 2
     channel = len(input.axes) - spatial - 1
     call.starts(weight, Fresh.HE, fan=((0,) if transposed else (1,)) + tuple(range(2, 2 + spatial)))
@@ -105,7 +114,7 @@ def _convolve(call: Call, input: Value, weight: Value, bias: Value | None, group
     if bias is not None:
         call.same(outputs, bias.axes[0])
     shape = meta_shape(call.meta)[channel + 1 :]
-    axes: Axes = (*input.axes[:channel], outputs, *_spatial(call, input.axes[channel + 1 :], tuple(shape)))
+    axes: Axes = (*input.axes[:channel], outputs, *_spatial(call, input.axes[channel + 1 :], tuple(shape), still))
     return call.output(axes, call.plus_bias(flow, bias))
 
 
@@ -149,7 +158,26 @@ def _grouped_transposed(
     return outputs, inner
 
 
-def _spatial(call: Call, before: Axes, after: tuple[int, ...]) -> list[Term]:
-    """The positions of the output: never growable, since the kernel moves along them."""
-    call.freeze(before, "positions that a kernel moves along")
-    return [call.fixed(size, "positions that a kernel moves along") for size in after]
+def _still(weight: Value, stride: Any, padding: Any, output_padding: Any = 0) -> Still:
+    """Along which of its axes a kernel does not move: it has size 1 there, with neither stride nor padding."""
+    kernel = weight.axes[2:]
+    padding = 0 if isinstance(padding, str) else padding  # "same" and "valid" are none for a kernel of size 1
+    steps, *rings = (_each(setting, len(kernel)) for setting in (stride, padding, output_padding))
+    return tuple(
+        axis.size == 1 and step == 1 and not any(ring) for axis, step, *ring in zip(kernel, steps, *rings, strict=True)
+    )
+
+
+def _each(setting: Any, count: int) -> tuple[int, ...]:
+    """A setting of a convolution for each axis of its kernel; one number stands for all."""
+    if not isinstance(setting, Sequence):
+        return (int(setting),) * count
+    return tuple(map(int, setting)) * (count if len(setting) == 1 else 1)
+
+
+def _spatial(call: Call, before: Axes, after: tuple[int, ...], still: Still) -> list[Term]:
+    """The positions of the output; where the kernel moves along them they cannot grow."""
+    reason = "positions that a kernel moves along"
+    call.freeze([term for term, stays in zip(before, still, strict=True) if not stays], reason)
+    rows = zip(before, after, still, strict=True)
+    return [term if stays else call.fixed(size, reason) for term, size, stays in rows]

@@ -31,11 +31,11 @@ def _positions(draw: Draw, rank: int) -> list[int]:
 
 
 def _module(target: Any, **options: Any) -> Callable[[Draw], nn.Module]:
-    """A layer of drawn kernel, stride and padding mode."""
+    """A layer of drawn kernel, stride and padding mode; its kernel moves along every axis."""
 
     def build(draw: Draw) -> nn.Module:
         inputs, outputs = draw(2, 4), draw(2, 4)
-        kernel, stride = draw(1, 3), draw(1, 2)
+        kernel, stride = draw(2, 3), draw(1, 2)
         mode = {} if target in TRANSPOSED else {"padding_mode": ("zeros", "reflect", "circular")[draw(0, 2)]}
         layer = target(inputs, outputs, kernel, stride=stride, padding=draw(0, kernel // 2), **mode, **options)
         return Probe(lambda m: m.op(m.x), {"x": normal_tensor(draw, 2, inputs, *_positions(draw, _rank(target)))},
@@ -53,7 +53,7 @@ def _grouped(target: Any, groups: int, width: int, out_width: int) -> Callable[[
     """`groups` groups, each from `width` to `out_width` channels."""
 
     def build(draw: Draw) -> nn.Module:
-        layer = target(groups * width, groups * out_width, draw(1, 3), groups=groups)
+        layer = target(groups * width, groups * out_width, draw(2, 3), groups=groups)
         x = normal_tensor(draw, 2, groups * width, *_positions(draw, _rank(target)))
         return Probe(lambda m: m.op(m.x), {"x": x}, {"op": layer})
 
@@ -64,13 +64,38 @@ def _transposed_function(target: Any, groups: int) -> Callable[[Draw], nn.Module
     """x (2, groups * 2, ...) by a weight z to groups * 3 channels, plus y."""
 
     def build(draw: Draw) -> nn.Module:
-        positions, kernel = _positions(draw, _rank(target)), [draw(1, 2)] * _rank(target)
+        positions, kernel = _positions(draw, _rank(target)), [draw(2, 2)] * _rank(target)
         sources = {
             "x": normal_tensor(draw, 2, 2 * groups, *positions),
             "y": normal_tensor(draw, 3 * groups),
             "z": normal_tensor(draw, 2 * groups, 3, *kernel),
         }
         return Probe(lambda m: op(target, m.x, m.z, m.y, groups=groups), sources)
+
+    return build
+
+
+def _still(target: Any, kernel: tuple[int, ...], **options: Any) -> Callable[[Draw], nn.Module]:
+    """A layer whose kernel has size 1 along some axes."""
+
+    def build(draw: Draw) -> nn.Module:
+        layer = target(draw(2, 4), draw(2, 3), kernel, **options)
+        x = normal_tensor(draw, 2, layer.in_channels, *_positions(draw, len(kernel)))
+        return Probe(lambda m: m.op(m.x), {"x": x}, {"op": layer})
+
+    return build
+
+
+def _still_function(target: Any, *settings: Any) -> Callable[[Draw], nn.Module]:
+    """x (2, 3, ...) by a weight (3, 3, 1, ...), with the settings behind the bias."""
+
+    def build(draw: Draw) -> nn.Module:
+        sources = {
+            "x": normal_tensor(draw, 2, 3, *_positions(draw, _rank(target))),
+            "w": normal_tensor(draw, 3, 3, *[1] * _rank(target)),
+            "b": normal_tensor(draw, 3),
+        }
+        return Probe(lambda m: op(target, m.x, m.w, m.b, *settings), sources)
 
     return build
 
@@ -129,6 +154,18 @@ CASES = [
            "grouped") for target in FUNCTIONS),
     Case((F.conv1d,), _function(F.conv1d, 2, True), {"x.0:0": GROUPS, "x.0:1": WITHIN, "b.0:1": ROWS_WITHIN},
          "unbatched"),
+    Case((nn.Conv1d,), _still(nn.Conv1d, (1,)), {**PLAIN, "x.2": BATCH}, "still"),
+    Case((nn.Conv2d,), _still(nn.Conv2d, (1, 3), padding=(0, 1)), {**PLAIN, "x.2": BATCH}, "still in height"),
+    Case((nn.Conv2d,), _still(nn.Conv2d, (1, 1), stride=(2, 1)), {**PLAIN, "x.3": BATCH}, "still in width"),
+    Case((nn.Conv2d,), _still(nn.Conv2d, (1, 1), padding=1), PLAIN, "padded"),
+    Case((nn.Conv1d,), _still(nn.Conv1d, (1,), padding="same"), {**PLAIN, "x.2": BATCH}, "same"),
+    Case((nn.ConvTranspose2d,), _still(nn.ConvTranspose2d, (1, 2)), {**PLAIN, "x.2": BATCH}, "still in height"),
+    Case((nn.ConvTranspose1d,), _still(nn.ConvTranspose1d, (1,), stride=2, output_padding=1), PLAIN, "spread"),
+    Case((F.conv2d,), _still_function(F.conv2d, 1, "valid"),
+         {"x.0": BATCH, "x.1": SUMMED, "x.2": BATCH, "x.3": BATCH, "b.0": ROWS}, "still"),
+    Case((F.conv1d,), _still_function(F.conv1d, (2,)), {"x.0": BATCH, "x.1": SUMMED, "b.0": ROWS}, "strided"),
+    Case((F.conv_transpose1d,), _still_function(F.conv_transpose1d, (1,), (0,)),
+         {"x.0": BATCH, "x.1": SUMMED, "x.2": BATCH, "b.0": ROWS}, "still"),
     Case((nn.Conv1d,), _grouped_residual, {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": RESIDUAL}, "grouped-residual"),
 ]  # fmt: skip
 
