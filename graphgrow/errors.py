@@ -51,6 +51,10 @@ class LedgerError(GraphGrowError):
     """A ledger or a saved folder is damaged, foreign, or newer than this version reads."""
 
 
+class FolderError(GraphGrowError):
+    """A folder in which one process works at a time is another's, or cannot be locked."""
+
+
 class ExportError(GraphGrowError):
     """The ONNX export failed, or its outputs disagree with torch."""
 

@@ -36,20 +36,21 @@ def search(
     from graphgrow.stage.run import run_stage
     from graphgrow.store.files import write_atomically
     from graphgrow.store.folder import save
+    from graphgrow.store.lock import locked
 
     followed = read_recipe(Choosing, "search", recipe, {"rounds": rounds, "seed": seed})
     story = ChoosingNarration(console(to_error=as_json), followed)
     story.opening()
     with story.live():
         chosen = choose(followed, story, out)
-    with working("exporting and benchmarking"):
+    with locked(out), working("exporting and benchmarking"):
         test = chosen.rounds[-1].test
         _, stage = run_stage(chosen.graph, [], folder=out, index=0, name="chosen", evaluate=lambda _: test, repeats=200)
         saved = save(chosen.graph, out / "chosen")
         pictures = [choice_figure(chosen.rounds, out / f"choices.{suffix}") for suffix in ("png", "svg")]
-    told = {"rounds": [record.to_json() for record in chosen.rounds], "stage": stage.to_json()}
-    text = json.dumps(told, indent=1, allow_nan=False)
-    write_atomically(out / "choices.json", (text + "\n").encode())
+        told = {"rounds": [record.to_json() for record in chosen.rounds], "stage": stage.to_json()}
+        text = json.dumps(told, indent=1, allow_nan=False)
+        write_atomically(out / "choices.json", (text + "\n").encode())
     if as_json:
         show_json(told)
         return

@@ -6,6 +6,7 @@ the sites that grew can be opened in the next round. In a folder a run leaves ch
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import os
@@ -32,6 +33,7 @@ from graphgrow.search.progress import Progress
 from graphgrow.search.recipe import Choosing
 from graphgrow.search.training import train
 from graphgrow.search.variation import draw_mutation
+from graphgrow.store.lock import locked
 from graphgrow.store.tensors import install, unique_tensors
 from graphgrow.train.checkpoint import newest_checkpoint, recipe_text, refuse_another, write_checkpoint
 from graphgrow.train.reproducible import reproducible
@@ -108,12 +110,15 @@ def choose(
         folder: receives `checkpoints/`; None keeps none.
 
     Raises:
+        FolderError: if another process searches in the folder.
         SearchError: if no site can be opened, or a loss is not finite.
         TrainingError: if the folder holds the checkpoints of another recipe, or one cannot be written.
         NotPreserved: if opening or settling changed the function, which is a defect.
     """
     with reproducible(recipe.seed):
-        return _Run(recipe, watch or Quiet(), None if folder is None else Path(folder)).run()
+        run = _Run(recipe, watch or Quiet(), None if folder is None else Path(folder))
+        with contextlib.nullcontext() if folder is None else locked(folder):
+            return run.run()
 
 
 def open_sites(graph: Graph, patterns: Sequence[str], choices: Sequence[str]) -> list[MixOperators]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 import shutil
 import sqlite3
 import time
@@ -22,10 +20,10 @@ from graphgrow.errors import LedgerError, SearchError
 from graphgrow.records import CandidateRecord, GenerationRecord, Record
 from graphgrow.search.candidates import RECORD
 from graphgrow.search.job import Key
+from graphgrow.store.lock import locked
 
 SCHEMA = 1
 FILE = "study.sqlite"
-LOCK = "lock.sqlite"
 R = TypeVar("R", bound=Record)
 
 _TABLES = """
@@ -45,7 +43,8 @@ class Study:
         recipe: as plain JSON types; that of a study that is there already must be the same.
 
     Raises:
-        SearchError: if another process works on it, the recipe differs, or the folder cannot be used.
+        FolderError: if another process works on it.
+        SearchError: if the recipe differs, or the folder cannot be used.
     """
 
     def __init__(self, folder: str | Path, recipe: Mapping[str, Any]) -> None:
@@ -53,7 +52,7 @@ class Study:
         try:
             (self.folder / "candidates").mkdir(parents=True, exist_ok=True)
             with contextlib.ExitStack() as stack:
-                self._lock = stack.enter_context(closing(self._locked()))
+                stack.enter_context(locked(self.folder))
                 self._data = stack.enter_context(closing(_open(self.folder / FILE)))
                 with self._data:
                     self._data.executescript(_TABLES)
@@ -110,19 +109,6 @@ class Study:
         with self._data:
             self._data.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
 
-    def _locked(self) -> sqlite3.Connection:
-        """A connection that holds a lock of the system, which ends with the process, however it ends."""
-        lock = sqlite3.connect(self.folder / LOCK, timeout=0.0, isolation_level=None)
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            lock.close()
-            raise SearchError(
-                f"another process works on the study {self.folder} ({_owner(self.folder)}); wait for it, end it, or "
-                "choose another folder"
-            ) from None
-        return lock
-
     def _compare(self, recipe: Any) -> None:
         about = read_about(self._data)
         if not about:
@@ -140,7 +126,6 @@ class Study:
                 f"the study {self.folder} was begun with another recipe: {'; '.join(differing)}; go on with that one, "
                 "or choose another folder"
             )
-        self.note("owner", f"process {os.getpid()} on {platform.node()}")
 
 
 def read_study(folder: str | Path) -> tuple[dict[str, Any], dict[Key, CandidateRecord], list[GenerationRecord]]:
@@ -182,14 +167,6 @@ def _open(file: Path) -> sqlite3.Connection:
     data.execute("PRAGMA journal_mode=WAL")  # readers and the one writer do not wait for each other
     data.execute("PRAGMA synchronous=FULL")
     return data
-
-
-def _owner(folder: Path) -> str:
-    try:
-        with closing(_open(folder / FILE)) as data:
-            return str(read_about(data).get("owner", "unknown"))
-    except sqlite3.Error:
-        return "unknown"
 
 
 def _text(record: Record) -> str:

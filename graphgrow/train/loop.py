@@ -24,6 +24,7 @@ from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.ledger import Ledger
 from graphgrow.store.files import write_atomically
 from graphgrow.store.folder import save
+from graphgrow.store.lock import locked
 from graphgrow.store.names import build
 from graphgrow.store.tensors import install, unique_tensors
 from graphgrow.store.tracing import trace
@@ -75,16 +76,19 @@ def train(
         device: `cpu`, `cuda` or `cuda:1`; what is written does not depend on it.
 
     Raises:
+        FolderError: if another process trains in the folder.
         TrainingError: if the recipe cannot be carried out, there is no such device, the folder holds the checkpoints of
             another recipe, or a checkpoint cannot be written.
         ModeError: if the model goes another way in train mode than in eval mode, so that no graph holds for both.
         NotPreserved, ExportError, BenchmarkError: as `run_stage` does.
     """
     place = usable_device(device)
-    with joined() as ranks, reproducible(recipe.seed):
+    with joined() as ranks, reproducible(recipe.seed), contextlib.ExitStack() as held:
         tell = narration if narration is not None and ranks.first else Narration(None)
         events = Path(folder) / BOARD if board and ranks.first else None
-        return _Run(recipe, Path(folder), root, tell, repeats, ranks, events, place).run()
+        run = _Run(recipe, Path(folder), root, tell, repeats, ranks, events, place)
+        ranks.decided(lambda: held.enter_context(locked(folder)))
+        return run.run()
 
 
 class _Run:

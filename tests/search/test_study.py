@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from graphgrow.errors import SearchError
+from graphgrow.errors import FolderError, SearchError
 from graphgrow.search.candidates import blank
 from graphgrow.search.job import Job
 from graphgrow.search.study import FILE, Study, read_study
@@ -33,7 +33,7 @@ def test_a_second_process_is_refused_and_a_dead_one_leaves_no_lock(tmp_path: Pat
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(SearchError, match=rf"another process works on the study .* \(process {other.pid} on "):
+        with pytest.raises(FolderError, match=rf"another process works in .* \(process {other.pid} on "):
             Study(tmp_path, RECIPE)
         assert read_study(tmp_path)[1] == {}  # reading is free
         other.kill()

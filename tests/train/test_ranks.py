@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.data.names import load_data
-from graphgrow.errors import Declined, TrainingError
+from graphgrow.errors import Declined, FolderError, TrainingError
 from graphgrow.models import MLP
 from graphgrow.records import TrainingRecord
+from graphgrow.store.lock import locked
 from graphgrow.train import loop, stages
 from graphgrow.train.grower import Grower
 from graphgrow.train.ranks import Ranks, joined
@@ -137,6 +138,18 @@ def test_the_trainer_shares_the_batches_and_the_first_writes(tmp_path: Path) -> 
     part = replace(RECIPE.training, epochs=4)
     with pytest.raises(TrainingError, match="checkpoints of 2 processes, now there are 1"):
         loop.train(replace(RECIPE, training=part), tmp_path / "run")
+
+
+def _refused(_: Ranks, folder: Path) -> str:
+    with pytest.raises(FolderError, match="another process works in") as refusal:
+        loop.train(RECIPE, folder)
+    return str(refusal.value)
+
+
+def test_a_folder_that_another_process_works_in_is_refused_in_both(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        first, second = run_two(_refused, tmp_path)
+    assert first == second
 
 
 def test_one_process_that_is_alone_decides_for_itself() -> None:
