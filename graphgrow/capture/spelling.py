@@ -1,15 +1,22 @@
 """Calls of torch's operators in one spelling, the one that rules and passes know.
 
 torch takes NumPy's names beside its own (`x.mean(axis=1, keepdims=True)`), and its leading arguments by name as well as
-by position (`x.permute(dims=(0, 2, 1))`). What such a call means does not depend on how it is written.
+by position (`x.permute(dims=(0, 2, 1))`); many of its operators have several names (`torch.multiply`), and are
+functions and methods alike. What such a call means does not depend on how it is written.
 """
 
 from __future__ import annotations
 
+import operator
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import torch
 from torch import fx
+from torch.nn import functional as F
+
+from graphgrow.ops.registry import registered, rule_of
 
 _NUMPY = {"axis": "dim", "keepdims": "keepdim"}  # torch's own aliases, in all of its compiled operators
 _LEADING: Mapping[str, tuple[str, ...]] = {
@@ -35,10 +42,23 @@ _LEADING: Mapping[str, tuple[str, ...]] = {
     "baddbmm": ("input", "batch1", "batch2"),
     "addmv": ("input", "mat", "vec"),
 }
+_SYNONYMS: Mapping[str, str] = {
+    "absolute": "abs", "negative": "neg", "subtract": "sub", "multiply": "mul", "divide": "div", "fix": "trunc",
+    "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne",
+    "split_with_sizes": "split", "row_stack": "vstack",
+    "empty": "zeros", "empty_like": "zeros_like", "new_empty": "new_zeros",  # no value of memory's is to be relied on
+}  # fmt: skip
+_OTHERWISE: Mapping[str, Callable[..., Any] | str] = {
+    "selu": F.selu, "celu": F.celu, "threshold": F.threshold, "detach": "detach", "broadcast_to": "expand",
+    "layer_norm": F.layer_norm, "group_norm": F.group_norm, "rms_norm": F.rms_norm,
+    "bitwise_and": operator.and_, "bitwise_or": operator.or_, "bitwise_xor": operator.xor,
+    "bitwise_not": operator.invert,
+}  # fmt: skip
+"""By name of a compiled function or of a method, what takes the same arguments: a function, or the name of a method."""
 
 
 def spell(graph: fx.Graph) -> None:
-    """Write calls of torch's own operators alike, in place.
+    """Write calls of torch's own operators alike, in place; one that has a rule keeps its name.
 
     Args:
         graph: whose nodes have example values.
@@ -55,6 +75,18 @@ def spell(graph: fx.Graph) -> None:
             args.append(named.pop(key))
         if len(args) != len(node.args) or named.keys() != node.kwargs.keys():
             node.args, node.kwargs = tuple(args), named
+        if rule_of(node, None) is None:
+            _rename(node, name)
+
+
+def _rename(node: fx.Node, name: str) -> None:
+    """Call an operator without a rule by another name for it that has one."""
+    name = _SYNONYMS.get(name, name)
+    own = name if node.op == "call_method" else getattr(torch, name, None)
+    for other in (own, _OTHERWISE.get(name), getattr(torch, name, None)):
+        if other is not None and other in registered():
+            node.op, node.target = "call_method" if isinstance(other, str) else "call_function", other
+            return
 
 
 def _compiled(node: fx.Node) -> bool:

@@ -310,7 +310,7 @@ def power(call: Call, input: Any, exponent: Any) -> Value:
     )
 
 
-@rule(torch.maximum, torch.minimum, "maximum", "minimum")
+@rule(torch.maximum, torch.minimum, torch.fmax, torch.fmin, "maximum", "minimum")
 def extreme(call: Call, input: Value, other: Value) -> Value:
     """The larger or smaller of two."""
     operands = [input, other]
@@ -340,7 +340,8 @@ def masked_fill(call: Call, input: Value, mask: Value, value: Any) -> Value:
 
 @rule(operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge, torch.eq, torch.ne, torch.lt,
       torch.le, torch.gt, torch.ge, operator.and_, operator.or_, operator.invert, torch.logical_not,
-      torch.logical_and, torch.logical_or, "eq", "ne", "lt", "le", "gt", "ge", "bool", "logical_not")  # fmt: skip
+      torch.logical_and, torch.logical_or, torch.logical_xor, operator.xor, torch.isclose,
+      "eq", "ne", "lt", "le", "gt", "ge", "bool", "logical_not")  # fmt: skip
 def compare(call: Call, input: Any, other: Any = None) -> Value:
     """Comparisons and their logic: finite, whatever they are given."""
     operands = [value for value in (input, other) if isinstance(value, Value)]

@@ -39,6 +39,18 @@ SPELLINGS = [
     ("x.narrow(2, 2, 4)", "torch.narrow(x, dim=2, start=2, length=4)"),
     ("x.flip(1)", "x.flip(dims=(1,))"),
     ("torch.bmm(x, x.mT)", "torch.bmm(x, mat2=x.mH)"),
+    ("x.sigmoid() * x - -x / 2", "x.sigmoid().multiply(x).subtract(torch.negative(x).divide(2))"),
+    ("torch.nn.functional.selu(x)", "torch.selu(x)"),
+    ("torch.nn.functional.threshold(x, 0.1, 0.0)", "torch.threshold(x, 0.1, 0.0)"),
+    ("torch.nn.functional.layer_norm(x, (8,))", "torch.layer_norm(x, (8,))"),
+    ("x * ((x > 0) & (x < 1)).to(x.dtype)", "x * torch.bitwise_and(x.greater(0), torch.less(x, 1)).to(x.dtype)"),
+    ("x * torch.logical_and(x > 0, x < 1).to(x.dtype)", "x * (x > 0).logical_and(x < 1).to(x.dtype)"),
+    ("x + x[:, :1].expand(x.shape)", "x + x[:, :1].broadcast_to(x.shape)"),
+    ("x + x.detach()", "x + torch.detach(x)"),
+    ("x.split([2, 3], 1)[0]", "x.split_with_sizes([2, 3], 1)[0]"),
+    ("x.abs().neg()", "x.absolute().neg_()"),
+    ("x.abs().exp()", "(x + 0).abs().exp_()"),
+    ("torch.nn.functional.leaky_relu(x, 0.1)", "torch.nn.functional.leaky_relu_(x, 0.1)"),
 ]
 
 
@@ -74,6 +86,15 @@ def _grown(form: str) -> tuple[list[tuple[int, str]], list[str]]:
 @pytest.mark.parametrize(("usual", "other"), SPELLINGS, ids=[other for _, other in SPELLINGS])
 def test_another_spelling_grows_alike(usual: str, other: str) -> None:
     assert _grown(usual) == _grown(other)
+
+
+@pytest.mark.parametrize("form", ["x.new_empty(x.shape)", "torch.empty(x.shape)", "torch.empty_like(x)"])
+def test_memory_that_is_filled_with_what_is_drawn(form: str) -> None:
+    """As masks of units and of samples are made by hand; what lay in the memory before is of no account."""
+    graph = gg.trace(_model(f"x * {form}.bernoulli_(0.7)"), torch.randn(2, 5, 3, dtype=torch.float64))
+    assert gg.verify(graph, gg.apply(graph, "widen(a, extra=2)")).preserved
+    with pytest.raises(gg.Declined, match="random numbers are drawn for each copy apart"):
+        gg.apply(graph, "split(a)")
 
 
 def test_a_softmax_by_axis_freezes_that_axis() -> None:
