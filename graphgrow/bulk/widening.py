@@ -22,17 +22,18 @@ def widening(network: Network, group: Group, extra: int) -> str:
         extra: units to add.
 
     Raises:
-        Declined: if neither is exact, with the reason of `widen`.
+        Declined: if neither is exact, with the reason of `widen`, and whether a multiple of the units would be.
     """
     try:
         plan_growth(network.analysis, Units.appended(group.space, extra), Kind.APPEND)
     except Declined as declined:
-        if extra % group.size:
-            raise
-        copies = extra // group.size + 1
+        copies = max(extra // group.size, 1) + 1
         try:
             plan_growth(network.analysis, Units.copied(group.space, copies), Kind.REPLICATE)
         except Declined:
             raise declined from None
+        if extra % group.size:
+            only = f"only whole copies are exact here: {copies * group.size} units or another multiple of {group.size}"
+            raise Declined(f"{declined}; {only}") from None
         return f"split({group.name}{f', copies={copies}' if copies > 2 else ''})"
     return f"widen({group.name}, extra={extra})"

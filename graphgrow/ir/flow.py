@@ -175,11 +175,14 @@ class Normalised:
         inner: what is normalised.
         term: the axes normalised over.
         otherwise: the flow for all other axes.
+        affine: the weight, and the bias, by which what is normalised is multiplied and moved: of copies their shares
+            make shares.
     """
 
     inner: Flow
     term: Axes
     otherwise: Flow
+    affine: tuple[Flow, ...] = ()
 
 
 @dataclass(frozen=True)

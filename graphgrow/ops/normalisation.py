@@ -129,7 +129,8 @@ def _normalise_last(
             call.same(mine, theirs)
         flows.append(call.operand(parameter))
     axes = tuple(range(len(input.axes) - rank, len(input.axes)))
-    output = call.output(input.axes, fl.Normalised(flows[0], term, fl.Pointwise(tuple(flows))))
+    affine = () if weight is None or offset else tuple(flows[1:])  # shares of w are none of 1 + w
+    output = call.output(input.axes, fl.Normalised(flows[0], term, fl.Pointwise(tuple(flows)), affine))
     call.normalise(kind, input, axes, term, weight, bias, eps, eps_value, offset, output)
     return output
 

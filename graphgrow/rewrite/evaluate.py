@@ -144,7 +144,16 @@ def _normalised(flow: fl.Normalised, space: Space, fills: Mapping[Key, State], a
     state = _state(flow.inner, space, fills, at)
     if state is None:
         return None
+    if flow.affine and set(state) == {Fill.COPY}:
+        return _zip([_state(term, space, fills, at) for term in flow.affine], _affine_of_copies)
     return tuple(fill if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.ZERO for fill in state)
+
+
+def _affine_of_copies(fills: list[Held]) -> Held:
+    """What copies times a weight, plus a bias, hold."""
+    if set(fills) not in ({Fill.COPY}, {Fill.SHARE}):
+        raise fl.Clash("a norm's weight and bias, of which one is shared and the other is not")
+    return fills[0]
 
 
 _CENTRED: dict[Held, Held] = {Fill.MEAN: Fill.ZERO, Fill.NULL: Fill.NULL, Fill.COPY: Fill.COPY, Fill.EVEN: Fill.EVEN}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphgrow.ir import flow as fl
@@ -175,9 +175,11 @@ class Requests:
             chosen = flow.along if holds(flow.terms, self._space) else flow.across
             return self._wishes(chosen, at, fill)
         if isinstance(flow, fl.Normalised):
-            if holds(flow.term, self._space):
-                return [] if fill is Fill.ZERO else None
-            return self._wishes(flow.otherwise, at, fill)
+            if not holds(flow.term, self._space):
+                return self._wishes(flow.otherwise, at, fill)
+            if fill is Fill.SHARE:
+                return self._every(flow.affine, at, fill) or None
+            return [] if fill is Fill.ZERO else None
         if isinstance(flow, fl.Zeros):
             return [] if fill in (Fill.ZERO, Fill.MEAN) else None
         if isinstance(flow, fl.Drawn):
@@ -215,8 +217,11 @@ class Requests:
         carriers = self._carriers(flow)
         if fill is not Fill.MEAN and len(carriers) < len(children(flow)):  # a number added is its own mean alone
             return None
+        return self._every(carriers, at, fill)
+
+    def _every(self, terms: Sequence[Flow], at: _Place, fill: Held) -> Wishes | None:
         gathered: Wishes = []
-        for term in carriers:
+        for term in terms:
             wishes = self._wishes(term, at, fill)
             if wishes is None:
                 return None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind, Statistic, flatten_values
 from graphgrow.ir.flow import Clash, Fill, Held, Level, Weighted
 from graphgrow.ir.positions import axis_map
 from graphgrow.ir.terms import Space
 from graphgrow.ir.value import Value
-from graphgrow.rewrite.evaluate import holds, is_whole
+from graphgrow.rewrite.evaluate import Key, holds, is_whole
 from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.statistics import growing_axis, judge, old_share
 
@@ -66,7 +67,8 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
         if not all(axis_map(term, plan.units).uniform for term in norm.term):
             raise Unmet(facts, f"{norm.kind.value} over the axis admits only splits of all units alike", [])
         own = {fill for value in (norm.weight, norm.bias) if value for fill in _fills_of(plan, value, space)}
-        if set(state) != {Fill.COPY} or not own <= {Fill.COPY}:
+        shared = own == {Fill.SHARE} and any(isinstance(f, fl.Normalised) and f.affine for _, f in facts.flows)
+        if set(state) != {Fill.COPY} or not (shared or own <= {Fill.COPY}):
             raise Unmet(facts, f"{norm.kind.value} over units that are not whole copies", [])
         return
     if norm.kind is NormKind.GROUP:
@@ -162,13 +164,19 @@ def check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh:
         if plan.kind is Kind.APPEND:
             if c.left.infinite or c.right.infinite:
                 raise Unmet(facts, "a product with what may be infinite, as a mask leaves it", [])
-            tied = any(value.parameter and (value, axis) not in plan.readers for value, axis in (left, right))
+            tied = any(_written_too(side, plan) for side in (left, right))
             if learns and pair == (Fill.ZERO, Fill.ZERO) and not (tied and read_afresh):
                 raise Unmet(facts, "both sides of a product would be zero, and never learn", [])
             if Fill.ZERO not in pair:
                 remedies = [(*right, j, Fill.ZERO), (*left, i, Fill.ZERO)]
                 raise Unmet(facts, "a product of two activations over the axis, neither of them zero", remedies)
         elif sorted(f.value for f in pair) != [Fill.COPY.value, Fill.SHARE.value]:
-            remedies = [(*right, j, Fill.SHARE), (*left, i, Fill.SHARE)] if Fill.SHARE not in pair else []
+            sides = sorted([(*right, j), (*left, i)], key=lambda side: _written_too(side[:2], plan))
+            remedies = [(*side, Fill.SHARE) for side in sides] if Fill.SHARE not in pair else []
             text = "a product over the axis counts copies twice" if remedies else "a product of two shares"
             raise Unmet(facts, text, remedies)
+
+
+def _written_too(side: Key, plan: Plan) -> bool:
+    """Whether a side of a product is a parameter that is also written by, as a table of embeddings tied to a head."""
+    return side[0].parameter and side not in plan.readers

@@ -92,6 +92,21 @@ class GPT2(nn.Module):
         return result
 
 
+class PostNorm(nn.Module):
+    """A masked language model as BERT is one: norms behind the sums, the head tied to the table of tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed, self.norm1, self.norm2 = nn.Embedding(19, width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.up, self.down, self.head = nn.Linear(width, 20), nn.Linear(20, width), nn.Linear(width, 19)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.norm1(self.embed(tokens))
+        result: torch.Tensor = self.head(self.norm2(x + self.down(F.gelu(self.up(x)))))
+        return result
+
+
 class SpelledRMSNorm(nn.Module):
     """As transformers' Llama writes it, float32 inside whatever comes in, and with another name for eps."""
 

@@ -20,6 +20,7 @@ from tests.bulk.families import (
     FunctionalRMSNorm,
     Llama,
     PlainResNet,
+    PostNorm,
     SpelledRMSNorm,
     convnext,
     swin,
@@ -70,6 +71,7 @@ PAIRS = [
     Pair("swin, deeper", lambda: swin((1, 2)), lambda: swin((2, 4)), LARGE_IMAGES),
     Pair("swin, twice as wide", lambda: swin((1, 2)), lambda: swin((1, 2), 16), LARGE_IMAGES),
     Pair("gpt-2's maps", lambda: GPT2(8, 1), lambda: GPT2(12, 3), TOKENS),
+    Pair("tied and post-norm, twice as wide", lambda: PostNorm(6), lambda: PostNorm(12), TOKENS),
     Pair("tied llama, deeper", lambda: Llama(2, 1, True, rms_norm), lambda: Llama(2, 3, True, rms_norm), TOKENS),
 ]
 
@@ -122,6 +124,12 @@ def test_the_larger_model_computes_what_the_small_one_does(pair: Pair) -> None:
     assert [str(mutation) for mutation in grown.mutations] == [entry.mutation for entry in grown.graph.ledger]
     assert_trains(large, pair.example)
     assert_same_function(small, grown.graph.module, pair.example)  # which shares no tensor with it
+
+
+def test_where_whole_copies_alone_are_exact_their_number_is_said() -> None:
+    only = "only whole copies are exact here: 12 units or another multiple of 6"
+    with pytest.raises(gg.Unsupported, match=f"layer norm over the axis (.|\n)*{only}"):
+        grow_to(gg.trace(trained(PostNorm(6)), TOKENS), PostNorm(9).double())
 
 
 def test_a_model_that_rounds_on_its_way_is_compared_within_its_own_rounding() -> None:

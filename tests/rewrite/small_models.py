@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from graphgrow.layers import RootMeanSquareNorm
+
 
 class Forward(nn.Module):
     """A model from a function of itself and its input, with modules and parameters by name."""
@@ -79,6 +81,27 @@ def _tied_stream() -> nn.Module:
     """The same, with positions added and a norm between: the norm's zeros are read by the table's means."""
     model = Forward(lambda m, x: m.head(m.norm(m.embed(x.argmax(-1)) + m.pos)), embed=nn.Embedding(3, 4),
                     pos=torch.randn(5, 4), norm=nn.LayerNorm(4), head=nn.Linear(4, 3))  # fmt: skip
+    model.head.weight = model.embed.weight
+    return model
+
+
+def _tied_post_norm() -> nn.Module:
+    """As in BERT: the head reads the last norm, whose weight and bias are shared where the table is copied."""
+
+    def run(m: Any, x: Any) -> Any:
+        x = m.norm1(m.embed(x.argmax(-1)))
+        return m.head(m.norm2(x + m.b(F.gelu(m.a(x)))))
+
+    model = Forward(run, embed=nn.Embedding(3, 4), norm1=nn.LayerNorm(4), a=nn.Linear(4, 6), b=nn.Linear(6, 4),
+                    norm2=nn.LayerNorm(4), head=nn.Linear(4, 3))  # fmt: skip
+    model.head.weight = model.embed.weight
+    return model
+
+
+def _tied_behind_an_offset() -> nn.Module:
+    """A norm that scales by 1 + w: shares of w are no shares of that."""
+    model = Forward(lambda m, x: m.head(m.norm(m.embed(x.argmax(-1)))), embed=nn.Embedding(3, 4),
+                    norm=RootMeanSquareNorm(4, offset=1.0), head=nn.Linear(4, 3))  # fmt: skip
     model.head.weight = model.embed.weight
     return model
 
@@ -193,7 +216,9 @@ EXPECTED = [
              "first", "first"),
     Expected("square", _hidden(lambda m, x: m.first(x).square().sum(-1)), (2, 3), "", ""),
     Expected("tied-embedding", _tied, (2, 5, 3), "", ""),
-    Expected("tied-stream", _tied_stream, (2, 5, 3), "pos:axis2", ""),
+    Expected("tied-stream", _tied_stream, (2, 5, 3), "pos:axis2", "pos:axis2"),
+    Expected("tied-post-norm", _tied_post_norm, (2, 5, 3), "a", "norm1 a"),
+    Expected("tied-behind-an-offset", _tied_behind_an_offset, (2, 5, 3), "", ""),
     Expected("residual-norms", _residual_norms, (2, 5, 3), "first a", "first a"),
     Expected("norm-weight-used-twice", _hidden(lambda m, x: m.last(m.norm(m.first(x))) + m.norm.weight.sum(),
                                                norm=nn.LayerNorm(4), last=nn.Linear(4, 2)), (2, 3), "", ""),
