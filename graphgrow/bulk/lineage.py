@@ -59,7 +59,8 @@ class Lineage:
             if not left:
                 raise Unsupported(
                     f"the target has more modules `{_pattern(family)}`, which are layers and no blocks that hold "
-                    "layers, so that no copy of one starts as identity"
+                    "layers, so that no copy of one starts as identity; deepen(..., kind=identity) puts some into the "
+                    "graph, which then has a shape of its own"
                 )
             if len(left) != len(right):
                 raise Unsupported(
@@ -116,10 +117,13 @@ def _copied(own: Stage, wanted: Stage, at_end: bool) -> list[str]:
     if copies < 0:
         raise Unsupported(f"`{own.name}` has {len(own)} blocks and the target {len(wanted)}; nothing can shrink")
     if copies and not own.residual:
-        reason = own.members[-1].reason or "its copy would need a gate, which the target does not have"
+        reason = own.members[-1].reason or (
+            "its result is not its input plus branches that zeros would close, so that a copy would need a gate, which "
+            "the target does not have"
+        )
         raise Unsupported(
             f"`{own.name}` has {len(own)} blocks and the target {len(wanted)}, but none can be copied: {reason}; "
-            "start from a model with a residual block there"
+            "start from a model that has as many, or a residual block there"
         )
     sites = own.spread(copies)
     return [sites[-1]] * copies if at_end and copies else sites

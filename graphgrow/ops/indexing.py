@@ -274,9 +274,25 @@ def scatter(
     target = call.operand(input)
     if name.rstrip("_").endswith("_add") and by_rows:
         return call.output(input.axes, fl.Add((target, *operands)))
-    if by_rows and operands:
+    if by_rows and operands and not name.rstrip("_").endswith("_reduce"):
         return call.output(input.axes, fl.Choose((target, *operands)))
     return call.output(input.axes, fl.Pointwise((target, *operands)))
+
+
+@rule(torch.scatter_reduce, "scatter_reduce", torch.index_reduce, "index_reduce")
+def scatter_reduced(
+    call: Call,
+    input: Value,
+    dim: int,
+    index: Value,
+    src: Any = None,
+    reduce: str = "",
+    *,
+    source: Any = None,
+    include_self: bool = True,
+) -> Value:
+    """Values at the positions that an index names along one axis, and those of a position reduced to one."""
+    return scatter(call, input, dim, index, source if src is None else src)
 
 
 def _beside(call: Call, at: int, along: Term, values: Sequence[Value], broadcast: bool = False) -> list[Term]:

@@ -94,6 +94,22 @@ def _scattered(target: Any, by_rows: bool) -> Callable[[Draw], nn.Module]:
     return build
 
 
+def _reduced(target: Any, by_rows: bool, reduction: str) -> Callable[[Draw], nn.Module]:
+    """y along axis 1 of x, at places that come up several times, as wide as the values are."""
+
+    def build(draw: Draw) -> nn.Module:
+        sources = {"x": normal_tensor(draw, 2, 3, 2), "y": normal_tensor(draw, 2, 4, 2)}
+        index = torch.tensor([2, 0, 2, 2])
+
+        def run(m: Any) -> Any:
+            places = m.i if by_rows else m.i[None, :, None].expand_as(m.y)
+            return op(target, m.x, 1, places, m.y, reduction, include_self=False)
+
+        return Probe(run, sources, None, {"i": index})
+
+    return build
+
+
 def _every(*names: str) -> dict[str, str]:
     return {name: PART if ":" in name else LINEAR for name in names}
 
@@ -139,6 +155,10 @@ CASES = [
       for target in (torch.take_along_dim, "take_along_dim")),
     *(Case((target,), _scattered(target, False), {})
       for target in (torch.scatter, torch.scatter_add, "scatter", "scatter_add", "scatter_", "scatter_add_")),
+    *(Case((target,), _reduced(target, False, how), SCATTER, how)
+      for target in (torch.scatter_reduce, "scatter_reduce") for how in ("amax", "mean", "sum")),
+    *(Case((target,), _reduced(target, True, how), SCATTER, how)
+      for target in (torch.index_reduce, "index_reduce") for how in ("amin", "prod")),
     *(Case((target,), _scattered(target, True), {"x.0": table, "x.2": table}) for target, table in ROWS),
     *(Case((target,), _on(target, (2, 4, 3), 2, 1), {"x.0": FINITE, "x.2": FINITE})
       for target in (torch.topk, "topk", torch.kthvalue)),
