@@ -7,6 +7,7 @@ functions and methods alike. What such a call means does not depend on how it is
 
 from __future__ import annotations
 
+import inspect
 import operator
 import types
 from collections.abc import Callable, Mapping
@@ -75,8 +76,16 @@ def spell(graph: fx.Graph) -> None:
             args.append(named.pop(key))
         if len(args) != len(node.args) or named.keys() != node.kwargs.keys():
             node.args, node.kwargs = tuple(args), named
-        if rule_of(node, None) is None:
+        if rule_of(node, None) is None and _of_torch(node, name):
             _rename(node, name)
+
+
+def _of_torch(node: fx.Node, name: str) -> bool:
+    """Whether a node calls torch's own function of that name (not math's), or a method of a tensor."""
+    if node.op == "call_function":
+        return node.target is getattr(torch, name, None)
+    first = node.args[0] if node.args else None
+    return isinstance(first, fx.Node) and isinstance(first.meta.get("value"), torch.Tensor)
 
 
 def _rename(node: fx.Node, name: str) -> None:
@@ -84,7 +93,7 @@ def _rename(node: fx.Node, name: str) -> None:
     name = _SYNONYMS.get(name, name)
     own = name if node.op == "call_method" else getattr(torch, name, None)
     for other in (own, _OTHERWISE.get(name), getattr(torch, name, None)):
-        if other is not None and other in registered():
+        if other is not None and other in registered() and _takes(other, node):
             node.op, node.target = "call_method" if isinstance(other, str) else "call_function", other
             return
 
@@ -92,3 +101,16 @@ def _rename(node: fx.Node, name: str) -> None:
 def _compiled(node: fx.Node) -> bool:
     """Whether a node calls a compiled function of torch's: a Python function has names of its own."""
     return node.op == "call_function" and isinstance(node.target, types.BuiltinFunctionType)
+
+
+def _takes(other: Callable[..., Any] | str, node: fx.Node) -> bool:
+    """Whether another operator takes what a node hands over: some of torch's take an argument or a name more."""
+    if other is torch.zeros:
+        return "memory_format" not in node.kwargs
+    if not isinstance(other, types.FunctionType):
+        return not node.kwargs or getattr(other, "__module__", "") != operator.and_.__module__
+    try:
+        inspect.signature(other).bind(*node.args, **node.kwargs)
+    except TypeError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import math
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def _model(form: str) -> nn.Module:
     source = f"def forward(self, x):\n    x = self.a(x)\n    return self.out({form})\n"
     name = f"<{form}>"
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-    scope: dict[str, Any] = {"torch": torch}
+    scope: dict[str, Any] = {"torch": torch, "math": math}
     exec(compile(source, name, "exec"), scope)  # each form is the forward of a model of its own
     Spelled.forward = scope["forward"]
     torch.manual_seed(0)
@@ -86,6 +87,28 @@ def _grown(form: str) -> tuple[list[tuple[int, str]], list[str]]:
 @pytest.mark.parametrize(("usual", "other"), SPELLINGS, ids=[other for _, other in SPELLINGS])
 def test_another_spelling_grows_alike(usual: str, other: str) -> None:
     assert _grown(usual) == _grown(other)
+
+
+def test_a_function_of_pythons_keeps_its_name() -> None:
+    """math.sqrt of a size is no torch.sqrt."""
+    graph = gg.trace(_model("x / math.sqrt(x.shape[-1]) + math.exp(x.size(1) / 7)"), torch.randn(2, 5, 3).double())
+    x = torch.randn(4, 5, 3, dtype=torch.float64)
+    assert graph.module(x).shape == (4, 5, 2)
+    assert gg.verify(graph, gg.apply(graph, "split(a)")).preserved is True
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "torch.layer_norm(x, (8,), None, None, 1e-5, True)",
+        "x * torch.bitwise_and(x > 0, other=x < 1)",
+        "x + 0 * torch.empty(x.shape, memory_format=torch.contiguous_format).fill_(1)",
+    ],
+)
+def test_what_another_name_does_not_take_is_left(form: str) -> None:
+    model = _model(form)
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    assert torch.equal(gg.trace(model, x).module(x), model(x))
 
 
 @pytest.mark.parametrize("form", ["x.new_empty(x.shape)", "torch.empty(x.shape)", "torch.empty_like(x)"])
