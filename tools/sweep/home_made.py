@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
+from tools.sweep.home_made_classes import CLASSES
+
 HOME_MADE = "home-made"
 
 Run = Callable[..., Any]
@@ -306,5 +308,12 @@ MODELS: dict[str, _Parts] = {
 def build_home_made(name: str, seed: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     """A model of that name, and its example inputs; equal seeds give equal weights and inputs."""
     torch.manual_seed(seed)
+    if name in CLASSES:
+        return CLASSES[name]()
     run, members, inputs = MODELS[name]()
     return Made(run, members), inputs
+
+
+def names() -> list[str]:
+    """Of all of them."""
+    return [*MODELS, *CLASSES]

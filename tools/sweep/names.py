@@ -37,7 +37,7 @@ def family_models(family: str) -> list[str]:
     if family == small_transformers.TRANSFORMERS:
         return [f"{family}:{name}" for name in small_transformers.FAMILIES]
     if family == home_made.HOME_MADE:
-        return [f"{family}:{name}" for name in home_made.MODELS]
+        return [f"{family}:{name}" for name in home_made.names()]
     if family == small_timm.TIMM:
         return [f"{family}:{name}" for name in small_timm.FAMILIES.values()]
     if family == OWN:

@@ -15,7 +15,8 @@ from torch import nn
 
 import graphgrow as gg
 from graphgrow.store.names import KNOWN_SOURCES, build
-from tools.sweep.home_made import HOME_MADE, MODELS, build_home_made
+from tools.sweep import home_made
+from tools.sweep.home_made import HOME_MADE, build_home_made
 from tools.sweep.options import Options
 from tools.sweep.small_timm import SHORTENED, TIMM
 from tools.sweep.small_transformers import TRANSFORMERS, build_small
@@ -62,8 +63,8 @@ def prepare(name: str, options: Options) -> Subject:
         model, kwargs = model.to(options.device), {key: value.to(options.device) for key, value in inputs.items()}
         return Subject(name, model, (), gg.trace(model, (), kwargs), kwargs)
     if source == HOME_MADE:
-        if family not in MODELS:
-            raise gg.ModelError(f"there is no model {name!r}; there are {', '.join(MODELS)}")
+        if family not in home_made.names():
+            raise gg.ModelError(f"there is no model {name!r}; there are {', '.join(home_made.names())}")
         made, given = build_home_made(family, options.seed)
         made, given = made.to(options.device), tuple(tensor.to(options.device) for tensor in given)
         return Subject(name, made, given, gg.trace(made, given))

@@ -7,19 +7,22 @@ import torch
 from torch.utils import _pytree as pytree
 
 import graphgrow as gg
-from tools.sweep.home_made import MODELS, build_home_made
+from tools.sweep import home_made
+from tools.sweep.home_made import build_home_made
+from tools.sweep.home_made_classes import CLASSES
 from tools.sweep.names import family_models
 from tools.sweep.options import Options
 from tools.sweep.subject import prepare
 
 
 def test_they_are_a_family() -> None:
-    assert family_models("home-made") == [f"home-made:{name}" for name in MODELS]
+    assert family_models("home-made") == [f"home-made:{name}" for name in home_made.names()]
+    assert len(home_made.names()) == len(home_made.MODELS) + len(CLASSES)
     with pytest.raises(gg.ModelError, match="there is no model 'home-made:nothing'"):
         prepare("home-made:nothing", Options())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", home_made.names())
 def test_each_grows_and_answers_as_before(name: str) -> None:
     model, inputs = build_home_made(name, seed=1)
     graph = gg.trace(model.eval(), inputs)
