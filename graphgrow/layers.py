@@ -175,6 +175,28 @@ class ByMode(nn.Module):
         return in_train if self.training else in_eval
 
 
+class CopyInOneMode(nn.Module):
+    """`buffer.copy_(value)` in one mode alone: what a forward keeps of its inputs while it trains.
+
+    Args:
+        in_train: whether that mode is train mode.
+    """
+
+    inplace = True
+
+    def __init__(self, in_train: bool = True) -> None:
+        super().__init__()
+        self.in_train = in_train
+
+    def forward(self, buffer: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Two of one shape -> the first, overwritten or not."""
+        return buffer.copy_(value) if self.training == self.in_train else buffer
+
+    def extra_repr(self) -> str:
+        """The mode, for printing."""
+        return f"in_train={self.in_train}"
+
+
 class RootMeanSquareNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * w over the last axis, with the casts that language models make around it.
 

@@ -1,8 +1,8 @@
 """One graph for both modes where the forward does a little more, or something else, in one of them.
 
 The two graphs are laid side by side; what only one has is put into the other, and where a common operator reads one
-value in train mode and another in eval mode, a small module picks by its `training` flag. In train mode every node of
-the train graph then computes what it did, in eval mode every node of the eval graph.
+value in train mode and another in eval mode, a small module picks by its `training` flag; so does one that stores in a
+buffer. In train mode every node of the train graph computes what it did, in eval mode every node of the eval graph.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import fx, nn
 from graphgrow.capture.modes import EFFECTS, has_mode_flag
 from graphgrow.capture.writes import is_inplace, storages_of
 from graphgrow.ir.meta import STACK, values_of
-from graphgrow.layers import ByMode
+from graphgrow.layers import ByMode, CopyInOneMode, set_item
 
 _SHARE = 2  # of so many nodes at most one may be of one mode alone
-_NAME = "by_mode"
+_PICKS, _STORES = "by_mode", "in_one_mode"
 
 
 @dataclass
@@ -31,7 +31,7 @@ class BothModes:
     Attributes:
         graph: with the nodes of both.
         flagged: its nodes that differ between the modes in a mode flag, which is that of train mode.
-        modules: by path, those that pick by the mode.
+        modules: by path, those that pick or store by the mode.
     """
 
     graph: fx.Graph = field(default_factory=fx.Graph)
@@ -79,6 +79,9 @@ class _Merger:
         for nodes, known in ((first, self._mine), (second, self._theirs)):
             for node in nodes:
                 known[node] = self.both.graph.node_copy(node, known.__getitem__)
+                if _stores(node):
+                    path = self._add(CopyInOneMode(in_train=known is self._mine), node, _STORES)
+                    known[node].op, known[node].target = "call_module", path
         return True
 
     def _join(self, one: fx.Node, other: fx.Node) -> bool:
@@ -99,7 +102,7 @@ class _Merger:
     def _picked(self, x: fx.Node, y: fx.Node, reader: fx.Node) -> fx.Node | None:
         """What a reader reads: one value, or one for each mode; None where the two are no tensors alike."""
         pair = self._mine[x], self._theirs[y]
-        if pair[0] is pair[1]:
+        if pair[0] is pair[1] or (pair[0].target == "clone" and pair[0].args == (pair[1],)):
             return pair[0]
         if pair in self._picks:
             return self._picks[pair]
@@ -107,17 +110,20 @@ class _Merger:
         if value is None or value != _described(y):
             return None
         decided = next((node for node in (x, y) if node in self._alone), reader)
-        path = self._free_path(_owner(decided, self._owners))
-        self.both.modules[path] = ByMode()
+        path = self._add(ByMode(), decided, _PICKS)
         self._picks[pair] = self.both.graph.call_module(path, pair)
         self._picks[pair].meta = {"value": x.meta["value"], STACK: decided.meta.get(STACK) or {}}
         return self._picks[pair]
 
-    def _free_path(self, owner: str) -> str:
-        name, holder = _NAME, self._model.get_submodule(owner)
+    def _add(self, module: nn.Module, decided: fx.Node, name: str) -> str:
+        """Put a module below the one whose mode a node goes by; its path."""
+        owner = _owner(decided, self._owners)
+        holder = self._model.get_submodule(owner)
         while hasattr(holder, name) or f"{owner}.{name}".lstrip(".") in self.both.modules:
             name += "_"
-        return f"{owner}.{name}".lstrip(".")
+        path = f"{owner}.{name}".lstrip(".")
+        self.both.modules[path] = module
+        return path
 
 
 def _key(node: fx.Node) -> tuple[Any, ...]:
@@ -156,13 +162,21 @@ def _is_free(node: fx.Node, model: nn.Module, shared: frozenset[int]) -> bool:
         model: of its graph.
         shared: the storages that others than nodes of that mode alone see.
     """
+    if _stores(node):
+        return True
     if is_inplace(node, model) and storages_of(values_of(node.args[:1])) & shared:
         return False
     if node.op == "call_module":
         part = model.get_submodule(str(node.target))
         held = any(True for one in part.modules() for _ in (*one._parameters, *one._buffers))
         return not held and type(part).__module__.startswith("torch.nn.")
-    return node.op == "get_attr" or (node.op.startswith("call") and node.target not in EFFECTS)
+    return node.op == "get_attr" or (node.op.startswith("call") and node.target not in EFFECTS - {set_item})
+
+
+def _stores(node: fx.Node) -> bool:
+    """Whether a node is what stores in a buffer; `copy_` gives the whole of it other numbers."""
+    into = node.args[0] if node.op == "call_method" and node.target == "copy_" else None
+    return isinstance(into, fx.Node) and into.op == "get_attr"
 
 
 def _owner(node: fx.Node, owners: Collection[str]) -> str:

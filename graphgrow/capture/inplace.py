@@ -4,12 +4,16 @@ A graph whose edges are values cannot show that `x.add_(1)` changes what a later
 sees. Threading makes the edges tell it, whatever name or view was written: the graph is one of values alone
 afterwards, though operators still write where the model's own do. Which tensors share memory, and which were written,
 is not guessed from names: the example values on the meta device share storages and count their writes as any tensors.
+
+What the forward writes into a buffer goes into a clone of it, and a single `copy_` behind the last of these writes
+stores that in the buffer: the one effect that a graph has on it is an operator of its own, behind a chain of values.
 """
 
 from __future__ import annotations
 
 import operator
 import types
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +24,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.capture.writes import PLAIN, Write, is_inplace, storages_of, watch
 from graphgrow.errors import CaptureError
-from graphgrow.ir.meta import OVERWRITTEN
+from graphgrow.ir.meta import OVERWRITTEN, MetaRunner
 from graphgrow.layers import set_item
 from graphgrow.ops.registry import rule_of
 
@@ -66,6 +70,8 @@ class _Memory:
     Attributes:
         root: the node that made it, or fetches it.
         outside: whether somebody beside this call of the graph can see it: an input, a parameter, a buffer.
+        left: how many of its writes are still to come.
+        stored: whether it is a clone of a buffer's, and is stored in the buffer behind the last write.
         version: how often it was written so far.
         last: the node through which it was written last.
         line: where in the user's code that was.
@@ -74,6 +80,8 @@ class _Memory:
 
     root: fx.Node
     outside: bool
+    left: int
+    stored: bool = False
     version: int = 0
     last: fx.Node | None = None
     line: str = ""
@@ -91,7 +99,7 @@ class _Threader:
         self._reader = next(iter(graph.nodes))
         self._behind: fx.Node | None = None  # what the reader reads as it was before the last write
         targets = (write.target.meta["value"] for write in writes.values())
-        self._written = frozenset(storage for value in targets for storage in storages_of(value))
+        self._written = Counter(storage for value in targets for storage in storages_of(value))
 
     def run(self) -> None:
         """Walk the nodes in order; each reads what its arguments hold by then."""
@@ -99,12 +107,23 @@ class _Threader:
             self._reader = node
             self._asked[node] = (node.args, dict(node.kwargs))
             self._behind = self._stored_back(node)
+            if node in self._writes:
+                self._spare_buffer(node, self._writes[node])
             arguments = fx.node.map_arg((node.args, dict(node.kwargs)), self._now)
             node.args, node.kwargs = arguments
             if node in self._writes:
                 self._overwrite(node, self._writes[node])
             else:
                 self._remember(node)
+        self._give_own_memory()
+
+    def _give_own_memory(self) -> None:
+        """Give what is done to clones of buffers example values that share no memory with the buffers any more."""
+        of_buffers = frozenset(storage for storage, memory in self._memories.items() if memory.stored)
+        runner = MetaRunner(self._root)
+        for node in self._graph.nodes if of_buffers else ():
+            if node.op.startswith("call") and storages_of(node.meta.get("value")) & of_buffers:
+                node.meta["value"] = runner.run_node(node)
 
     # -- what is new with each node --------------------------------------------------------------------------
 
@@ -120,7 +139,8 @@ class _Threader:
                 else:  # a view of what its arguments hold by now; what is fetched is as it was at first
                     memory.at[node] = (0 if twin else memory.version, node)
             elif isinstance(node.meta["value"], torch.Tensor):  # of a tuple, the items are the roots
-                memory = self._memories[storage] = _Memory(node, node.op in ("placeholder", "get_attr"))
+                outside = node.op in ("placeholder", "get_attr")
+                memory = self._memories[storage] = _Memory(node, outside, self._written[storage])
                 memory.at[node] = (0, self._made_anew(node, memory))
 
     def _made_anew(self, node: fx.Node, memory: _Memory) -> fx.Node:
@@ -133,21 +153,38 @@ class _Threader:
         clone.meta = dict(node.meta)
         return clone
 
+    def _spare_buffer(self, node: fx.Node, write: Write) -> None:
+        """Let the first write into a buffer go into a clone, unless it is the only one, and of the whole."""
+        memory = self._memory_of(write.target)
+        if not memory.outside or memory.root.op != "get_attr" or (memory.left == 1 and _replaces(node, memory.root)):
+            return
+        clone = self._insert("call_method", "clone", (memory.root,), {}, like=node, value=memory.root.meta["value"])
+        memory.outside, memory.stored, memory.line = False, True, write.line
+        memory.version, memory.last = memory.version + 1, memory.root
+        memory.at[memory.root] = (memory.version, clone)
+
     def _overwrite(self, node: fx.Node, write: Write) -> None:
-        target = self._same.get(write.target, write.target)
-        (storage,) = storages_of(target.meta["value"])
-        memory = self._memories[storage]
+        target, memory = self._same.get(write.target, write.target), self._memory_of(write.target)
+        memory.left -= 1
         memory.version, memory.last, memory.line = memory.version + 1, target, write.line
         memory.at[target] = memory.at[node] = (memory.version, node)
         if node is not target:
             self._same[node] = target
         if not memory.outside:
             _make_plain(node)
-        elif memory.root.op == "get_attr":
+        if memory.root.op == "get_attr" and (memory.outside or memory.stored):
             owner, _, name = str(memory.root.target).rpartition(".")
             if name in self._root.get_submodule(owner)._parameters:
                 raise CaptureError(f"{write.line} overwrites the parameter `{memory.root.target}`; do it elsewhere")
             memory.root.meta[OVERWRITTEN] = True
+        if memory.stored and not memory.left:
+            self._reader = node.next
+            value = self._now(memory.root)
+            self._insert("call_method", "copy_", (memory.root, value), {}, like=node, value=memory.root.meta["value"])
+
+    def _memory_of(self, target: fx.Node) -> _Memory:
+        (storage,) = storages_of(target.meta["value"])
+        return self._memories[storage]
 
     def _stored_back(self, node: fx.Node) -> fx.Node | None:
         """Of `x[i] = y`, where y is what became of x[i] (so Python says `x[i] += 1`): x, which may stay behind."""
@@ -164,7 +201,7 @@ class _Threader:
     # -- what a node holds by now ----------------------------------------------------------------------------
 
     def _storages(self, node: Any) -> frozenset[int]:
-        return storages_of(node.meta.get("value")) & self._written
+        return storages_of(node.meta.get("value")) & self._written.keys()
 
     def _now(self, node: fx.Node) -> fx.Node:
         """The node that holds by now what another held when it was made."""
@@ -284,6 +321,14 @@ class _Threader:
             f"{memory.line or 'an operator'} overwrites a tensor in place whose memory `{node.name}` "
             f"({_name(node)}) shares, and what that holds afterwards cannot be told; {_ADVICE}"
         )
+
+
+def _replaces(node: fx.Node, root: fx.Node) -> bool:
+    """Whether a node writes all of a tensor anew, by `copy_` from another one that is like it."""
+    source = node.args[1] if node.op == "call_method" and node.target == "copy_" and len(node.args) == 2 else None
+    value, whole = source.meta.get("value") if isinstance(source, fx.Node) else None, root.meta["value"]
+    alike = isinstance(value, torch.Tensor) and (value.shape, value.dtype) == (whole.shape, whole.dtype)
+    return alike and _geometry(node) == _geometry(root)
 
 
 def _unpacks(node: fx.Node) -> bool:

@@ -169,8 +169,16 @@ class ShapeTracer(fx.Tracer):
             nn.Module.__setattr__ = original  # type: ignore[method-assign]
 
     def _store_assigned(self, graph: fx.Graph) -> None:
-        """Write what the forward put in the place of buffers into them, when everything else is done."""
+        """Write what the forward put in the place of buffers into them, when everything else is done.
+
+        What reads such a buffer reads a clone: a backward pass may need the numbers that it held before.
+        """
         end = next(iter(reversed(graph.nodes)))
+        for node in [node for node in graph.nodes if node.op == "get_attr" and node.target in self._assigned]:
+            with graph.inserting_after(node):
+                clone = graph.call_method("clone", (node,))
+            clone.meta = {**node.meta, "value": node.meta["value"].clone()}
+            node.replace_all_uses_with(clone, lambda user, clone=clone: user is not clone)
         with graph.inserting_before(end):
             for path, value in self._assigned.items():
                 held, new = self._held(path), value.node.meta["value"]

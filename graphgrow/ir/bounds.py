@@ -53,6 +53,10 @@ class Bounds:
         """The bounds of what keeps both."""
         return Bounds(max(self.low, other.low), min(self.high, other.high))
 
+    def __contains__(self, inner: Bounds) -> bool:
+        """Whether whatever keeps these other bounds keeps these too."""
+        return self.low <= inner.low and inner.high <= self.high
+
     def within(self, low: float, high: float) -> Bounds:
         """The bounds after a clamp."""
         return Bounds(min(max(self.low, low), high), min(max(self.high, low), high))

@@ -88,6 +88,19 @@ class Statistic:
     eps_value: float = 0.0
 
 
+@dataclass(frozen=True)
+class Storing:
+    """A buffer that the forward overwrites: in the next call it holds what it takes in now.
+
+    Attributes:
+        buffer: what is overwritten.
+        value: what it takes in, with the same axes.
+    """
+
+    buffer: Value
+    value: Value
+
+
 class NormKind(Enum):
     """What a normalisation subtracts and divides by."""
 
@@ -173,6 +186,7 @@ class NodeFacts:
         output: its value: a `Value`, a nested tuple or list of values, or a plain Python object.
         flows: for each output value, how it comes from the operands.
         draws: output values that are random numbers, one for each unit in each call, in whatever mode.
+        storings: what it stores in buffers.
         split_sizes: the parts of a chunk or split along an axis, if the node is one.
     """
 
@@ -187,6 +201,7 @@ class NodeFacts:
     normalisations: list[Normalisation] = field(default_factory=list)
     noises: list[Noise] = field(default_factory=list)
     draws: list[Value] = field(default_factory=list)
+    storings: list[Storing] = field(default_factory=list)
     sizes: list[SizeSlot] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     split_parts: Axes = ()

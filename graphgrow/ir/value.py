@@ -16,6 +16,7 @@ class Fresh(Enum):
     ONES = "ones"
     ZEROS = "zeros"
     LIKE = "like"  # normal, with the standard deviation of the old entries; their number where they are all one
+    REPEAT = "repeat"  # the old entries, one after the other: what the forward keeps of earlier calls
     ABOVE = "above"  # magnitudes of such numbers, none of them zero: biases of units that would be zero without them
 
 

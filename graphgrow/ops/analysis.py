@@ -18,7 +18,7 @@ from graphgrow.ir.hooks import hook_of
 from graphgrow.ir.meta import OVERWRITTEN
 from graphgrow.ir.terms import Axes, Concat, Reason, Space, Term, freeze, leaves, normal
 from graphgrow.ir.value import Value
-from graphgrow.ops.bounding import bound, number_bounds
+from graphgrow.ops.bounding import POSITIVE, bound, number_bounds
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import Rule, rule_of
 
@@ -104,13 +104,25 @@ class Opening:
 
 
 def analyse(module: fx.GraphModule, opening: Opening | None = None) -> Analysis:
-    """Run the rules over a graph whose nodes have their example values."""
-    return _Analyser(module, opening or Opening()).run()
+    """Run the rules over a graph whose nodes have their example values.
+
+    Of a buffer that the forward overwrites, and that holds no negative number, it is presumed that it never does; where
+    the rules do not find what is stored in it to be so, they are run again without.
+    """
+    signed = set[str]()
+    while True:
+        analysis = _Analyser(module, opening or Opening(), signed).run()
+        storings = (storing for facts in analysis.facts.values() for storing in facts.storings)
+        found = {storing.buffer.name for storing in storings if storing.value.bounds not in storing.buffer.bounds}
+        if not found:
+            return analysis
+        signed |= found
 
 
 class _Analyser:
-    def __init__(self, module: fx.GraphModule, opening: Opening) -> None:
-        self._module, self._opening = module, opening
+    def __init__(self, module: fx.GraphModule, opening: Opening, signed: set[str]) -> None:
+        self._module, self._opening, self._signed = module, opening, signed
+        self._overwritten = {str(node.target) for node in module.graph.nodes if node.meta.get(OVERWRITTEN)}
         self._free: set[Space] = set()  # which rules do not freeze by position
         self._analysis = Analysis()
         self._by_identity: dict[int, Value] = {}
@@ -167,8 +179,6 @@ class _Analyser:
         facts.output = self._parameter_named(str(node.target))
         if facts.output is None:
             facts.output = self._opaque(node.meta["value"], node.name, Reason(node.name, "a constant of the graph"))
-        elif node.meta.get(OVERWRITTEN):  # what its new entries hold would be settled by what is written, in each call
-            freeze(facts.output.axes, Reason(str(node.target), "overwritten by the model's own forward"))
 
     def _call_module(self, node: fx.Node, facts: NodeFacts) -> None:
         facts.module_path = str(node.target)
@@ -227,7 +237,7 @@ class _Analyser:
         reason = Reason(facts.module_path or node.name, text)
         facts.flows, facts.contractions, facts.normalisations = [], [], []
         facts.summations, facts.statistics, facts.noises, facts.sizes, facts.pins = [], [], [], [], []
-        facts.draws = []
+        facts.draws, facts.storings = [], []
         facts.split_parts, facts.cuts = (), []
         if module is not None:
             for name, _ in [*module.named_parameters(), *module.named_buffers()]:
@@ -301,6 +311,8 @@ class _Analyser:
             value = Value(tuple(map(Space, tensor.shape)), aliases[0], True, buffer, aliases=aliases, constant=True)
             value.complex = tensor.is_complex()
             value.infinite = buffer and _holds_infinity(tensor)
+            if self._overwritten.intersection(aliases) and value.name not in self._signed and _is_positive(tensor):
+                value.bounds = POSITIVE
             if self._opening.tables & set(aliases):
                 self._free.update(leaves(value.axes[0]))
             if not tensor.is_floating_point() and (buffer or not tensor.is_complex()):
@@ -310,6 +322,11 @@ class _Analyser:
             for alias in aliases:
                 self._analysis.parameters[alias] = value
         return value
+
+
+def _is_positive(tensor: torch.Tensor) -> bool:
+    """Whether no entry of a buffer is negative, nor all of them zero, as a mean is before the first call."""
+    return tensor.is_floating_point() and (tensor.is_meta or (bool((tensor >= 0).all()) and bool((tensor > 0).any())))
 
 
 def _holds_infinity(tensor: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Writing into a part of a tensor."""
+"""Writing into a tensor, or into a part of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,29 @@ from typing import Any
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Term
 from graphgrow.ir.value import Value
-from graphgrow.layers import set_item
+from graphgrow.layers import CopyInOneMode, set_item
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
+
+
+@rule("copy_")
+def copying(call: Call, input: Value, src: Value, non_blocking: bool = False) -> Value:
+    """Every entry of the input becomes that of the source, which is broadcast; a buffer keeps it for the next call."""
+    if len(src.axes) > len(input.axes):
+        raise RuleDeclined("what is written has more axes than the place")
+    align(call, [input.axes, src.axes])
+    if input.parameter:
+        call.stores(input, src)
+    return call.output(input.axes, fl.Choose((call.operand(src),)))
+
+
+@rule(CopyInOneMode)
+def copying_in_one_mode(call: Call, buffer: Value, value: Value) -> Value:
+    """A buffer that takes in a value, or stays as it is."""
+    align(call, [buffer.axes, value.axes])
+    call.stores(buffer, value)
+    return call.output(buffer.axes, fl.Choose((call.operand(buffer), call.operand(value))))
 
 
 @rule(set_item)

@@ -16,11 +16,13 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from graphgrow import layers
 from graphgrow.ir.bounds import Bounds
 from graphgrow.ir.facts import Derived, Extent, NodeFacts, varies
 from graphgrow.ir.value import Value
-from graphgrow.layers import ScaledDotProductAttention
+from graphgrow.layers import ByMode, CopyInOneMode, ScaledDotProductAttention, set_item
 from graphgrow.ops.call import plain
+from graphgrow.ops.registry import plain_method
 
 # the operator's own arguments -> the bounds of all its outputs, or those of each
 Bounding = Callable[..., Bounds | tuple[Bounds, ...]]
@@ -51,8 +53,8 @@ def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) ->
     operands = _attended(args, kwargs) if target in _ATTENTIONS else facts.operands
     held = any(value.infinite for value in operands)
     given = [*_items((args, kwargs))]
-    held = held or (_table().get(target) is not _size and _is_infinite([*given, getattr(module, "value", None)]))
-    held = held and _table().get(target) is not _exponential  # of minus infinity that is 0
+    held = held or (_known(target) is not _size and _is_infinite([*given, getattr(module, "value", None)]))
+    held = held and _known(target) is not _exponential  # of minus infinity that is 0
     constant = bool(facts.operands) and all(value.constant for value in facts.operands) and not _is_sized(given)
     for i, (value, _) in enumerate(facts.flows):
         value.bounds = found[i] if isinstance(found, tuple) else found
@@ -97,7 +99,7 @@ def output_bounds(node: fx.Node, module: nn.Module | None, args: Any, kwargs: An
         args: its arguments, values in the place of the nodes that it reads.
         kwargs: those by name.
     """
-    known = _table().get(type(module) if module is not None else node.target)
+    known = _known(type(module) if module is not None else node.target)
     example = node.meta["value"]
     example = example[0] if isinstance(example, (tuple, list)) and example else example
     if known is None or not isinstance(example, torch.Tensor) or not example.is_floating_point():
@@ -107,6 +109,11 @@ def output_bounds(node: fx.Node, module: nn.Module | None, args: Any, kwargs: An
         return Bounds()
     found, tiny = known(*args, **options), torch.finfo(example.dtype).tiny
     return tuple(one.rounded(tiny) for one in found) if isinstance(found, tuple) else found.rounded(tiny)
+
+
+def _known(target: object) -> Bounding | None:
+    """What is known of an operator; of a method in place, what is of the plain one."""
+    return _table().get(target) or _table().get(plain_method(target))
 
 
 def number_bounds(target: Any, args: Any, kwargs: Any) -> Bounds:
@@ -246,6 +253,22 @@ def _same(bounds: Bounds) -> Bounds:
     return bounds
 
 
+def _between(input: Any, end: Any, weight: Any) -> Bounds:
+    share = bounds_of(weight)
+    inside = share.low >= 0 and share.high <= 1
+    return bounds_of(input) | bounds_of(end) if inside else Bounds()
+
+
+def _copied(input: Any, src: Any, non_blocking: bool = False) -> Bounds:
+    return bounds_of(src)
+
+
+def _assigned(input: Any, index: Any, value: Any) -> Bounds:
+    return bounds_of(input) | bounds_of(value)
+
+
+_EITHER = "either"  # of modules that pass on one of their inputs
+
 _BY_NAME: dict[str, Bounding] = {
     "relu": _first(lambda b: b.within(0.0, math.inf)),
     "relu6": _always(Bounds(0.0, 6.0)),
@@ -253,9 +276,9 @@ _BY_NAME: dict[str, Bounding] = {
     "elu": _elu, "hardtanh": _limited,
     "exp": _exponential, "log": _logarithm, "sqrt": _root, "rsqrt": _inverse_root,
     "reciprocal": _first(Bounds.inverse), "neg": _first(operator.neg),
-    "add": _sum, "add_": _sum, "iadd": _sum, "sub": _difference, "sub_": _difference, "isub": _difference,
-    "mul": _product, "mul_": _product, "imul": _product, "multiply": _product,
-    "truediv": _quotient, "div": _quotient, "div_": _quotient, "true_divide": _quotient,
+    "add": _sum, "iadd": _sum, "sub": _difference, "isub": _difference,
+    "mul": _product, "imul": _product, "multiply": _product,
+    "truediv": _quotient, "div": _quotient, "true_divide": _quotient,
     "floordiv": _floored, "pow": _power, "__pow__": _power,
     "matmul": _matrix_product, "bmm": _matrix_product, "mm": _matrix_product, "dot": _matrix_product,
     "einsum": _einsum,
@@ -268,7 +291,8 @@ _BY_NAME: dict[str, Bounding] = {
     **dict.fromkeys(("normalize", "cosine_similarity"), _always(Bounds(-1.01, 1.01))),  # rounded: above 1
     **dict.fromkeys(("var_mean", "std_mean"), _always((POSITIVE, Bounds()))),
     **dict.fromkeys(("log_softmax", "logsigmoid"), _always(Bounds(high=0.0))),
-    **dict.fromkeys(("cat", "concat", "stack", "maximum", "minimum"), _any_of),
+    **dict.fromkeys(("cat", "concat", "stack", "maximum", "minimum", _EITHER), _any_of),
+    "lerp": _between, "copy_": _copied, set_item.__name__: _assigned,
     **dict.fromkeys(
         ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand",
          "expand_as", "repeat", "contiguous", "clone", "detach", "float", "double", "half",
@@ -280,14 +304,14 @@ _MODULES: dict[type[nn.Module], str] = {
     nn.ReLU: "relu", nn.ReLU6: "relu6", nn.ELU: "elu", nn.Hardtanh: "hardtanh", nn.Sigmoid: "sigmoid",
     nn.Hardsigmoid: "hardsigmoid", nn.Softmax: "softmax", nn.Softplus: "softplus", nn.Tanh: "tanh",
     nn.Softsign: "softsign", nn.LogSoftmax: "log_softmax", nn.LogSigmoid: "logsigmoid", nn.Identity: "clone",
-    nn.Dropout: "dropout", nn.Flatten: "flatten",
+    nn.Dropout: "dropout", nn.Flatten: "flatten", ByMode: _EITHER, CopyInOneMode: _EITHER,
 }  # fmt: skip
 
 
 @functools.cache
 def _table() -> dict[object, Bounding]:
     """By function, name of a method, or class of a module."""
-    owners = (torch, F, operator, math, torch.linalg)
+    owners = (torch, F, operator, math, torch.linalg, layers)
     functions = {found: bounding for name, bounding in _BY_NAME.items() for found in _named(owners, name)}
     return {**functions, **_BY_NAME, **{kind: _BY_NAME[name] for kind, name in _MODULES.items()}}
 

@@ -24,6 +24,7 @@ from graphgrow.ir.facts import (
     Slot,
     Statistic,
     StatisticKind,
+    Storing,
     Summation,
 )
 from graphgrow.ir.terms import Axes, Reason, Space, Term, freeze, product, unify
@@ -219,6 +220,13 @@ class Call:
         """State that elements are dropped one by one: by a module in train mode, by a function in whatever mode."""
         if p > 0:
             self.facts.noises.append(Noise(value, p, always=self.module is None))
+
+    def stores(self, buffer: Value, value: Value) -> None:
+        """A buffer takes in a value, whose axes are its own."""
+        if value.infinite:
+            self.freeze(buffer.axes, "a buffer that may take in infinite numbers")
+        self.starts(buffer, Fresh.REPEAT)
+        self.facts.storings.append(Storing(buffer, value))
 
     def draws(self, output: Value) -> Value:
         """State that an output is of random numbers, one for each of its units; returns it."""

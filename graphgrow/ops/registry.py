@@ -22,6 +22,7 @@ _RULES: dict[object, Rule] = {}
 _CONDUCTS: dict[Callable[[nn.Module], bool], Rule] = {}
 _LOADED: list[bool] = []
 _FUNCTIONS: list[types.FunctionType] = []  # of a user's own, which no trace may look into
+_UNLIKE = ("bernoulli_",)  # methods in place that do something else than the one without the underscore
 _RECORDED = ("torch", "_operator", "operator", "math", "builtins")  # home of the built-in functions that fx sees
 
 
@@ -191,7 +192,14 @@ def rule_of(node: fx.Node, module: nn.Module | None) -> Rule | None:
     load_rules()
     if module is not None:
         return module_rule(module)
-    return next((_RULES[key] for key in keys_of(node.target) if key in _RULES), None)
+    keys = (*keys_of(node.target), plain_method(node.target))
+    return next((_RULES[key] for key in keys if key in _RULES), None)
+
+
+def plain_method(target: object) -> object:
+    """The method that returns what one in place (`exp_`) would write; other targets as they are."""
+    in_place = isinstance(target, str) and target.endswith("_") and target not in _UNLIKE
+    return str(target)[:-1] if in_place else target
 
 
 def registered() -> dict[object, Rule]:

@@ -11,6 +11,7 @@ from torch import fx
 from graphgrow.ir.called import called_module
 from graphgrow.ops import pointwise
 from graphgrow.ops.registry import rule_of
+from graphgrow.rewrite.gradients import shut_off
 from graphgrow.rewrite.network import Network
 
 _SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
@@ -20,16 +21,24 @@ _ACTIVATION_RULES = {pointwise.zero_keeping, pointwise.limited, pointwise.bounde
 def junctions(network: Network) -> Iterator[fx.Node]:
     """Activations, sums of two tensors, and values that leave a module, in graph order.
 
-    Numbers, tables that no input reaches, and the model's outputs are left out.
+    Numbers, tables that no input reaches, what no output depends on, what can have no gradient since that would need
+    numbers that the forward overwrites, and the model's outputs are left out.
     """
+    shut = shut_off(network.module)
     fed: set[fx.Node] = set()
+    wanted: set[fx.Node] = set()
+    for node in reversed(network.module.graph.nodes):
+        if node.op == "output" or node in wanted:
+            wanted.update(node.all_input_nodes)
     for node in network.module.graph.nodes:
         if node.op == "placeholder" or any(used in fed for used in node.all_input_nodes):
             fed.add(node)
         value = node.meta.get("value")
-        if not node.op.startswith("call") or node not in fed or not isinstance(value, torch.Tensor):
+        if not node.op.startswith("call") or node not in fed or node not in wanted or node in shut:
             continue
-        if not value.is_floating_point() or value.dim() < 2 or all(user.op == "output" for user in node.users):
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.dim() < 2:
+            continue
+        if all(user.op == "output" for user in node.users):
             continue
         if is_activation(network, node) or is_sum(node) or network.sites.containers(node):
             yield node

@@ -31,6 +31,7 @@ from graphgrow.rewrite.requirements import (
     changes_noise,
     check_contraction,
     check_rescaled,
+    check_storings,
     require,
     rescaled,
 )
@@ -124,6 +125,8 @@ class _Search:
             settled = present_readers(self.plan, self._present)
         self._settled = set(settled)
         self.plan.fills.update(settled)
+        for facts in self._touching:
+            check_storings(facts, self.plan)
         contractions = [(facts, contraction) for facts in self._touching for contraction in facts.contractions]
         read_afresh = any(reads_afresh(contraction, self.plan) for _, contraction in contractions)
         learns = self._present is None  # what is taken away need not

@@ -142,6 +142,17 @@ def changes_noise(facts: NodeFacts, plan: Plan) -> bool:
     return bool(changed)
 
 
+def check_storings(facts: NodeFacts, plan: Plan) -> None:
+    """What a buffer takes in must be what it holds, since it is read in the next call as it was in this one."""
+    for storing in facts.storings:
+        for axis in storing.buffer.axes_with(plan.units.space):
+            held, taken = (storing.buffer, axis), (storing.value, axis)
+            for i, (old, new) in enumerate(zip(plan.state(held), plan.state(taken), strict=True)):
+                if new is not old and not (old is Fill.FREE and plan.kind is Kind.APPEND):
+                    text = f"`{storing.buffer.name}` holds {old.value} units, and {new.value} ones are stored in it"
+                    raise Unmet(facts, text, [(*held, i, new), (*taken, i, old)])
+
+
 def check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh: bool, learns: bool) -> None:
     """Products over the axis: one side zero and not both, or shares against copies.
 

@@ -136,7 +136,10 @@ class TensorGrowth:
         start = self.value.fresh
         if start in (Fresh.ONES, Fresh.ZEROS):
             assign(new, axis, where, 1 if start is Fresh.ONES else 0)
-        if start in (Fresh.ONES, Fresh.ZEROS) or new.is_meta:
+        if start is Fresh.REPEAT:
+            turns = torch.arange(len(where), device=before.device) % before.shape[axis]
+            assign(new, axis, where, before.index_select(axis, turns))
+        if start in (Fresh.ONES, Fresh.ZEROS, Fresh.REPEAT) or new.is_meta:
             return
         if start is Fresh.LIKE and before.numel() and bool((before == before.reshape(-1)[0]).all()):
             assign(new, axis, where, before.reshape(-1)[0].item())  # a gain that is 1 everywhere, not one of 0

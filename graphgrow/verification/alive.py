@@ -15,6 +15,7 @@ from graphgrow.verification.copies import double_module
 from graphgrow.verification.grown import refilled
 from graphgrow.verification.places import Places, tensor_places
 from graphgrow.verification.sensitivity import pulled, random_loss
+from graphgrow.verification.sizes import takes_batch
 from graphgrow.verification.unheard import Unheard
 from graphgrow.verification.verdict import Check
 
@@ -91,8 +92,9 @@ def _train(case: Case) -> _Trained | None:
         return None
     started = {name: p.detach().clone() for name, p in parameters.items()}
     seen: dict[str, torch.Tensor] = {}
+    batch = _batch(case)
     for step in range(STEPS):
-        gradients = _gradients(case, module, parameters, step)
+        gradients = _gradients(case, module, parameters, step, batch)
         top = max((float(g.abs().max()) for g in gradients.values()), default=0.0)
         for name, entries in new.items():
             gradient = gradients.get(name)
@@ -112,7 +114,7 @@ def _train(case: Case) -> _Trained | None:
         if not (parameters[name].dim() == 1 and _beside_what_moves(name, seen) and _moot(case, name))
     ]
     if still or all(entries.moved_at != 0 for entries in new.values()):
-        unheard = Unheard(case, _batch(case))
+        unheard = Unheard(case, batch)
         still = [name for name in still if name not in unheard]
         listening = [name for name in new if new[name].moved_at is not None or name not in unheard]
         if not still and listening and all(new[name].moved_at != 0 for name in listening):
@@ -148,9 +150,9 @@ def _new_entries(
 
 
 def _gradients(
-    case: Case, module: nn.Module, parameters: dict[str, nn.Parameter], step: int
+    case: Case, module: nn.Module, parameters: dict[str, nn.Parameter], step: int, batch: int | None
 ) -> dict[str, torch.Tensor]:
-    args, kwargs = case.probes.spec.sample(case.probes.seed + step, _batch(case), torch.float64)
+    args, kwargs = case.probes.spec.sample(case.probes.seed + step, batch, torch.float64)
     with torch.enable_grad():
         loss = random_loss(module(*args, **kwargs))
         found = pulled(loss, list(parameters.values()))
@@ -158,7 +160,8 @@ def _gradients(
 
 
 def _batch(case: Case) -> int | None:
-    return None if case.probes.spec.batch_size is None else BATCH
+    """Samples enough to reach each unit; None, for as many as the example has, where the parent takes no others."""
+    return BATCH if case.probes.spec.batch_size is not None and takes_batch(case, BATCH) else None
 
 
 def _step(parameters: dict[str, nn.Parameter], gradients: dict[str, torch.Tensor], top: float) -> None:
@@ -188,7 +191,7 @@ def _moot(case: Case, name: str) -> bool:
         for parameter in parameters.values():
             drawn = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
             parameter.add_(drawn.to(parameter.device))
-    gradients = _gradients(case, module, parameters, STEPS)
+    gradients = _gradients(case, module, parameters, STEPS, _batch(case))
     top = max((float(g.abs().max()) for g in gradients.values()), default=0.0)
     return name not in gradients or float(gradients[name].abs().max()) <= STILL_AT_ALL * top
 

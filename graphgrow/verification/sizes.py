@@ -52,6 +52,13 @@ def found_sizes(case: Case, found: Findings) -> tuple[InputSpec, ...]:
     return (case.probes.spec.with_shapes(shapes),)
 
 
+def takes_batch(case: Case, size: int) -> bool:
+    """Whether the parent takes so many samples at once; presumed where a layer of it runs on real numbers alone."""
+    search, spec = _Search(case), case.probes.spec
+    shapes = ((size, *t.shape[1:]) if spec.batched(t) else t.shape for t in spec.tensors)
+    return any(FIXED in node.meta for node in case.parent.module.graph.nodes) or search.takes(tuple(shapes))
+
+
 class _Search:
     """Tries sizes on a parent without data.
 
@@ -108,11 +115,11 @@ class _Search:
         old = shapes[places[0][0]][places[0][1]]
         for size in _others(old):
             new = _put(shapes, places, size)
-            if self._takes(new):
+            if self.takes(new):
                 last = max(axis for _, axis in places)
                 unlike = _put(new, [place for place in places if place[1] == last], 2 * size - old)
                 several = len({axis for _, axis in places}) > 1 and size < 2 * old and 2 * size - old > 1
-                return unlike if several and self._takes(unlike) else new
+                return unlike if several and self.takes(unlike) else new
         return None
 
     def _with_batch(self, shapes: Shapes) -> Shapes | None:
@@ -122,7 +129,7 @@ class _Search:
         batched = [self._spec.batched(tensor) for tensor in self._spec.tensors]
         return tuple((min(sizes), *shape[1:]) if first else shape for shape, first in zip(shapes, batched, strict=True))
 
-    def _takes(self, shapes: Shapes) -> bool:
+    def takes(self, shapes: Shapes) -> bool:
         """Whether the parent gives an answer for inputs of these shapes, on the meta device."""
         if not self._left:
             return False

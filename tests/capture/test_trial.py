@@ -101,12 +101,6 @@ def test_buffers_that_a_forward_overwrites_are_overwritten_by_the_graph(
     torch.testing.assert_close(dict(model.named_buffers()), dict(twin.named_buffers()), rtol=0, atol=0)
 
 
-def test_what_a_forward_overwrites_does_not_grow() -> None:
-    graph = gg.trace(Stateful(_moving_average), torch.randn(4, 3))
-    with pytest.raises(gg.Declined, match=r"overwritten by the model's own forward \(at `average`\)"):
-        gg.apply(graph, "widen(linear, extra=1)")
-
-
 def _python_counter(m: Any, x: torch.Tensor) -> Any:
     m.calls += 1
     return m.linear(x) * m.calls

@@ -1,4 +1,4 @@
-"""Writing into a part of a tensor."""
+"""Writing into a tensor, or into a part of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from graphgrow.layers import set_item
+from graphgrow.layers import CopyInOneMode, set_item
 from tests.ops.probe import Draw, Probe, normal_tensor
 from tests.ops.square import Case
 from tests.ops.squares import squares
 
 CHOSEN = "free>free zero>free|zero mean>free|mean copy>copy share>share"  # by what the other operand holds
+OTHERS = "free>free|mean|zero zero>free|mean|zero mean>free|mean|zero copy>copy|share share>copy|share"
 LEFT = "free>free zero>free mean>free copy>copy"  # beside a number
 ALONE = "free>free zero>free mean>free copy>copy"
 
@@ -40,7 +41,23 @@ def _number(draw: Draw) -> nn.Module:
     return Probe(run, {"x": normal_tensor(draw, 3, 3, 2)})
 
 
+def _copied(shape: Callable[[int, int], tuple[int, ...]]) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        a, b = draw(2, 3), draw(2, 4)
+        x, y = normal_tensor(draw, a, b), normal_tensor(draw, *shape(a, b))
+        return Probe(lambda m: m.x.clone().copy_(m.y), {"x": x, "y": y})
+
+    return build
+
+
+def _copied_in_one_mode(draw: Draw) -> nn.Module:
+    a, b = draw(2, 3), draw(2, 4)
+    x, y = normal_tensor(draw, a, b), normal_tensor(draw, a, b)
+    return Probe(lambda m: m.op(m.x.clone(), m.y), {"x": x, "y": y}, {"op": CopyInOneMode()})
+
+
 CASES = [
+    Case(("copy_",), _copied(lambda a, b: (a, b)), {"x.0": OTHERS, "x.1": OTHERS}),
     Case((set_item,), _written((slice(None), 0), lambda a, b, c: (a, c)), {"x.0": CHOSEN, "x.2": CHOSEN}),
     Case((set_item,), _written((..., 1), lambda a, b, c: (a, b)), {"x.0": CHOSEN, "x.1": CHOSEN}, "ellipsis"),
     Case((set_item,), _written((slice(None), slice(1, 3)), lambda a, b, c: (a, 2, c)), {"x.0": CHOSEN, "x.2": CHOSEN},

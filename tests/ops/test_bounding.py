@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphgrow as gg
+from graphgrow.layers import ByMode, CopyInOneMode
 from graphgrow.ops import bounding
 from tests.ops.probe import op
 from tests.preserved import assert_preserved
@@ -24,8 +25,8 @@ REST: dict[str, tuple[Any, ...]] = {
     "roll": (1,), "clamp_min": (0.25,), "clamp_max": (0.25,), "full_like": (-0.75,),
 }  # fmt: skip
 TWO = {
-    "add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul", "multiply", "truediv", "div", "div_",
-    "true_divide", "maximum", "minimum", "cosine_similarity", "expand_as",
+    "add", "iadd", "sub", "isub", "mul", "imul", "multiply", "truediv", "div", "true_divide",
+    "maximum", "minimum", "cosine_similarity", "expand_as",
     "type_as",
 }  # fmt: skip
 PRODUCTS = {"matmul": 2, "mm": 2, "bmm": 3, "dot": 1}
@@ -42,7 +43,13 @@ class _Kept(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
         x, y = self._before(x), self._before(y)
         if self.op is not None:
-            return x, self.op(x)
+            return x, self.op(*(x.clone(), y)[: 2 if isinstance(self.op, (ByMode, CopyInOneMode)) else 1])
+        if self._name == "lerp":
+            return x, op(self._target, x, y, 0.25)
+        if self._name == "copy_":
+            return x, op(self._target, x.clone(), y)
+        if self._name == "set_item":
+            return x, self._target(x.clone(), (slice(None), 0), y[:, 0])
         if self._name == "einsum":
             return x, op(self._target, "ij,ij,kj->ik", x, y, y)
         if self._name == "rand":

@@ -15,6 +15,7 @@ import torch
 from torch import fx, nn
 
 import graphgrow as gg
+from graphgrow.ops.registry import _UNLIKE, registered
 from graphgrow.rules import Call, Value, axis_rule, flow
 from tests.ops.rules_kept import rules_kept
 from tests.preserved import assert_preserved
@@ -214,3 +215,38 @@ def test_a_rule_for_torchs_own_functions_and_methods_is_found() -> None:
     graph = gg.trace(model, torch.randn(2, 3))
     assert graph.group("0").frozen is None
     assert isinstance(graph.module, fx.GraphModule)
+
+
+def _in_place() -> list[str]:
+    """Methods in place that have no rule of their own, and so go by that of the plain one."""
+    known = {key for key in registered() if isinstance(key, str)}
+    names = (name for name in dir(torch.Tensor) if name.endswith("_") and not name.startswith("_"))
+    return [name for name in names if name not in known and name[:-1] in known and name not in _UNLIKE]
+
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "addcdiv_": (torch.tensor([2.0]), torch.tensor([3.0])), "cumprod_": (0,), "cumsum_": (0,),
+    "lerp_": (torch.ones(3), 0.3), "swapaxes_": (0, 0), "swapdims_": (0, 0), "unsqueeze_": (0,),
+    **dict.fromkeys(("eq_", "ge_", "gt_", "le_", "lt_", "ne_", "fmod_", "remainder_", "pow_"), (0.5,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _in_place())
+def test_a_method_in_place_writes_what_the_plain_one_returns(name: str) -> None:
+    x = torch.tensor([0.3, 0.7, 0.2])
+    arguments = ARGUMENTS.get(name, ())
+    if name in ("tril_", "triu_", "t_"):
+        x = torch.arange(6.0).reshape(2, 3)
+    if name in ("addmm_", "addmv_", "baddbmm_"):
+        x = torch.arange(4.0).reshape((1, 2, 2) if name == "baddbmm_" else (2, 2))
+        arguments = (x + 1, x - 2)
+    if name == "addmv_":
+        x, arguments = torch.arange(2.0), (torch.arange(4.0).reshape(2, 2), torch.arange(2.0) + 1)
+    written, found = x.clone(), getattr(x, name[:-1])(*arguments)
+    getattr(written, name)(*arguments)
+    torch.testing.assert_close(written, found.to(x.dtype), rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_network_of_methods_in_place_grows() -> None:
+    graph = gg.trace(Between(lambda h, w: h.exp_().add_(1).log_().lerp_(torch.tanh(h), 0.5) @ w.t()), torch.randn(2, 3))
+    assert_preserved(graph, gg.apply(graph, "widen(up, extra=2)"))
