@@ -74,7 +74,7 @@ WILD: dict[str, Any] = {
     "truediv by a sum of shares of other sums": lambda m, x: renormalised(x.cumsum(0).softmax(0).topk(2)[0]),
     "truediv by a sum over another axis": lambda m, x: x / shares(x).sum(0, keepdim=True),
     "truediv by some of the shares": lambda m, x: renormalised(shares(x)[:, 1:]),
-    "divide": lambda m, x: torch.divide(x, x.sum(-1, keepdim=True)),
+    "div called divide": lambda m, x: torch.divide(x, x.sum(-1, keepdim=True)),
     "remainder": lambda m, x: torch.remainder(x, x.sum(-1, keepdim=True)),
     "fmod": lambda m, x: torch.fmod(x, x),
     "addcdiv": lambda m, x: torch.addcdiv(x, x, x),
@@ -84,7 +84,7 @@ WILD: dict[str, Any] = {
     "float_power": lambda m, x: torch.float_power(x, 0.5),
     "special_ndtri": lambda m, x: torch.special.ndtri(x),
     "special_xlog1py": lambda m, x: torch.special.xlog1py(x, x),
-    "divide by name": lambda m, x: torch.divide(input=x, other=x),
+    "div called divide, by name": lambda m, x: torch.divide(input=x, other=x),
     "div by name": lambda m, x: x.div(other=x),
     "pow of two": lambda m, x: torch.pow(2.0, x),
 }

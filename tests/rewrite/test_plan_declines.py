@@ -60,7 +60,7 @@ DECLINED: dict[str, tuple[Callable[[Any, Any], Any], str, str, str]] = {
         lambda m, x: m.norm(m.first(x)) @ m.norm(m.first(x)).transpose(1, 2),
         "first",
         "both sides of a product would be zero, and never learn (at `matmul`)",
-        "a product over the axis counts copies twice (at `matmul`)",
+        "a product of two shares (at `matmul`)",
     ),
 }
 
