@@ -28,7 +28,8 @@ def copying(call: Call, input: Value, src: Value, non_blocking: bool = False) ->
 def copying_in_one_mode(call: Call, buffer: Value, value: Value) -> Value:
     """A buffer that takes in a value, or stays as it is."""
     align(call, [buffer.axes, value.axes])
-    call.stores(buffer, value)
+    if buffer.parameter:
+        call.stores(buffer, value)
     return call.output(buffer.axes, fl.Choose((call.operand(buffer), call.operand(value))))
 
 

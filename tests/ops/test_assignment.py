@@ -58,6 +58,7 @@ def _copied_in_one_mode(draw: Draw) -> nn.Module:
 
 CASES = [
     Case(("copy_",), _copied(lambda a, b: (a, b)), {"x.0": OTHERS, "x.1": OTHERS}),
+    Case((CopyInOneMode,), _copied_in_one_mode, {"x.0": CHOSEN, "x.1": CHOSEN}),
     Case((set_item,), _written((slice(None), 0), lambda a, b, c: (a, c)), {"x.0": CHOSEN, "x.2": CHOSEN}),
     Case((set_item,), _written((..., 1), lambda a, b, c: (a, b)), {"x.0": CHOSEN, "x.1": CHOSEN}, "ellipsis"),
     Case((set_item,), _written((slice(None), slice(1, 3)), lambda a, b, c: (a, 2, c)), {"x.0": CHOSEN, "x.2": CHOSEN},
