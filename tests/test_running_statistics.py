@@ -18,6 +18,9 @@ from graphgrow.layers import CopyInOneMode
 class BatchNormAssigned(nn.Module):
     """Its moving statistics are assigned anew, and each mode has a formula of its own."""
 
+    moving_mean: torch.Tensor
+    moving_var: torch.Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gamma, self.beta = nn.Parameter(torch.ones(1, width, 1, 1)), nn.Parameter(torch.zeros(1, width, 1, 1))
@@ -39,6 +42,9 @@ class BatchNormAssigned(nn.Module):
 class BatchNormInPlace(nn.Module):
     """Its running statistics are written in place, without gradients."""
 
+    mean: torch.Tensor
+    var: torch.Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
@@ -58,6 +64,10 @@ class BatchNormInPlace(nn.Module):
 
 class Codebook(nn.Module):
     """Vector quantisation with a codebook of moving averages (van den Oord et al., 2017, appendix A.1)."""
+
+    codes: torch.Tensor
+    counts: torch.Tensor
+    sums: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,6 +93,8 @@ class Codebook(nn.Module):
 class Averaged(nn.Module):
     """A moving average that the same forward reads behind its update, as StyleGAN's truncation does."""
 
+    average: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(3, 8), nn.Linear(8, 2)
@@ -97,6 +109,9 @@ class Averaged(nn.Module):
 
 class Queue(nn.Module):
     """Keys of earlier batches to compare with, of which the oldest are overwritten; and a counter of calls."""
+
+    keys: torch.Tensor
+    calls: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,6 +229,8 @@ def test_it_is_saved_exported_and_written(name: str, tmp_path: Path) -> None:
 class Roots(nn.Module):
     """A moving average, of which a root is taken, of what may be negative or may not."""
 
+    average: torch.Tensor
+
     def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.function = function
@@ -238,6 +255,8 @@ def test_a_root_of_an_average_is_taken_where_no_call_makes_it_negative() -> None
 class Summed(nn.Module):
     """The sum of a buffer, which takes in what is never zero."""
 
+    held: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
@@ -258,6 +277,8 @@ def test_a_buffer_that_would_hold_other_units_in_the_next_call_is_declined() -> 
 
 class Scaled(nn.Module):
     """It multiplies by a buffer that is assigned anew afterwards: the backward pass needs the numbers from before."""
+
+    scale: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -283,7 +304,8 @@ def test_a_backward_pass_has_the_numbers_that_were_assigned_over() -> None:
             one.zero_grad()
             one(x).sum().backward()
         for key, parameter in model.named_parameters():
-            assert torch.equal(module.get_parameter(key).grad, parameter.grad)
+            found, wanted = module.get_parameter(key).grad, parameter.grad
+            assert found is not None and wanted is not None and torch.equal(found, wanted)
 
 
 def test_a_connection_whose_gradient_would_need_overwritten_numbers_is_declined() -> None:

@@ -226,6 +226,8 @@ def _in_place() -> list[str]:
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "addcdiv_": (torch.tensor([2.0]), torch.tensor([3.0])), "cumprod_": (0,), "cumsum_": (0,),
+    "index_reduce_": (0, torch.tensor([0, 2]), torch.tensor([0.5, 2.0]), "prod"),
+    "scatter_reduce_": (0, torch.tensor([0, 2]), torch.tensor([0.5, 2.0]), "sum"),
     "lerp_": (torch.ones(3), 0.3), "swapaxes_": (0, 0), "swapdims_": (0, 0), "unsqueeze_": (0,),
     **dict.fromkeys(("eq_", "ge_", "gt_", "le_", "lt_", "ne_", "fmod_", "remainder_", "pow_"), (0.5,)),
 }  # fmt: skip
