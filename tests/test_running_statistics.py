@@ -305,7 +305,9 @@ def test_a_backward_pass_has_the_numbers_that_were_assigned_over() -> None:
             one(x).sum().backward()
         for key, parameter in model.named_parameters():
             found, wanted = module.get_parameter(key).grad, parameter.grad
-            assert found is not None and wanted is not None and torch.equal(found, wanted)
+            assert found is not None
+            assert wanted is not None
+            assert torch.equal(found, wanted)
 
 
 def test_a_connection_whose_gradient_would_need_overwritten_numbers_is_declined() -> None:
