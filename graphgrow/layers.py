@@ -77,6 +77,23 @@ def require_decision(value: Any, decided: Any, line: str) -> None:
         )
 
 
+@fx.node.has_side_effect
+def require_dtypes(value: Any, decided: Any, line: str) -> None:
+    """Refuse a call with dtypes by which the model would decide otherwise than it did on the example inputs.
+
+    Under `torch.autocast`, where the dtypes of values are those of their operators, the graph goes the example's way.
+
+    Raises:
+        ValueError: if what it decides by is another.
+    """
+    autocast = any(map(torch.is_autocast_enabled, ("cpu", "cuda", "mps", "xpu")))
+    if value != decided and not autocast:
+        raise ValueError(
+            f"at {line} the model decides by the dtypes of its tensors: the graph holds where that gives {decided!r}, "
+            f"not {value!r}; capture it again with the model and its example inputs in the new dtype"
+        )
+
+
 def form_of(value: Any) -> str:
     """The form of an input as text: containers and objects with `*` for each tensor, all else as it prints."""
     if isinstance(value, torch.Tensor):

@@ -23,6 +23,7 @@ _OF_SIZES = ("zeros", "ones", "empty", "full", "eye", "rand", "randn", "randint"
              "broadcast_to", "tile")  # fmt: skip
 _METHODS_OF_SIZES = (
     "view", "reshape", "expand", "repeat", "tile", "broadcast_to", "new_zeros", "new_ones", "new_empty", "new_full",
+    "type",
 )  # fmt: skip
 _GROUPED = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 

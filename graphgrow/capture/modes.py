@@ -17,13 +17,14 @@ from graphgrow.capture.writes import is_inplace
 from graphgrow.layers import (
     ScaledDotProductAttention,
     require_decision,
+    require_dtypes,
     require_form,
     require_same,
     require_sizes,
     set_item,
 )
 
-EFFECTS = {torch._assert, require_decision, require_form, require_same, require_sizes, set_item}
+EFFECTS = {torch._assert, require_decision, require_dtypes, require_form, require_same, require_sizes, set_item}
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     F.dropout: nn.Dropout,

@@ -20,9 +20,9 @@ from graphgrow.capture.outputs import leaves_of
 from graphgrow.capture.parts import may_vary
 from graphgrow.capture.writes import PLAIN
 from graphgrow.errors import CaptureError
-from graphgrow.layers import require_decision, set_item
+from graphgrow.layers import require_decision, require_dtypes, set_item
 
-_CONSTANT_ATTRIBUTES = {"dtype", "ndim", "is_cuda", "layout", "is_meta", "is_sparse", "is_quantized", "names"}
+_CONSTANT_ATTRIBUTES = {"ndim", "is_cuda", "layout", "is_meta", "is_sparse", "is_quantized", "names"}
 _OWN_ATTRIBUTES = {"tracer", "node", "_node", "root", "attr"}
 _LEN = builtins.len  # which is another while a forward runs
 
@@ -40,7 +40,7 @@ class ValueProxy(fx.Proxy):
             raise AttributeError(f"a {type(self.example).__name__} has no attribute {name!r}")
         if name in _CONSTANT_ATTRIBUTES and isinstance(self.example, torch.Tensor):
             return getattr(self.example, name) if name != "is_meta" else False
-        if name in ("shape", "device", "T", "mT", "mH") and isinstance(self.example, torch.Tensor):
+        if name in ("shape", "dtype", "device", "T", "mT", "mH") and isinstance(self.example, torch.Tensor):
             return self.tracer.create_proxy("call_function", getattr, (self, name), {})
         return ValueAttribute(self, name)
 
@@ -88,6 +88,17 @@ class ValueProxy(fx.Proxy):
     def __float__(self) -> float:
         return float(self._decided("float()"))
 
+    def __hash__(self) -> int:
+        """Of a dtype its own, by which it is looked up in sets and tables: what is found there depends on it."""
+        return hash(self._decided("a hash")) if isinstance(self.example, torch.dtype) else super().__hash__()
+
+    def __str__(self) -> str:
+        return str(self._decided("str()")) if isinstance(self.example, torch.dtype) else super().__str__()
+
+    def __format__(self, spec: str) -> str:
+        """As in messages; what they say is decided by nothing."""
+        return format(self.example if isinstance(self.example, torch.dtype) else super().__str__(), spec)
+
     def _decided(self, use: str) -> Any:
         """The example, on which the path of the model depends from here on: a node checks it in every call."""
         example = self.example
@@ -96,12 +107,10 @@ class ValueProxy(fx.Proxy):
                 f"{use} depends on the values of the tensor `{self.node.name}`, not on its shape; "
                 "a graph has one path for all inputs: use torch.where, or mark the submodule as a leaf"
             )
-        checked = any(user.target is require_decision for user in self.node.users)
-        if isinstance(example, (bool, int, float)) and not checked and _follows_sizes(self.node):
+        check = _CHECKS.get(_read_for(self.node)) if isinstance(example, (bool, int, float, str, torch.dtype)) else None
+        if check is not None and not any(user.target is check for user in self.node.users):
             path, _, number = models_line().rpartition(":")
-            self.tracer.create_proxy(
-                "call_function", require_decision, (self, example, f"{Path(path).name}:{number}"), {}
-            )
+            self.tracer.create_proxy("call_function", check, (self, example, f"{Path(path).name}:{number}"), {})
         return example
 
 
@@ -129,19 +138,23 @@ def _are_sizes(*values: Any) -> bool:
     return all(type(item) in (tuple, torch.Size) for item in held)
 
 
-def _follows_sizes(node: fx.Node) -> bool:
-    """Whether a number is computed from sizes of tensors; ranks, dtypes and the like are the same for all inputs."""
-    pending, seen = [node], set()
+_CHECKS: dict[str, Callable[..., None]] = {"sizes": require_decision, "dtypes": require_dtypes}
+
+
+def _read_for(node: fx.Node) -> str:
+    """What of its tensors a number or truth is computed from: "sizes", else "dtypes"; ranks are the same for all."""
+    pending, seen, found = [node], set[fx.Node](), ""
     while pending:
         item = pending.pop()
         if item in seen:
             continue
         seen.add(item)
-        reads_sizes = item.target in ("size", "numel", _LEN) or (item.target is getattr and item.args[1] == "shape")
-        if reads_sizes:
-            return True
+        if item.target in ("size", "numel", _LEN) or (item.target is getattr and item.args[1] == "shape"):
+            return "sizes"
+        if (item.target is getattr and item.args[1] == "dtype") or (item.target == "type" and len(item.args) == 1):
+            found = "dtypes"
         pending += [used for used in item.all_input_nodes if not isinstance(used.meta["value"], torch.Tensor)]
-    return False
+    return found
 
 
 def _augmented(inplace: Any) -> Callable[[ValueProxy, Any], Any]:

@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.capture.caches import WITHOUT
 from graphgrow.capture.clock import Clock
+from graphgrow.capture.dtypes import dtypes_seen
 from graphgrow.capture.einops import einops_open
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
@@ -87,6 +88,7 @@ class ShapeTracer(fx.Tracer):
         self._present: set[int] = set()  # modules of the model, by identity
         self._ruled: set[int] = set()  # those with a rule
         self._names: dict[int, str] = {}  # of the model's parameters and buffers, by identity
+        self._proxies: dict[str, fx.Proxy] = {}  # of the model's tensors, by name
         self._fetched: dict[int, torch.UntypedStorage] = {}  # by storage of the model's, the one of its examples
         self._kept: list[Any] = []  # so that no identity is given twice
         self._made: dict[tuple[int, int], str] = {}  # constants by identity and number of writes
@@ -112,6 +114,7 @@ class ShapeTracer(fx.Tracer):
                 own_backwards_refused(),
                 examples_asked(),
                 factories_seen(self),
+                dtypes_seen(self),
                 einops_open(ValueProxy),
                 wrapped_functions_open(),
                 ints_seen(root, self._int),
@@ -387,14 +390,18 @@ class ShapeTracer(fx.Tracer):
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """Parameters and buffers become nodes, except within an example run."""
-        name = self._names.get(id(attr_val)) if isinstance(attr_val, torch.Tensor) and not self.running else None
+        return self.held(attr_val)
+
+    def held(self, tensor: Any) -> Any:
+        """The proxy of a tensor of the model's, except within an example run; anything else as it is."""
+        name = self._names.get(id(tensor)) if isinstance(tensor, torch.Tensor) and not self.running else None
         if name is None:
-            return attr_val
+            return tensor
         if name in self._assigned:
             return self._assigned[name]
-        if name not in parameter_proxy_cache:
-            parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
-        return parameter_proxy_cache[name]
+        if name not in self._proxies:
+            self._proxies[name] = self.create_proxy("get_attr", name, (), {})
+        return self._proxies[name]
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Iterate over what the example holds."""

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from graphgrow.ir.inputs import InputSpec
+from graphgrow.rewrite.erase import erase_dtype_checks
 
 NOT_IN_ONNXRUNTIME = torch.bfloat16
 """Of this dtype onnxruntime's CPU kernels have nothing at all; of float64 and float16 they have most."""
@@ -28,6 +29,8 @@ class Cast:
 def cast(module: nn.Module, inputs: InputSpec, dtype: torch.dtype) -> Cast:
     """Copy a model with all its tensors of floating point in one dtype, and the dtypes that its graph names.
 
+    What the original decides by its dtypes, the copy decides alike.
+
     Args:
         module: the model; it is left as it is.
         inputs: of the model.
@@ -40,6 +43,7 @@ def cast(module: nn.Module, inputs: InputSpec, dtype: torch.dtype) -> Cast:
         def named(leaf: Any) -> Any:
             return dtype if isinstance(leaf, torch.dtype) and leaf in held else leaf
 
+        erase_dtype_checks(twin.graph)
         for node in twin.graph.nodes:
             node.args, node.kwargs = fx.node.map_aggregate((node.args, dict(node.kwargs)), named)
             if node.op == "call_method" and _CASTS.get(str(node.target)) in held:

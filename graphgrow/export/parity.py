@@ -233,7 +233,7 @@ def _in_float64(flat: nn.Module, samples: Sequence[tuple[int | None, Tensors]]) 
     try:
         flat.double()
         return [flat(*(_widened(tensor) for tensor in inputs)) for _, inputs in samples]
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError):
         for tensor, dtype in zip(_floating(flat), dtypes, strict=True):
             tensor.data = tensor.data.to(dtype)
         return None

@@ -8,7 +8,7 @@ from torch import fx
 
 from graphgrow.ir.facts import Extent
 from graphgrow.ir.value import Value
-from graphgrow.layers import OneMode, require_decision, require_form, require_same, require_sizes
+from graphgrow.layers import OneMode, require_decision, require_dtypes, require_form, require_same, require_sizes
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
 
@@ -73,6 +73,11 @@ def fixed_form(call: Call, value: Any, form: str, name: str) -> None:
 @rule(require_decision)
 def decision(call: Call, value: Any, decided: Any, line: str) -> None:
     """The check of what a model decides by sizes: it says nothing of axes, and goes when one of those sizes grows."""
+
+
+@rule(require_dtypes)
+def decision_by_dtypes(call: Call, value: Any, decided: Any, line: str) -> None:
+    """The check of what a model decides by dtypes, which no growth changes."""
 
 
 @rule(require_same)

@@ -9,12 +9,12 @@ from torch import fx, nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
-from graphgrow.layers import require_decision, require_same
+from graphgrow.layers import require_decision, require_dtypes, require_same
 from graphgrow.rewrite.memory import memory_roots, overwritten, written
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.shapes import check_shapes
 
-_CHECKS = (torch._assert, require_decision, require_same)  # they compute nothing that anyone reads
+_CHECKS = (torch._assert, require_decision, require_dtypes, require_same)  # they compute nothing that anyone reads
 
 
 def bypass(network: Network, editor: Editor, node: fx.Node, kept: fx.Node) -> Step:
@@ -82,6 +82,12 @@ def erase(editor: Editor, nodes: Iterable[fx.Node]) -> None:
         if owner not in living:
             delattr(module.get_submodule(owner), field)
     module.delete_all_unused_submodules()
+
+
+def erase_dtype_checks(graph: fx.Graph) -> None:
+    """Erase the checks of what was decided by dtypes, in place: a copy in another dtype goes its original's way."""
+    for node in [node for node in graph.nodes if node.target is require_dtypes]:
+        graph.erase_node(node)
 
 
 def _dead(nodes: Iterable[fx.Node]) -> set[fx.Node]:

@@ -45,7 +45,7 @@ _OPERATORS = frozenset(
      "max", "amax", "maximum", "min", "amin", "minimum", "sum", "mean", "pad", "matmul", "bmm", "mm", "einsum",
      "linear", "conv1d", "conv2d", "conv3d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "channel_shuffle",
      "unflatten", "size", "to", "float", "double", "type_as", "detach", "mul", "_assert", "require_decision",
-     "shape", "swapaxes", "t"}
+     "require_dtypes", "shape", "swapaxes", "t"}
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.ir.doubles import of_kind
 from graphgrow.ir.editor import follow_flat_weights, shallow_copy
+from graphgrow.rewrite.erase import erase_dtype_checks
 from graphgrow.verification.noise import steadied
 
 KEPT = 256 * 2**20  # bytes of conversions that are kept: small models are converted once
@@ -85,7 +86,8 @@ class Numbers:
         return next((name for name, dtype in _CASTS.items() if dtype is wanted), method)
 
     def name_in(self, graph: fx.Graph) -> None:
-        """Let the nodes of a graph name this dtype where they name narrower ones, in place."""
+        """Let the nodes of a graph name this dtype where they name narrower ones, and decide as before, in place."""
+        erase_dtype_checks(graph)
         for node in graph.nodes:
             if node.op in ("call_function", "call_method", "call_module"):
                 node.args, node.kwargs = fx.node.map_aggregate((node.args, dict(node.kwargs)), self._wider)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.value import Value
-from graphgrow.layers import OneMode, require_decision, require_form, require_same, require_sizes
+from graphgrow.layers import OneMode, require_decision, require_dtypes, require_form, require_same, require_sizes
 from graphgrow.ops import losses, registry
 from graphgrow.ops.call import Call
 from graphgrow.rulecheck.lifted import Mismatch
@@ -34,6 +34,7 @@ EXEMPT: dict[object, str] = {
     len: "puts out no tensor; it counts parts, whose number is then checked",
     torch._assert: "puts out nothing; test_pointwise has it beside another operator",
     require_decision: "puts out nothing; it guards what was decided by sizes",
+    require_dtypes: "puts out nothing; it guards what was decided by dtypes",
     require_same: "puts out nothing; it guards an input that the graph is specialised to",
     OneMode: "puts out nothing; it guards the mode that the graph holds for",
     require_form: "puts out nothing; it guards the form of an input",

@@ -1,0 +1,108 @@
+"""Dtypes that a forward reads off its tensors: the graph follows when the model is cast, as the model does."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import graphgrow as gg
+
+X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+DTYPES = [torch.bfloat16, torch.float16, torch.float64, torch.float32]
+
+
+class Model(nn.Module):
+    """Two layers, and what a test does between them."""
+
+    def __init__(self, between: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+        self.between = between
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As transformers asks for it."""
+        return next(self.parameters()).dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h: torch.Tensor = self.last(self.between(self, self.first(x)))
+        return h
+
+
+def _there_and_back(m: Any, h: torch.Tensor) -> torch.Tensor:
+    before = h.dtype
+    return (h.to(torch.float32) * h.float().pow(2).mean(-1, keepdim=True).rsqrt()).to(before)
+
+
+def _least_number(m: Any, h: torch.Tensor) -> torch.Tensor:
+    kept = torch.ones(h.shape[0], 1, dtype=torch.bool, device=h.device)
+    return h + torch.zeros(h.shape[0], 1, dtype=h.dtype).masked_fill(~kept, torch.finfo(h.dtype).min)
+
+
+def _of_a_parameter(m: Any, h: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(h.double().to(m.dtype)).to(m.last.weight.dtype)
+
+
+def _like_another(m: Any, h: torch.Tensor) -> torch.Tensor:
+    return torch.relu(h).float().type_as(h) + torch.arange(h.shape[0], dtype=h.dtype)[:, None]
+
+
+def _softmax(m: Any, h: torch.Tensor) -> torch.Tensor:
+    return F.softmax(h, dim=-1, dtype=torch.float32).to(h.dtype) * h
+
+
+WAYS = [_there_and_back, _least_number, _of_a_parameter, _like_another, _softmax]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("between", WAYS)
+def test_a_graph_that_is_cast_answers_as_the_model_that_is_cast(between: Any, dtype: torch.dtype) -> None:
+    model = Model(between)
+    graph = gg.trace(model, X)
+    cast, twin = copy.deepcopy(model).to(dtype), copy.deepcopy(graph.module).to(dtype)
+    answer = twin(X.to(dtype))
+    assert answer.dtype == dtype
+    assert torch.equal(answer, cast(X.to(dtype)))
+
+
+def test_traced_in_half_precision_it_is_exact_in_double() -> None:
+    model = Model(_there_and_back).bfloat16()
+    graph = gg.trace(model, X.bfloat16(), way="fx")
+    cast, twin = copy.deepcopy(model).double(), copy.deepcopy(graph.module).double()
+    torch.testing.assert_close(twin(X.double()), cast(X.double()), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("between", WAYS)
+def test_a_grown_model_is_preserved_cast_saved_and_exported(between: Any, tmp_path: Path) -> None:
+    model = Model(between)
+    graph = gg.trace(model, X)
+    child = gg.apply(graph, next(iter(graph.mutations())))
+    assert gg.verify(graph, child).preserved
+    wide = copy.deepcopy(child.module).bfloat16()(X.bfloat16())
+    torch.testing.assert_close(wide, copy.deepcopy(model).bfloat16()(X.bfloat16()), rtol=0.05, atol=0.05)
+    gg.save(child, tmp_path / "saved")
+    for again in (gg.load(tmp_path / "saved", model).module, pickle.loads(pickle.dumps(child)).module):
+        assert torch.equal(again.bfloat16()(X.bfloat16()), wide)
+    assert gg.export_onnx(child, tmp_path / "m.onnx").max_error < 1e-5
+    gg.export_source(child, tmp_path / "written")  # which compares both, to the bit
+
+
+def _decides(m: Any, h: torch.Tensor) -> torch.Tensor:
+    return h.clamp(-1000, 1000) if h.dtype == torch.float16 else h
+
+
+def test_what_decides_by_a_dtype_is_refused_where_that_is_another() -> None:
+    graph = gg.trace(Model(_decides), X)
+    assert graph.module(X).dtype == torch.float32
+    assert copy.deepcopy(graph.module).double()(X.double()).dtype == torch.float64
+    with pytest.raises(ValueError, match=r"test_dtypes.py:\d+ the model decides by the dtypes of its tensors"):
+        copy.deepcopy(graph.module).half()(X.half())
