@@ -23,7 +23,7 @@ from graphgrow.layers import Gate, RootMeanSquareNorm
 from graphgrow.ops.noise import dropout_module, stochastic_depth
 from graphgrow.ops.pointwise import zero_keeping
 from graphgrow.ops.registry import class_name, rule_of
-from graphgrow.rewrite.memory import memory_roots, written
+from graphgrow.rewrite.memory import holds_tensor, memory_roots, written
 from graphgrow.rewrite.neighbours import parameters_of
 
 
@@ -332,11 +332,17 @@ def _operands(node: fx.Node) -> dict[str, fx.Node]:
 
 
 def _untied(module: fx.GraphModule, path: str) -> set[str]:
-    """The modules and parameters below a path whose parameters one node of the graph holds, and reads once."""
+    """The modules and parameters below a path whose parameters one node of the graph holds, and whose numbers it reads.
+
+    Whoever asks for a parameter's dtype or shape alone does not count.
+    """
     uses: dict[int, int] = {}
     below: dict[str, list[nn.Parameter]] = {}
     for node in module.graph.nodes:
-        held, times = parameters_of(module, node), len(node.users) if node.op == "get_attr" else 1
+        held = parameters_of(module, node)
+        times = sum(map(holds_tensor, node.users)) if node.op == "get_attr" else 1
+        if not times:
+            continue
         for parameter in held:
             uses[id(parameter)] = uses.get(id(parameter), 0) + times
         if held and str(node.target).startswith(f"{path}."):

@@ -38,7 +38,7 @@ def written(node: fx.Node, module: nn.Module) -> list[fx.Node]:
 
 def may_alias(node: fx.Node, module: nn.Module) -> bool:
     """Whether a node's value may be a view of what it reads; yes where that is not known."""
-    if not node.op.startswith("call") or not _holds_tensor(node):
+    if not node.op.startswith("call") or not holds_tensor(node):
         return False
     if written(node, module):
         return True
@@ -71,6 +71,7 @@ def overwritten(node: fx.Node, module: nn.Module) -> bool:
     return any(roots[target] & roots[node] for later in behind for target in written(later, module))
 
 
-def _holds_tensor(node: fx.Node) -> bool:
+def holds_tensor(node: fx.Node) -> bool:
+    """Whether a node puts out a tensor, and not sizes or a dtype alone; yes where that is not known."""
     value = node.meta.get("value")
     return value is None or any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))
