@@ -40,15 +40,13 @@ class UnitHistograms:
         self._scale = torch.zeros(units, device=device)  # bins for each unit of value
         self._offset: torch.Tensor | None = None  # the bins' place for zero, where it is near enough to the ranges
         self._scratch: _Scratch | None = None
-        self._extremes = torch.full(
-            (2, units), -math.inf, device=device
-        )  # the lowest values, negative, and the highest
-        self._batch = self._extremes  # likewise, of one batch and all before
+        self._views: _Views | None = None
+        self._extremes = torch.tensor([[math.inf], [-math.inf]], device=device).repeat(1, units)  # lowest, highest
 
     @property
     def lowest(self) -> torch.Tensor:
         """The lowest value of each unit, (units,); infinity before the first batch."""
-        return -self._extremes[0]
+        return self._extremes[0]
 
     @property
     def highest(self) -> torch.Tensor:
@@ -64,20 +62,23 @@ class UnitHistograms:
         if self.samples == 0:
             rows = rows if rows.dtype == torch.float64 else rows.float()
             self._begin(rows.amin(0), rows.amax(0))
-        rows = rows.to(self._low.dtype)
-        sunk, high = self._batch.unbind(0)
-        torch.amin(rows, 0, out=sunk)
-        torch.amax(rows, 0, out=high)
-        sunk.neg_()
-        torch.maximum(self._extremes, self._batch, out=self._batch)  # NaN stays NaN
-        if not torch.equal(self._extremes, self._batch):
-            _refuse_infinite(-sunk, high)
-            self._widen(-sunk, high)
-            self._extremes, self._batch = self._batch, self._extremes
-        block = max(1, _BLOCK // max(len(self._low), 1))
-        for part in (rows,) if len(rows) <= block else torch.split(rows, block):
-            self._count(part)
-        self.samples += len(rows)
+        if rows.dtype != self._low.dtype:
+            rows = rows.to(self._low.dtype)
+        seen, views = self._extremes, self._views
+        if views is None or views.counts is not self._counts or views.extremes is not seen:
+            views = self._views = _Views.of(self._counts, seen)
+        torch.amin(rows, 0, out=views.low)
+        torch.amax(rows, 0, out=views.high)
+        torch.minimum(views.lowest, views.low, out=views.low)  # NaN stays NaN
+        torch.maximum(views.highest, views.high, out=views.high)
+        if not torch.equal(seen, views.batch):
+            _refuse_infinite(views.low, views.high)
+            self._widen(views.low, views.high)
+            seen.copy_(views.batch)
+        samples = len(rows)
+        for part in (rows,) if samples <= views.block else torch.split(rows, views.block):
+            self._count(part, views.flat)
+        self.samples += samples
 
     @property
     def counts(self) -> torch.Tensor:
@@ -135,8 +136,7 @@ class UnitHistograms:
         self._low = low
         self._width = torch.maximum(high - low, (low.abs() * 2.0**-20).clamp(min=_FINEST))
         self._first = self._first.to(low.dtype)
-        self._extremes = torch.stack([-low, high])
-        self._batch = torch.empty_like(self._extremes)
+        self._extremes = torch.stack([low, high])
         self._place_ranges()
 
     def _place_ranges(self) -> None:
@@ -159,10 +159,10 @@ class UnitHistograms:
         self._low, self._width = self._low + (width - wider), wider
         self._place_ranges()
 
-    def _count(self, rows: torch.Tensor) -> None:
-        """Count samples that are all within the ranges."""
+    def _count(self, rows: torch.Tensor, counts: torch.Tensor) -> None:
+        """Count samples that are all within the ranges; the counts are of one axis."""
         scratch = self._scratch
-        if scratch is None or scratch.place.shape != rows.shape:
+        if scratch is None or scratch.samples != len(rows):
             scratch = self._scratch = _Scratch.of(rows, self._scale.dtype)
         if self._offset is None:
             torch.sub(rows, self._low, out=scratch.place)
@@ -170,7 +170,41 @@ class UnitHistograms:
         else:
             torch.addcmul(self._offset, rows, self._scale, out=scratch.place)
         scratch.index.copy_(scratch.narrow.copy_(scratch.place))
-        self._counts.view(-1).scatter_add_(0, scratch.flat, scratch.ones)
+        counts.scatter_add_(0, scratch.flat, scratch.ones)
+
+
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Views that every batch needs, made once: with few samples, making them takes as long as counting.
+
+    Attributes:
+        block: samples of each unit that are counted at a time.
+        counts: of the histograms.
+        flat: the same, of one axis.
+        extremes: of the histograms, (2, units).
+        lowest: the first row of it.
+        highest: the second row of it.
+        batch: room for those of a batch and all before, (2, units).
+        low: the first row of it.
+        high: the second row of it.
+    """
+
+    block: int
+    counts: torch.Tensor
+    flat: torch.Tensor
+    extremes: torch.Tensor
+    lowest: torch.Tensor
+    highest: torch.Tensor
+    batch: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
+
+    @staticmethod
+    def of(counts: torch.Tensor, extremes: torch.Tensor) -> _Views:
+        """Of these counts and extremes."""
+        batch = torch.empty_like(extremes)
+        block = max(1, _BLOCK // max(len(counts), 1))
+        return _Views(block, counts, counts.view(-1), extremes, *extremes.unbind(0), batch, *batch.unbind(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +212,7 @@ class _Scratch:
     """Room for the bins of one block of samples, used again for the next.
 
     Attributes:
+        samples: of each unit.
         place: in which bin, with what is beyond the point, (samples, units).
         narrow: likewise, int32: processors make int64 of floating-point numbers one at a time, but not of int32.
         index: likewise, int64.
@@ -185,6 +220,7 @@ class _Scratch:
         ones: int32, one for each entry.
     """
 
+    samples: int
     place: torch.Tensor
     narrow: torch.Tensor
     index: torch.Tensor
@@ -198,7 +234,7 @@ class _Scratch:
             torch.empty(rows.shape, dtype=kind, device=rows.device) for kind in (dtype, torch.int32, torch.int64)
         )
         ones = torch.ones(rows.numel(), dtype=torch.int32, device=rows.device)
-        return _Scratch(place, narrow, index, index.view(-1), ones)
+        return _Scratch(len(rows), place, narrow, index, index.view(-1), ones)
 
 
 def _doublings(needed: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
