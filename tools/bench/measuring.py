@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import itertools
 import math
 import statistics
 import time
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from torch.profiler import ProfilerActivity, profile
 
 T = TypeVar("T")
 
@@ -46,6 +49,17 @@ def timed(call: Callable[[], T]) -> tuple[T, Seconds]:
     wall, cpu = time.perf_counter(), time.process_time()
     result = call()
     return result, Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The most memory of tensors on the CPU that a call held at once, beyond what was there before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        call()
+    assert seen.profiler is not None
+    assert seen.profiler.kineto_results is not None
+    events = seen.profiler.kineto_results.events()
+    steps = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(itertools.accumulate((size for _, size in steps), initial=0))
 
 
 def spread_of(runs: Sequence[Seconds]) -> Spread:

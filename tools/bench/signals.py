@@ -25,6 +25,7 @@ import graphgrow as gg
 from graphgrow.signals.histogram import UnitHistograms
 from graphgrow.train.grower import Grower
 from graphgrow.train.policy import policies
+from tools.bench.measuring import peak_bytes
 from tools.bench.results import table
 
 UNITS = 512
@@ -76,7 +77,10 @@ def reading(samples: int, rounds: int) -> list[str]:
 
 
 def batches(policy: str, count: int, every: int = 20) -> list[str]:
-    """Processor time of a training step, observed and not, in turns, and what one in `every` adds to an epoch."""
+    """Processor time and peak memory of a training step, observed and not, and what one in `every` adds to an epoch.
+
+    The times are taken in turns. The memory is that of tensors which the step makes.
+    """
     graph = gg.trace("graphgrow:resnet")
     images, labels = torch.randn(64, 3, 32, 32), torch.randint(10, (64,))
     optimizer = torch.optim.AdamW(graph.module.parameters())
@@ -95,7 +99,9 @@ def batches(policy: str, count: int, every: int = 20) -> list[str]:
     times = [(step(False), step(True)) for _ in range(count)]
     plain, watched = (statistics.median(column) for column in zip(*times, strict=True))
     more = 100 * (watched / plain - 1) / every
-    return [policy, f"{1e3 * plain:.0f} ms", f"{1e3 * watched:.0f} ms", f"{more:.1f} %"]
+    most = [peak_bytes(lambda observed=observed: step(observed)) / 2**20 for observed in (False, True)]  # type: ignore[misc]
+    times_and_more = [f"{1e3 * plain:.0f} ms", f"{1e3 * watched:.0f} ms", f"{more:.1f} %"]
+    return [policy, *times_and_more, *(f"{size:.1f} MiB" for size in most), f"{most[1] - most[0]:.1f} MiB"]
 
 
 def main() -> None:
@@ -113,7 +119,8 @@ def main() -> None:
         print(table(["samples of each unit", "loop", "graphgrow", title], rows))
     names = [name for name in policies() if name in ("dnm", "gradmax")]
     rows = [batches(name, parsed.batches) for name in names]
-    print(table(["policy", "step", "observed", "more of an epoch"], rows))
+    head = ["policy", "step", "observed", "more of an epoch", "peak of a step", "of one observed", "more"]
+    print(table(head, rows))
 
 
 if __name__ == "__main__":

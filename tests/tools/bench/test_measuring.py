@@ -7,8 +7,9 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from tools.bench.measuring import Seconds, Stopwatch, power_law, spread_of
+from tools.bench.measuring import Seconds, Stopwatch, peak_bytes, power_law, spread_of
 from tools.bench.mutation import PARTS
 
 
@@ -79,3 +80,14 @@ def test_every_part_of_a_mutation_is_there_to_be_watched() -> None:
     with watch.watching(PARTS):
         pass
     assert watch.seconds == {}
+
+
+def test_the_peak_is_what_was_held_at_once() -> None:
+    def call() -> None:
+        first = torch.ones(1000, dtype=torch.float64)  # 8,000 bytes
+        del first
+        second = [torch.ones(500, dtype=torch.float64) for _ in range(3)]  # 12,000
+        del second
+
+    assert 12_000 <= peak_bytes(call) < 12_200
+    assert peak_bytes(lambda: None) == 0
