@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import graphgrow as gg
+from graphgrow.data.parts import Data, Part
+from tools.bench.learning.course import from_scratch, traced
 from tools.bench.learning.tasks import TASKS, widened
 
 
@@ -31,3 +33,19 @@ def test_a_recipe_ends_with_the_big_net_and_keeps_the_function(name: str) -> Non
     factor = (big.flops / small.flops) ** (1 / task.stages)
     middle = gg.apply(small, task.recipe[0], seed=0)
     assert middle.flops / small.flops == pytest.approx(factor, rel=0.03)
+
+
+def test_a_net_from_scratch_draws_its_embeddings_as_the_model_does_and_no_weight_as_zero() -> None:
+    task = TASKS["text"]
+    tokens = torch.arange(64).reshape(2, 32)
+    part = Part(tokens, tokens)
+    data = Data(part, part, part, 128, "numbers")
+    small = traced(task.small, data, 0)
+    grown = gg.apply(small, list(task.recipe[0]), seed=0)
+    fresh = from_scratch(task, data, 0, grown.ledger.to_json())
+    assert fresh.flops == grown.flops
+    embedding = fresh.module.get_parameter("embed.weight")
+    assert float(embedding.detach().std()) == pytest.approx(0.02, rel=0.1)
+    for name, parameter in fresh.module.named_parameters():
+        if name.endswith(".weight") and parameter.dim() == 2:
+            assert bool((parameter != 0).all()), name

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 import graphgrow as gg
@@ -115,11 +116,16 @@ def traced(build: Callable[[], torch.nn.Module], data: Data, seed: int) -> Graph
 
 
 def from_scratch(task: Task, data: Data, seed: int, ledger: str) -> Graph:
-    """The architecture that a ledger makes of the small net, all its weights drawn anew."""
+    """The architecture that a ledger makes of the small net, all its weights drawn anew.
+
+    Embeddings are drawn as small as the model draws them, not with torch's deviation of 1, which learns otherwise.
+    """
     graph = replay(traced(task.small, data, seed), Ledger.from_json(ledger))
     torch.manual_seed(seed)
     for module in graph.module.modules():
-        if callable(reset := getattr(module, "reset_parameters", None)):
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=float(module.weight.detach().std()))
+        elif callable(reset := getattr(module, "reset_parameters", None)):
             reset()
     return graph
 
