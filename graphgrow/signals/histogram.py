@@ -204,7 +204,7 @@ class _Views:
         """Of these counts and extremes."""
         batch = torch.empty_like(extremes)
         block = max(1, _BLOCK // max(len(counts), 1))
-        return _Views(block, counts, counts.view(-1), extremes, *extremes.unbind(0), batch, *batch.unbind(0))
+        return _Views(block, counts, counts.view(-1), extremes, extremes[0], extremes[1], batch, batch[0], batch[1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,7 +58,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
     assert seen.profiler is not None
     assert seen.profiler.kineto_results is not None
     events = seen.profiler.kineto_results.events()
-    steps = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    steps: list[tuple[int, int]] = sorted((one.start_ns(), one.nbytes()) for one in events if one.name() == "[memory]")
     return max(itertools.accumulate((size for _, size in steps), initial=0))
 
 
