@@ -431,6 +431,9 @@ CALLS: dict[str, tuple[Callable[[nn.Module, gg.Graph, Path], object], type[gg.Gr
     "exported for a batch of nothing": (
         lambda m, g, f: gg.export_onnx(g, f / "m.onnx", batch_sizes=(0,)), gg.ExportError, r"batch_sizes is \(0,\)",
     ),
+    "exported for a static batch of nothing": (
+        lambda m, g, f: gg.export_onnx(g, f / "m.onnx", static_batch=0), gg.ExportError, "static_batch=0, wanted",
+    ),
     "source where a file lies": (
         lambda m, g, f: gg.export_source(g, _in_the_way(f)), gg.ExportError, "is a file, wanted a folder",
     ),

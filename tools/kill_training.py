@@ -1,10 +1,12 @@
 """Kill a training or a search with SIGKILL at random moments, resume it, and compare with one that was left alone.
 
-    python tools/kill_training.py --recipe digits-dnm --epochs 30 --kills 20
-    python tools/kill_training.py --search --recipe digits --kills 20
+    python tools/kill_training.py train --recipe digits-dnm --epochs 30
+    python tools/kill_training.py search --recipe digits
+    python tools/kill_training.py evolve --recipe digits --generations 2
 
 The moments are drawn evenly over the time that the whole run took; one that ends before its moment is compared,
-and begun anew. Ends with exit code 1 if the weights differ.
+begun anew, and not counted. Ends with exit code 1 if the results differ: the weights, and of an evolution the weights
+and the record of every candidate.
 """
 
 from __future__ import annotations
@@ -18,58 +20,81 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 
-def start(options: argparse.Namespace, folder: Path) -> subprocess.Popen[bytes]:
+def start(command: str, arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
     """The run as a process of its own."""
-    what = ["search"] if options.search else ["train", "--epochs", str(options.epochs)]
-    command = [sys.executable, "-m", "graphgrow.cli.main", *what, "--recipe", options.recipe, "--out", str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    words = [sys.executable, "-m", "graphgrow.cli.main", command, *arguments, "--out", str(folder)]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL)
 
 
-def weights(folder: Path) -> str:
-    """The checksum of the weights of the model that came out."""
-    (file,) = (path for name in ("grown", "chosen") for path in folder.glob(f"{name}/ledger.json"))
-    header = json.loads(file.read_text(encoding="utf-8"))
-    return str(header["weights"]["sha256"])
+def result(folder: Path) -> dict[str, Any]:
+    """What came out: the checksum of the weights of each model, and the record of each candidate, times left out."""
+    found: dict[str, Any] = {}
+    for file in sorted(path for name in ("grown", "chosen", "candidates/*") for path in folder.glob(f"{name}/*.json")):
+        told = json.loads(file.read_text(encoding="utf-8"))
+        if file.name == "ledger.json":
+            found[str(file.relative_to(folder))] = told["weights"]["sha256"]
+        if file.name == "record.json" and file.parent.parent.name == "candidates":
+            found[str(file.relative_to(folder))] = {key: value for key, value in told.items() if key != "seconds"}
+    if not found:
+        sys.exit(f"there is no model in {folder}")
+    return found
+
+
+def state(folder: Path) -> str:
+    """What a run that was killed has left."""
+    checkpoints = sorted(path.name for path in (folder / "checkpoints").glob("*.json"))
+    candidates = len(list(folder.glob("candidates/[0-9]*")))
+    return ", ".join(checkpoints) or (f"{candidates} candidates" if candidates else "nothing yet")
 
 
 def main() -> None:
     """Read the command line, kill, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--search", action="store_true", help="kill graphgrow search instead of graphgrow train")
-    parser.add_argument("--recipe", default="digits-dnm")
-    parser.add_argument("--epochs", type=int, default=30, help="of a training")
+    parser.add_argument("command", choices=("train", "search", "evolve"))
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    moments = random.Random(options.seed)
+    parser.add_argument("--moments", type=int, default=0, help="seed of the moments")
+    options, arguments = parser.parse_known_args()
+    moments = random.Random(options.moments)
     with tempfile.TemporaryDirectory() as scratch:
         whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
         begun = time.perf_counter()
-        if start(options, whole).wait() != 0:
+        if start(options.command, arguments, whole).wait() != 0:
             sys.exit("it fails when it is left alone")
         took = time.perf_counter() - begun
-        print(f"left alone it takes {took:.0f} s")
-        for number in range(options.kills):
-            process = start(options, killed)
+        print(f"left alone it takes {took:.0f} s", flush=True)
+        kills = ends = 0
+        while kills < options.kills:
+            process = start(options.command, arguments, killed)
             try:
                 process.wait(moments.uniform(0, took))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            found = sorted(path.name for path in (killed / "checkpoints").glob("*.json"))
-            state = "ended by itself" if process.returncode == 0 else "killed"
-            print(f"{number + 1}: {state}; {', '.join(found) or 'no checkpoint yet'}", flush=True)
-            if process.returncode == 0:  # the next one begins anew, so that there is something to kill
-                if weights(whole) != weights(killed):
-                    sys.exit("the weights DIFFER")
-                shutil.rmtree(killed)
-        if start(options, killed).wait() != 0:
-            sys.exit("it fails when it is resumed")
-        same = weights(whole) == weights(killed)
-        print("the weights are the same, to the bit" if same else "the weights DIFFER")
-        sys.exit(0 if same else 1)
+                kills += 1
+                print(f"{kills}: killed; {state(killed)}", flush=True)
+                continue
+            if process.returncode != 0:
+                sys.exit("it fails when it is resumed")
+            ends += compared(whole, killed)
+            shutil.rmtree(killed)  # the next one begins anew, so that there is something to kill
+        if killed.exists():
+            if start(options.command, arguments, killed).wait() != 0:
+                sys.exit("it fails when it is resumed")
+            ends += compared(whole, killed)
+        print(f"{kills} kills, {ends} runs to the end: all the same, to the bit")
+
+
+def compared(whole: Path, killed: Path) -> int:
+    """One run that came to its end, and is the same as that which was left alone; exits where it is not."""
+    wanted, found = result(whole), result(killed)
+    if wanted != found:
+        differing = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+        sys.exit(f"the results DIFFER: {', '.join(differing)}")
+    print(f"ended; {len(found)} results are the same", flush=True)
+    return 1
 
 
 if __name__ == "__main__":

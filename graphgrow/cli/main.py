@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from collections.abc import Callable
 from inspect import cleandoc
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -101,6 +103,9 @@ def start(
 
     Exit codes: 0 done, 1 refused or not preserved, 2 wrong usage, 130 interrupted.
     """
+    here = str(Path.cwd())  # models and data by `module:name` may lie in the folder of the call
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 app.callback(help=_help(start))(start)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,8 +83,6 @@ def _build(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...] | None,
 
     from graphgrow.store.names import build
 
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(WEIGHTS_SEED)
         return build(name)

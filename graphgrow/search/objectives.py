@@ -46,7 +46,7 @@ class Trained:
 
         with tempfile.TemporaryDirectory(prefix="graphgrow-") as folder:
             file = Path(folder) / "candidate.onnx"
-            export_onnx(self.graph, file)
+            export_onnx(self.graph, file, static_batch=1)
             return benchmark(file, (1,), repeats=200)
 
 

@@ -66,8 +66,8 @@ class Budget:
     """
 
     unit: str = "steps"
-    base: float = 600
-    child: float = 300
+    base: float = 1600
+    child: float = 1600
     rungs: int = 1
     keep: float = 0.5
 

@@ -7,6 +7,7 @@ then {"result": ...} or {"error": kind, "text": ...}. What else is printed goes 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -77,7 +78,10 @@ def main() -> None:
         incoming = requests(stream)
         module, _, name = sys.argv[1].partition(":")
         target = getattr(importlib.import_module(module), name)
-        for request in incoming:
+        for number, request in enumerate(incoming):
+            if number == 1:  # torch and its exporter are loaded: hundreds of thousands of objects that stay
+                gc.collect()
+                gc.freeze()
             limit_memory(request["memory_gib"])
             reply = answer(target, request, say)
             say(reply)

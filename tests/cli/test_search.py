@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,12 @@ def _no_export(graph: gg.Graph, mutations: Any, name: str, evaluate: Any, **opti
 
 def test_what_is_refused(tmp_path: Path) -> None:
     assert "there is no recipe 'x'" in call("search", "--recipe", "x", "--out", tmp_path, code=1).stderr
+
+
+def test_model_and_data_in_the_current_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_own_task.py").write_text("from tests.search.small import data, model\n")
+    (tmp_path / "mine.toml").write_text(RECIPE.replace("tests.search.small", "my_own_task"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    call("search", "--recipe", "mine.toml", "--out", "out")
+    assert (tmp_path / "out" / "chosen").is_dir()

@@ -125,6 +125,26 @@ def test_a_model_that_branches_on_its_batch_is_exported_static_and_says_so(tmp_p
     assert "dynamic" in record.notes[0]
 
 
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_static_batch_that_was_asked_for(tmp_path: Path, size: int) -> None:
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    graph = exportable(Visible(), torch.tensor([[0, 10, 3]] * 2), kwargs={"mask": mask, "scale": 0.5})
+    record = export_onnx(graph, tmp_path / "m.onnx", static_batch=size)
+    assert (record.dynamic_batch, record.batch_sizes) == (False, (size,))
+    assert record.notes[0] == f"static batch {size}, as it was asked for"
+    assert [value.type.tensor_type.shape.dim[0].dim_value for value in onnx.load(tmp_path / "m.onnx").graph.input] == [
+        size,
+        size,
+    ]
+    assert graph.inputs.batch_size == 2
+
+
+def test_no_static_batch_without_a_batch_axis(tmp_path: Path) -> None:
+    scalar = exportable(nn.Identity(), torch.tensor(1.0))
+    with pytest.raises(ExportError, match="the inputs have no batch axis"):
+        export_onnx(scalar, tmp_path / "m.onnx", static_batch=1)
+
+
 @pytest.mark.parametrize("opset", [18, 21])
 def test_the_opset_asked_for_is_recorded(tmp_path: Path, opset: int) -> None:
     record = export_onnx(exportable(nn.Linear(3, 2), torch.randn(2, 3)), tmp_path / "m.onnx", opset=opset)
