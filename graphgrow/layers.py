@@ -225,6 +225,7 @@ class RootMeanSquareNorm(nn.Module):
         offset: added to the weight: 1 for norms that scale by 1 + w.
         upcast: whether statistics and scaling are computed in float32 at least, or in the input's dtype.
         cast_last: whether the result is scaled in float32 and cast to the input's dtype then, or cast before that.
+        stays_wide: whether it is never cast back.
 
     Attributes:
         weight: (C,), or None.
@@ -237,29 +238,32 @@ class RootMeanSquareNorm(nn.Module):
         offset: float = 0.0,
         upcast: bool = True,
         cast_last: bool = False,
+        stays_wide: bool = False,
     ) -> None:
         super().__init__()
         start = 0.0 if offset else 1.0
         self.width = width
         self.weight: nn.Parameter | None
         self.register_parameter("weight", None if width is None else nn.Parameter(torch.full((width,), start)))
-        self.eps, self.offset, self.upcast, self.cast_last = eps, offset, upcast, cast_last
+        self.eps, self.offset, self.upcast, self.cast_last, self.stays_wide = eps, offset, upcast, cast_last, stays_wide
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., C) -> (..., C)."""
         wide = input.to(torch.promote_types(input.dtype, torch.float32)) if self.upcast else input
         normal = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        result = wide.dtype if self.stays_wide else input.dtype
         if self.weight is None:
-            return normal.to(input.dtype)
+            return normal.to(result)
         if self.cast_last:
             weight = self.weight.to(wide.dtype)
-            return (normal * (self.offset + weight if self.offset else weight)).to(input.dtype)
+            return (normal * (self.offset + weight if self.offset else weight)).to(result)
         weight = self.offset + self.weight if self.offset else self.weight
-        return weight * normal.to(input.dtype)
+        return weight * normal.to(result)
 
     def extra_repr(self) -> str:
         """The options, for printing."""
-        return f"{self.width}, eps={self.eps}, offset={self.offset}, upcast={self.upcast}, cast_last={self.cast_last}"
+        casts = f"upcast={self.upcast}, cast_last={self.cast_last}, stays_wide={self.stays_wide}"
+        return f"{self.width}, eps={self.eps}, offset={self.offset}, {casts}"
 
 
 class Gate(nn.Module):

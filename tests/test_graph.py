@@ -60,9 +60,9 @@ def test_the_text_form_of_a_small_graph() -> None:
     graph = gg.trace(model, torch.randn(7, 1, 3, 5))
     assert graph.text().splitlines() == [
         "input_1 = placeholder(): [s0=7!, s1=1!, s2=3!, s3=5!]",
-        "_0 = 0(input_1): [s0=7!, 0=2, s4=3!, s5=5!]",
-        "_1 = 1(_0): [s0=7!, 0=2, s4=3!, s5=5!]",
-        "_2 = 2(_1): [s0=7!, 0=2 x s4=3! x s5=5!]",
+        "_0 = 0(input_1): [s0=7!, 0=2, s2=3!, s3=5!]",
+        "_1 = 1(_0): [s0=7!, 0=2, s2=3!, s3=5!]",
+        "_2 = 2(_1): [s0=7!, 0=2 x s2=3! x s3=5!]",
         "_3 = 3(_2): [s0=7!, 3=4!]",
         "output = output(_3)",
     ]

@@ -95,7 +95,7 @@ def capture_with_dynamo(
     _refuse_higher_order(graph)
     module = assemble(model, graph, constants)
     _give_examples(module.graph, module, inputs)
-    raise_norms(module)
+    raise_norms(module, fixed=True)
     if trial is not None:
         modes, found = trial.of(module, modes)
         notes += found

@@ -33,17 +33,20 @@ class _Norm:
     offset: float
     upcast: bool
     cast_last: bool
+    stays_wide: bool
 
 
-def raise_norms(module: fx.GraphModule) -> None:
+def raise_norms(module: fx.GraphModule, *, fixed: bool = False) -> None:
     """Put layers in the place of spelled-out RMS norms, in place.
 
     A norm whose weight is called otherwise than `weight`, or has another owner than the norm alone, stays as it is.
 
     Args:
         module: whose nodes have example values.
+        fixed: whether dtypes that the forward read off its tensors stand there as constants, as Dynamo leaves them. A
+            cast to one may then be the one back to the input's; else that names the dtype of the input.
     """
-    found = [norm for node in module.graph.nodes if (norm := _norm_at(node)) is not None]
+    found = [norm for node in module.graph.nodes if (norm := _norm_at(node, fixed)) is not None]
     for norm in found:
         path = _place(module, norm)
         if path is None:
@@ -58,7 +61,7 @@ def raise_norms(module: fx.GraphModule) -> None:
         module.recompile()
 
 
-def _norm_at(node: fx.Node) -> _Norm | None:
+def _norm_at(node: fx.Node, fixed: bool) -> _Norm | None:
     """The norm whose reciprocal root is this node."""
     inside = _radicand(node)
     parts = _with_number(inside, _SUMS)
@@ -73,18 +76,19 @@ def _norm_at(node: fx.Node) -> _Norm | None:
     factors = [arg for arg in scaled.args if arg is not node]
     if len(factors) != 1 or not isinstance(factors[0], fx.Node) or _uncast(factors[0]) is not source:
         return None
-    return _finished(scaled, source, eps, upcast=base is not source)
+    return _finished(scaled, source, eps, base is not source, fixed)
 
 
-def _finished(scaled: fx.Node, source: fx.Node, eps: float, *, upcast: bool) -> _Norm | None:
-    """The norm from its scaled value on: casts, and the weight, in whichever order."""
-    cast = _through_casts(scaled)
+def _finished(scaled: fx.Node, source: fx.Node, eps: float, upcast: bool, fixed: bool) -> _Norm | None:
+    """The norm from its scaled value on: a cast back, and the weight, in whichever order."""
+    cast = _cast_back(scaled, source, fixed)
     weighted = _only_user(cast, _PRODUCTS)
     weight, offset = _weight_of(weighted, cast)
     if weighted is None or weight is None:
-        return _checked(_Norm(source, cast, None, eps, 0.0, upcast, True))
-    result = _through_casts(weighted)
-    return _checked(_Norm(source, result, weight, eps, offset, upcast, cast is scaled))
+        return _checked(_Norm(source, cast, None, eps, 0.0, upcast, True, upcast and cast is scaled))
+    result = _cast_back(weighted, source, fixed)
+    stays_wide = upcast and cast is scaled and result is weighted
+    return _checked(_Norm(source, result, weight, eps, offset, upcast, cast is scaled, stays_wide))
 
 
 def _checked(norm: _Norm) -> _Norm | None:
@@ -93,7 +97,8 @@ def _checked(norm: _Norm) -> _Norm | None:
     if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
         return None
     wide = torch.promote_types(before.dtype, torch.float32) if norm.upcast else before.dtype
-    if after.shape != before.shape or after.dtype != before.dtype or wide == torch.float64:
+    result = wide if norm.stays_wide else before.dtype
+    if after.shape != before.shape or after.dtype != result or wide == torch.float64:
         return None  # float64 models are rounded to float32 on the way, which the layer does not do
     if norm.weight is not None and tuple(norm.weight.meta["value"].shape) != (before.shape[-1],):
         return None
@@ -103,7 +108,8 @@ def _checked(norm: _Norm) -> _Norm | None:
 def _place(module: fx.GraphModule, norm: _Norm) -> str | None:
     """The path under which a norm stands as a layer, which is put there; None where its weight is not its own."""
     options: dict[str, Any] = {
-        "eps": norm.eps, "offset": norm.offset, "upcast": norm.upcast, "cast_last": norm.cast_last
+        "eps": norm.eps, "offset": norm.offset, "upcast": norm.upcast, "cast_last": norm.cast_last,
+        "stays_wide": norm.stays_wide,
     }  # fmt: skip
     if norm.weight is None:
         path = f"{norm.result.name}_norm"
@@ -188,11 +194,21 @@ def _only_user(node: fx.Node, targets: set[Any]) -> fx.Node | None:
     return users[0] if len(users) == 1 and _called(users[0], targets) else None
 
 
-def _through_casts(node: fx.Node) -> fx.Node:
-    """The last of the casts that alone read a value."""
-    while len(node.users) == 1 and _is_cast(next(iter(node.users))):
-        node = next(iter(node.users))
+def _cast_back(node: fx.Node, source: fx.Node, fixed: bool) -> fx.Node:
+    """What alone reads a value and casts it to the dtype of the source; the value itself where nothing does."""
+    while len(node.users) == 1 and _is_cast(cast := next(iter(node.users))):
+        if not fixed and not _names_dtype_of(cast, source):
+            break
+        node = cast
     return node
+
+
+def _names_dtype_of(cast: fx.Node, source: fx.Node) -> bool:
+    """Whether a cast is `.to(source.dtype)`, `.to(source)` or `.type_as(source)`."""
+    like = cast.args[1] if len(cast.args) == 2 else cast.kwargs.get("dtype")
+    if isinstance(like, fx.Node) and like.target is getattr and like.args[1] == "dtype":
+        like = like.args[0]
+    return like is source
 
 
 def _weight_of(product: fx.Node | None, other: fx.Node) -> tuple[fx.Node | None, float]:

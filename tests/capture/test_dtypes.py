@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphgrow as gg
+from graphgrow.layers import RootMeanSquareNorm
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 DTYPES = [torch.bfloat16, torch.float16, torch.float64, torch.float32]
@@ -106,3 +107,32 @@ def test_what_decides_by_a_dtype_is_refused_where_that_is_another() -> None:
     assert copy.deepcopy(graph.module).double()(X.double()).dtype == torch.float64
     with pytest.raises(ValueError, match=r"test_dtypes.py:\d+ the model decides by the dtypes of its tensors"):
         copy.deepcopy(graph.module).half()(X.half())
+
+
+def _norm(*, back: bool, behind: str) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    def between(m: Any, h: torch.Tensor) -> torch.Tensor:
+        wide = h.to(torch.float32)
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)
+        normal = wide.to(h.dtype) if back else wide
+        if behind == "weight":
+            normal = m.scale.weight * normal
+        if behind == "float":
+            normal = normal.float()
+        return normal.sigmoid().to(h.dtype)
+
+    return between
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("back", [True, False])
+@pytest.mark.parametrize("behind", ["nothing", "weight", "float"])
+def test_a_norm_that_is_raised_ends_in_the_dtype_in_which_it_was_written(
+    back: bool, behind: str, dtype: torch.dtype
+) -> None:
+    model = Model(_norm(back=back, behind=behind))
+    model.scale = nn.Module()
+    model.scale.weight = nn.Parameter(torch.rand(8) + 0.5)
+    graph = gg.trace(model, X)
+    assert any(isinstance(part, RootMeanSquareNorm) for part in graph.module.modules())
+    cast, twin = copy.deepcopy(model).to(dtype), copy.deepcopy(graph.module).to(dtype)
+    torch.testing.assert_close(twin(X.to(dtype)), cast(X.to(dtype)), rtol=0, atol=1e-6 if dtype == torch.float32 else 0)
