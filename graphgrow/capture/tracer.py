@@ -184,7 +184,7 @@ class ShapeTracer(fx.Tracer):
             node.replace_all_uses_with(clone, lambda user, clone=clone: user is not clone)
         with graph.inserting_before(end):
             for path, value in self._assigned.items():
-                held, new = self._held(path), value.node.meta["value"]
+                held, new = self.held_at(path), value.node.meta["value"]
                 if (held.shape, held.dtype) != (new.shape, new.dtype):
                     continue  # a table that fits the input: made anew in each call
                 buffer = self.create_proxy("get_attr", path, (), {})
@@ -277,7 +277,7 @@ class ShapeTracer(fx.Tracer):
             return value
         example = value.node.meta["value"]
         floating = isinstance(example, torch.Tensor) and example.is_floating_point()
-        buffer = value.node.op == "get_attr" and not isinstance(self._held(str(value.node.target)), nn.Parameter)
+        buffer = value.node.op == "get_attr" and not isinstance(self.held_at(str(value.node.target)), nn.Parameter)
         if not floating or buffer:
             return value
         if again or value.node not in self._detached:
@@ -293,7 +293,7 @@ class ShapeTracer(fx.Tracer):
         node = super().create_node(kind, target, *args, **kwargs)
         if kind == "get_attr":
             value = self._origins.get(str(target))
-            node.meta["value"] = self._example_of(self._held(str(target)) if value is None else value)
+            node.meta["value"] = self._example_of(self.held_at(str(target)) if value is None else value)
         return node
 
     def create_arg(self, a: Any) -> Any:
@@ -323,7 +323,7 @@ class ShapeTracer(fx.Tracer):
             setattr(self.root, name, self.constants[name])
         return self.create_node("get_attr", name, (), {})
 
-    def _held(self, path: str) -> Any:
+    def held_at(self, path: str) -> Any:
         """What the model holds at a path; not what the graph reads there."""
         value: Any = self.root
         before, self.running = self.running, True

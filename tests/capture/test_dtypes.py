@@ -136,3 +136,15 @@ def test_a_norm_that_is_raised_ends_in_the_dtype_in_which_it_was_written(
     assert any(isinstance(part, RootMeanSquareNorm) for part in graph.module.modules())
     cast, twin = copy.deepcopy(model).to(dtype), copy.deepcopy(graph.module).to(dtype)
     torch.testing.assert_close(twin(X.to(dtype)), cast(X.to(dtype)), rtol=0, atol=1e-6 if dtype == torch.float32 else 0)
+
+
+def test_whether_a_parameter_learns_is_asked_of_the_parameter() -> None:
+    def doubled(m: Any, h: torch.Tensor) -> torch.Tensor:
+        asked = next(m.parameters()).requires_grad, m.norm.weight.requires_grad
+        return h * 2 if asked == (True, False) else h
+
+    model = Model(doubled)
+    model.norm.requires_grad_(False)
+    graph = gg.trace(model, X, way="fx")
+    assert torch.equal(graph.module(X), model(X))
+    assert torch.equal(model.last(2 * model.first(X)), model(X))
