@@ -41,7 +41,8 @@ class ValueProxy(fx.Proxy):
         if name in _CONSTANT_ATTRIBUTES and isinstance(self.example, torch.Tensor):
             return getattr(self.example, name) if name != "is_meta" else False
         if name == "requires_grad" and self.node.op == "get_attr":
-            return self.tracer.held_at(str(self.node.target)).requires_grad
+            tracer: Any = self.tracer  # fx types it as any tracer
+            return tracer.held_at(str(self.node.target)).requires_grad
         if name in ("shape", "dtype", "device", "T", "mT", "mH") and isinstance(self.example, torch.Tensor):
             return self.tracer.create_proxy("call_function", getattr, (self, name), {})
         return ValueAttribute(self, name)
