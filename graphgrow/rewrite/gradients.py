@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import fx, nn
 
@@ -52,14 +54,11 @@ def _learning_writes(module: fx.GraphModule) -> dict[str, str]:
     """By name of the nodes that write into a buffer what has a gradient, the path of the buffer."""
     nodes = list(module.graph.nodes)
     roots = memory_roots(nodes, module)
-    learning: set[fx.Node] = set()
     found: dict[str, str] = {}
-    for node in nodes:
-        if _has_gradient(node, module, learning):
-            learning.add(node)
-            for root in (root for target in written(node, module) for root in roots[target]):
-                if root.meta.get(OVERWRITTEN):
-                    found[node.name] = str(root.target)
+    for node in _learning(module):
+        for root in (root for target in written(node, module) for root in roots[target]):
+            if root.meta.get(OVERWRITTEN):
+                found[node.name] = str(root.target)
     return found
 
 
@@ -67,10 +66,7 @@ def _reads(module: fx.GraphModule) -> dict[fx.Node, tuple[str, bool]]:
     """Of the nodes that may have a gradient, and read what a buffer holds before a write, its path, and if they do."""
     nodes = list(module.graph.nodes)
     roots = memory_roots(nodes, module)
-    learning: set[fx.Node] = set()
-    for node in nodes:
-        if _has_gradient(node, module, learning):
-            learning.add(node)
+    learning = _learning(module)
     asked: set[fx.Node] = set()  # what an output's gradient comes back to
     for node in reversed(nodes):
         if node.op == "output" or (node in asked and node in learning):
@@ -86,7 +82,16 @@ def _reads(module: fx.GraphModule) -> dict[fx.Node, tuple[str, bool]]:
     return found
 
 
-def _has_gradient(node: fx.Node, module: fx.GraphModule, learning: set[fx.Node]) -> bool:
+def _learning(module: fx.GraphModule) -> dict[fx.Node, None]:
+    """The nodes whose values depend on a parameter that requires gradients, in graph order."""
+    found: dict[fx.Node, None] = {}
+    for node in module.graph.nodes:
+        if _has_gradient(node, module, found):
+            found[node] = None
+    return found
+
+
+def _has_gradient(node: fx.Node, module: fx.GraphModule, learning: Collection[fx.Node]) -> bool:
     if node.op == "get_attr":
         owner, _, name = str(node.target).rpartition(".")
         value = getattr(module.get_submodule(owner), name)
