@@ -377,6 +377,8 @@ def _make_plain(node: fx.Node) -> None:
     name = str(node.target)
     target = PLAIN.get(getattr(operator, name, None) if node.op == "call_method" else node.target)
     kwargs = dict(node.kwargs)
+    if name == "bernoulli_" and len(node.args) == 1:
+        kwargs.setdefault("p", 0.5)  # its own default; the plain one reads probabilities off the tensor then
     if target is None and rule_of(node, None) is None:
         target = _without_underscore(node)
     if target is None and "out" in kwargs:

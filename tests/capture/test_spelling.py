@@ -111,10 +111,11 @@ def test_what_another_name_does_not_take_is_left(form: str) -> None:
     assert torch.equal(gg.trace(model, x).module(x), model(x))
 
 
-@pytest.mark.parametrize("form", ["x.new_empty(x.shape)", "torch.empty(x.shape)", "torch.empty_like(x)"])
-def test_memory_that_is_filled_with_what_is_drawn(form: str) -> None:
+@pytest.mark.parametrize("p", ["0.7", ""])
+@pytest.mark.parametrize("form", ["x.new_empty(x.shape)", "torch.empty(x.shape)", "torch.zeros_like(x)"])
+def test_memory_that_is_filled_with_what_is_drawn(form: str, p: str) -> None:
     """As masks of units and of samples are made by hand; what lay in the memory before is of no account."""
-    graph = gg.trace(_model(f"x * {form}.bernoulli_(0.7)"), torch.randn(2, 5, 3, dtype=torch.float64))
+    graph = gg.trace(_model(f"x * {form}.bernoulli_({p})"), torch.randn(2, 5, 3, dtype=torch.float64))
     assert gg.verify(graph, gg.apply(graph, "widen(a, extra=2)")).preserved
     with pytest.raises(gg.Declined, match="random numbers are drawn for each copy apart"):
         gg.apply(graph, "split(a)")
