@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +48,9 @@ def evolve(
     changes = {"generations": generations, "population": population, "seed": seed}
     followed = read_recipe(Evolution, "evolve", recipe, changes)
     chosen = _weights(weights, len(followed.objectives))
-    with begin(followed, out) as study:
+    # Ray prints that a worker died: not into the JSON
+    apart = redirect_stdout(sys.stderr) if as_json else nullcontext()
+    with apart, begin(followed, out) as study:
         workforce = crew(engine, workers, memory_gib=followed.limits.memory_gib)
         story = Narration(console(to_error=as_json), followed, workforce)
         try:

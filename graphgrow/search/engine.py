@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 Request = Mapping[str, Any]
+QUEUED = "queued"  # the state of a request that nobody works on yet; its time does not run
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Crew(Protocol):
 
     @property
     def states(self) -> Mapping[int, str]:
-        """By ticket, what its worker is at, where that is known."""
+        """By ticket, what its worker is at, where that is known; `QUEUED` before it has begun."""
 
     def start(self, ticket: int, request: Request) -> None:
         """Hand a request to a free worker."""
@@ -78,7 +79,7 @@ def run(crew: Crew, requests: Sequence[Request], retries: int, seconds: float, b
         crew: the workers.
         requests: plain JSON values.
         retries: attempts beyond the first.
-        seconds: that one attempt may take.
+        seconds: that one attempt may take, from when a worker begins with it.
         beat: longest wait between two looks at the clock.
     """
     attempts = [0] * len(requests)
@@ -93,8 +94,11 @@ def run(crew: Crew, requests: Sequence[Request], retries: int, seconds: float, b
             running[tickets] = place, time.monotonic() + seconds
             crew.start(tickets, requests[place])
         replies = [reply for reply in crew.wait(beat) if reply.ticket in running]
-        for ticket, (_, deadline) in list(running.items()):
-            if time.monotonic() > deadline and all(reply.ticket != ticket for reply in replies):
+        states = crew.states
+        for ticket, (place, deadline) in list(running.items()):
+            if states.get(ticket) == QUEUED:
+                running[ticket] = place, time.monotonic() + seconds
+            elif time.monotonic() > deadline and all(reply.ticket != ticket for reply in replies):
                 crew.give_up(ticket)
                 replies.append(Reply(ticket, None, f"it took longer than {seconds:g} s", again=True))
         for reply in replies:

@@ -103,7 +103,7 @@ class Narration:
         parts.append(line)
         states = [state or "busy" for _, state in sorted(self._crew.states.items())]
         busy = ", ".join(states) if states else "idle"
-        parts.append(Text(f"{self._crew.size} workers: {busy}", style="dim"))
+        parts.append(Text(f"{self._workers()}: {busy}", style="dim"))
         if self._last is not None and self._last.status == "done":
             words = ", ".join(self._last.mutations) or "base"
             parts.append(Text(f"last: {self._last.number} {words}", style="dim", no_wrap=True, overflow="ellipsis"))
@@ -118,7 +118,7 @@ class Narration:
         count = 1 + recipe.generations * recipe.offspring
         self._say(f"[bold]evolution[/] of {recipe.task.model} on {recipe.task.data}: {goals}")
         self._say(
-            f"{recipe.generations} generations of {recipe.offspring}, {count} candidates, {self._crew.size} workers; "
+            f"{recipe.generations} generations of {recipe.offspring}, {count} candidates, {self._workers()}; "
             f"the study is {folder}"
         )
         if done:
@@ -137,6 +137,9 @@ class Narration:
         self._say("  figures   front.png, lineage.png")
         self._say("  front/    each candidate: model (gg.load), ONNX, record")
         self._say(f"done in {time.monotonic() - self._start:.0f} s")
+
+    def _workers(self) -> str:
+        return "1 worker" if self._crew.size == 1 else f"{self._crew.size} workers"
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)

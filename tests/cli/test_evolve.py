@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import graphgrow as gg
 from graphgrow.records import CandidateRecord, StageRecord
+from graphgrow.search.evolve import evolve
 from graphgrow.search.study import read_study
 from tests.cli.commands import call, json_of
 from tests.search.small import model
@@ -56,6 +58,20 @@ def test_the_front_is_saved_exported_and_benchmarked(run: tuple[Path, Any]) -> N
     for name in ("front", "lineage"):
         assert (folder / "study" / f"{name}.png").stat().st_size > 10_000
         assert (folder / "study" / f"{name}.svg").exists()
+
+
+def test_what_a_library_prints_is_not_in_the_json(run: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, told = run
+    real = evolve
+
+    def chatting(*args: Any) -> Any:
+        sys.stdout.write("(raylet) a worker died\n")  # as Ray does
+        return real(*args)
+
+    monkeypatch.setattr("graphgrow.search.evolve.evolve", chatting)
+    monkeypatch.setattr("graphgrow.search.finish.run_stage", _no_export)
+    again = json_of("evolve", "--recipe", folder / "small.toml", "--out", folder / "study", "--workers", 1)
+    assert again["front"] == told["front"]
 
 
 def test_the_same_command_again_evaluates_nothing(run: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:

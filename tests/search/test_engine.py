@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from graphgrow.search.engine import Outcome, Reply, Request, run
+from graphgrow.search.engine import QUEUED, Outcome, Reply, Request, run
 
 
 class Scripted:
@@ -80,6 +80,21 @@ def test_a_hanging_worker_is_given_up_and_the_others_go_on() -> None:
     assert [outcome.result for outcome in found] == [None, {"name": "1"}, {"name": "2"}]
     assert found[0].reason == "it took longer than -1 s (2 attempts)"
     assert len(crew.given_up) == 3
+
+
+def test_the_time_of_what_is_queued_does_not_run() -> None:
+    class Busy(Scripted):
+        looks = 0
+
+        @property
+        def states(self) -> Mapping[int, str]:
+            self.looks += 1
+            return dict.fromkeys(self._running, QUEUED if self.looks < 5 else "train")
+
+    crew = Busy(1)
+    (outcome,) = run(crew, [{"name": "0", "script": ["hang"]}], retries=0, seconds=-1.0, beat=0.0)
+    assert outcome.reason == "it took longer than -1 s"
+    assert crew.looks == 5  # the time ran out as soon as it was begun
 
 
 def test_nothing_to_do() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 
 from graphgrow.errors import SearchError
 from graphgrow.search.crews import crew
-from graphgrow.search.engine import Crew, run
+from graphgrow.search.engine import QUEUED, Crew, run
 from graphgrow.search.pool import Pool
 from graphgrow.search.recipe import Budget
 from graphgrow.search.study import read_study
@@ -32,20 +34,67 @@ def cluster() -> Iterator[Any]:
     assert not ray.is_initialized()
 
 
-def tasks(target: str) -> Crew:
-    return crew("ray", 2, target)
+def tasks(target: str, memory_gib: float | None = None) -> Crew:
+    return crew("ray", 2, target, memory_gib)
 
 
 def test_what_dies_or_raises_is_one_failure(cluster: Any, tmp_path: Path) -> None:
-    crew = tasks(TARGET)
-    requests = jobs(tmp_path, "answer", "die once", "raise", "die", "answer")
+    crew = tasks(TARGET, memory_gib=0.5)
+    requests = jobs(tmp_path, "answer", "die once", "raise", "die", "answer", "eat")
     found = {outcome.place: outcome for outcome in run(crew, requests, retries=1, seconds=120.0)}
     crew.close()
     assert cluster.is_initialized()  # it was here before, and stays
     assert {place: found[place].result for place in (0, 1, 4)} == {n: {"double": 2 * n} for n in (0, 1, 4)}
-    assert [found[place].attempts for place in range(4)] == [1, 2, 1, 2]
+    assert [found[place].attempts for place in (0, 1, 2, 3, 5)] == [1, 2, 1, 2, 2]
     assert found[2].reason == "ValueError: as it was told"
     assert found[3].reason.startswith("its worker died")
+    assert found[5].reason == "out of memory (2 attempts)"
+
+
+def test_a_task_tells_what_it_is_at_and_its_time_begins_with_it(cluster: Any, tmp_path: Path) -> None:
+    crew = tasks(TARGET)
+    for ticket, request in enumerate(jobs(tmp_path, "hang", "hang", "hang")):
+        crew.start(ticket, request)
+    assert set(crew.states.values()) == {QUEUED}
+    while sorted(crew.states.values()) != ["hang", "hang", QUEUED]:  # there are two processors
+        assert crew.wait(60.0) == []
+    crew.close()
+    assert crew.states == {}
+
+
+def test_what_cannot_be_called_is_a_failure(cluster: Any) -> None:
+    crew = tasks("tests.search.absent:work")
+    (outcome,) = run(crew, [{}], retries=1, seconds=120.0)
+    crew.close()
+    assert outcome.reason == "ModuleNotFoundError: No module named 'tests.search.absent'"
+    assert outcome.attempts == 1
+
+
+def test_memory_that_no_node_has_is_refused(cluster: Any) -> None:
+    with pytest.raises(SearchError, match=r"memory_gib is 1e\+06, and no node of the Ray cluster offers more than"):
+        tasks(TARGET, memory_gib=1e6)
+
+
+def test_a_cluster_that_is_there_is_joined_and_finds_what_lies_in_the_folder_of_the_call(
+    cluster: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "own_search.py").write_text("from tests.search.landscape import evaluate\n", encoding="utf-8")
+    script = (
+        "import sys; from graphgrow.search.crews import crew; from tests.search import landscape\n"
+        "from tests.search.test_evolve import ran, told\n"
+        "workers = crew('ray', 2, 'own_search:evaluate')\n"
+        "found = ran(sys.argv[1], landscape.recipe(generations=1), workers); workers.close()\n"
+        "print(len(workers._ray.nodes()) if workers._ray.is_initialized() else 'left', len(found.results))"
+    )
+    address = cluster.get_runtime_context().gcs_address
+    environment = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", script, "study"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout.split() == ["left", "6"], done.stderr
+    assert len(list((tmp_path / "study" / "candidates").iterdir())) == 6
+    assert cluster.is_initialized()
 
 
 def test_a_task_that_takes_too_long_is_cancelled(cluster: Any, tmp_path: Path) -> None:
