@@ -83,15 +83,27 @@ def require_dtypes(value: Any, decided: Any, line: str) -> None:
 
     Under `torch.autocast`, where the dtypes of values are those of their operators, the graph goes the example's way.
 
+    Args:
+        value: what it decides by.
+        decided: what that was on the example; as a list, all that it may be.
+        line: where it decides.
+
     Raises:
         ValueError: if what it decides by is another.
     """
     autocast = any(map(torch.is_autocast_enabled, ("cpu", "cuda", "mps", "xpu")))
-    if value != decided and not autocast:
+    admitted = decided if isinstance(decided, list) else [decided]
+    if value not in admitted and not autocast:
+        known = " or ".join(map(_in_words, admitted))
         raise ValueError(
-            f"at {line} the model decides by the dtypes of its tensors: the graph holds where that gives {decided!r}, "
-            f"not {value!r}; capture it again with the model and its example inputs in the new dtype"
+            f"at {line} the model decides by the dtypes of its tensors: the graph holds where that gives {known}, "
+            f"not {_in_words(value)}; capture it again with the model and its example inputs in the new dtype"
         )
+
+
+def _in_words(value: Any) -> str:
+    """A value in one piece where all of its parts are one."""
+    return repr(value[0]) if isinstance(value, tuple) and len(set(value)) == 1 else repr(value)
 
 
 def form_of(value: Any) -> str:

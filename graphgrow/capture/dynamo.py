@@ -65,6 +65,26 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class DtypeCheck:
+    """For which dtypes a graph holds.
+
+    Attributes:
+        origins: the tensors whose dtypes those are.
+        admitted: their dtypes, together; those of the example first.
+        line: where the model decides by others.
+    """
+
+    origins: tuple[torch.Tensor | InputTensor, ...]
+    admitted: tuple[tuple[torch.dtype, ...], ...]
+    line: str
+
+
+def dtype_of(source: int) -> torch.dtype:
+    """Stands in a record for the dtype of one of the tensors of its `DtypeCheck`; it is read in the graph alone."""
+    raise NotImplementedError(f"the dtype of tensor {source} is known in the graph")
+
+
+@dataclass(frozen=True)
 class Recording:
     """What Dynamo recorded in one mode.
 
@@ -76,6 +96,7 @@ class Recording:
             example's size alone; equal symbols are equal sizes. None for a tensor that the graph does not read.
         conditions: what was decided by sizes, each once.
         symbols: by name, one axis with that symbol.
+        dtypes: for which dtypes the graph holds; None where nobody has asked.
     """
 
     module: fx.GraphModule
@@ -84,6 +105,7 @@ class Recording:
     axes: Mapping[Keys, tuple[str | None, ...] | None]
     conditions: tuple[Condition, ...]
     symbols: Mapping[str, Size]
+    dtypes: DtypeCheck | None = None
 
 
 def record(model: nn.Module, inputs: Mapping[str, Any], leaves: Sequence[type[nn.Module] | str] = ()) -> Recording:
@@ -166,13 +188,14 @@ def _shown(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[int, Keys]]:
         twin = leaf.detach().repeat(2, *[1] * (leaf.dim() - 1)) if repeat else leaf.detach().clone()
         for axis in range(1 if twin.dim() >= _MAPS else twin.dim()):
             torch._dynamo.maybe_mark_dynamic(twin, axis)
-        places[id(twin)] = tuple(_key(step) for step in path)
+        places[id(twin)] = tuple(key_of(step) for step in path)
         return twin
 
     return pytree.tree_map_with_path(copy, dict(inputs)), places
 
 
-def _key(step: Any) -> Any:
+def key_of(step: Any) -> Any:
+    """The key of one step of a path through nested inputs."""
     return getattr(step, "key", getattr(step, "idx", getattr(step, "name", None)))
 
 

@@ -18,6 +18,7 @@ from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.modes import flagged, prune, revive, same_structure
 from graphgrow.capture.norms import raise_norms
 from graphgrow.capture.raising import raise_graph
+from graphgrow.capture.recast import dtypes_of_values, recast
 from graphgrow.capture.running import in_mode
 from graphgrow.capture.sizes import guard_sizes
 from graphgrow.capture.trial import Trial
@@ -75,9 +76,16 @@ def capture_with_dynamo(
             step = clock.step(f"recording with Dynamo in {mode} mode")
             with step, in_mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
                 recordings[mode] = record(model, inputs, leaves)
-            graphs[mode] = raise_graph(model, recordings[mode], inputs, constants, assumed)
         except CaptureError as error:
             if mode == present or isinstance(error, TimeBudgetError):
+                raise
+            failures[mode] = error
+    recordings = recast(model, recordings, inputs, leaves, clock)
+    for mode in recordings:
+        try:
+            graphs[mode] = raise_graph(model, recordings[mode], inputs, constants, assumed)
+        except CaptureError as error:
+            if mode == present:
                 raise
             failures[mode] = error
             break
@@ -95,7 +103,8 @@ def capture_with_dynamo(
     _refuse_higher_order(graph)
     module = assemble(model, graph, constants)
     _give_examples(module.graph, module, inputs)
-    raise_norms(module, fixed=True)
+    check = recordings[present].dtypes
+    raise_norms(module, dtypes_of_values(module, inputs, check.admitted if check else ()))
     if trial is not None:
         modes, found = trial.of(module, modes)
         notes += found

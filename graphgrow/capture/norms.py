@@ -7,6 +7,7 @@ the cast in front of the weight or behind it, and with `1 + w` for `w` in some.
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import fx, nn
 
 from graphgrow.capture.modes import prune
 from graphgrow.layers import RootMeanSquareNorm
+
+Dtypes = Sequence[Mapping[fx.Node, torch.dtype]]
 
 _CASTS = {"to", "float", "type", "type_as", "half", "bfloat16"}
 _PRODUCTS = {operator.mul, torch.mul, "mul"}
@@ -36,17 +39,17 @@ class _Norm:
     stays_wide: bool
 
 
-def raise_norms(module: fx.GraphModule, *, fixed: bool = False) -> None:
+def raise_norms(module: fx.GraphModule, dtypes: Dtypes | None = None) -> None:
     """Put layers in the place of spelled-out RMS norms, in place.
 
     A norm whose weight is called otherwise than `weight`, or has another owner than the norm alone, stays as it is.
 
     Args:
         module: whose nodes have example values.
-        fixed: whether dtypes that the forward read off its tensors stand there as constants, as Dynamo leaves them. A
-            cast to one may then be the one back to the input's; else that names the dtype of the input.
+        dtypes: in each dtype that the graph admits, the dtypes of its values. The cast back to the input's is then one
+            that gives that in each of them; without them, one that names the dtype of the input.
     """
-    found = [norm for node in module.graph.nodes if (norm := _norm_at(node, fixed)) is not None]
+    found = [norm for node in module.graph.nodes if (norm := _norm_at(node, dtypes)) is not None]
     for norm in found:
         path = _place(module, norm)
         if path is None:
@@ -61,7 +64,7 @@ def raise_norms(module: fx.GraphModule, *, fixed: bool = False) -> None:
         module.recompile()
 
 
-def _norm_at(node: fx.Node, fixed: bool) -> _Norm | None:
+def _norm_at(node: fx.Node, dtypes: Dtypes | None) -> _Norm | None:
     """The norm whose reciprocal root is this node."""
     inside = _radicand(node)
     parts = _with_number(inside, _SUMS)
@@ -76,33 +79,44 @@ def _norm_at(node: fx.Node, fixed: bool) -> _Norm | None:
     factors = [arg for arg in scaled.args if arg is not node]
     if len(factors) != 1 or not isinstance(factors[0], fx.Node) or _uncast(factors[0]) is not source:
         return None
-    return _finished(scaled, source, eps, base is not source, fixed)
+    return _finished(scaled, source, eps, base is not source, dtypes)
 
 
-def _finished(scaled: fx.Node, source: fx.Node, eps: float, upcast: bool, fixed: bool) -> _Norm | None:
+def _finished(scaled: fx.Node, source: fx.Node, eps: float, upcast: bool, dtypes: Dtypes | None) -> _Norm | None:
     """The norm from its scaled value on: a cast back, and the weight, in whichever order."""
-    cast = _cast_back(scaled, source, fixed)
+    cast = _cast_back(scaled, source, dtypes)
     weighted = _only_user(cast, _PRODUCTS)
     weight, offset = _weight_of(weighted, cast)
     if weighted is None or weight is None:
-        return _checked(_Norm(source, cast, None, eps, 0.0, upcast, True, upcast and cast is scaled))
-    result = _cast_back(weighted, source, fixed)
+        return _checked(_Norm(source, cast, None, eps, 0.0, upcast, True, upcast and cast is scaled), dtypes)
+    result = _cast_back(weighted, source, dtypes)
     stays_wide = upcast and cast is scaled and result is weighted
-    return _checked(_Norm(source, result, weight, eps, offset, upcast, cast is scaled, stays_wide))
+    return _checked(_Norm(source, result, weight, eps, offset, upcast, cast is scaled, stays_wide), dtypes)
 
 
-def _checked(norm: _Norm) -> _Norm | None:
+def _checked(norm: _Norm, dtypes: Dtypes | None) -> _Norm | None:
     """The norm if what it reads and puts out, and its weight, are of fitting shapes and types."""
     before, after = norm.input.meta.get("value"), norm.result.meta.get("value")
     if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
         return None
-    wide = torch.promote_types(before.dtype, torch.float32) if norm.upcast else before.dtype
-    result = wide if norm.stays_wide else before.dtype
-    if after.shape != before.shape or after.dtype != result or wide == torch.float64:
+    pairs = [(before.dtype, after.dtype), *((known[norm.input], known[norm.result]) for known in dtypes or ())]
+    if after.shape != before.shape or any(result != _result(norm, given) for given, result in pairs):
+        return None
+    if _wide(norm, before.dtype) == torch.float64:
         return None  # float64 models are rounded to float32 on the way, which the layer does not do
     if norm.weight is not None and tuple(norm.weight.meta["value"].shape) != (before.shape[-1],):
         return None
     return norm
+
+
+def _wide(norm: _Norm, given: torch.dtype) -> torch.dtype:
+    """In which dtype the layer computes."""
+    return torch.promote_types(given, torch.float32) if norm.upcast else given
+
+
+def _result(norm: _Norm, given: torch.dtype) -> torch.dtype:
+    """The dtype of the layer's result."""
+    return _wide(norm, given) if norm.stays_wide else given
 
 
 def _place(module: fx.GraphModule, norm: _Norm) -> str | None:
@@ -194,13 +208,19 @@ def _only_user(node: fx.Node, targets: set[Any]) -> fx.Node | None:
     return users[0] if len(users) == 1 and _called(users[0], targets) else None
 
 
-def _cast_back(node: fx.Node, source: fx.Node, fixed: bool) -> fx.Node:
+def _cast_back(node: fx.Node, source: fx.Node, dtypes: Dtypes | None) -> fx.Node:
     """What alone reads a value and casts it to the dtype of the source; the value itself where nothing does."""
     while len(node.users) == 1 and _is_cast(cast := next(iter(node.users))):
-        if not fixed and not _names_dtype_of(cast, source):
+        if not _is_back(cast, source, dtypes):
             break
         node = cast
     return node
+
+
+def _is_back(cast: fx.Node, source: fx.Node, dtypes: Dtypes | None) -> bool:
+    if dtypes is None:
+        return _names_dtype_of(cast, source)
+    return all(known[cast] == known[source] for known in dtypes)
 
 
 def _names_dtype_of(cast: fx.Node, source: fx.Node) -> bool:

@@ -13,13 +13,13 @@ from torch import fx, nn
 from torch.fx.node import base_types
 from torch.utils import _pytree as pytree
 
-from graphgrow.capture.dynamo import InputTensor, Keys, Recording, Size
+from graphgrow.capture.dynamo import InputTensor, Keys, Recording, Size, dtype_of
 from graphgrow.capture.functions import AUTOCAST
 from graphgrow.capture.leaf_calls import layer_call
 from graphgrow.capture.outputs import Built
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import STACK
-from graphgrow.layers import require_same
+from graphgrow.layers import require_dtypes, require_same
 
 _WITHOUT_EFFECT = {"_log_api_usage_once", "_enter_autocast", "_exit_autocast", "lazy_load_decompositions"}
 
@@ -64,11 +64,13 @@ class _Raising:
         self._sizes: dict[tuple[Keys, int], fx.Node] = {}
         self._fetched: dict[str, fx.Node] = {}
         self._device_node: fx.Node | None = None
+        self._dtypes: dict[int, fx.Node] = {}
         self._frozen_gradients: list[fx.Node] | None = None
 
     def run(self) -> fx.Graph:
         self._take_inputs()
         self._fetch_tensors()
+        self._check_dtypes()
         self._copy(self._recording.module, self._origin_of)
         self._graph.output(self._returned(self._recording.answer))
         return self._graph
@@ -92,6 +94,22 @@ class _Raising:
         places = {identity: place for place, identity in enumerate(self._names)}
         for tensor in sorted(held, key=lambda tensor: places[id(tensor)]):
             self._tensor(tensor)
+
+    def _check_dtypes(self) -> None:
+        """The dtypes of the tensors off which those of the graph are read."""
+        check = self._recording.dtypes
+        if check is not None:
+            found = tuple(self._dtype_of(source) for source in range(len(check.origins)))
+            self._graph.call_function(require_dtypes, (found, list(check.admitted), check.line))
+
+    def _dtype_of(self, source: int) -> fx.Node:
+        """The dtype of a tensor, as a node, so that the graph may be cast."""
+        assert self._recording.dtypes is not None
+        if source not in self._dtypes:
+            origin = self._recording.dtypes.origins[source]
+            tensor = self._input(origin.keys) if isinstance(origin, InputTensor) else self._tensor(origin)
+            self._dtypes[source] = self._graph.call_function(getattr, (tensor, "dtype"))
+        return self._dtypes[source]
 
     def _check_fixed(self, keys: Keys, example: Any) -> None:
         if isinstance(example, torch.Tensor):
@@ -174,6 +192,8 @@ class _Raising:
             self._switch_gradients(bool(node.args[0]), values)
             return None
         args, kwargs = self._arguments_of((node.args, dict(node.kwargs)), values)
+        if node.target is dtype_of:
+            return self._dtype_of(args[0])
         if node.target is torch.Size:
             return tuple(args[0])  # sizes one by one, each of which a view may restate
         if node.target in (operator.getitem, operator.add) and isinstance(args[0], (tuple, list)):

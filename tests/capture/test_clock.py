@@ -24,6 +24,7 @@ STEPS = {
         "running the model",
         "recording with Dynamo in eval mode",
         "recording with Dynamo in train mode",
+        "recording with Dynamo in other dtypes",
         "comparing graph and model in eval mode",
         "comparing graph and model in train mode",
         "comparing graph and model at other sizes",
