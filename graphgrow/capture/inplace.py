@@ -22,6 +22,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.severed import detached, severed
 from graphgrow.capture.writes import PLAIN, Write, is_inplace, storages_of, watch
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import OVERWRITTEN, MetaRunner
@@ -75,6 +76,7 @@ class _Memory:
         version: how often it was written so far.
         last: the node through which it was written last.
         line: where in the user's code that was.
+        severed: whether it was written under a name without gradient, while it has one under others.
         at: by node that shares the storage, the version when it was last told, and the node that holds its value then.
     """
 
@@ -85,6 +87,7 @@ class _Memory:
     version: int = 0
     last: fx.Node | None = None
     line: str = ""
+    severed: bool = False
     at: dict[fx.Node, tuple[int, fx.Node]] = field(default_factory=dict)
 
 
@@ -167,6 +170,7 @@ class _Threader:
         target, memory = self._same.get(write.target, write.target), self._memory_of(write.target)
         memory.left -= 1
         memory.version, memory.last, memory.line = memory.version + 1, target, write.line
+        memory.severed = memory.severed or severed(write.target, self._root)
         memory.at[target] = memory.at[node] = (memory.version, node)
         if node is not target:
             self._same[node] = target
@@ -210,6 +214,12 @@ class _Threader:
             memory = self._memories.get(storage)
             if memory is None or (node not in memory.at and _unpacks(self._reader)):
                 continue
+            if memory.severed and not detached(node) and _passes_gradient(self._reader):
+                raise CaptureError(
+                    f"{memory.line or 'an operator'} overwrites a tensor past its gradient (under torch.no_grad(), or "
+                    f"through .detach() or .data), which `{self._reader.name}` then reads with its gradient: a graph "
+                    "of values would lose that; let the operator return a new tensor"
+                )
             version, holder = memory.at.get(node, (0, node))
             if version == memory.version or node is self._behind:
                 now = holder
@@ -337,6 +347,12 @@ def _unpacks(node: fx.Node) -> bool:
     if node.target is not operator.getitem or not isinstance(container, fx.Node):
         return False
     return not isinstance(container.meta.get("value"), torch.Tensor)
+
+
+def _passes_gradient(node: fx.Node) -> bool:
+    """Whether gradients come through a node: not where it reads sizes, or detaches."""
+    holds = node.op == "output" or bool(storages_of(node.meta.get("value")))
+    return holds and not (node.op == "call_method" and node.target == "detach")
 
 
 def _geometry(node: fx.Node) -> tuple[Any, ...] | None:

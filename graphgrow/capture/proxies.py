@@ -40,6 +40,8 @@ class ValueProxy(fx.Proxy):
             raise AttributeError(f"a {type(self.example).__name__} has no attribute {name!r}")
         if name in _CONSTANT_ATTRIBUTES and isinstance(self.example, torch.Tensor):
             return getattr(self.example, name) if name != "is_meta" else False
+        if name == "data" and isinstance(self.example, torch.Tensor):
+            return self.tracer.create_proxy("call_method", "detach", (self,), {})
         if name == "requires_grad" and self.node.op == "get_attr":
             tracer: Any = self.tracer  # fx types it as any tracer
             return tracer.held_at(str(self.node.target)).requires_grad

@@ -17,6 +17,7 @@ from graphgrow.capture.dynamo import InputTensor, Keys, Recording, Size, dtype_o
 from graphgrow.capture.functions import AUTOCAST
 from graphgrow.capture.leaf_calls import layer_call
 from graphgrow.capture.outputs import Built
+from graphgrow.capture.writes import is_inplace
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import STACK
 from graphgrow.layers import require_dtypes, require_same
@@ -212,6 +213,8 @@ class _Raising:
             )
         if node.op == "call_function" and "_functorch" in str(getattr(node.target, "__module__", "")):
             raise CaptureError(f"it uses `{name}` of torch.func, for which a graph has no node")
+        if self._frozen_gradients is not None and is_inplace(node, self._model) and self._learns(args[0]):
+            args = (self._graph.call_method("detach", (args[0],)), *args[1:])
         if node.target is layer_call:
             made = self._graph.call_module(args[0], tuple(args[1:]), kwargs)
         else:
