@@ -208,7 +208,7 @@ def opened(proxy: Any, example: Any) -> Any:
 
 @contextmanager
 def examples_asked() -> Iterator[None]:
-    """Let the forward's own `isinstance(x, torch.Tensor)` be answered by the example, and `len(x)` by `x.shape[0]`.
+    """Let the forward's own `isinstance(x, torch.Tensor)` be answered by what a proxy stands for, `len(x)` by its rows.
 
     In Python alone: were it the proxy's class that says so, torch's C++ would take it for a tensor, too, and what
     `__len__` returns must be a number of Python's, which would be the example's.
@@ -216,7 +216,7 @@ def examples_asked() -> Iterator[None]:
     original, counted, kinds = builtins.isinstance, builtins.len, (ValueProxy, ValueAttribute)
 
     def asked(value: Any, kind: Any) -> bool:
-        return original(value, kind) or (type(value) in kinds and original(value.example, kind))
+        return original(value, kind) or (type(value) in kinds and original(_stood_for(value), kind))
 
     def rows(value: Any) -> Any:
         if type(value) in kinds and original(value.example, torch.Tensor) and value.example.dim():
@@ -228,6 +228,18 @@ def examples_asked() -> Iterator[None]:
         yield
     finally:
         builtins.isinstance, builtins.len = original, counted
+
+
+def kind_of(*args: Any, **kwargs: Any) -> Any:
+    """What the forward's own `type(x)` returns: the class of what a proxy stands for, of anything else its own."""
+    proxy = len(args) == 1 and type(args[0]) in (ValueProxy, ValueAttribute)
+    return type(_stood_for(args[0])) if proxy else type(*args, **kwargs)
+
+
+def _stood_for(proxy: ValueProxy) -> Any:
+    """A tensor of the model's itself, which may be a parameter; of any other value the example."""
+    tracer: Any = proxy.tracer  # fx types it as any tracer
+    return tracer.held_at(str(proxy.node.target)) if proxy.node.op == "get_attr" else proxy.example
 
 
 def holds_proxy(arguments: Any) -> bool:

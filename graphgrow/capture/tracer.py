@@ -23,14 +23,14 @@ from graphgrow.capture.caches import WITHOUT
 from graphgrow.capture.clock import Clock
 from graphgrow.capture.dtypes import dtypes_seen
 from graphgrow.capture.einops import einops_open
+from graphgrow.capture.exchanged import classes_called
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen
 from graphgrow.capture.of_torch import masks_taken_as_given, own_backwards_refused, wrapped_functions_open
 from graphgrow.capture.parametrised import is_parametrised
-from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, opened
+from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, kind_of, opened
 from graphgrow.capture.running import InputView, layer_by_layer
-from graphgrow.capture.whole_numbers import ints_seen
 from graphgrow.capture.wrappers import called_by_name
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
@@ -117,7 +117,7 @@ class ShapeTracer(fx.Tracer):
                 dtypes_seen(self),
                 einops_open(ValueProxy),
                 wrapped_functions_open(),
-                ints_seen(root, self._int),
+                classes_called(root, {"int": self._int, "type": kind_of}),
                 calls_seen({**WHILE_TRACED, **{function: self._recording(function) for function in own_functions()}}),
                 self._assignments_seen(),
             ):

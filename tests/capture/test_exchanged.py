@@ -1,4 +1,7 @@
-"""`int()` of a computed size: free as the size is, where it is called by that name; numbers of Python's elsewhere."""
+"""`int()` of a computed size: free as the size is, where it is called by that name; numbers of Python's elsewhere.
+
+And of what class something is: a parameter, a buffer, a tensor, a size.
+"""
 
 from __future__ import annotations
 
@@ -78,3 +81,40 @@ def test_where_a_number_of_pythons_is_wanted_it_is_checked(run: Callable[[Any, t
     assert torch.equal(graph(x), model(x))
     with pytest.raises(ValueError, match="the model decides by the sizes of its inputs"):
         graph(torch.randn(5, 4, 4, 3).double())
+
+
+def _parameters(m: Any, x: torch.Tensor) -> Any:
+    learnt = sum(1 for p in m.parameters() if isinstance(p, nn.Parameter))
+    of_class = sum(1 for p in m.parameters() if type(p) is nn.Parameter)  # one is of a class of its own
+    h = m.a(x)
+    if isinstance(h, nn.Parameter) or type(h) is not type(x) or type(x) is not torch.Tensor:
+        learnt = 100
+    return m.b(h) * learnt + of_class
+
+
+def _buffers(m: Any, x: torch.Tensor) -> Any:
+    tensors = (m.kept, m.a.weight.T, *m.buffers())
+    learnt = [t for t in tensors if isinstance(t, nn.Parameter) or type(t) is not torch.Tensor]
+    other = (type(x.shape), type(x.shape[0]), type(m)) != (torch.Size, int, Forward)
+    return m.b(m.a(x)) + m.kept * (1 + len(learnt) + other)
+
+
+def _made(m: Any, x: torch.Tensor) -> Any:
+    kind = type("Pair", (tuple,), {})
+    return m.b(m.a(x)) * len(kind((1, 2)))
+
+
+class Own(nn.Parameter):
+    """A class of parameters."""
+
+
+@pytest.mark.parametrize("run", [_parameters, _buffers, _made])
+def test_of_what_class_something_is(run: Callable[[Any, torch.Tensor], Any]) -> None:
+    model = _model(run)
+    model.extra = Own(torch.ones(2).double())
+    model.register_buffer("kept", torch.ones(2).double())
+    graph = capture(model, torch.randn(2, 4, 4, 3).double(), way="fx")
+    assert graph.modes == {"train", "eval"}
+    assert not hasattr(builtins, "_graphgrow_type")
+    x = torch.randn(3, 4, 4, 3).double()
+    assert torch.equal(graph.module(x), model(x))

@@ -1,7 +1,8 @@
-"""`int(...)` of a computed size in a model's own code, as a node of the graph: what a class returns, none could answer.
+"""`int(...)` of a computed size, and `type(...)`, in a model's own code: what a class returns, no proxy can answer.
 
-`int(x.shape[0] / n)` would else be the example's number, and the graph one for the example's batch size alone. The name
-is exchanged in the code of the model's functions, where it is called and nothing else is done with it.
+`int(x.shape[0] / n)` would else be the example's number, and the graph one for the example's batch size alone;
+`type(p)` would be the proxy's. The names are exchanged in the code of the model's functions, where they are called and
+nothing else is done with them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import builtins
 import dis
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,25 +18,28 @@ from torch import nn
 
 from graphgrow.capture.frames import is_users
 
-_NAME = "_graphgrow_int"  # found among the builtins, wherever the code stands
+_PREFIX = "_graphgrow_"  # of names that are found among the builtins, wherever the code stands
 
 
 @contextmanager
-def ints_seen(model: nn.Module, seen: Callable[..., Any]) -> Iterator[None]:
-    """While inside, let another function take the calls of `int` in a model's code."""
-    before = {function: function.__code__ for function in _functions(model)}
-    setattr(builtins, _NAME, seen)
-    for function, code in before.items():
-        function.__code__ = _exchanged(code)
+def classes_called(model: nn.Module, seen: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """While inside, let other functions take the calls of builtin classes (by name, `int`) in a model's code."""
+    before = {function: function.__code__ for function in _functions(model, seen)}
+    for name, instead in seen.items():
+        setattr(builtins, _PREFIX + name, instead)
+    for function in before:
+        for name in seen:
+            function.__code__ = _exchanged(function.__code__, name)
     try:
         yield
     finally:
         for function, code in before.items():
             function.__code__ = code
-        delattr(builtins, _NAME)
+        for name in seen:
+            delattr(builtins, _PREFIX + name)
 
 
-def _functions(model: nn.Module) -> list[types.FunctionType]:
+def _functions(model: nn.Module, names: Collection[str]) -> list[types.FunctionType]:
     """The functions of a model's classes and modules, and those that they name, but for torch's and our own."""
     parts = list(model.modules())
     kinds = dict.fromkeys(kind for part in parts for kind in type(part).__mro__)
@@ -50,7 +54,8 @@ def _functions(model: nn.Module) -> list[types.FunctionType]:
         pending += _named(function.__code__, function.__globals__)
         cells = (cell for cell in function.__closure__ or () if cell != types.CellType())  # not those without contents
         pending += [cell.cell_contents for cell in cells]
-    return [function for function in found if any("int" in code.co_names for code in _codes(function.__code__))]
+    named = {function: {name for code in _codes(function.__code__) for name in code.co_names} for function in found}
+    return [function for function in found if not named[function].isdisjoint(names)]
 
 
 def _is_users(function: types.FunctionType) -> bool:
@@ -70,10 +75,10 @@ def _named(code: types.CodeType, known: Mapping[str, Any]) -> list[Any]:
     return [known[name] for part in _codes(code) for name in part.co_names if name in known]
 
 
-def _exchanged(code: types.CodeType) -> types.CodeType:
-    """The code with the other function's name for `int`; as it is where `int` is used otherwise than by a call."""
-    constants = tuple(_exchanged(c) if isinstance(c, types.CodeType) else c for c in code.co_consts)
-    names = tuple(_NAME if name == "int" else name for name in code.co_names)
-    uses = [step for step in dis.get_instructions(code) if step.argval == "int" and step.opcode in dis.hasname]
+def _exchanged(code: types.CodeType, name: str) -> types.CodeType:
+    """The code with the other function's name for a class; as it is where that is used otherwise than by a call."""
+    constants = tuple(_exchanged(c, name) if isinstance(c, types.CodeType) else c for c in code.co_consts)
+    names = tuple(_PREFIX + name if other == name else other for other in code.co_names)
+    uses = [step for step in dis.get_instructions(code) if step.argval == name and step.opcode in dis.hasname]
     called = all(step.opname == "LOAD_GLOBAL" and (step.arg or 0) & 1 for step in uses)  # it makes room for a call
     return code.replace(co_consts=constants, co_names=names if called else code.co_names)
