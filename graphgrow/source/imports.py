@@ -16,15 +16,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import graphgrow.errors
-import graphgrow.layers
 from graphgrow.errors import ExportError
 from graphgrow.source.layout import one_line
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers")
 """What a generated file may import, the standard library and safetensors aside."""
 
-_INLINED = {module.__name__: module for module in (graphgrow.layers, graphgrow.errors)}  # written into the file
+_INLINED = ("graphgrow.layers", "graphgrow.errors")  # written into the file
 
 _SHORT: tuple[tuple[str, types.ModuleType], ...] = (("nn", nn), ("torch", torch), ("F", F))
 _SHORT_FROM = {"nn": "torch", "F": "torch.nn"}
@@ -107,7 +105,7 @@ class Imports:
         home = str(getattr(thing, "__module__", None) or "")
         if vars(builtins).get(name) is thing:
             return _dotted(name)
-        if home in _INLINED:
+        if home.startswith(_INLINED):
             return _dotted(self._inline(thing))
         home = {"_operator": "operator"}.get(home, home)
         self._check(thing, home, name)
@@ -189,7 +187,7 @@ class Imports:
     def _inline(self, thing: Any) -> str:
         """Take over the source of something in graphgrow.layers or .errors, after all that it refers to."""
         name: str = thing.__name__
-        known = vars(_INLINED[thing.__module__])
+        known = vars(sys.modules[thing.__module__])
         if name in self.sources:
             return name
         source = inspect.getsource(thing)
@@ -205,10 +203,10 @@ class Imports:
         if isinstance(value, types.ModuleType):
             package, _, last = value.__name__.rpartition(".")
             self.add(package, last, name) if package else self.add(last)
-        elif home in _INLINED:
-            self._inline(value)
         elif home is None:
             self.sources[name] = f"{name} = {one_line(self.literal(value))}\n"
+        elif home.startswith(_INLINED):
+            self._inline(value)
         else:
             self._check(value, home, name)
             self.add(home, name)

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import graphgrow.layers
 from graphgrow.errors import ExportError
-from graphgrow.layers import ScaledDotProductAttention, require_same
+from graphgrow.layers import ScaledDotProductAttention, connections, require_same
 from graphgrow.source.imports import Imports
 from graphgrow.source.layout import one_line
 
@@ -152,12 +151,12 @@ def test_a_source_brings_what_it_refers_to_first(monkeypatch: pytest.MonkeyPatch
         "Inner": "class Inner:\n    pass\n",
     }
     for name in source:
-        kind = type(name, (), {"__module__": graphgrow.layers.__name__})
-        monkeypatch.setattr(graphgrow.layers, name, kind, raising=False)
-    monkeypatch.setattr(graphgrow.layers, "SIZE", 3, raising=False)
+        kind = type(name, (), {"__module__": connections.__name__})
+        monkeypatch.setattr(connections, name, kind, raising=False)
+    monkeypatch.setattr(connections, "SIZE", 3, raising=False)
     monkeypatch.setattr("graphgrow.source.imports.inspect.getsource", lambda thing: source[thing.__name__])
     imports = Imports()
-    imports.reference(vars(graphgrow.layers)["Outer"])
+    imports.reference(vars(connections)["Outer"])
     assert list(imports.sources.values()) == [source["Inner"], "SIZE = 3\n", source["Outer"]]
     assert imports.lines() == ["from torch import nn"]
 

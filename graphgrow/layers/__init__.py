@@ -1,0 +1,37 @@
+"""Small live modules and functions that a graph may hold beside those of torch, one file for each kind."""
+
+from graphgrow.layers.assignment import set_item
+from graphgrow.layers.attention import ScaledDotProductAttention
+from graphgrow.layers.choice import Choice
+from graphgrow.layers.connections import Blend, Gate, Zeros
+from graphgrow.layers.modes import ByMode, CopyInOneMode, OneMode
+from graphgrow.layers.norm import RootMeanSquareNorm
+from graphgrow.layers.requirements import (
+    form_of,
+    require_decision,
+    require_dtypes,
+    require_form,
+    require_same,
+    require_sizes,
+)
+from graphgrow.layers.router import Router
+
+__all__ = [
+    "Blend",
+    "ByMode",
+    "Choice",
+    "CopyInOneMode",
+    "Gate",
+    "OneMode",
+    "RootMeanSquareNorm",
+    "Router",
+    "ScaledDotProductAttention",
+    "Zeros",
+    "form_of",
+    "require_decision",
+    "require_dtypes",
+    "require_form",
+    "require_same",
+    "require_sizes",
+    "set_item",
+]
