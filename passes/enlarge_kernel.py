@@ -80,7 +80,7 @@ class EnlargeKernel(Mutation):
 
 def _reaches(module: Any, call: fx.Node, old: tuple[int, ...], new: tuple[int, ...]) -> bool:
     """Whether a new tap along some axis meets a value in this call: taps go from the smaller to the larger side."""
-    (read,) = call.all_input_nodes
+    read = call.all_input_nodes[0]  # behind it there may be nodes of an output_size
     inside, outside = (node.meta["value"].shape[-len(old) :] for node in (call, read))
     if module.transposed:
         inside, outside = outside, inside

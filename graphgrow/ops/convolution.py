@@ -56,8 +56,8 @@ def convolution_module(call: Call, input: Value) -> Value:
 
 
 @rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-def transposed_module(call: Call, input: Value) -> Value:
-    """nn.ConvTranspose1d and its kin: weight (C, O / groups, kernel...)."""
+def transposed_module(call: Call, input: Value, output_size: Any = None) -> Value:
+    """nn.ConvTranspose1d and its kin: weight (C, O / groups, kernel...); of `output_size`, positions alone count."""
     return _module(call, input, transposed=True)
 
 

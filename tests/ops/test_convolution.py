@@ -100,6 +100,13 @@ def _still_function(target: Any, *settings: Any) -> Callable[[Draw], nn.Module]:
     return build
 
 
+def _sized(draw: Draw) -> nn.Module:
+    """A transposed convolution that is told which of two sizes it puts out."""
+    layer = nn.ConvTranspose1d(draw(2, 4), draw(2, 3), 3, stride=2, padding=1)
+    x = normal_tensor(draw, 2, layer.in_channels, 4)
+    return Probe(lambda m: m.op(m.x, output_size=[7 + m.x.shape[2] // 4]), {"x": x}, {"op": layer})
+
+
 def _grouped_residual(draw: Draw) -> nn.Module:
     """x + conv(x): the width of a group is read and, as another axis of the same weight, written."""
     layer = nn.Conv1d(6, 6, 3, padding=1, groups=2)
@@ -161,6 +168,7 @@ CASES = [
     Case((nn.Conv1d,), _still(nn.Conv1d, (1,), padding="same"), {**PLAIN, "x.2": BATCH}, "same"),
     Case((nn.ConvTranspose2d,), _still(nn.ConvTranspose2d, (1, 2)), {**PLAIN, "x.2": BATCH}, "still in height"),
     Case((nn.ConvTranspose1d,), _still(nn.ConvTranspose1d, (1,), stride=2, output_padding=1), PLAIN, "spread"),
+    Case((nn.ConvTranspose1d,), _sized, PLAIN, "sized"),
     Case((F.conv2d,), _still_function(F.conv2d, 1, "valid"),
          {"x.0": BATCH, "x.1": SUMMED, "x.2": BATCH, "x.3": BATCH, "b.0": ROWS}, "still"),
     Case((F.conv1d,), _still_function(F.conv1d, (2,)), {"x.0": BATCH, "x.1": SUMMED, "b.0": ROWS}, "strided"),

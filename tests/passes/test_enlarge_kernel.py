@@ -332,6 +332,23 @@ def test_the_list_walks_the_parameters_no_oftener_for_more_convolutions(monkeypa
     assert walks[0] == walks[1]
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_transposed_convolution_that_is_told_its_output_size_grows(whole: bool) -> None:
+    def forward(m: Any, x: torch.Tensor) -> Any:
+        skip = m.stem(x)
+        up = m.site(torch.relu(m.down(skip)), output_size=skip.size() if whole else skip.size()[2:])
+        return m.head(torch.cat([skip, torch.relu(up)], 1))
+
+    model = Forward(forward, stem=nn.Conv2d(3, 4, 3, padding=1), down=nn.Conv2d(4, 5, 3, 2, 1),
+                    site=nn.ConvTranspose2d(5, 6, 3, 2, 1), head=nn.Conv2d(10, 2, 1)).double()  # fmt: skip
+    graph = gg.trace(model, torch.randn(2, 3, 8, 7, dtype=torch.float64))
+    for mutation in ("enlarge-kernel(site)", "widen(site, extra=2)", "split(down)"):
+        child = gg.apply(graph, mutation)
+        for shape in ((2, 3, 8, 7), (1, 3, 9, 6)):
+            x = torch.randn(shape, dtype=torch.float64)
+            assert_equal(model(x), child.module(x), TOLERANCE, f"{mutation} at {shape}")
+
+
 @pytest.mark.parametrize(
     ("layer", "length", "to"),
     [
