@@ -108,8 +108,14 @@ def whole_numbers(panel: Axes) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def below(panel: Axes) -> None:
+    """The legend of a panel in one line below the whole figure, where it covers nothing."""
+    handles, labels = panel.get_legend_handles_labels()
+    panel.figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+
+
 def name_points(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write the names of points beside them, each where it covers no other name and no point.
+    """Write the names of points beside them, each where it covers no other name, no point and no edge of the panel.
 
     A name for which there is no such place is left out. Call it when all else has been drawn.
 
@@ -117,19 +123,28 @@ def name_points(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
         panel: to write in.
         points: by name, in data coordinates.
     """
+    from matplotlib.patheffects import withStroke
+
+    sheet = panel.get_figure(root=True)
+    assert sheet is not None
     panel.autoscale_view()
-    each = {name: panel.transData.transform(place) * 72 / panel.figure.dpi for name, place in points.items()}
+    sheet.draw_without_rendering()  # puts the panel in its place
+    scale = 72 / sheet.dpi
+    inner = [side * scale for side in panel.bbox.extents]
+    each = {name: panel.transData.transform(place) * scale for name, place in points.items()}
     taken = [(x - 2.5, y - 2.5, x + 2.5, y + 2.5) for x, y in each.values()]
     for name, (x, y) in each.items():
-        wide, high = 0.65 * _SMALL * len(name), 0.9 * _SMALL
+        wide, high = 0.7 * _SMALL * len(name), 1.05 * _SMALL
         for right, up in ((-4, 3), (4, -3), (4, 3), (-4, -3)):
             left, low = x + right - (wide if right < 0 else 0), y + up - (high if up < 0 else 0)
             box = (left, low, left + wide, low + high)
-            if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+            inside = inner[0] < box[0] and inner[1] < box[1] and box[2] < inner[2] and box[3] < inner[3]
+            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
                 taken.append(box)
                 style: dict[str, Any] = {"ha": "right" if right < 0 else "left", "va": "top" if up < 0 else "bottom"}
                 where: dict[str, Any] = {"xytext": (right, up), "textcoords": "offset points"}
-                panel.annotate(name, points[name], fontsize=_SMALL, **where, **style)
+                halo = [withStroke(linewidth=2.0, foreground="white")]  # lines may pass below
+                panel.annotate(name, points[name], fontsize=_SMALL, path_effects=halo, zorder=5, **where, **style)
                 break
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphgrow.records import CandidateRecord
-from graphgrow.report.figure import BLUE, ORANGE, drawing, name_points, whole_numbers
+from graphgrow.report.figure import BLUE, ORANGE, below, drawing, name_points, whole_numbers
 from graphgrow.report.front import PALE, Scale
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def lineage_figure(graph: nx.DiGraph, front: Collection[int], scale: Scale, path
         panel.plot([], [], ":", color=BLUE, label="second parent")
         panel.set_title("Lineage: who inherited whose weights")
         panel.set_xlabel("generation")
-        panel.set_ylabel(scale.label)
+        panel.set_ylabel(f"{scale.label} ({scale.better})")
         whole_numbers(panel)
-        panel.legend(loc="lower right")
+        below(panel)
         name_points(panel, {str(number): places[number] for number in front})
     return Path(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -132,9 +133,9 @@ class ChoosingNarration:
             f"\ntest accuracy: base {chosen.test:.1%}, chosen [bold]{last.test:.1%}[/] with {last.parameters:,} "
             f"parameters{timed}"
         )
-        self._say(f"[bold]files[/] in {saved.parent}: {', '.join(picture.name for picture in pictures)}")
+        self._say(f"[bold]files[/] in {escape(str(saved.parent))}: {', '.join(picture.name for picture in pictures)}")
         self._say(f"  {saved.name}/ (ledger and weights), 00-chosen.onnx, choices.json")
         self._say(f"done in {time.monotonic() - self._start:.0f} s")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, emoji=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
@@ -23,7 +24,7 @@ from graphgrow.search.job import Job, stream, stream_seed
 from graphgrow.search.objectives import TAIL, Trained, objective
 from graphgrow.search.recipe import Task
 from graphgrow.search.training import train
-from graphgrow.search.variation import cross, mutate
+from graphgrow.search.variation import cross, mutate, within
 from graphgrow.store.folder import load, save
 from graphgrow.store.names import build
 from graphgrow.store.tracing import trace
@@ -82,6 +83,8 @@ class _Work:
                 courses.append(train(twin, data, recipe.training, recipe.budget.unit, amount, seed))
                 trained.append(twin)
             scores = [score(twin.module, data.validation) for twin in trained]
+        if not all(math.isfinite(one.loss) for one in scores):  # the accuracy of such logits would look like any other
+            raise SearchError(f"the validation loss is {max(one.loss for one in scores)} after the training")
         losses, accuracies = tuple(one.loss for one in scores), tuple(one.accuracy for one in scores)
         values: dict[str, tuple[float, float]] = {}
         with self._part("measure"):
@@ -108,6 +111,11 @@ class _Work:
             with self._part("inherit"):
                 graph = base(task)
             self._note(parameters=graph.parameter_count, flops=graph.flops)
+            if not within(graph, job.recipe.limits):
+                raise SearchError(
+                    f"it has {graph.parameter_count:,} parameters and {graph.flops:,} FLOPs, more than the limits of "
+                    "the recipe; raise them, or begin with less"
+                )
             return graph
         if job.rung:
             with self._part("inherit"):

@@ -125,7 +125,7 @@ def evolve(recipe: Evolution, study: Study, crew: Crew, watch: Watcher | None = 
 
     Args:
         recipe: what to do.
-        study: where it is kept; what it holds already is not evaluated again.
+        study: where it is kept; what it holds already is not evaluated again, but for a base that failed.
         crew: who evaluates.
         watch: is told how it comes along.
 
@@ -134,6 +134,9 @@ def evolve(recipe: Evolution, study: Study, crew: Crew, watch: Watcher | None = 
     """
     watch = watch or Silent()
     state, known = State(recipe, study.folder, {}), study.candidates()
+    if (0, 0) in known and known[0, 0].status != "done":  # there is nothing to lose, and its cause may be gone
+        study.forget((0, 0))
+        del known[0, 0]
     for generation in range(recipe.generations + 1):
         jobs = _first(state) if generation == 0 else _offspring(state, generation)
         children = [job.number for job in jobs]

@@ -43,7 +43,9 @@ class Finished:
 def scales(recipe: Evolution) -> list[Scale]:
     """How the objectives of a recipe are shown."""
     known = [objective(goal.name) for goal in recipe.objectives]
-    return [Scale(one.name, one.title, one.short, one.unit, one.scale) for one in known]
+    return [
+        Scale(one.name, one.title, one.short, one.unit, one.scale, one.decimals, one.larger_is_better) for one in known
+    ]
 
 
 def finish(

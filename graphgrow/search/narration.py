@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -68,7 +69,7 @@ class Narration:
         self._done += 1
         self._last = record
         if record.status != "done":
-            self._say(f"[yellow]candidate {record.number} failed[/]: {Text(record.reason).plain[:200]}")
+            self._say(f"[yellow]candidate {record.number} failed[/]: {escape(record.reason[:300])}")
 
     def selected(self, record: GenerationRecord, state: State) -> None:
         """A generation is complete."""
@@ -119,7 +120,7 @@ class Narration:
         self._say(f"[bold]evolution[/] of {recipe.task.model} on {recipe.task.data}: {goals}")
         self._say(
             f"{recipe.generations} generations of {recipe.offspring}, {count} candidates, {self._workers()}; "
-            f"the study is {folder}"
+            f"the study is {escape(str(folder))}"
         )
         if done:
             self._say(f"going on with a study of {done} evaluations")
@@ -133,7 +134,7 @@ class Narration:
         chosen = next(record for record in found.front if record.number == found.choice)
         for mutation in _ancestry(state, chosen):
             self._console.print(f"  {mutation}", style="cyan", highlight=False, markup=False, soft_wrap=True)
-        self._say(f"[bold]files[/] in {state.folder}")
+        self._say(f"[bold]files[/] in {escape(str(state.folder))}")
         self._say("  figures   front.png, lineage.png")
         self._say("  front/    each candidate: model (gg.load), ONNX, record")
         self._say(f"done in {time.monotonic() - self._start:.0f} s")
@@ -142,7 +143,7 @@ class Narration:
         return "1 worker" if self._crew.size == 1 else f"{self._crew.size} workers"
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, emoji=False, soft_wrap=True)
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -62,6 +62,7 @@ class Objective:
         best: the value that nothing can beat.
         measure: value and spread of a trained candidate; the spread is 0 where the value has none.
         scale: factor for people's eyes: an accuracy of 0.97 is shown as 97 %.
+        decimals: that people are shown.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Objective:
     best: float
     measure: Callable[[Trained], tuple[float, float]]
     scale: float = 1.0
+    decimals: int = 1
 
     @property
     def larger_is_better(self) -> bool:
@@ -124,12 +126,12 @@ OBJECTIVES: Mapping[str, Objective] = {
     one.name: one
     for one in (
         Objective("accuracy", "validation accuracy", "accuracy %", "%", 1.0, _accuracy, 100.0),
-        Objective("loss", "validation loss", "loss", "nats", 0.0, _loss),
+        Objective("loss", "validation loss", "loss nats", "nats", 0.0, _loss, decimals=4),
         Objective("flops", "FLOPs of one sample", "kFLOPs", "thousands", 0.0, _flops, 1e-3),
-        Objective("parameters", "parameters", "parameters", "", 0.0, _parameters),
-        Objective("latency", "latency with onnxruntime", "latency ms", "ms", 0.0, _latency),
+        Objective("parameters", "parameters", "parameters", "", 0.0, _parameters, decimals=0),
+        Objective("latency", "latency with onnxruntime", "latency ms", "ms", 0.0, _latency, decimals=4),
         Objective("memory", "peak memory with onnxruntime", "memory MB", "MB", 0.0, _memory),
-        Objective("instability", "spread of the training loss", "instability", "nats", 0.0, _instability),
+        Objective("instability", "spread of the loss", "instability nats", "nats", 0.0, _instability, decimals=4),
     )
 }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from graphgrow.errors import RecipeError
 from graphgrow.recipes import files
+from graphgrow.rewrite.registry import pass_names
 from graphgrow.search.objectives import objective
 
 UNITS = ("steps", "flops", "seconds")
@@ -166,6 +167,7 @@ class Evolution:
         _want(self.generations >= 0 and self.seed >= 0, "generations and seed are whole numbers from 0 on")
         _want(self.budget.rungs >= 1 and 0 < self.budget.keep < 1, "rungs is at least 1, keep between 0 and 1")
         _want(self.variation.most >= 1 and self.training.seeds >= 1, "most and seeds are whole numbers from 1 on")
+        _want_passes("variation.rates", self.variation.rates)
         rates = [*self.variation.rates.values(), self.variation.scaling]
         _want(all(rate >= 0 for rate in rates), "rates and scaling are numbers from 0 on")
         _want(0 <= self.variation.crossover <= 1, "crossover is a share, from 0 to 1")
@@ -237,6 +239,7 @@ class Choosing:
 
     def __post_init__(self) -> None:
         turns = self.alternation
+        _want_passes("grow", self.grow)
         _want(self.decide in DECIDE, f"decide is {self.decide!r}; there are {', '.join(DECIDE)}")
         least = min(self.rounds, turns.every, self.save_every)
         _want(least >= 1, "rounds, every and save_every are whole numbers from 1 on")
@@ -249,6 +252,11 @@ class Choosing:
 def _want(holds: bool, text: str) -> None:
     if not holds:
         raise RecipeError(f"the recipe cannot be followed: {text}")
+
+
+def _want_passes(where: str, names: Iterable[str]) -> None:
+    unknown = [name for name in names if name not in pass_names()]
+    _want(not unknown, f"{where} names {', '.join(unknown)}; there are {', '.join(pass_names())}")
 
 
 def recipe_names(kind: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from graphgrow.errors import LedgerError, SearchError
 from graphgrow.records import CandidateRecord, GenerationRecord, Record
-from graphgrow.search.candidates import RECORD
+from graphgrow.search.candidates import RECORD, candidate_folder
 from graphgrow.search.job import Key
 from graphgrow.store.lock import locked
 
@@ -98,6 +98,12 @@ class Study:
                 self._data.execute("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
             raise SearchError(f"candidate {record.number}, rung {record.rung} was evaluated twice") from None
+
+    def forget(self, key: Key) -> None:
+        """Take an evaluation away, so that it is made again."""
+        shutil.rmtree(candidate_folder(self.folder, *key), ignore_errors=True)
+        with self._data:
+            self._data.execute("DELETE FROM candidates WHERE number = ? AND rung = ?", key)
 
     def add_generation(self, record: GenerationRecord) -> None:
         """Record a generation; the same one again changes nothing."""

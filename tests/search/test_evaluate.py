@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +131,6 @@ def test_several_seeds_have_a_spread(study: Path) -> None:
     ("changes", "reason"),
     [
         ({"limits": Limits(parameters=1), "variation": Variation(tries=2)}, "SearchError: no mutation was admissible"),
-        ({"variation": Variation(rates={"wide": 1.0})}, "MutationError: there is no pass `wide`"),
         ({"training": Training(learning_rate=1e30)}, "SearchError: the loss is (nan|inf) in step"),
     ],
 )
@@ -141,6 +141,22 @@ def test_failures_of_a_candidate_are_records(study: Path, changes: dict[str, Any
     assert re.match(reason, record.reason)
     assert record.objectives == {}
     assert [path.name for path in candidate_folder(study, number, 0).iterdir()] == ["record.json"]
+
+
+def test_logits_that_are_not_finite_are_a_failure_whatever_their_accuracy(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        evaluation, "train", lambda graph, *_: graph.module.get_parameter("4.bias").data.fill_(math.nan)
+    )
+    record = run(Job(str(study), recipe(), 13, 0, 1, (0,), (0,)))
+    assert (record.status, record.reason) == ("failed", "SearchError: the validation loss is nan after the training")
+
+
+def test_a_base_beyond_the_limits_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    record = run(Job(str(tmp_path), recipe(limits=Limits(flops=100)), 0))
+    assert re.match(r"SearchError: it has \d+ parameters and [\d,]+ FLOPs, more than the limits", record.reason)
+    assert "train" not in record.seconds
 
 
 def test_a_child_that_computes_something_else_is_not_trained(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from graphgrow.errors import SearchError
 from graphgrow.records import CandidateRecord
-from graphgrow.search.candidates import candidate_folder
+from graphgrow.search.candidates import blank, candidate_folder, publish
 from graphgrow.search.engine import Reply, Request
 from graphgrow.search.evolve import State, begin, evolve
 from graphgrow.search.job import Job
@@ -150,6 +151,23 @@ def test_a_base_that_fails_ends_the_search(tmp_path: Path) -> None:
 
     with pytest.raises(SearchError, match="the base cannot be evaluated: no such model"):
         ran(tmp_path, landscape.recipe(), Failing())
+
+
+def test_a_base_that_failed_is_tried_again_by_the_next_call(tmp_path: Path) -> None:
+    """Its cause may be gone, as a file of data that was not there."""
+
+    class Failing(Here):
+        def wait(self, seconds: float) -> Sequence[Reply]:
+            ticket, request = self._waiting.pop()
+            job = Job.from_json(request)
+            return [Reply(ticket, publish(job, replace(blank(job), reason="no data")))]
+
+    recipe = landscape.recipe(generations=1)
+    with pytest.raises(SearchError, match="no data"):
+        ran(tmp_path, recipe, Failing())
+    state = ran(tmp_path, recipe)
+    assert state.results[0, 0].status == "done"
+    assert read_study(tmp_path)[1] == state.results
 
 
 def test_the_worst_value_of_a_goal_without_one(tmp_path: Path) -> None:

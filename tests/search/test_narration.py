@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
+from graphgrow.search.candidates import blank
 from graphgrow.search.evolve import begin, evolve
+from graphgrow.search.job import Job
 from graphgrow.search.narration import Narration, sparkline
+from graphgrow.search.recipe import Task
 from tests.search import landscape
 from tests.search.test_evolve import Here
 
@@ -45,6 +49,18 @@ def test_the_screen_follows_the_run(tmp_path: Path) -> None:
         f"generation {n}" for n in range(4)
     ]
     assert "candidate 6 failed: the seventh" in out.getvalue()
+
+
+def test_what_was_said_is_not_taken_for_markup() -> None:
+    out = io.StringIO()
+    story = Narration(Console(file=out, width=200), landscape.recipe(task=Task("mine:fire", "mine:fire")), Here(1))
+    failed = replace(blank(Job("f", landscape.recipe(), 3)), reason="RuntimeError: [enforce fail at x.cpp:1] err == 0")
+    story.evaluated(failed)
+    story.opening("runs/[bold]", 0)
+    said = out.getvalue()
+    assert "candidate 3 failed: RuntimeError: [enforce fail at x.cpp:1] err == 0" in said
+    assert "evolution of mine:fire on mine:fire: validation accuracy" in said
+    assert "1 worker; the study is runs/[bold]" in said
 
 
 def test_sparkline() -> None:

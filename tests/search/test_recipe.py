@@ -9,7 +9,7 @@ import pytest
 from graphgrow.errors import RecipeError
 from graphgrow.recipes.tables import from_table, to_table
 from graphgrow.search.job import Job, stream
-from graphgrow.search.recipe import Evolution, read_recipe, recipe_names
+from graphgrow.search.recipe import Choosing, Evolution, Task, read_recipe, recipe_names
 
 WHOLE = """
 population = 3
@@ -54,6 +54,10 @@ def test_a_file_with_changes(tmp_path: Path) -> None:
         ("parents = 'all'" + WHOLE, "parents is 'all'; there are population and base"),
         (WHOLE.replace("= 3", "= 0"), "population and offspring are whole numbers from 1 on"),
         (WHOLE + "[variation]\nrates = { widen = -1 }", "rates and scaling are numbers from 0 on"),
+        (
+            WHOLE + "[variation]\nrates = { wide = 1 }",
+            r"variation\.rates names wide; there are add-branch, add-heads, ",
+        ),
         (WHOLE + "[variation]\ncrossover = 2", "crossover is a share, from 0 to 1"),
         (WHOLE + "[budget]\nkeep = 1", "rungs is at least 1, keep between 0 and 1"),
     ],
@@ -63,6 +67,11 @@ def test_what_is_wrong_is_named(text: str, message: str, tmp_path: Path) -> None
     file.write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=message):
         read_recipe(Evolution, "evolve", str(file))
+
+
+def test_a_search_grows_by_passes_that_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"grow names wide, deep; there are add-branch, "):
+        Choosing(Task("graphgrow:mlp"), grow=("wide", "widen", "deep"))
 
 
 def test_no_such_recipe() -> None:
