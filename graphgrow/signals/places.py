@@ -76,13 +76,15 @@ def places_of(network: Network, group: Group, most: int = 2) -> tuple[Place, ...
     return tuple(_place(group, *found[index]) for index in chosen)
 
 
-def _read(network: Network, group: Group, by_weights: bool) -> Iterator[tuple[Value, int]]:
-    """Values over the group's units that some operator sums over, in topological order, each once."""
-    produced = {
-        id(facts.output): facts.node.name
-        for facts in network.analysis.facts.values()
-        if isinstance(facts.output, Value) and facts.node.op != "get_attr"
-    }
+def _read(network: Network, group: Group, by_weights: bool) -> Iterator[tuple[str, Value, int]]:
+    """Values over the group's units that some operator sums over, in topological order, each once, with their nodes.
+
+    One of several that an operator puts out together is seen behind the node that picks it.
+    """
+    produced: dict[int, str] = {}
+    for facts in network.analysis.facts.values():
+        if isinstance(facts.output, Value) and facts.node.op != "get_attr":
+            produced.setdefault(id(facts.output), facts.node.name)
     seen: set[int] = set()
     for facts in network.analysis.touching(group.space):
         for c in facts.contractions:
@@ -91,15 +93,15 @@ def _read(network: Network, group: Group, by_weights: bool) -> Iterator[tuple[Va
                     continue
                 if any(leaf is group.space for leaf in leaves(value.axes[axis])):
                     seen.add(id(value))
-                    yield value, axis % len(value.axes)
+                    yield produced[id(value)], value, axis % len(value.axes)
 
 
-def _place(group: Group, value: Value, axis: int) -> Place:
+def _place(group: Group, node: str, value: Value, axis: int) -> Place:
     unit = axis_map(value.axes[axis], Units(group.space, torch.arange(group.size))).unit
     if torch.equal(unit, torch.arange(group.size)):
-        return Place(value.name, axis, group.size, None)
+        return Place(node, axis, group.size, None)
     order = torch.argsort(unit, stable=True)
-    return Place(value.name, axis, group.size, order[int((unit < 0).sum()) :])
+    return Place(node, axis, group.size, order[int((unit < 0).sum()) :])
 
 
 def for_each(network: Network, groups: Iterable[Group] | None, make: Callable[[Group], T]) -> Iterator[tuple[Group, T]]:

@@ -92,10 +92,12 @@ def begin_stage(
     optimizer: Optimizer | None = None,
     share: bool = True,
     evaluate: Callable[[Graph], float] | None = None,
+    start: Callable[[Graph], None] | None = None,
 ) -> tuple[Graph, StageRecord]:
     """The first part of `run_stage`: apply and verify. Between this and `end_stage` the child is trained.
 
-    Args and errors as there.
+    Args and errors as there, but for `start`, which sets fresh weights of the verified child in place, and may
+    refuse it before the optimizer is touched.
 
     Returns:
         The verified child, and a record of the growth alone.
@@ -105,7 +107,7 @@ def begin_stage(
             f"a stage of index {index} and name {name!r} names no file; count from 0, and use letters, digits, "
             "dots, dashes and underscores"
         )
-    start = time.perf_counter()
+    began = time.perf_counter()
     chosen = [mutations] if isinstance(mutations, (str, Mutation)) else list(mutations)
     child = apply(graph, chosen, seed=seed, share=share)
     max_error = bound = 0.0  # nothing was changed, so nothing can differ
@@ -114,8 +116,12 @@ def begin_stage(
         if verdict.preserved is not True:
             raise NotPreserved(f"{', '.join(map(str, chosen))}: {verdict}")
         max_error, bound = verdict.max_error, verdict.bound
+    if start is not None:
+        start(child)
     if optimizer is not None:
         child = apply(graph, chosen, seed=seed, optimizer=optimizer, share=share)
+        if start is not None:
+            start(child)
     before = None if evaluate is None else evaluate(child)
     record = StageRecord(
         index=index,
@@ -125,7 +131,7 @@ def begin_stage(
         flops=count_flops(child),
         accuracy_before=before,
         accuracy_after=None,
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - began,
         preserved=True,
         max_error=max_error,
         bound=bound,

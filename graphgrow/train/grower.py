@@ -21,13 +21,14 @@ from graphgrow.signals.skips import SkipSignal
 from graphgrow.signals.watch import Signal, Watch
 from graphgrow.train.averaging import follow_growth
 from graphgrow.train.budget import Budget
-from graphgrow.train.newness import newness
+from graphgrow.train.newness import drawn_entries, newness
 from graphgrow.train.pace import Newcomers, Pace
 from graphgrow.train.policy import Evidence, GrowthPolicy, make_policy
 from graphgrow.train.proposal import Nothing, Proposal, choose
 from graphgrow.train.ranks import Ranks
 from graphgrow.train.schedule import Plateau, Schedule
 from graphgrow.train.snapshot import Snapshot
+from graphgrow.train.start import distance, output_of
 
 Loss = Callable[[torch.nn.Module], torch.Tensor]
 
@@ -199,12 +200,15 @@ class Grower:
             NotPreserved: if the child computes another function; nothing has changed then.
             Declined, OptimizerError: as `gg.apply` does; likewise.
         """
+        start = self.start(proposal)
         child = apply(self.graph, proposal.mutations, seed=self.seed_of_stage)
         if self._verify:
             self._ranks.decided(lambda: self._require_preserved(proposal, child))
+        start(child)
         self.prepare()
         if self._optimizer is not None:
             child = apply(self.graph, proposal.mutations, seed=self.seed_of_stage, optimizer=self._optimizer)
+            start(child)
         self.follow(child, proposal)
         return child
 
@@ -213,6 +217,32 @@ class Grower:
         """Of the fresh weights of the next growth."""
         return self._seed
 
+    def start(self, proposal: Proposal) -> Callable[[Graph], None]:
+        """What sets, in a child that was made with `seed_of_stage` and verified, how what is new starts.
+
+        Here the function stays what it is, which is looked at; `follow` makes the starts that change it.
+
+        Raises:
+            NotPreserved: by what it returns, if the child's outputs moved.
+        """
+        starts = [one.start for one in proposal.candidates if one.start.preserving and one.start.kind != "fresh"]
+        if not starts:
+            return lambda _: None
+        new = newness(self.graph, proposal.mutations, self.seed_of_stage).entries
+        drawn = drawn_entries(self.graph, proposal.mutations, self.seed_of_stage, new)
+
+        rounding = max(torch.finfo(one.dtype).eps for one in self.module.parameters() if one.is_floating_point())
+
+        def begin(child: Graph) -> None:
+            before = output_of(child)
+            for one in starts:
+                one.prepare(child, new, drawn)
+            moved = distance(before, output_of(child))
+            if not moved <= rounding**0.5:
+                raise NotPreserved(f"{proposal}: the start of what is new moved the outputs by {moved:.1%}")
+
+        return begin
+
     def prepare(self) -> None:
         """Before the optimizer is carried over by other means than `apply`: keep what a rollback needs."""
         if self._rollback_after is not None:
@@ -220,13 +250,16 @@ class Grower:
             self._before = Snapshot.of(self.graph, self._optimizer, self._averaged), best
 
     def follow(self, child: Graph, proposal: Proposal) -> None:
-        """Take up a child that was made of a proposal's mutations with `seed_of_stage`, the optimizer with it."""
+        """Take up a child that was made of a proposal's mutations with `seed_of_stage`, the optimizer with it.
+
+        `start` was called on it. Starts that do not preserve the function are made now, and their gap is measured.
+        """
         parent = self.graph
         new = newness(parent, proposal.mutations, self.seed_of_stage)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._round + 500_000)
         numbers = dict(proposal.numbers)
         for candidate in proposal.candidates:
-            gap = candidate.start.apply(parent, child, new.entries, generator)
+            gap = candidate.start.disturb(parent, child, new.entries, generator)
             if gap is not None:
                 numbers["gap"] = gap
         if self._averaged is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,4 +67,31 @@ def newness(graph: Graph, mutations: Iterable[Mutation | str], seed: int) -> New
             found.entries[name] = new
         if bool((pace != 1).any()):
             found.paces[name] = pace
+    return found
+
+
+def drawn_entries(
+    graph: Graph, mutations: Iterable[Mutation | str], seed: int, new: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Which of the new entries another seed would have drawn otherwise, by names of the child's parameters.
+
+    Those may hold other numbers as well. What a growth gives other new entries is part of its exactness: zeros that
+    keep new units unheard, the mean of the old rows in front of a layer norm.
+
+    Args:
+        graph: the parent.
+        mutations: as for `apply`, likewise the seed.
+        seed: of the fresh weights.
+        new: which entries are new (`Newness.entries`).
+
+    Raises:
+        MutationError, Declined: as `apply` does.
+    """
+    chosen = list(mutations)
+    one, other = (apply(graph, chosen, seed=number).module for number in (seed, seed + 1))
+    found = {}
+    for name, entries in new.items():
+        drawn = entries & (one.get_parameter(name).detach() != other.get_parameter(name).detach())
+        if bool(drawn.any()):
+            found[name] = drawn
     return found

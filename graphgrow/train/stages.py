@@ -43,15 +43,17 @@ class Stages:
     def begin(self, proposal: Proposal | None = None) -> None:
         """Begin a stage: the base's, that of a network that was gone back to, or that of a proposal.
 
-        A proposal's child is verified first, then the optimizer is carried over, and what is new starts.
+        A proposal's child is verified first, what is new starts, then the optimizer is carried over.
 
         Raises:
             NotPreserved: if the child computes another function; nothing has changed then.
             Declined, OptimizerError: as `gg.apply` does; likewise.
         """
         name = self._grower.policy.name if proposal else BACK if self.ended else BASE
+        start = None
         if proposal is not None:
             self._grower.prepare()
+            start = self._grower.start(proposal)
         child, record = begin_stage(
             self._grower.graph,
             () if proposal is None else proposal.mutations,
@@ -59,6 +61,7 @@ class Stages:
             name=name,
             seed=self._grower.seed_of_stage,
             optimizer=None if proposal is None else self._optimizer,
+            start=start,
         )
         if proposal is not None:
             self._grower.follow(child, proposal)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
@@ -18,14 +19,16 @@ KINDS = (*PRESERVING, "he", "noise")
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """How what is new starts, once a child has been made and verified.
+    """How what is new starts.
 
     Attributes:
         kind: "fresh": as the pass made it. "variance": fresh incoming weights are scaled to the root mean square of
             the trained ones beside them (variance transfer, Yuan et al., "Accelerated training via incrementally
             growing neural networks", NeurIPS 2023). "directions": incoming weights are those given. These three change
-            nothing, since what reads new units is zero. "he": what reads new units is fresh as well. "noise": Gaussian
-            noise on all copies and their readers. These two change the function, and the change is measured.
+            nothing, since what reads new units is zero or cancels; what a pass did not draw, as the mean rows in front
+            of a layer norm, they leave as it is. "he": what reads new units is
+            fresh as well. "noise": Gaussian noise on all copies and their readers. These two change the function, and
+            the change is measured.
         size: standard deviation of the noise, over the root mean square of the tensor.
         incoming: for "directions", by name of the parameter, the rows for its new units (units, ...), of norm 1.
     """
@@ -43,10 +46,26 @@ class Start:
         """Whether the function stays what it is."""
         return self.kind in PRESERVING
 
-    def apply(
+    def prepare(self, child: Graph, new: Mapping[str, torch.Tensor], drawn: Mapping[str, torch.Tensor]) -> None:
+        """Set what has been drawn, in place, if this start preserves the function; others leave all as it is.
+
+        Args:
+            child: a network after its mutations.
+            new: by name of a parameter, which of its entries are new (`Newness.entries`).
+            drawn: which of them have been drawn (`drawn_entries`).
+        """
+        with torch.no_grad():
+            for name, free in drawn.items():
+                parameter = child.module.get_parameter(name)
+                if self.kind == "variance":
+                    _match(parameter, free, ~new[name])
+                elif self.kind == "directions" and name in self.incoming:
+                    _direct(parameter, new[name], free, self.incoming[name])
+
+    def disturb(
         self, parent: Graph, child: Graph, new: Mapping[str, torch.Tensor], generator: torch.Generator
     ) -> float | None:
-        """Set the new entries, in place.
+        """Set the new entries, in place, if this start does not preserve the function.
 
         Args:
             parent: the network before.
@@ -58,20 +77,15 @@ class Start:
             How far the outputs moved over how large they were, on random inputs in eval mode; None for a start that
             moves none.
         """
-        if self.kind == "fresh":
+        if self.preserving:
             return None
         with torch.no_grad():
             if self.kind == "noise":
                 self._disturb(parent, child, generator)
-            for name, entries in new.items():
-                parameter = child.module.get_parameter(name)
-                if self.kind == "variance":
-                    _match(parameter, entries)
-                elif self.kind == "directions" and name in self.incoming:
-                    _direct(parameter, entries, self.incoming[name])
-                elif self.kind == "he":
-                    _open(parameter, entries, generator)
-            return None if self.preserving else _gap(parent, child)
+            else:
+                for name, entries in new.items():
+                    _open(child.module.get_parameter(name), entries, generator)
+            return distance(output_of(parent), output_of(child))
 
     def _disturb(self, parent: Graph, child: Graph, generator: torch.Generator) -> None:
         """Noise on every tensor that a mutation replaced."""
@@ -82,26 +96,26 @@ class Start:
                 parameter.add_(noise * (self.size * parameter.square().mean().sqrt()))
 
 
-def _match(parameter: nn.Parameter, entries: torch.Tensor) -> None:
-    """Scale new entries that are not zero to the root mean square of the old ones."""
-    fresh, old = parameter[entries], parameter[~entries]
-    if len(old) == 0 or parameter.dim() < 2 or not bool(fresh.any()):
+def _match(parameter: nn.Parameter, drawn: torch.Tensor, known: torch.Tensor) -> None:
+    """Scale what has been drawn to the root mean square of the old entries, all by one factor."""
+    if parameter.dim() < 2 or not bool(known.any()):
         return
-    fresh_size = fresh[fresh != 0].square().mean().sqrt()
-    parameter[entries] = fresh * (old.square().mean().sqrt() / fresh_size)
+    size, old = (parameter[entries].square().mean().sqrt() for entries in (drawn, known))
+    parameter[drawn] = parameter[drawn] * (old / size)
 
 
-def _direct(parameter: nn.Parameter, entries: torch.Tensor, rows: torch.Tensor) -> None:
-    """Put rows in the place of new rows, each with the norm that the present one has.
+def _direct(parameter: nn.Parameter, new: torch.Tensor, drawn: torch.Tensor, rows: torch.Tensor) -> None:
+    """Put rows in the place of new rows that were drawn, each with the norm that the present one has.
 
     What they read may have grown in the same stage; the new inputs are left as they are.
     """
-    whole = entries.flatten(1).all(1)
-    places = whole.nonzero().flatten()[: len(rows)]
-    known = ~entries[~whole].transpose(0, 1).flatten(1).any(1)
+    whole = new.flatten(1).all(1)
+    known = ~new[~whole].transpose(0, 1).flatten(1).any(1)
     if int(known.sum()) != rows.shape[1]:
         raise TrainingError(f"rows over {rows.shape[1]} inputs do not fit the {int(known.sum())} that are not new")
     inputs = known.nonzero().flatten()
+    free = whole & drawn[:, inputs].flatten(1).all(1)
+    places = free.nonzero().flatten()[: len(rows)]
     present = parameter[places[:, None], inputs]
     norms = present.flatten(1).norm(dim=1).reshape(-1, *(1,) * (parameter.dim() - 1))
     parameter[places[:, None], inputs] = rows[: len(places)].to(parameter) * norms
@@ -117,20 +131,26 @@ def _open(parameter: nn.Parameter, entries: torch.Tensor, generator: torch.Gener
     parameter[closed] = drawn[closed]
 
 
-def _gap(parent: Graph, child: Graph) -> float:
-    args, kwargs = parent.inputs.sample()
-    outputs = [_output(graph.module, args, kwargs) for graph in (parent, child)]
-    size = float(outputs[0].double().norm())
-    return float((outputs[1] - outputs[0]).double().norm()) / max(size, 1e-30)
+def output_of(graph: Graph) -> torch.Tensor:
+    """All outputs in eval mode on random inputs, the same for each network of one base, flat.
 
-
-def _output(module: nn.Module, args: Any, kwargs: Any) -> torch.Tensor:
-    from torch.utils import _pytree as pytree
-
+    A graph of train mode alone is run in that, on a copy, with equal draws.
+    """
+    args, kwargs = graph.inputs.sample()
+    still = "eval" in graph.modes
+    module = graph.module if still else copy.deepcopy(graph.module)
     training = module.training
-    module.eval()
+    module.train(not still)
     try:
-        leaves = [leaf for leaf in pytree.tree_leaves(module(*args, **kwargs)) if isinstance(leaf, torch.Tensor)]
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            leaves = pytree.tree_leaves(module(*args, **kwargs))
     finally:
         module.train(training)
-    return torch.cat([leaf.flatten().float() for leaf in leaves])
+    tensors = [torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves if torch.is_tensor(leaf)]
+    return torch.cat([tensor.flatten() for tensor in tensors if tensor.is_floating_point()])
+
+
+def distance(before: torch.Tensor, after: torch.Tensor) -> float:
+    """How far outputs have moved, over how large they were."""
+    return float((after.double() - before.double()).norm()) / max(float(before.double().norm()), 1e-30)

@@ -49,3 +49,21 @@ def test_a_stream_is_seen_at_its_ends() -> None:
     assert len(places_of(graph, stream, most=2)) == 2
     assert len(places_of(graph, stream, most=3)) == 3
     assert len(stream.readers) > 3
+
+
+def test_one_of_several_values_of_an_operator_is_seen_behind_the_node_that_picks_it() -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = self.first(x).chunk(2, -1)
+            result: torch.Tensor = self.last(a) + self.last(b)
+            return result
+
+    graph = gg.trace(Halves(), torch.randn(5, 4))
+    names = {node.name for node in graph.module.graph.nodes}
+    places = [place for group in graph.groups if group.frozen is None for place in places_of(graph, group)]
+    assert places
+    assert {place.node for place in places} <= names

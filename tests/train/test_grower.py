@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import graphgrow as gg
@@ -17,6 +20,7 @@ from graphgrow.train.optimizers import optimizer_state, restore_optimizer
 from graphgrow.train.packing import pack, unpack
 from graphgrow.train.policy import make_policy, policies
 from graphgrow.train.schedule import Interval, Plateau
+from graphgrow.train.start import Start
 from tests.train import small
 
 
@@ -49,6 +53,59 @@ def test_every_policy_grows_within_its_budget_and_changes_no_output(policy: str,
     assert [decision.parameters_after for decision in grown] == sizes
     assert all(decision.flops_after <= 2.1 * decision.flops_before for decision in grown)
     assert all(decision.reason == "2 rounds since the last growth" for decision in grown)
+
+
+class Attention(torch.nn.Module):
+    """As people write it: a packed product taken apart by `chunk`, and layer norms in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.norm, self.packed = nn.Linear(2, 6), nn.LayerNorm(6), nn.Linear(6, 18)
+        self.leave, self.up, self.again, self.down = nn.Linear(6, 6), nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.enter(x.unflatten(1, (3, 2)))
+        q, k, v = self.packed(self.norm(x)).chunk(3, -1)
+        x = x + self.leave(F.scaled_dot_product_attention(q, k, v))
+        result: torch.Tensor = self.down(F.gelu(self.again(self.up(x.mean(1)))))
+        return result
+
+
+@pytest.mark.parametrize("policy", list(policies()))
+def test_every_policy_is_exact_on_a_transformer_of_the_users_own(policy: str) -> None:
+    """What is seen behind `chunk`; and starts leave the mean rows in front of layer norms as they are."""
+    graph = gg.trace(Attention(), small.INPUTS[:2])
+    optimizer = small.adam(graph)
+    grower = Grower(graph, optimizer, policy, when=Interval(1), every=1, verify=False)
+    for _ in range(2):
+        metric = small.epoch(grower, optimizer)
+        before = grower.module(small.INPUTS)
+        proposal = grower.propose(metric)
+        assert proposal is not None
+        grower.apply(proposal)
+        assert torch.allclose(grower.module.eval()(small.INPUTS), before, atol=1e-5)
+
+
+def test_a_start_that_moves_the_outputs_is_refused_before_anything_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = small.graph()
+    optimizer = small.adam(graph)
+    grower = Grower(graph, optimizer, "progressive", when=Interval(1))
+    proposal = grower.propose(small.epoch(grower, optimizer))
+    assert proposal is not None
+    state = copy.deepcopy(optimizer.state_dict())
+
+    def spoil(start: Start, child: Graph, *_: Any) -> None:
+        with torch.no_grad():
+            child.module.get_parameter("6.weight").add_(1)
+
+    monkeypatch.setattr(Start, "prepare", spoil)
+    with pytest.raises(gg.NotPreserved, match=r"the start of what is new moved the outputs by \d+\.\d%"):
+        grower.apply(proposal)
+    assert grower.graph is graph
+    assert str(optimizer.state_dict()) == str(state)
 
 
 def test_the_numbers_of_a_decision_are_those_of_the_signals() -> None:

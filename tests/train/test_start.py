@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import graphgrow as gg
 from graphgrow.errors import TrainingError
-from graphgrow.train.newness import newness
-from graphgrow.train.start import Start
+from graphgrow.train.newness import drawn_entries, newness
+from graphgrow.train.start import Start, distance, output_of
 from tests.train import small
 
 MUTATIONS = ["widen(0, extra=3)"]
@@ -17,7 +19,9 @@ MUTATIONS = ["widen(0, extra=3)"]
 def _started(start: Start) -> tuple[torch.Tensor, gg.Graph, float | None]:
     graph = small.graph()
     child = gg.apply(graph, MUTATIONS, share=False)
-    gap = start.apply(graph, child, newness(graph, MUTATIONS, 0).entries, torch.Generator().manual_seed(0))
+    new = newness(graph, MUTATIONS, 0).entries
+    start.prepare(child, new, drawn_entries(graph, MUTATIONS, 0, new))
+    gap = start.disturb(graph, child, new, torch.Generator().manual_seed(0))
     difference = (child.module(small.INPUTS) - graph.module(small.INPUTS)).detach()
     return difference, child, gap
 
@@ -41,6 +45,48 @@ def test_what_does_not_preserve_measures_its_gap(kind: str) -> None:
     assert float(difference.abs().max()) > 1e-3
     assert gap is not None
     assert 1e-3 < gap < 3
+
+
+class Normed(torch.nn.Module):
+    """A layer norm over a hidden width: new units have to hold the mean of the old ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = torch.nn.Linear(6, 5), torch.nn.LayerNorm(5), torch.nn.Linear(5, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.norm(self.first(x))))
+
+
+@pytest.mark.parametrize("kind", ["variance", "directions"])
+def test_the_mean_rows_in_front_of_a_layer_norm_are_left_as_they_are(kind: str) -> None:
+    graph, mutations = gg.trace(Normed(), small.INPUTS[:2]), ["widen(first, extra=2)"]
+    child = gg.apply(graph, mutations, share=False)
+    new = newness(graph, mutations, 0).entries
+    drawn = drawn_entries(graph, mutations, 0, new)
+    assert "first.weight" in new
+    assert "first.weight" not in drawn
+    start = Start(kind, incoming={"first.weight": torch.nn.functional.normalize(torch.randn(2, 6), dim=1)})
+    before = output_of(graph)
+    start.prepare(child, new, drawn)
+    assert distance(before, output_of(child)) < 1e-6
+    assert torch.allclose(child.module(small.INPUTS), graph.module(small.INPUTS), atol=1e-6)
+    weight = child.module.get_parameter("first.weight").detach()
+    assert torch.allclose(weight[5:], weight[:5].mean(0).expand(2, 6), atol=1e-6)
+
+
+def test_outputs_are_taken_in_the_mode_that_a_graph_holds_for_and_leave_it_as_it_was() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.5))
+    graph = gg.trace(net, small.INPUTS[:4])
+    one = replace(graph, modes=("train",))
+    state = {name: tensor.clone() for name, tensor in graph.module.state_dict().items()}
+    random = torch.get_rng_state()
+    assert torch.equal(output_of(one), output_of(one))
+    assert float((output_of(one) == 0).double().mean()) > 0.1, "what dropout leaves out in train mode"
+    assert float((output_of(graph) == 0).double().mean()) == 0
+    assert all(torch.equal(tensor, state[name]) for name, tensor in graph.module.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_an_unknown_start_is_named() -> None:
