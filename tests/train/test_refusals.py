@@ -62,7 +62,7 @@ def test_rows_over_other_inputs_are_no_directions() -> None:
     child = gg.apply(graph, "widen(0, extra=2)")
     start = Start("directions", incoming={"0.weight": torch.randn(2, 5)})
     with pytest.raises(TrainingError, match="rows over 5 inputs do not fit the 3 that are not new"):
-        start.apply(graph, child, entries, torch.Generator())
+        start.prepare(child, entries, entries)
 
 
 def test_what_is_gone_back_to_is_of_the_same_base() -> None:

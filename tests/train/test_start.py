@@ -79,7 +79,7 @@ def test_the_mean_rows_in_front_of_a_layer_norm_are_left_as_they_are(kind: str) 
 def test_outputs_are_taken_in_the_mode_that_a_graph_holds_for_and_leave_it_as_it_was() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.5))
     graph = gg.trace(net, small.INPUTS[:4])
-    one = replace(graph, modes=("train",))
+    one = replace(graph, modes=frozenset({"train"}))
     state = {name: tensor.clone() for name, tensor in graph.module.state_dict().items()}
     random = torch.get_rng_state()
     assert torch.equal(output_of(one), output_of(one))
