@@ -12,9 +12,10 @@ from torch import fx, nn
 
 from graphgrow.blocks.block import Block
 from graphgrow.blocks.connection import GatedSkip
-from graphgrow.blocks.residual import AttentionBlock, ConvBlock, IdentityLayer, MlpBlock
+from graphgrow.blocks.residual import AttentionBlock, ConvBlock, IdentityLayer, MlpBlock, RepeatedLayer
 from graphgrow.blocks.style import Style
 from graphgrow.errors import Declined, GraphGrowError, MutationError
+from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value
@@ -29,7 +30,7 @@ from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.overflow import first_infinite, refuse_infinite
 from graphgrow.rewrite.region import Region, copy_region
 
-KINDS = ("auto", "conv", "mlp", "attention", "copy", "identity")
+KINDS = ("auto", "conv", "mlp", "attention", "copy", "identity", "layer")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Deepen(Mutation):
       branches is zero (Wu et al., "LLaMA Pro", 2024). Where it is not residual (post-norm), it is added behind a gate
       that starts at zero.
     - `identity`: a square map that starts as identity, and a PReLU of slope 1 (Net2Net's deepening).
+    - `layer`: behind an activation that changes nothing a second time, as ReLU: a square map that starts as identity,
+      of the kernel of the map in front, and that activation once more. So plain convolutional nets and MLPs get a layer
+      like those that they have.
     - `auto`: conv on maps, mlp on features.
 
     Norms and activations are those of the nearest modules. Exact in eval and train mode.
@@ -112,6 +116,8 @@ class Deepen(Mutation):
         if kind == "identity":
             _refuse_in_front_of_relu(network, network.sites.find(self.site))
             return lambda: IdentityLayer(count, 3, channels.dims if maps else 0)
+        if kind == "layer":
+            return _layer(network, network.sites.find(self.site), channels)
         if (kind == "conv") is not maps:
             raise Declined(f"kind={kind} does not fit {channels.layout.value} of shape {channels.shape}")
         if kind == "conv":
@@ -132,6 +138,37 @@ class Deepen(Mutation):
 
 def _kind_for(channels: Channels) -> str:
     return "conv" if channels.layout is Layout.MAPS else "mlp"
+
+
+def _layer(network: Network, site: fx.Node, channels: Channels) -> Callable[[], Block]:
+    """A layer like the one that ends in the site.
+
+    Raises:
+        Declined: if the activation there would change its own result.
+    """
+    kind = idempotent_kind(network.module, site)
+    if kind is None:
+        raise Declined(
+            f"no f with f(f(x)) = f(x) stands at `{network.sites.name(site)}`, as ReLU is, so that a further layer "
+            "with an activation is no identity; kind=identity has one that starts linear"
+        )
+    dims = channels.dims if channels.layout is Layout.MAPS else 0
+    front = _map_in_front(network, site)
+    kernel = getattr(front, "kernel_size", ())
+    odd = len(kernel) == dims and all(size % 2 for size in kernel)
+    bias = front is None or front.bias is not None
+    limits = kind[1:] if kind[0] is nn.Hardtanh else ()
+    return lambda: RepeatedLayer(channels.count, kernel if odd else (3,) * dims, bias, kind[0](*limits))
+
+
+def _map_in_front(network: Network, node: fx.Node) -> nn.Module | None:
+    """The nearest linear map or convolution along first inputs."""
+    while node.all_input_nodes:
+        node = node.all_input_nodes[0]
+        part = called_module(network.module, node)
+        if isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            return part
+    return None
 
 
 def _refuse_in_front_of_relu(network: Network, site: fx.Node) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -133,6 +133,45 @@ class IdentityLayer(Block):
             nn.init.dirac_(weight)
         nn.init.zeros_(self.linear.get_parameter("bias"))
         nn.init.ones_(self.activation.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Of the input's shape."""
+        result: torch.Tensor = self.activation(self.linear(x))
+        return result
+
+
+class RepeatedLayer(Block):
+    """A square map that starts as identity, and an activation that stands in front of it already.
+
+    Chen, Goodfellow and Shlens, "Net2Net", 2016 (arXiv:1511.05641): behind an f with f(f(x)) = f(x), as ReLU is, the
+    layer changes nothing, and afterwards it is a layer like the one in front.
+
+    Args:
+        channels: C.
+        kernel: of the convolution on maps, an odd size for each of their axes; empty for features (..., C).
+        bias: whether the map has one.
+        activation: f.
+    """
+
+    def __init__(self, channels: int, kernel: tuple[int, ...], bias: bool, activation: nn.Module) -> None:
+        super().__init__()
+        if any(size % 2 == 0 for size in kernel):
+            raise ValueError(f"a kernel of {kernel} has no middle; odd sizes are wanted")
+        padding = tuple(size // 2 for size in kernel)
+        convolution = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(kernel)]
+        options: dict[str, Any] = {"kernel_size": kernel, "padding": padding} if kernel else {}
+        self.linear = convolution(channels, channels, bias=bias, **options)
+        self.activation = activation
+
+    def start(self, generator: torch.Generator) -> None:
+        """The identity map."""
+        weight = self.linear.get_parameter("weight")
+        if isinstance(self.linear, nn.Linear):
+            nn.init.eye_(weight)
+        else:
+            nn.init.dirac_(weight)
+        if self.linear.bias is not None:
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Of the input's shape."""

@@ -160,6 +160,7 @@ class _Growth:
         texts = [_text(graph, demand) for demand in wider]
         # widths first: copies made after that have the grown shapes
         texts += [f"deepen({site}, kind=copy)" for site in lineage.sites]
+        texts += [f"deepen({site}, kind=layer)" for sites in lineage.layers.values() for site in sites]
         return cls(graph, model, target, lineage, tuple(wider), tuple(map(parse_mutation, texts)), seed)
 
     def with_copies_at_end(self) -> _Growth | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from graphgrow.bulk.layers import extra_layers, places
 from graphgrow.bulk.stages import Modules, Stage, ancestors, numbered
 from graphgrow.errors import Unsupported
 from graphgrow.rewrite.network import Network
@@ -21,11 +22,13 @@ class Lineage:
         families: the sequences of blocks that are longer in the target, or named otherwise.
         sites: the graph's blocks to copy, one path for each copy.
         origins: by path of a block of the target, the path of the graph's block that it descends from.
+        layers: of sequences of layers with no blocks around them, the sites behind which one more is put.
     """
 
     families: tuple[Family, ...]
     sites: tuple[str, ...]
     origins: Mapping[str, str]
+    layers: Mapping[Family, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: Network, target: Network, names: Iterable[str], at_end: bool = False) -> Lineage:
@@ -54,14 +57,14 @@ class Lineage:
         mine, theirs = Modules(graph), Modules(target)
         sites: list[str] = []
         origins: dict[str, str] = {}
+        layers: dict[Family, tuple[str, ...]] = {}
         for family in families:
             left, right = mine.family(*family), theirs.family(*family)
-            if not left:
-                raise Unsupported(
-                    f"the target has more modules `{_pattern(family)}`, which are layers and no blocks that hold "
-                    "layers, so that no copy of one starts as identity; deepen(..., kind=identity) puts some into the "
-                    "graph, which then has a shape of its own"
-                )
+            if not left or not right:
+                extra = extra_layers(graph, target, *family)
+                layers[family] = extra.sites
+                origins.update(extra.origins)
+                continue
             if len(left) != len(right):
                 raise Unsupported(
                     f"the blocks `{_pattern(family)}` come in {len(right)} runs of one shape in the target and in "
@@ -73,7 +76,7 @@ class Lineage:
                 sites += copied
                 line = [member.path for member in own.members for _ in range(1 + counts[member.path])]
                 origins.update(zip((member.path for member in larger.members), line, strict=True))
-        return cls(families, tuple(sites), origins)
+        return cls(families, tuple(sites), origins, layers)
 
     def paths(self, grown: Network, target: Network) -> dict[str, str]:
         """By path of a block of the target, the path of the grown graph's block in the same place.
@@ -85,11 +88,13 @@ class Lineage:
         if not self.families:
             return {}
         mine, theirs = Modules(grown), Modules(target)
-        return {
-            place: path
-            for family in self.families
-            for place, path in zip(_paths(theirs.family(*family)), _paths(mine.family(*family)), strict=True)
-        }
+        found: dict[str, str] = {}
+        for family in self.families:
+            if family in self.layers:
+                found.update(places(grown, target, *family, self.layers[family]))
+            else:
+                found.update(zip(_paths(theirs.family(*family)), _paths(mine.family(*family)), strict=True))
+        return found
 
 
 def renamed(name: str, paths: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -180,4 +181,21 @@ class Llama(nn.Module):
         for layer in self.layers:
             x = layer(x, cos, sin)
         result: torch.Tensor = self.head(self.norm(x))
+        return result
+
+
+class Perceptron(nn.Module):
+    """Linear maps in a list, and ReLU as a function; what stands between them may be counted."""
+
+    def __init__(self, *widths: int, counted: bool = False) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((3, *widths)))
+        self.head, self.counted = nn.Linear(widths[-1], 4), counted
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = torch.zeros_like(x[..., :1])
+        for layer in self.maps:
+            x = F.relu(layer(x))
+            seen = seen + x.mean(-1, keepdim=True) if self.counted else seen
+        result: torch.Tensor = self.head(x) + seen
         return result

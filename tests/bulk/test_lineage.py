@@ -105,7 +105,12 @@ def test_copies_that_the_graph_has_already_count() -> None:
         (lambda: Steps(4, 8, 8), lambda: Steps(4, 4, 8, 8, 6), IMAGES, "come in 3 runs of one shape .* in 2 here"),
         (lambda: Steps(4, 4, 8, 8), lambda: Steps(4, 8, 8, 8, 8), IMAGES, "has 2 blocks and the target 1; nothing can"),
         (lambda: densenet.densenet(width=2, depth=1), lambda: densenet.densenet(width=2), LARGE_IMAGES, "runs of one"),
-        (lambda: mlp.mlp(width=4, depth=1), lambda: mlp.mlp(width=4), LARGE_IMAGES, "`layers.N`, which are layers"),
+        (
+            lambda: mlp.MLP(hidden=(4,), dropout=0.1),
+            lambda: mlp.MLP(hidden=(4, 4), dropout=0.1),
+            LARGE_IMAGES,
+            "would drop twice",
+        ),
         (lambda: gpt.gpt(depth=2), lambda: gpt.gpt(depth=1), TOKENS, "fewer blocks `blocks.N`"),
         (lambda: PostNorm(1), lambda: PostNorm(2), torch.zeros(3, 4), "need a gate, which the target does not have"),
     ],

@@ -39,11 +39,11 @@ def maps(dims: int, norm: nn.Module | None = None, act: nn.Module | None = None)
     )  # fmt: skip
 
 
-def features(norm: Any = nn.LayerNorm, width: int = 4) -> nn.Module:
+def features(norm: Any = nn.LayerNorm, width: int = 4, act: nn.Module | None = None) -> nn.Module:
     """stem, norm, act, head."""
     return stirred(
         Forward(lambda m, x: m.head(m.act(m.norm(m.stem(x)))), stem=nn.Linear(3, width), norm=norm(width),
-                act=nn.GELU(), head=nn.Linear(width, 2))
+                act=act or nn.GELU(), head=nn.Linear(width, 2))
     )  # fmt: skip
 
 
@@ -105,6 +105,11 @@ KINDS = [
          label="beside attention with dropout"),
     Case("deepen(act, kind=identity)", features, (3, 5, 3), SQUARE),
     Case("deepen(stem, kind=identity)", features, (3, 3), SQUARE),
+    Case("deepen(act, kind=layer)", partial(features, act=nn.ReLU()), (3, 5, 3), "linear.weight linear.bias"),
+    Case("deepen(act, kind=layer)", partial(features, act=nn.Hardtanh(-0.3, 0.4)), (3, 3), "linear.weight linear.bias",
+         label="one more layer with limits"),
+    *(Case("deepen(act, kind=layer)", partial(maps, dims, act=nn.ReLU6()), (2, 3, *SIZES[dims]),
+           "linear.weight linear.bias", 1e-14, f"one more convolution of {dims} axes") for dims in SIZES),
     *(Case("deepen(act, kind=identity)", partial(maps, dims), (2, 3, *SIZES[dims]), SQUARE, 1e-14) for dims in SIZES),
 ]  # fmt: skip
 BY_LABEL = {str(case): case.graph for case in KINDS}
@@ -273,7 +278,7 @@ def test_what_is_not_listed_says_why() -> None:
 
 BAD: dict[str, tuple[str | Callable[[], Graph], str, type[gg.GraphGrowError], str]] = {
     "kind": ("mlp on rows", "deepen(act, kind=dense)", gg.MutationError,
-             r"kind=dense: there are auto, conv, mlp, attention, copy, identity"),
+             r"kind=dense: there are auto, conv, mlp, attention, copy, identity, layer"),
     "hidden": ("mlp on rows", "deepen(act, hidden=-1)", gg.MutationError, r"hidden=-1, heads=0: a number of units"),
     "hidden of a copy": ("mlp on rows", "deepen(act, kind=copy, hidden=3)", gg.MutationError,
                          r"`hidden` is for conv and mlp, `heads` for kind=attention"),
@@ -287,6 +292,8 @@ BAD: dict[str, tuple[str | Callable[[], Graph], str, type[gg.GraphGrowError], st
                           r"attention wants tokens \(N, L, C\), not a value of shape \(3, 4\)"),
     "copy of an operator": ("mlp on tokens", "deepen(act, kind=copy)", gg.Declined,
                             r"nothing that flows into `act`, through weights of its own"),
+    "layer behind no activation": ("mlp on tokens", "deepen(stem, kind=layer)", gg.Declined,
+                                   r"no f with f\(f\(x\)\) = f\(x\) stands at `stem`, as ReLU is"),
     "copy of no module": (partial(gg.trace, "graphgrow:resnet"), "deepen(stages.0.0:add, kind=copy)", gg.Declined,
                           r"no operator stands in `stages\.0\.0:add`; kind=copy wants the path of a module"),
     "copy that halves": (partial(gg.trace, "graphgrow:resnet"), "deepen(stages.1.0, kind=copy)", gg.Declined,
