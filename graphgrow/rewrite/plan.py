@@ -9,6 +9,7 @@ requirement holds is accepted, so an error of the search can lose a growth but n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import fx
@@ -27,6 +28,7 @@ from graphgrow.rewrite.growth import Kind, Plan, Present
 from graphgrow.rewrite.reading import present_readers, reads_afresh, settled_readers
 from graphgrow.rewrite.request import Requests
 from graphgrow.rewrite.requirements import (
+    Remedies,
     Unmet,
     changes_noise,
     check_contraction,
@@ -36,6 +38,8 @@ from graphgrow.rewrite.requirements import (
     rescaled,
 )
 from graphgrow.rewrite.slopes import check_slopes
+
+MOST_OTHER_ANSWERS = 4  # each is a search of its own
 
 
 def plan_growth(analysis: Analysis, units: Units, kind: Kind, present: Present | None = None) -> Plan:
@@ -57,20 +61,36 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind, present: Present |
     for facts in analysis.restating(space):
         _check_numbers(analysis, facts, space)
     search = _Search(Plan(units, kind), touching, present)
-    start = 0
-    while True:  # each round asks a parameter for a fill, for good: it ends
-        try:
-            search.evaluate(start)
-            return search.plan
-        except Unmet as unmet:
-            start = search.mend(unmet)
+    try:
+        return search.run()
+    except Declined:
+        for question in search.open[:MOST_OTHER_ANSWERS]:
+            with suppress(Declined):
+                return _Search(Plan(units, kind), touching, present, question).run()
+        raise
 
 
 class _Search:
-    """The plan under search. Each round evaluates only what follows the parameters that the last request changed."""
+    """The plan under search. Each round evaluates only what follows the parameters that the last request changed.
 
-    def __init__(self, plan: Plan, touching: list[NodeFacts], present: Present | None) -> None:
-        self.plan = plan
+    Args:
+        plan: to fill in.
+        touching: the nodes that have the space.
+        present: as for `plan_growth`.
+        doubted: remedies that are to be tried from the last to the first.
+
+    Attributes:
+        open: the remedies of which one was taken, and another could have been.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        touching: list[NodeFacts],
+        present: Present | None,
+        doubted: Remedies | None = None,
+    ) -> None:
+        self.plan, self.open, self._doubted = plan, list[Remedies](), doubted
         self._touching = touching
         self._present = present
         self._requests = Requests(touching, plan.units.space, None if present is None else present.shows)
@@ -107,6 +127,20 @@ class _Search:
         table = value.parameter and value.buffer and value.fresh is Fresh.LIKE and self._start is Fill.FREE
         start = Fill.REPEAT if table and self._present is None else self._start  # numbers that mean something
         self.plan.fills[key] = tuple(wanted.get(i, start) for i in range(count))
+
+    def run(self) -> Plan:
+        """Evaluate, mend, and evaluate again, until every requirement holds.
+
+        Raises:
+            Declined: if one cannot be made to hold.
+        """
+        start = 0
+        while True:  # each round asks a parameter for a fill, for good: it ends
+            try:
+                self.evaluate(start)
+                return self.plan
+            except Unmet as unmet:
+                start = self.mend(unmet)
 
     def evaluate(self, start: int) -> None:
         """Evaluate the nodes from a position on, and check that every requirement holds.
@@ -153,7 +187,11 @@ class _Search:
         Raises:
             Declined: if no change can bring that about.
         """
-        changed = next(filter(None, (self._requests.ask(*remedy) for remedy in unmet.remedies)), None)
+        remedies = tuple(unmet.remedies)
+        order = remedies[::-1] if remedies == self._doubted else remedies
+        changed = next(filter(None, (self._requests.ask(*remedy) for remedy in order)), None)
+        if changed and len(remedies) > 1:
+            self.open.append(remedies)
         if unmet.clash is not None and unmet.clash.at is not None and unmet.clash.wanted is not None:
             changed = self._requests.ask_operands(unmet.clash.at, unmet.clash.wanted)
         if not changed:

@@ -15,6 +15,8 @@ from graphgrow.rewrite.evaluate import Key, holds, is_whole
 from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.statistics import growing_axis, judge, old_share
 
+Remedies = tuple[tuple[Value, int, int, Held], ...]  # any one of which could do: value, axis, occurrence, fill
+
 
 class Unmet(Exception):
     """A requirement that does not hold, and the requests any one of which could mend it."""

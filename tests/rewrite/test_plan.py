@@ -339,3 +339,26 @@ def test_a_size_read_off_another_axis_of_equal_size_becomes_a_number() -> None:
     graph = gg.trace(model.double(), torch.randn(5, 3, dtype=torch.float64))
     for mutation in ("widen(first, extra=2)", "widen(middle, extra=3)"):
         assert_preserved(graph, gg.apply(graph, mutation))
+
+
+def test_the_other_side_of_a_product_is_tried_where_the_first_would_be_dead() -> None:
+    """A memory of outer products with a bonus for what is new (RWKV): with keys and bonus at zero, neither learns."""
+
+    def run(m: Any, x: torch.Tensor) -> Any:
+        memory = m.key(x).unsqueeze(-1) @ m.value(x).unsqueeze(-2)
+        asked = m.asked(x).unsqueeze(-2)
+        return (asked @ (m.bonus.unsqueeze(-1) * memory) + asked @ memory).squeeze(-2)
+
+    layers = {name: nn.Linear(3, 4) for name in ("key", "asked")}
+    model = Forward(run, **layers, value=nn.Linear(3, 2), bonus=torch.randn(4)).double()
+    graph = gg.trace(model, torch.randn(5, 3, dtype=torch.float64))
+    child = gg.apply(graph, "widen(key, extra=2)")
+    assert_preserved(graph, child, batch_sizes=(None, 3))
+    tensors = dict(child.module.named_parameters())
+    assert not tensors["asked.weight"][4:].any()
+    assert all(tensors[name][4:].all() for name in ("key.weight", "bonus"))
+    child.module(torch.randn(5, 3, dtype=torch.float64)).square().sum().backward()
+    gradient = tensors["asked.weight"].grad
+    assert gradient is not None
+    assert gradient[4:].all()
+    assert gg.clean(child).parameter_count == graph.parameter_count
