@@ -12,7 +12,6 @@ stores that in the buffer: the one effect that a graph has on it is an operator 
 from __future__ import annotations
 
 import operator
-import types
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ from graphgrow.capture.writes import PLAIN, Write, is_inplace, storages_of, watc
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import OVERWRITTEN, MetaRunner
 from graphgrow.layers import set_item
-from graphgrow.ops.registry import rule_of
 
 _VIEWS = {
     "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
@@ -393,10 +391,6 @@ def _make_plain(node: fx.Node) -> None:
     name = str(node.target)
     target = PLAIN.get(getattr(operator, name, None) if node.op == "call_method" else node.target)
     kwargs = dict(node.kwargs)
-    if name == "bernoulli_" and len(node.args) == 1:
-        kwargs.setdefault("p", 0.5)  # its own default; the plain one reads probabilities off the tensor then
-    if target is None and rule_of(node, None) is None:
-        target = _without_underscore(node)
     if target is None and "out" in kwargs:
         target = node.target
         del kwargs["out"]
@@ -410,16 +404,4 @@ def _make_plain(node: fx.Node) -> None:
     wanted = node.meta["value"]
     if isinstance(found, torch.Tensor) and (found.shape, found.dtype) == (wanted.shape, wanted.dtype):
         node.op, node.target, node.kwargs = "call_function", target, kwargs
-        if isinstance(target, types.MethodDescriptorType):
-            node.op, node.target = "call_method", target.__name__
         node._rename(str(getattr(target, "__name__", target)).rstrip("_"))
-
-
-def _without_underscore(node: fx.Node) -> Callable[..., torch.Tensor] | None:
-    """What makes a new tensor where a method or function of torch's whose name ends in `_` overwrites one."""
-    name = _name(node)
-    if not name.endswith("_") or name.endswith("__"):
-        return None
-    owners = (torch.Tensor,) if node.op == "call_method" else (nn.functional, torch)
-    found = (getattr(owner, name[:-1], None) for owner in owners)
-    return next((function for function in found if callable(function)), None)

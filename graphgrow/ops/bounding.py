@@ -22,7 +22,7 @@ from graphgrow.ir.facts import Derived, Extent, NodeFacts, varies
 from graphgrow.ir.value import Value
 from graphgrow.layers import ByMode, CopyInOneMode, ScaledDotProductAttention, set_item
 from graphgrow.ops.call import plain
-from graphgrow.ops.registry import plain_method
+from graphgrow.ops.registry import plain_of
 
 # the operator's own arguments -> the bounds of all its outputs, or those of each
 Bounding = Callable[..., Bounds | tuple[Bounds, ...]]
@@ -112,8 +112,8 @@ def output_bounds(node: fx.Node, module: nn.Module | None, args: Any, kwargs: An
 
 
 def _known(target: object) -> Bounding | None:
-    """What is known of an operator; of a method in place, what is of the plain one."""
-    return _table().get(target) or _table().get(plain_method(target))
+    """What is known of an operator; of one in place, what is of the plain one."""
+    return _table().get(target) or _table().get(plain_of(target))
 
 
 def number_bounds(target: Any, args: Any, kwargs: Any) -> Bounds:

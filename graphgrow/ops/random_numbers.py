@@ -15,7 +15,7 @@ from graphgrow.ops.factories import sized_axes
 from graphgrow.ops.registry import rule
 
 
-@rule(torch.rand_like, torch.randn_like, torch.randint_like, "normal_", "uniform_", "exponential_")
+@rule(torch.rand_like, torch.randn_like, torch.randint_like, "normal_", "uniform_", "exponential_", "bernoulli_")
 def drawn_like(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Numbers for each unit of a tensor, whatever it holds."""
     if any(isinstance(item, Value) for item in (*args, *kwargs.values())):

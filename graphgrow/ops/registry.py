@@ -22,7 +22,6 @@ _RULES: dict[object, Rule] = {}
 _CONDUCTS: dict[Callable[[nn.Module], bool], Rule] = {}
 _LOADED: list[bool] = []
 _FUNCTIONS: list[types.FunctionType] = []  # of a user's own, which no trace may look into
-_UNLIKE = ("bernoulli_",)  # methods in place that do something else than the one without the underscore
 _RECORDED = ("torch", "_operator", "operator", "math", "builtins")  # home of the built-in functions that fx sees
 
 
@@ -192,14 +191,19 @@ def rule_of(node: fx.Node, module: nn.Module | None) -> Rule | None:
     load_rules()
     if module is not None:
         return module_rule(module)
-    keys = (*keys_of(node.target), plain_method(node.target))
+    keys = (*keys_of(node.target), *keys_of(plain_of(node.target)))
     return next((_RULES[key] for key in keys if key in _RULES), None)
 
 
-def plain_method(target: object) -> object:
-    """The method that returns what one in place (`exp_`) would write; other targets as they are."""
-    in_place = isinstance(target, str) and target.endswith("_") and target not in _UNLIKE
-    return str(target)[:-1] if in_place else target
+def plain_of(target: object) -> object:
+    """What returns what a method or function of torch in place (`exp_`) would write; other targets as they are."""
+    if isinstance(target, str):
+        return target[:-1] if target.endswith("_") and not target.endswith("__") else target
+    name = getattr(target, "__name__", "")
+    owners = (nn.functional, torch) if isinstance(name, str) and name.endswith("_") else ()
+    if not any(getattr(owner, name, None) is target for owner in owners):
+        return target
+    return next((getattr(owner, name[:-1]) for owner in owners if hasattr(owner, name[:-1])), target)
 
 
 def registered() -> dict[object, Rule]:
