@@ -10,16 +10,14 @@ from torch.nn import functional as F
 from graphgrow.ir import flow as fl
 from graphgrow.ir.value import Value
 from graphgrow.ops.broadcast import align
-from graphgrow.ops.call import Call, RuleDeclined
+from graphgrow.ops.call import Call
 from graphgrow.ops.factories import sized_axes
 from graphgrow.ops.registry import rule
 
 
-@rule(torch.rand_like, torch.randn_like, torch.randint_like, "normal_", "uniform_", "exponential_", "bernoulli_")
+@rule(torch.rand_like, torch.randn_like, torch.randint_like, "normal_", "uniform_", "exponential_")
 def drawn_like(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Numbers for each unit of a tensor, whatever it holds."""
-    if any(isinstance(item, Value) for item in (*args, *kwargs.values())):
-        raise RuleDeclined("limits of random numbers that are tensors")
     return call.draws(call.output(input.axes, fl.Drawn()))
 
 
@@ -32,10 +30,26 @@ def drawn(call: Call, *sizes: Any, size: Any = None, **kwargs: Any) -> Value:
 @rule(torch.bernoulli, "bernoulli", torch.poisson)
 def drawn_by(call: Call, input: Value, p: float | None = None, *, generator: Any = None) -> Value:
     """A number for each unit by a probability, or a rate, which must be one for new units too."""
-    rates = call.node.target is torch.poisson
-    if p is None and not (input.bounds.low >= 0 and (rates or input.bounds.high <= 1)):
-        call.freeze(input.axes, "numbers are drawn by it as " + ("rates" if rates else "probabilities"))
+    if p is None and call.node.target is torch.poisson:
+        if not input.bounds.low >= 0:
+            call.freeze(input.axes, "numbers are drawn by it as rates")
+    elif p is None:
+        _probabilities(call, input)
     return call.draws(call.output(input.axes, fl.Drawn()))
+
+
+@rule("bernoulli_")
+def drawn_over(call: Call, input: Value, p: float | Value = 0.5, *, generator: Any = None) -> Value:
+    """Zeros and ones for each unit of a tensor, whatever it holds."""
+    if isinstance(p, Value):
+        _probabilities(call, p)
+        align(call, [input.axes, p.axes])
+    return call.draws(call.output(input.axes, fl.Drawn()))
+
+
+def _probabilities(call: Call, value: Value) -> None:
+    if not (value.bounds.low >= 0 and value.bounds.high <= 1):
+        call.freeze(value.axes, "numbers are drawn by it as probabilities")
 
 
 @rule(torch.normal)

@@ -63,7 +63,11 @@ ANYTHING = {"x.0": "free>free zero>free mean>free", "x.1": "free>free zero>free 
 CASES = [
     *(Case((target,), _plain(target, *arguments), ANYTHING) for target, arguments in (
         (torch.rand_like, ()), (torch.randn_like, ()), (torch.randint_like, (5,)), ("normal_", (1.0, 0.1)),
-        ("uniform_", (-1, 1)), ("exponential_", ()), ("bernoulli", (0.3,)), ("bernoulli_", ()), ("bernoulli_", (0.3,)))),
+        ("uniform_", (-1, 1)), ("exponential_", ()), ("bernoulli", (0.3,)), ("bernoulli_", (0.3,)))),
+    Case(("bernoulli_",), _plain("bernoulli_"), ANYTHING, "evenly"),
+    Case(("bernoulli_",), lambda draw: Probe(lambda m: (2 * m.x).bernoulli_(m.x.sigmoid()), _one(draw)), ANYTHING,
+         "by-probabilities"),
+    Case(("bernoulli_",), lambda draw: Probe(lambda m: (2 * m.x).bernoulli_(m.x), _positive(draw)), {}, "by-anything"),
     *(Case((target,), _drawn(target), ANYTHING, "by-probabilities") for target in (torch.bernoulli, "bernoulli")),
     *(Case((target,), _by_anything(target), {}, "by-anything") for target in (torch.bernoulli, torch.poisson)),
     Case((torch.poisson,), _drawn(torch.poisson), ANYTHING),

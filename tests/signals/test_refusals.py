@@ -54,6 +54,8 @@ def test_held_out_connections_are_those_that_were_measured() -> None:
     first, second = SkipSignal(graph, [("1", "5")]), SkipSignal(graph, [("3", "5")])
     with pytest.raises(SignalError, match="measure other pairs"):
         first.agreement(second)
+    with pytest.raises(SignalError, match="no gradient of `5` was seen"):
+        first.agreement(SkipSignal(graph, [("1", "5")]))
 
 
 @pytest.mark.parametrize(

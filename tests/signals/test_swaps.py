@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import graphgrow as gg
-from graphgrow.errors import SignalError
+from graphgrow.errors import Declined, SignalError
 from graphgrow.layers import Blend
 from graphgrow.signals.swaps import SwapSignal
 from graphgrow.signals.watch import Watch
@@ -40,3 +40,9 @@ def test_the_present_activation_and_prelu_are_no_candidates() -> None:
     with pytest.raises(SignalError, match="no share can be measured of prelu"):
         SwapSignal(graph, to=("prelu",))
     assert not list(SwapSignal(graph, to=("relu",)).watches())
+
+
+def test_a_site_that_is_no_activation_is_named() -> None:
+    graph = gg.trace("graphgrow:mlp")
+    with pytest.raises(Declined, match=r"`layers\.0` is no activation that can be blended"):
+        SwapSignal(graph, ["layers.0"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 from graphgrow.errors import TrainingError
-from graphgrow.train.checkpoint import newest_checkpoint, write_checkpoint
+from graphgrow.train.checkpoint import newest_checkpoint, recipe_text, refuse_another, write_checkpoint
 from graphgrow.train.packing import pack, unpack
 
 STATE: dict[str, Any] = {
@@ -113,3 +116,42 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(TrainingError, match=r"cannot write checkpoints to .*checkpoints: File exists"):
         write_checkpoint(tmp_path / "checkpoints", 1, STATE)
+
+
+def _rewritten(folder: Path, **changes: Any) -> None:
+    """Change entries of the head of checkpoint 1, with a checksum that fits again."""
+    path = folder / "checkpoint-000001.json"
+    head = json.loads(json.loads(path.read_bytes())["head"]) | changes
+    text = json.dumps(head)
+    path.write_text(json.dumps({"head": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}))
+
+
+def test_one_of_another_schema_is_not_read(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 1, STATE)
+    _rewritten(tmp_path, schema=1_000)
+    with pytest.raises(TrainingError, match=r"checkpoint-000001.json has schema 1000, this graphgrow reads \d+"):
+        newest_checkpoint(tmp_path)
+
+
+def test_tensors_that_were_never_safetensors_are_refused_though_their_checksum_fits(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 1, STATE)
+    junk = b"no tensors"
+    (tmp_path / "checkpoint-000001.safetensors").write_bytes(junk)
+    _rewritten(tmp_path, tensors={"bytes": len(junk), "sha256": hashlib.sha256(junk).hexdigest()})
+    with pytest.raises(TrainingError, match="the tensors of checkpoint 1 cannot be read"):
+        newest_checkpoint(tmp_path)
+
+
+@dataclass(frozen=True)
+class Short:
+    """A recipe."""
+
+    steps: int
+
+
+def test_checkpoints_of_another_kind_of_run_are_left_alone(tmp_path: Path) -> None:
+    refuse_another(tmp_path, recipe_text(Short(3)), Short(3), "training")
+    with pytest.raises(TrainingError, match=r"another training:\n  steps: 4 there, 3 here\nuse another folder"):
+        refuse_another(tmp_path, recipe_text(Short(4)), Short(3), "training")
+    with pytest.raises(TrainingError, match=r"but not of a training: .*epochs.*; use another folder"):
+        refuse_another(tmp_path, '{"epochs": 3}', Short(3), "training")

@@ -55,6 +55,29 @@ def test_every_policy_grows_within_its_budget_and_changes_no_output(policy: str,
     assert all(decision.reason == "2 rounds since the last growth" for decision in grown)
 
 
+def test_a_child_that_computes_something_else_is_refused_before_anything_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = small.graph()
+    optimizer = small.adam(graph)
+    grower = Grower(graph, optimizer, "progressive", when=Interval(1))
+    proposal = grower.propose(small.epoch(grower, optimizer))
+    assert proposal is not None
+    state = copy.deepcopy(optimizer.state_dict())
+
+    def wrong(parent: Graph, *args: Any, **options: Any) -> Graph:
+        child = gg.apply(parent, *args, **options)
+        with torch.no_grad():
+            child.module.get_parameter("6.weight").mul_(1.5)
+        return child
+
+    monkeypatch.setattr("graphgrow.train.grower.apply", wrong)
+    with pytest.raises(gg.NotPreserved, match=r"widen(?s:.*)NOT preserved"):
+        grower.apply(proposal)
+    assert grower.graph is graph
+    assert str(optimizer.state_dict()) == str(state)
+
+
 class Attention(torch.nn.Module):
     """As people write it: a packed product taken apart by `chunk`, and layer norms in front."""
 

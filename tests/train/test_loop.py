@@ -250,7 +250,7 @@ def _run(folder: Path, place: str = "", call: int = 0) -> int | None:
     context.set_forkserver_preload(["graphgrow.train.loop", "sklearn.datasets", "sklearn.model_selection"])
     process = context.Process(target=_process, args=(folder, place, call))
     process.start()
-    process.join(120)
+    process.join(600)  # a limit for what hangs, wide for busy machines
     return process.exitcode
 
 
