@@ -246,6 +246,14 @@ def expand(call: Call, input: Value, *sizes: Any) -> Value:
     return call.output(axes, call.same_flow(input))
 
 
+@rule(torch.broadcast_tensors)
+def broadcast_tensors(call: Call, *tensors: Value) -> tuple[Value, ...]:
+    """Each of several tensors as it meets the others."""
+    given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors
+    axes = align(call, [value.axes for value in given])
+    return tuple(call.output(axes, call.same_flow(value), index=i) for i, value in enumerate(given))
+
+
 @rule("repeat", torch.tile, "tile")
 def repeat(call: Call, input: Value, *counts: Any) -> Value:
     """Axes laid several times behind themselves, and new ones in front."""

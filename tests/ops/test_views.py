@@ -65,6 +65,12 @@ def _expand_as(draw: Draw) -> nn.Module:
     return Probe(lambda m: op("expand_as", m.x, m.y), sources)
 
 
+def _broadcast(draw: Draw) -> nn.Module:
+    b, c = draw(2, 4), draw(2, 4)
+    sources = {"x": normal_tensor(draw, b, c, 1), "y": normal_tensor(draw, b, c, 3)}
+    return Probe(lambda m: op(torch.broadcast_tensors, m.x, m.y)[0], sources)
+
+
 def _view_as(target: str) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         b, c, d = draw(2, 3), draw(2, 3), draw(2, 3)
@@ -124,6 +130,7 @@ CASES = [
     *(view(t, (2, 6, 2), 3, names="x.0 x.1:0 x.1:1 x.2") for t in (nn.ChannelShuffle, torch.channel_shuffle)),
     view("unfold", (2, 5, 3), 1, 2, 1, names="x.0 x.2"),
     Case(("expand_as",), _expand_as, {"x.0": LINEAR, "x.1": LINEAR, "y.2": EVEN}),
+    Case((torch.broadcast_tensors,), _broadcast, {"x.0": LINEAR, "x.1": LINEAR, "y.2": EVEN}),
     Case(("transpose_", torch.transpose, "transpose"),
          lambda d: Probe(lambda m: op("transpose_", m.x.clone(), 1, 2), {"x": normal_tensor(d, 2, 3, 4)}),
          _every("x.0", "x.1", "x.2")),
