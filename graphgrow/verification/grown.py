@@ -108,7 +108,10 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
                     raise
                 if mode == "eval":
                     case.failing.add(number)
-                found.notes.append(f"{failure} on inputs of another batch size, in the parent itself: not compared")
+                if case.probes.own is None or number < len(probes) - 1:
+                    found.notes.append(f"{failure} on inputs of another batch size, in the parent itself: not compared")
+                elif mode == case.modes[0]:  # in train mode a batch of one may be too small
+                    found.doubts.append(f"the parent itself cannot be run on the inputs that were given: {failure}")
                 continue
             noise = Noise(case, case.parent.module, probe, mode)
             admitted = admitted_noise(case, mode, probe, first, second, noise, always=not seen)

@@ -73,7 +73,8 @@ def verify(
     Args:
         before: the parent: a graph, the module that was traced, or any other with the same inputs.
         after: the grown graph (or any module).
-        inputs: inputs of the user's own to compare on as well: a tensor or a tuple.
+        inputs: inputs of the user's own to compare on as well: a tensor or a tuple. Where the parent fails on them, the
+            verdict is undetermined.
         seed: of the random inputs.
         batch_sizes: compared in eval mode besides the example's own.
         modes: what is compared; "all" for everything. "eval" and "train" as above; further ones want a common ledger:

@@ -188,6 +188,13 @@ def test_other_inputs_can_be_added() -> None:
     assert gg.verify(graph, grown, inputs=torch.randn(4, 3, 12, 10) * 100).preserved is True
 
 
+def test_inputs_that_the_parent_itself_fails_on_leave_it_undetermined() -> None:
+    graph = traced()
+    verdict = gg.verify(graph, gg.apply(graph, "widen(0, extra=3)"), torch.randn(2, 4, 8, 8))
+    assert verdict.preserved is None
+    assert "cannot be run on the inputs that were given" in verdict.reason
+
+
 def test_nan_weights_are_refused() -> None:
     graph = traced()
     grown = gg.apply(graph, "split(0)", share=False)
