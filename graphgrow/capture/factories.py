@@ -20,7 +20,9 @@ RANDOM = {
     "log_normal_", "cauchy_", "gumbel_softmax", "rrelu",
 }  # fmt: skip
 _OF_SIZES = ("zeros", "ones", "empty", "full", "eye", "rand", "randn", "randint", "randperm", "normal",
-             "broadcast_to", "tile")  # fmt: skip
+             "broadcast_to", "tile", "reshape", "narrow", "select", "roll", "tril", "triu", "topk", "kthvalue",
+             "unflatten", "diagonal", "adaptive_avg_pool1d", "adaptive_max_pool1d")  # fmt: skip
+_FOURIER = tuple(name for name in torch.fft.__all__ if not name.endswith(("freq", "shift")))
 _METHODS_OF_SIZES = (
     "view", "reshape", "expand", "repeat", "tile", "broadcast_to", "new_zeros", "new_ones", "new_empty", "new_full",
     "type",
@@ -49,6 +51,8 @@ def factories_seen(tracer: Recorder) -> Iterator[None]:
     """Record torch.arange(n), torch.zeros((b, 1)), table.expand(b, -1) with computed sizes, and torch.rand with any."""
     patched: list[tuple[Any, str, str]] = [(torch, name, "call_function") for name in _OF_SIZES]
     patched += [(torch.Tensor, name, "call_method") for name in _METHODS_OF_SIZES]
+    patched += [(torch.fft, name, "call_function") for name in _FOURIER]
+    patched += [(F, name, "call_function") for name in ("adaptive_avg_pool1d", "adaptive_max_pool1d")]
     patched += [(F, name, "call_function") for name in _GROUPED]  # a convolution with as many groups as rows
     before = [(holder, name, vars(holder).get(name)) for holder, name, _ in patched]
     for holder, name, kind in patched:  # torch refuses a first size that is no number, and reads those in a tuple

@@ -34,6 +34,14 @@ FORMS: dict[str, Make] = {
     "a kernel for each row": lambda m, h, n: F.conv1d(
         h.reshape(1, -1, 1), m.bare.reshape(4, 1, 1).repeat(n, 1, 1), groups=4 * n
     ).view(n, 4),
+    "transformed": lambda m, h, n: torch.fft.irfft(torch.fft.rfft(h, n=2 * n, dim=0), n=2 * n, dim=0)[:n],
+    "transformed, by position": lambda m, h, n: torch.fft.fft2(h, (n + 1, 4)).real[:n],
+    "rolled": lambda m, h, n: torch.roll(h, n // 2, 0),
+    "a part": lambda m, h, n: torch.narrow(h, 0, n - 1, 1) + torch.select(h, 0, n - 2),
+    "of a shape": lambda m, h, n: torch.reshape(h, (n, 4)),
+    "above": lambda m, h, n: torch.triu(h, n - 2) + torch.tril(h, 1 - n),
+    "the largest": lambda m, h, n: torch.topk(h, n // 2 + 1, 0)[0][:1] + torch.kthvalue(h, n // 2 + 1, 0)[0],
+    "pooled": lambda m, h, n: F.adaptive_avg_pool1d(h.t(), n - 1).mean(1),
     "a mask": lambda m, h, n: torch.tril(torch.ones((n, n))).mean(1, keepdim=True),
 }
 
