@@ -44,6 +44,6 @@ class MLP(nn.Module):
         return logits
 
 
-def mlp(*, width: int = 64, depth: int = 2, classes: int = 10) -> MLP:
-    """An MLP on 3x32x32 images with `depth` hidden layers of `width` units."""
-    return MLP(hidden=(width,) * depth, classes=classes)
+def mlp(*, width: int = 64, depth: int = 2, classes: int = 10, channels: int = 3, image_size: int = 32) -> MLP:
+    """An MLP on square images with `depth` hidden layers of `width` units."""
+    return MLP(channels=channels, image_size=image_size, hidden=(width,) * depth, classes=classes)

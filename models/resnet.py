@@ -91,9 +91,10 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet(*, width: int = 16, depth: int = 2, classes: int = 10) -> ResNet:
-    """A ResNet on 3x32x32 images: three stages of `depth` blocks, `width`, twice and four times as wide.
+def resnet(*, width: int = 16, depth: int = 2, classes: int = 10, channels: int = 3) -> ResNet:
+    """A ResNet on images of any size: three stages of `depth` blocks, `width`, twice and four times as wide.
 
     In the paper's counting of layers it is ResNet-(6 depth + 2).
     """
-    return ResNet(widths=(width, 2 * width, 4 * width), blocks=(depth,) * 3, classes=classes)
+    widths = (width, 2 * width, 4 * width)
+    return ResNet(channels=channels, widths=widths, blocks=(depth,) * 3, classes=classes)

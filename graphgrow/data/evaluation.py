@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
-from graphgrow.data.parts import Part
+from graphgrow.data.parts import Data, Part
+from graphgrow.errors import DataError
+from graphgrow.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,25 @@ def score(module: nn.Module, part: Part, batch_size: int = 512) -> Score:
             right += float((logits.argmax(-1) == targets).double().mean()) * len(inputs)
     module.train(training)
     return Score(loss / len(part), right / len(part))
+
+
+def require_logits(graph: Graph, name: str, data: Data) -> None:
+    """Refuse a model that cannot answer with every class of the data.
+
+    Args:
+        graph: of the model.
+        name: of the model, for the message.
+        data: that it is to learn.
+
+    Raises:
+        DataError: if it returns no tensor of logits, or has fewer outputs than there are classes.
+    """
+    (output,) = (node for node in graph.module.graph.nodes if node.op == "output")
+    logits = output.args[0].meta["value"] if isinstance(output.args[0], fx.Node) else None
+    if not isinstance(logits, torch.Tensor):
+        raise DataError(f"{name} does not return one tensor of logits; wrap it in a module that does")
+    if logits.shape[-1] < data.classes:
+        raise DataError(
+            f"{name} has {logits.shape[-1]} outputs, but {data.source} has {data.classes} classes; give the model as "
+            f"many, by `options = {{ classes = {data.classes} }}` under [model], say"
+        )

@@ -31,7 +31,10 @@ def torchvision_data(name: str, root: str | None, held_out: int = 5000) -> Data:
     try:
         fitted, tested = (kind(root, train=train, download=False) for train in (True, False))
     except (RuntimeError, OSError) as error:
-        raise DataError(f"{CLASSES[name]} is not complete in {Path(root)}: {error}") from error
+        raise DataError(
+            f"{Path(root)} holds no complete {CLASSES[name]}, and nothing is downloaded: put its files there, as "
+            f"torchvision.datasets.{CLASSES[name]}({str(root)!r}, download=True) does"
+        ) from error
     whole = _part(fitted)
     if not 0 < held_out < len(whole):
         raise DataError(f"held_out={held_out}: {len(whole)} images are there; at least one is for training")

@@ -64,7 +64,17 @@ class Watch:
 def on_gradient(value: torch.Tensor, callback: Callback) -> None:
     """Have a callback told the loss's gradient with respect to a value, where there will be one."""
     if value.requires_grad:
-        value.register_hook(lambda gradient: callback(gradient.detach()))  # type: ignore[no-untyped-call]
+        value.register_hook(lambda gradient: _show(gradient.detach(), callback))  # type: ignore[no-untyped-call]
+
+
+def _show(value: Any, callback: Callback) -> None:
+    """Tell a callback, whose sums are not to be rounded by an autocast of the user's."""
+    kind = value.device.type if isinstance(value, torch.Tensor) else "cpu"
+    if not torch.is_autocast_enabled(kind):
+        callback(value)
+        return
+    with torch.autocast(kind, enabled=False):
+        callback(value)
 
 
 class _Runner(fx.Interpreter):
@@ -91,5 +101,5 @@ class _Runner(fx.Interpreter):
         """Run one node, and show its value where that was asked for."""
         value = super().run_node(n)
         for callback in self._callbacks.get(n.name, ()):
-            callback(value)
+            _show(value, callback)
         return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import ModuleType
@@ -160,4 +161,5 @@ def _made(name: str, factory: Callable[..., Any], chosen: Mapping[str, Any]) -> 
     except TypeError as error:
         if not chosen:
             raise
-        raise ModelError(f"{name} cannot be made with {', '.join(chosen)}: {error}") from error
+        taken = ", ".join(inspect.signature(factory).parameters)
+        raise ModelError(f"{name} cannot be made with {', '.join(chosen)}: {error}; it takes {taken}") from error

@@ -16,6 +16,7 @@ from graphgrow.errors import NotPreserved, SignalError, TrainingError
 from graphgrow.graph import Graph
 from graphgrow.records import DecisionRecord
 from graphgrow.rewrite.apply import apply
+from graphgrow.rewrite.roles import state_roles
 from graphgrow.signals.memory import memory_of, remember
 from graphgrow.signals.skips import SkipSignal
 from graphgrow.signals.watch import Signal, Watch
@@ -65,9 +66,14 @@ class Grower:
         every: of so many batches one is observed.
         held_out: `module -> loss` on data that is not trained on; connections must lower it to first order.
         rollback_after: rounds after which a growth is taken back if the metric is not below what it was; None never.
-        rollback_margin: by which share of what it was the metric may be above and the growth stays all the same.
+        rollback_margin: by which share of what it was the metric may be above and the growth stays all the same; below
+            0, by which it has to have fallen.
         verify: whether each growth is verified before the optimizer is touched; the trainer does that in its stages.
         seed: of fresh weights, of samples that signals draw, and of what policies draw.
+
+    Raises:
+        OptimizerError: if it is not known what the optimizer keeps (`gg.register_optimizer` says it).
+        TrainingError: if there is no such policy.
 
     Attributes:
         graph: the newest.
@@ -95,6 +101,8 @@ class Grower:
         verify: bool = True,
         seed: int = 0,
     ) -> None:
+        if optimizer is not None:
+            state_roles(optimizer)  # refused now rather than at the first growth
         self.graph = graph
         self.policy = make_policy(policy)
         self.decisions: list[DecisionRecord] = []
@@ -374,7 +382,8 @@ class Grower:
             raise TrainingError("a rollback needs a metric; call propose(validation_loss)")
         self._before = None
         reached = min(one for one in self._metrics if one is not None)
-        if reached < best + self._rollback_margin * abs(best):
+        limit = best + self._rollback_margin * abs(best)
+        if reached < limit:
             return False
         self.going_back()
         self._full = False  # the smaller network has room again
@@ -382,9 +391,11 @@ class Grower:
         self.graph = snapshot.restore(self._optimizer, self._averaged)
         if self._newcomers is not None:
             self._newcomers.welcome(self.graph.module, {})
-        margin = f" and {self._rollback_margin:.1%} more" if self._rollback_margin else ""
-        rounds = f"{reached:.4g} after {len(self._metrics)} rounds"
-        reason = f"{rounds} is no better than {best:.4g}{margin} before the growth"
+        rounds = f"{reached:.4g} after {len(self._metrics)} round{'s' if len(self._metrics) > 1 else ''}"
+        reason = f"{rounds} is no better than {best:.4g} before the growth"
+        if self._rollback_margin:
+            more = f"{abs(self._rollback_margin):.1%} {'more' if self._rollback_margin > 0 else 'less'}"
+            reason = f"{rounds} is not below {limit:.4g}, {more} than the {best:.4g} before the growth"
         numbers = {"metric_before": best, "metric_after": reached, "margin": self._rollback_margin}
         entries = grown.ledger.after(self.graph.ledger) or ()
         self._signals, self._metrics = None, []

@@ -71,6 +71,18 @@ class Growing(nn.Module):
             graph.module.train(self.training)
         self.graph, self.module = graph, graph.module
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Cast or move it as any module; what the graph says of its inputs, on which growth is verified, follows."""
+        before = _floating(self.module)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        after = _floating(self.module)
+        if before is not None and after is not None and before != after:
+            self.graph, self._base = (
+                replace(graph, inputs=replace(graph.inputs.with_dtype(after[0]), device=after[1]))
+                for graph in (self.graph, self._base)
+            )
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Growing:
         """A copy of the network, observed by nobody."""
         copied = Growing(self._base)
@@ -92,6 +104,12 @@ def growing_in(model: nn.Module) -> Growing:
             "that is to grow stands"
         )
     return found[0]
+
+
+def _floating(module: nn.Module) -> tuple[torch.dtype, torch.device] | None:
+    """The dtype and the device of all floating-point parameters; None where there are several, or none."""
+    found = {(parameter.dtype, parameter.device) for parameter in module.parameters() if parameter.is_floating_point()}
+    return found.pop() if len(found) == 1 else None
 
 
 def _with_signature(forward: Any, module: fx.GraphModule) -> Any:

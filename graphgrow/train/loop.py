@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from graphgrow.data.evaluation import loss_of, score
+from graphgrow.data.evaluation import loss_of, require_logits, score
 from graphgrow.data.names import load_data
 from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
@@ -119,6 +119,7 @@ class _Run:
         model, *_ = build(recipe.model.name, **recipe.model.options)
         graph = trace(model.to(device), self.data.training.inputs[:2].to(device))
         graph.require_modes("train", "eval")
+        require_logits(graph, recipe.model.name, self.data)
         named = recipe.model.name.startswith(("graphgrow:", "torchvision:")) and not recipe.model.options
         self.base = replace(graph, base=recipe.model.name) if named else graph
         part = recipe.training
@@ -255,6 +256,8 @@ class _Run:
             self._begin(None)  # what did not pay has ended before it was taken back
         for decision in self.grower.decisions[decided:]:
             self.board.decision(decision, len(self.epochs))
+            if decision.verdict == "declined":
+                self.tell.declined(decision, len(self.epochs))
 
     def _begin(self, proposal: Proposal | None) -> None:
         """Begin a stage: verify, carry the optimizer over, start what is new."""

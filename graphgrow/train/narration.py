@@ -29,6 +29,7 @@ class Narration:
 
     def __init__(self, console: Console | None) -> None:
         self._console = console
+        self._declined = ""
 
     def opening(self, recipe: Recipe, data: Data, graph: Graph, done: int) -> None:
         """What is going to happen, and on what."""
@@ -83,9 +84,18 @@ class Narration:
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in list(decision.numbers.items())[:6])
         if numbers:
             self._say(f"  because of {numbers}", style="dim")
-        self._say(f"  [green]function preserved[/]: off by {stage.max_error:.1e} at most, {stage.bound:.1e} allowed")
+        off = f"off by {stage.max_error:.1e} at most, {stage.bound:.1e} allowed"
         if "gap" in decision.numbers:
-            self._say(f"  [yellow]its start then moved the outputs by {decision.numbers['gap']:.1%}[/]")
+            gap = f"its start moved the outputs by {decision.numbers['gap']:.1%}"
+            self._say(f"  [yellow]function not preserved[/]: {gap}; the growth itself was {off}")
+        else:
+            self._say(f"  [green]function preserved[/]: {off}")
+
+    def declined(self, decision: DecisionRecord, epoch: int) -> None:
+        """It was time, and nothing was to be done; told once for each reason."""
+        if decision.reason != self._declined:
+            self._say(f"\nnot grown behind epoch {epoch}: {_plain(decision.reason)}", style="yellow")
+        self._declined = decision.reason
 
     def warn(self, text: str) -> None:
         """Something that was worked around."""

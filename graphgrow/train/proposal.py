@@ -88,7 +88,10 @@ def choose(
         refusal = budget.refusal(*total)
         beyond += refusal is not None
         if refusal is None and total[1] > limit:
-            refusal = f"more than {policy.growth:g} times the FLOPs in one stage"
+            refusal = (
+                f"{total[1] / graph.flops:.3g} times the FLOPs in one stage, of which the policy's growth is "
+                f"{policy.growth:g} at most"
+            )
         if refusal is not None:
             refusals.append(refusal)
             continue

@@ -61,4 +61,4 @@ class Plateau:
                 best, age = metric, 0
             else:
                 age += 1
-        return f"no better than {best:.4g} for {age} rounds" if age >= self.patience else None
+        return f"no better than {best:.4g} for {age} round{'s' if age > 1 else ''}" if age >= self.patience else None

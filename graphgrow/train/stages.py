@@ -65,6 +65,8 @@ class Stages:
         )
         if proposal is not None:
             self._grower.follow(child, proposal)
+            if "gap" in self._grower.decisions[-1].numbers:  # a start that is declared not to preserve the function
+                record = replace(record, preserved=False)
         self.present = record
 
     def note(self, **facts: Any) -> StageRecord:

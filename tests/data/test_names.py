@@ -54,7 +54,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load_data("cifar")
     with pytest.raises(DataError, match="cifar10 is read from a folder: give --root"):
         load_data("cifar10")
-    with pytest.raises(DataError, match="CIFAR10 is not complete in"):
+    with pytest.raises(DataError, match="holds no complete CIFAR10, and nothing is downloaded: put its files there"):
         load_data("cifar10", root=str(tmp_path))
     with pytest.raises(DataError, match="'patterns' do not take these options"):
         load_data("patterns", size=3)

@@ -93,3 +93,20 @@ def test_a_second_watch_and_an_unknown_node_are_refused() -> None:
         pass
     with pytest.raises(SignalError, match="no node `nowhere`"):
         Watch(graph.module, [Recorder("nowhere")])
+
+
+def test_what_a_signal_computes_is_not_rounded_by_the_users_autocast() -> None:
+    graph, seen = _graph(), []
+
+    class Products:
+        def watches(self) -> Iterable[tuple[str, Callback]]:
+            return [("_0", self.look)]
+
+        def look(self, value: torch.Tensor) -> None:
+            seen.append((value.dtype, (value.float() @ value.float().T).dtype))
+            on_gradient(value, lambda grad: seen.append((grad.dtype, (grad.float() @ grad.T.float()).dtype)))
+
+    with Watch(graph.module, [Products()]), torch.autocast("cpu", torch.bfloat16):
+        graph.module(torch.randn(5, 3)).sum().backward()
+        assert torch.is_autocast_enabled("cpu")
+    assert seen == [(torch.bfloat16, torch.float32)] * 2

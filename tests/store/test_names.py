@@ -50,7 +50,9 @@ def test_unknown_names_are_refused_with_a_remedy(name: str, message: str) -> Non
 
 
 def test_options_that_a_model_has_not_are_named() -> None:
-    with pytest.raises(gg.ModelError, match="graphgrow:mlp cannot be made with wings"):
+    with pytest.raises(
+        gg.ModelError, match=r"mlp cannot be made with wings: .*; it takes width, depth, classes, channels"
+    ):
         build("graphgrow:mlp", wings=2)
 
 

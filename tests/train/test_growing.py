@@ -15,6 +15,7 @@ import graphgrow as gg
 from graphgrow.errors import TrainingError
 from graphgrow.train.grower import Grower
 from graphgrow.train.growing import Growing, growing_in
+from graphgrow.train.schedule import Interval
 from tests.train import small
 
 WIDE = "widen(0, extra=3)"
@@ -112,3 +113,20 @@ def test_training_batches_alone_are_observed() -> None:
         growing.train()(small.INPUTS)
     assert seen == [True, False, False]
     assert "forward" not in vars(growing.module)
+
+
+def test_what_is_cast_is_verified_and_grows_in_its_new_dtype() -> None:
+    """As a Trainer of Lightning casts it with precision="bf16-true"."""
+    growing = grown()
+    outer = nn.Sequential(growing).to(torch.bfloat16)
+    assert {spec.dtype for graph in (growing.graph, growing.base) for spec in graph.inputs.tensors} == {torch.bfloat16}
+    grower = Grower(growing.graph, torch.optim.AdamW(outer.parameters()), "net2net", when=Interval(1), every=1)
+    growing.grower = grower
+    outer.train()(small.INPUTS.bfloat16()).square().mean().backward()
+    proposal = grower.propose()
+    assert proposal is not None
+    growing.become(grower.apply(proposal))
+    assert {parameter.dtype for parameter in outer.parameters()} == {torch.bfloat16}
+    outer.double()
+    assert growing.graph.inputs.tensors[0].dtype == torch.float64
+    assert growing.graph.ledger.after(growing.base.ledger)

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from graphgrow.records import EpochRecord
+from graphgrow.records import DecisionRecord, EpochRecord, StageRecord
 from graphgrow.train.narration import Narration, growth_bar
 
 
@@ -30,6 +30,20 @@ def test_the_live_lines_fit_80_columns(terminal: bool) -> None:
     if terminal:
         assert shown[-1].startswith("  loss 1.234, validation 2.346 (87.6%), 15,545 parameters ")
         assert any(re.search(r"epoch 60/100 ━.* \d:\d\d:\d\d", line) for line in lines)
+
+
+def test_what_is_declined_is_told_once_and_a_start_that_moves_outputs_is_no_preservation() -> None:
+    out = io.StringIO()
+    narration = Narration(Console(file=out, width=100))
+    numbers = {"share": 0.4, "gap": 0.028}
+    for reason in ("no room", "no room", "no site"):
+        narration.declined(DecisionRecord(3, "dnm", "declined", reason, ("split(0)",), {}, 5, 5, 9, 9), 4)
+    said = out.getvalue().split("\n\n")
+    assert said == ["\nnot grown behind epoch 4: no room", "not grown behind epoch 4: no site\n"]
+    stage = StageRecord(1, "net2net", ("split(0)",), 9, 9, None, None, 1.0, False, 1e-16, 1e-15)
+    narration.growth(stage, DecisionRecord(4, "net2net", "grown", "time", ("split(0)",), numbers, 5, 9, 9, 9), 5)
+    words = "function not preserved: its start moved the outputs by 2.8%; the growth itself was off by 1.0e-16"
+    assert words in out.getvalue()
 
 
 def test_the_growth_is_a_line_of_blocks() -> None:

@@ -12,6 +12,7 @@ def test_a_plateau_is_as_many_rounds_without_a_new_best() -> None:
     plateau = Plateau(patience=2, least=0.01)
     assert plateau.due([1.0, 0.9, 0.895]) is None
     assert plateau.due([1.0, 0.9, 0.895, 0.893]) == "no better than 0.9 for 2 rounds"
+    assert Plateau(1).due([1.0, 1.0]) == "no better than 1 for 1 round"
     assert plateau.due([1.0, 0.9, 0.95, 0.8]) is None
     assert plateau.due([]) is None
     with pytest.raises(TrainingError):

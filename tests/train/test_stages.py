@@ -12,6 +12,7 @@ import torch
 from graphgrow.graph import Graph
 from graphgrow.records import StageRecord
 from graphgrow.train.grower import Grower
+from graphgrow.train.policy import make_policy
 from graphgrow.train.schedule import Interval
 from graphgrow.train.stages import Stages
 from tests.train import small
@@ -50,3 +51,17 @@ def test_stages_are_counted_named_and_kept_in_a_state(tmp_path: Path, monkeypatc
     assert [record.name for record in (*stages.ended, stages.present)] == ["base", "net2net", "rolled-back"]
     assert stages.present.parameters == graph.parameter_count
     assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in graph.module.parameters()}
+
+
+def test_a_start_that_does_not_preserve_is_recorded_as_such() -> None:
+    graph = small.graph()
+    grower = Grower(graph, None, make_policy("net2net", noise=0.1), when=Interval(1))
+    stages = Stages(grower, None, None)
+    stages.begin()
+    stages.end()
+    proposal = grower.propose(0.5)
+    assert proposal is not None
+    stages.begin(proposal)
+    assert stages.present is not None
+    assert stages.present.preserved is False
+    assert grower.decisions[-1].numbers["gap"] > 1e-3
