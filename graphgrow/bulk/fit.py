@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from graphgrow.bulk.demands import listed
+from graphgrow.bulk.grafts import Graft, within
 from graphgrow.bulk.lineage import renamed
 from graphgrow.errors import Unsupported
 from graphgrow.ir.facts import Normalisation
@@ -28,14 +29,23 @@ class Fit:
         names: by name of each parameter and buffer of the model that is loaded, that of the grown graph's.
         settings: by path of an attribute (`norm.eps`), the value that it must have.
         untouched: the model's tensors that its forward does not use, and that the graph does not have.
+        grafts: blocks of the model's own, which the graph does not have.
     """
 
     names: Mapping[str, str]
     settings: Mapping[str, float]
     untouched: tuple[str, ...]
+    grafts: tuple[Graft, ...] = ()
 
     @classmethod
-    def of(cls, grown: Network, target: Network, model: nn.Module, paths: Mapping[str, str]) -> Fit:
+    def of(
+        cls,
+        grown: Network,
+        target: Network,
+        model: nn.Module,
+        paths: Mapping[str, str],
+        grafts: tuple[Graft, ...] = (),
+    ) -> Fit:
         """Match every tensor of the model with one of the grown graph, by name, shape and dtype.
 
         Args:
@@ -43,6 +53,7 @@ class Fit:
             target: the model, captured.
             model: the model.
             paths: by path of a block of the model, the path of the grown graph's block in its place.
+            grafts: blocks that the model has for itself.
 
         Raises:
             Unsupported: names the first tensors that do not match, and why.
@@ -54,7 +65,9 @@ class Fit:
         faults: list[str] = []
         for name, tensor in _all_tensors(model).items():
             key = renamed(name, paths)
-            if key in mine and (name in stored or tensor.is_meta):
+            if within(name, grafts) and not tensor.is_meta:
+                continue
+            if not within(name, grafts) and key in mine and (name in stored or tensor.is_meta):
                 names[name] = key
                 fault = _difference(name, tensor, mine[key])
                 faults += [] if fault is None else [fault]
@@ -71,7 +84,7 @@ class Fit:
         faults += _torn(model, names, mine)
         if faults:
             raise Unsupported(f"the target does not fit: {listed(faults)}. It must be a larger model of the same class")
-        return cls(names, _settings(grown, target, model, paths), tuple(untouched))
+        return cls(names, _settings(grown, target, model, paths, grafts), tuple(untouched), grafts)
 
     def load(self, grown: Network, model: nn.Module) -> None:
         """Write tensors and settings into the model, in place; tensors on the meta device get memory first."""
@@ -83,6 +96,8 @@ class Fit:
         for place, value in self.settings.items():
             path, _, attribute = place.rpartition(".")
             setattr(model.get_submodule(path), attribute, value)
+        for graft in self.grafts:
+            graft.close(model)
 
     def load_graph(self, grown: Network, model: nn.Module, target: Network) -> None:
         """Write what a loaded model holds into the capture of it, in place; what is on the meta device gets memory."""
@@ -108,6 +123,8 @@ class Fit:
             state = optimizer.state.pop(parameter)
             for heir in heirs[id(parameter)].values():
                 optimizer.state[heir] = {key: _moved(value, heir) for key, value in state.items()}
+        for graft in self.grafts:
+            graft.join(optimizer, model)
 
 
 def _all_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -134,22 +151,25 @@ def _torn(model: nn.Module, names: Mapping[str, str], mine: Mapping[str, torch.T
             yield f"the target ties `{other}` and `{name}`, which the graph holds apart"
 
 
-def _settings(grown: Network, target: Network, model: nn.Module, paths: Mapping[str, str]) -> dict[str, float]:
+def _settings(
+    grown: Network, target: Network, model: nn.Module, paths: Mapping[str, str], grafts: tuple[Graft, ...]
+) -> dict[str, float]:
     """The eps of every norm of the model that is another in the grown graph."""
     found: dict[str, float] = {}
     theirs = dict(grown.module.named_modules(remove_duplicate=False))
     for path, module in model.named_modules(remove_duplicate=False):
-        mine = theirs.get(renamed(path, paths))
+        mine = None if within(path, grafts) else theirs.get(renamed(path, paths))
         eps = vars(mine).get("eps") if type(mine) is type(module) else None
         if eps is not None and eps != vars(module).get("eps"):
             found[f"{path}.eps"] = float(eps)
     for path, raised in target.module.named_modules(remove_duplicate=False):
-        mine = theirs.get(renamed(path, paths))
+        mine = None if within(path, grafts) else theirs.get(renamed(path, paths))
         if not isinstance(raised, RootMeanSquareNorm) or not isinstance(mine, RootMeanSquareNorm):
             continue
         if type(model.get_submodule(path)) is not RootMeanSquareNorm and mine.eps != raised.eps:
             found[_attribute(model, path, raised.eps)] = mine.eps
-    for mine, wanted in zip(_functional_norms(grown), _functional_norms(target), strict=False):
+    common = (norm for norm in _functional_norms(target) if not within(norm[0], grafts))
+    for mine, wanted in zip(_functional_norms(grown), common, strict=False):
         if mine[1].eps_value != wanted[1].eps_value:
             found[_attribute(model, wanted[0], wanted[1].eps_value)] = mine[1].eps_value
     return found

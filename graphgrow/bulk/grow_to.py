@@ -53,6 +53,8 @@ class Grown:
             builds the model anew must set them again.
         untouched: names of the model's tensors that its forward does not use; they are as they were.
         max_error: the largest error of the model's outputs in float64, relative to the largest of them.
+        own: paths of the model's blocks that the graph has nothing like and does not get: with their last maps at zero
+            they pass their input on; their other numbers are as they were.
     """
 
     graph: Graph
@@ -61,6 +63,7 @@ class Grown:
     settings: Mapping[str, float]
     untouched: tuple[str, ...]
     max_error: float
+    own: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = (
@@ -73,6 +76,8 @@ class Grown:
             alike.setdefault((place.rpartition(".")[2], value), []).append(place.rpartition(".")[0])
         for (attribute, value), paths in alike.items():
             lines += [f"set, since no state_dict holds it: {attribute} = {value:.6g} of {', '.join(paths)}"]
+        if self.own:
+            lines += [f"the model's own, closed by zeros in their last maps: {', '.join(self.own)}"]
         if self.untouched:
             lines += [f"left as they were, since nothing uses them: {', '.join(self.untouched)}"]
         return "\n".join(lines)
@@ -91,8 +96,10 @@ def grow_to(
     the graph's example inputs; what is wider in it is widened (heads and head widths by the target's own numbers), or
     split where only whole copies are exact; blocks of which it has more are copies that start as identity, spread
     evenly (Wu et al., "LLaMA Pro", 2024), or all behind the last one where the target's blocks are of several kinds in
-    turn. The growth is carried out in float64 first, on the graph's weights and on lively random ones, and the
-    target's own code is compared with the graph; nothing is changed before that has passed.
+    turn. A stage without a block that could be copied keeps the target's own further blocks, closed by zeros, which the
+    grown graph does not get. Further plain layers behind a ReLU start as identity. The growth is carried out in float64
+    first, on the graph's weights and on lively random ones, and the target's own code is compared with the graph;
+    nothing is changed before that has passed.
 
     The larger model's own constants must be those of the smaller one, or attributes called eps: a norm's eps follows
     (it is set on the target's modules), attention's default scale does not. So give the target more heads of the same
@@ -130,7 +137,15 @@ def grow_to(
     fit.load(grown, target_model)
     if optimizer is not None:
         fit.hand_over(optimizer, grown, target_model)
-    return Grown(grown, target_model, growth.mutations, fit.settings, fit.untouched, max_error)
+    return Grown(
+        grown,
+        target_model,
+        growth.mutations,
+        fit.settings,
+        fit.untouched,
+        max_error,
+        tuple(graft.path for graft in fit.grafts),
+    )
 
 
 @dataclass(frozen=True)
@@ -177,7 +192,7 @@ class _Growth:
             raise Unsupported(f"this graph cannot grow into the target: {declined}") from declined
 
     def fit(self, grown: Graph, model: nn.Module) -> Fit:
-        return Fit.of(grown, self.target, model, self.lineage.paths(grown, self.target))
+        return Fit.of(grown, self.target, model, self.lineage.paths(grown, self.target), self.lineage.grafts)
 
     def measured(self) -> float:
         """The target's own code against the graph, in float64, on the graph's weights and on lively ones.

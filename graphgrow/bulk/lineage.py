@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
+from torch import nn
+
+from graphgrow.bulk.grafts import Graft, within
 from graphgrow.bulk.layers import extra_layers, places
 from graphgrow.bulk.stages import Modules, Stage, ancestors, numbered
 from graphgrow.errors import Unsupported
+from graphgrow.ir.called import called_module
+from graphgrow.ir.meta import STACK
+from graphgrow.layers import RootMeanSquareNorm
 from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.region import Region
+
+_NORMS = (nn.LayerNorm, nn.RMSNorm, RootMeanSquareNorm)
 
 Family = tuple[str, str]  # a parent's path, and what stands before the number in the names of its children
 
@@ -23,12 +33,14 @@ class Lineage:
         sites: the graph's blocks to copy, one path for each copy.
         origins: by path of a block of the target, the path of the graph's block that it descends from.
         layers: of sequences of layers with no blocks around them, the sites behind which one more is put.
+        grafts: blocks of the target's own, which the graph does not get.
     """
 
     families: tuple[Family, ...]
     sites: tuple[str, ...]
     origins: Mapping[str, str]
     layers: Mapping[Family, tuple[str, ...]] = field(default_factory=dict)
+    grafts: tuple[Graft, ...] = ()
 
     @classmethod
     def of(cls, graph: Network, target: Network, names: Iterable[str], at_end: bool = False) -> Lineage:
@@ -51,13 +63,17 @@ class Lineage:
         gone = next(iter(_families(wanted, ours)), None)
         families = tuple(_families(ours, wanted))
         if gone is not None and gone not in families:
-            raise Unsupported(f"the target has fewer blocks `{_pattern(gone)}` than the graph; nothing can shrink")
+            raise Unsupported(
+                f"the target has fewer blocks `{_pattern(gone)}` than the graph; nothing can shrink: "
+                f"{_lost(graph, target, gone)}"
+            )
         if not families:
             return cls((), (), {})
         mine, theirs = Modules(graph), Modules(target)
         sites: list[str] = []
         origins: dict[str, str] = {}
         layers: dict[Family, tuple[str, ...]] = {}
+        grafts: list[Graft] = []
         for family in families:
             left, right = mine.family(*family), theirs.family(*family)
             if not left or not right:
@@ -71,12 +87,19 @@ class Lineage:
                     f"{len(left)} here; the target must have the same sequence of shapes, each as long or longer"
                 )
             for own, larger in zip(left, right, strict=True):
-                copied = _copied(own, larger, at_end)
+                further = _grafted(own, larger, target)
+                if further:
+                    grafts += further
+                    origins.update({graft.path: f"{graft.path}@new" for graft in further})
+                    pairs = zip(larger.members, own.members, strict=False)
+                    origins.update((there.path, here.path) for there, here in pairs)
+                    continue
+                copied = _copied(graph, own, larger, at_end)
                 counts = Counter(copied)
                 sites += copied
                 line = [member.path for member in own.members for _ in range(1 + counts[member.path])]
                 origins.update(zip((member.path for member in larger.members), line, strict=True))
-        return cls(families, tuple(sites), origins, layers)
+        return cls(families, tuple(sites), origins, layers, tuple(grafts))
 
     def paths(self, grown: Network, target: Network) -> dict[str, str]:
         """By path of a block of the target, the path of the grown graph's block in the same place.
@@ -93,7 +116,8 @@ class Lineage:
             if family in self.layers:
                 found.update(places(grown, target, *family, self.layers[family]))
             else:
-                found.update(zip(_paths(theirs.family(*family)), _paths(mine.family(*family)), strict=True))
+                there = (path for path in _paths(theirs.family(*family)) if not within(path, self.grafts))
+                found.update(zip(there, _paths(mine.family(*family)), strict=True))
         return found
 
 
@@ -105,27 +129,70 @@ def renamed(name: str, paths: Mapping[str, str]) -> str:
 
 def _families(ours: Iterable[str], theirs: Iterable[str]) -> Iterable[Family]:
     """The families of which the target has a member that the graph does not have."""
-    present = {path for name in ours for path in ancestors(name.rpartition(".")[0])}
-    known = {numbered(path) for path in present}
-    found: dict[Family, None] = {}
+    known = {numbered(path) for path in _holders(ours)}
+    families = (numbered(path) for path in _missing(ours, theirs))
+    return dict.fromkeys(family for family in families if family is not None and family in known)
+
+
+def _missing(ours: Iterable[str], theirs: Iterable[str]) -> Iterator[str]:
+    """The outermost modules around tensors of one model that another does not have, tensor by tensor."""
+    present = _holders(ours)
     for name in theirs:
-        missing = next((path for path in ancestors(name.rpartition(".")[0]) if path not in present), None)
-        family = None if missing is None else numbered(missing)
-        if family is not None and family in known:
-            found[family] = None
-    return found
+        yield from islice((path for path in ancestors(name.rpartition(".")[0]) if path not in present), 1)
 
 
-def _copied(own: Stage, wanted: Stage, at_end: bool) -> list[str]:
+def _holders(names: Iterable[str]) -> set[str]:
+    return {path for name in names for path in ancestors(name.rpartition(".")[0])}
+
+
+def _lost(graph: Network, target: Network, family: Family) -> str:
+    """The first module of a family that a target has nothing like."""
+    mine, theirs = _classes(graph), _classes(target)
+    members = (path for path in mine if numbered(path) == family)
+    lost = next((path for path in members if mine[path] != theirs.get(path)), None)
+    if lost is None:
+        return "what they compute would be lost"
+    instead = f", a {theirs[lost]} in the target" if lost in theirs else ""
+    return f"what `{lost}` computes would be lost, a {mine[lost]} here{instead}"
+
+
+def _classes(network: Network) -> dict[str, str]:
+    """The names of the classes of the modules in which the nodes of a graph stand, by path."""
+    around = (item for node in network.module.graph.nodes for item in (node.meta.get(STACK) or {}).values())
+    return {str(path): getattr(kind, "__name__", str(kind).rpartition(".")[2]) for path, kind in around}
+
+
+def _grafted(own: Stage, wanted: Stage, target: Network) -> list[Graft]:
+    """The blocks by which the target's stage is longer, where none can be copied here and all of them close there."""
+    if own.residual or len(wanted) <= len(own):
+        return []
+    paths = [member.path for member in wanted.members]
+    found = [Graft.of(target, path, paths[len(own) - 1]) for path in paths[len(own) :]]
+    grafts = [graft for graft in found if graft is not None]
+    return grafts if len(grafts) == len(found) else []
+
+
+def _why_not_closed(graph: Network, path: str) -> str:
+    """Why zeros do not make a block the identity."""
+    result = Region.of(graph.module.graph, path).result
+    if isinstance(called_module(graph.module, result), _NORMS):
+        return (
+            f"with its branches closed a copy would still norm what flows in, by `{result.target}`, and the norm of a "
+            "normed value is another value: its weight and bias have given each token another mean and deviation"
+        )
+    return (
+        "its result is not its input plus branches that zeros would close, so that a copy would need a gate, which the "
+        "target does not have"
+    )
+
+
+def _copied(graph: Network, own: Stage, wanted: Stage, at_end: bool) -> list[str]:
     """The sites of the copies that make a stage as long as the target's."""
     copies = len(wanted) - len(own)
     if copies < 0:
         raise Unsupported(f"`{own.name}` has {len(own)} blocks and the target {len(wanted)}; nothing can shrink")
     if copies and not own.residual:
-        reason = own.members[-1].reason or (
-            "its result is not its input plus branches that zeros would close, so that a copy would need a gate, which "
-            "the target does not have"
-        )
+        reason = own.members[-1].reason or _why_not_closed(graph, own.members[-1].path)
         raise Unsupported(
             f"`{own.name}` has {len(own)} blocks and the target {len(wanted)}, but none can be copied: {reason}; "
             "start from a model that has as many, or a residual block there"

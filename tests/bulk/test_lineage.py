@@ -111,8 +111,24 @@ def test_copies_that_the_graph_has_already_count() -> None:
             LARGE_IMAGES,
             "would drop twice",
         ),
-        (lambda: gpt.gpt(depth=2), lambda: gpt.gpt(depth=1), TOKENS, "fewer blocks `blocks.N`"),
-        (lambda: PostNorm(1), lambda: PostNorm(2), torch.zeros(3, 4), "need a gate, which the target does not have"),
+        (
+            lambda: gpt.gpt(depth=2),
+            lambda: gpt.gpt(depth=1),
+            TOKENS,
+            "fewer blocks `blocks.N` .* what `blocks.1` computes would be lost, a DecoderBlock here",
+        ),
+        (
+            lambda: nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4))),
+            lambda: nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))),
+            torch.zeros(3, 4),
+            "fewer blocks `0.N` .* what `0.1` computes would be lost, a LayerNorm here, a Linear in the target",
+        ),
+        (
+            lambda: PostNorm(1),
+            lambda: PostNorm(2),
+            torch.zeros(3, 4),
+            "by `layers.0.1`, and the norm of a normed value is",
+        ),
     ],
 )
 def test_refusals(
