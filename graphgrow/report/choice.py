@@ -57,8 +57,8 @@ def choice_figure(rounds: Sequence[RoundRecord], path: str | os.PathLike[str]) -
     panels = [(record.index, choice) for record in rounds for choice in record.choices if choice.shares]
     names = list(dict.fromkeys(name for _, choice in panels for name in choice.names))
     columns = min(COLUMNS, max(1, len(panels)))
-    rows = max(1, -(-(len(panels) + 1) // columns))
-    with drawing(path, bool(panels), columns, rows, size=(9.6, 0.6 + 1.75 * rows)) as axes:
+    rows = max(1, -(-len(panels) // columns))
+    with drawing(path, bool(panels), columns, rows, size=(9.6, 1.0 + 1.75 * rows)) as axes:
         for panel, (index, choice) in zip(axes, panels, strict=False):
             _course(panel, index, choice, names, several=len(rounds) > 1)
         for panel in axes[: len(panels) : columns]:
@@ -68,23 +68,21 @@ def choice_figure(rounds: Sequence[RoundRecord], path: str | os.PathLike[str]) -
         for panel in axes[len(panels) :]:
             panel.set_axis_off()
         handles = [_line(axes[-1], name, names, [], []) for name in names]
-        axes[len(panels)].legend(handles=handles, loc="center", ncols=2 if len(names) > 6 else 1, fontsize=7)
+        axes[0].figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 8), fontsize=7)
     return Path(path)
 
 
 def _course(panel: Axes, index: int, choice: ChoiceRecord, names: Sequence[str], several: bool) -> None:
     site = choice.site.replace("_mix_operators", "")
-    panel.set_title(f"{index}: {site}" if several else site, fontsize=8)
+    title = f"round {index}: {site}" if several else site
+    panel.set_title(title, fontsize=min(8.0, 240 / len(title)))
     for place, name in enumerate(choice.names):
         _line(panel, name, names, choice.steps, [shares[place] for shares in choice.shares])
-    end = choice.shares[-1][choice.names.index(choice.kept)]
     panel.annotate(
         choice.kept,
-        (choice.steps[-1], max(0.14, min(end, 0.9))),
-        xytext=(-3, -3),
-        textcoords="offset points",
+        (choice.steps[-1], 0.5),  # at the end shares are high or low, so that there is room
         ha="right",
-        va="top",
+        va="center",
         fontsize=7,
         weight="bold",
         bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},

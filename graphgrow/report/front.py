@@ -106,7 +106,7 @@ class FrontTable:
             if self._width(shown) > options.max_width and title in shown:
                 shown.remove(title)
                 dropped.append(title)
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
         for title in shown:
             table.add_column(_head(title), justify="right", no_wrap=True)
         for cells in self.rows:
@@ -118,9 +118,10 @@ class FrontTable:
 
     def _width(self, titles: Sequence[str]) -> int:
         lines = [[*_head(title).split("\n"), *(cells.get(title, "") for cells in self.rows)] for title in titles]
-        return sum(max(map(len, cells)) + 1 for cells in lines) - 1
+        return sum(max(map(len, cells)) + _GAP for cells in lines) - _GAP
 
 
+_GAP = 2  # between columns
 _MEASURED = ("parameters", "test %", "latency ms", "ONNX kB")
 _BESIDE = (
     "generation",

@@ -23,6 +23,7 @@ from graphgrow.search.choosing import Chosen
 from graphgrow.search.recipe import Choosing
 
 WIDTH = 12  # of a bar
+MOST_ROWS = 16
 
 
 class ChoosingNarration:
@@ -104,15 +105,22 @@ class ChoosingNarration:
         parts: list[RenderableType] = [Text()]
         if self._sites:
             table = Table.grid(padding=(0, 2))
-            for site in self._sites:
+            order = sorted(range(len(self._sites)), key=lambda place: self._sites[place].certainty)
+            for site in (self._sites[place] for place in sorted(order[:MOST_ROWS])):
                 share = site.certainty
                 bar = Text("━" * round(WIDTH * share), "blue") + Text("━" * (WIDTH - round(WIDTH * share)), "dim")
                 table.add_row(Text(site.name), bar, f"{share:.2f}", Text(site.choice.names[site.leader], "bold"))
             parts.append(table)
-        steps = self._recipe.alternation.steps
+            if len(self._sites) > MOST_ROWS:
+                parts.append(Text(f"and {len(self._sites) - MOST_ROWS} that are surer", style="dim"))
+        spent = f"{time.monotonic() - self._start:.0f} s"
         line = Table.grid(padding=(0, 1))
-        progress = ProgressBar(total=max(1, steps), completed=self._step, width=24)
-        line.add_row(self._at, progress, f"step {self._step} of {steps}", f"{time.monotonic() - self._start:.0f} s")
+        if self._sites:
+            steps = self._recipe.alternation.steps
+            progress = ProgressBar(total=max(1, steps), completed=self._step, width=24)
+            line.add_row(self._at, progress, f"step {self._step} of {steps}", spent)
+        else:  # of other trainings no steps are told
+            line.add_row(self._at, spent)
         return Group(*parts, line)
 
     # -- before and after ------------------------------------------------------------------------------------
