@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 _CUTS = {"unbind", "split", "chunk", "tensor_split"}
+_COUNTS = ("split_size", "split_size_or_sections", "chunks", "indices", "sections")
 _LAYERS = {"linear", "conv1d", "conv2d", "conv3d", "matmul", "bmm", "einsum", "addmm"}
 
 
@@ -21,7 +22,8 @@ def may_vary(node: fx.Node) -> bool:
     name = _name(node)
     if name not in _CUTS or not isinstance(node.args[0], fx.Node):
         return False
-    size = node.args[1] if len(node.args) > 1 else node.kwargs.get("split_size", node.kwargs.get("chunks"))
+    named = (node.kwargs[key] for key in _COUNTS if key in node.kwargs)
+    size = node.args[1] if len(node.args) > 1 else next(named, None)
     if name != "unbind" and (isinstance(size, (list, tuple)) or (name != "split" and size == 2)):
         return False
     place = 1 if name == "unbind" else 2

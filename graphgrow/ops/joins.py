@@ -81,7 +81,23 @@ def chunk(call: Call, input: Value, chunks: int, dim: int = 0) -> tuple[Value, .
     return _parts(call, input, dim)
 
 
-@rule(torch.split, "split", torch.tensor_split, "tensor_split")
-def split(call: Call, input: Value, split_size_or_sections: Any, dim: int = 0) -> tuple[Value, ...]:
-    """Parts of given sizes."""
+@rule(torch.split, "split")
+def split(
+    call: Call, input: Value, split_size_or_sections: Any = None, dim: int = 0, *, split_size: Any = None
+) -> tuple[Value, ...]:
+    """Parts of given sizes; the method calls them `split_size`."""
+    return _parts(call, input, dim)
+
+
+@rule(torch.tensor_split, "tensor_split")
+def tensor_split(
+    call: Call,
+    input: Value,
+    indices_or_sections: Any = None,
+    dim: int = 0,
+    *,
+    indices: Any = None,
+    sections: Any = None,
+) -> tuple[Value, ...]:
+    """So many parts, or parts that end at given places."""
     return _parts(call, input, dim)

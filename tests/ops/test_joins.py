@@ -104,6 +104,11 @@ CASES = [
     *(Case((target,), _on(target, (2, 6, 2), 3, 1), CHUNKED) for target in (torch.split, "split")),
     *(Case((target,), _on(target, (2, 5, 2), [2, 3], dim=1), CHUNKED, "parts") for target in (torch.split, "split")),
     *(Case((target,), _on(target, (2, 6, 2), 2, 1), CHUNKED) for target in (torch.tensor_split, "tensor_split")),
+    *(Case((target,), _on(target, (2, 5, 2), dim=1, indices=(2,)), CHUNKED, "indices")
+      for target in (torch.tensor_split, "tensor_split")),
+    Case((torch.tensor_split,), _on(torch.tensor_split, (2, 5, 2), dim=1, sections=2), CHUNKED, "sections"),
+    Case(("tensor_split",), _on("tensor_split", (2, 5, 2), (2,), 1), CHUNKED, "places"),
+    Case(("split",), _on("split", (2, 6, 2), split_size=3, dim=1), CHUNKED, "by-name"),
     Case((torch.chunk,), _on(torch.chunk, (2, 6), 4, 1), {"x.0": LINEAR, **_every("x.1:0", "x.1:1", "x.1:2")}, "fewer"),
     Case((torch.chunk,), _on(torch.chunk, (2, 6), 1, 1), _every("x.0", "x.1"), "one"),
     Case(("chunk",), _chunk_product, {"x.0": LINEAR, **{f"x.1:{i}": PART for i in range(6)}}, "heads"),
