@@ -29,6 +29,7 @@ class Migration:
         self._states: dict[int, dict[str, Any]] = {}
         self._retired: set[int] = set()  # ids of parameters that have no successor
         self._adopted: dict[int, list[torch.Tensor]] = {}  # by position of a param_group, what joins it
+        self._beside: dict[int, int] = {}  # by id of what joins, that of a parameter in the optimizer that it is like
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 self._heirs[id(parameter)] = parameter
@@ -42,6 +43,8 @@ class Migration:
             if source is None:  # new itself, or a buffer, or a parameter that this optimizer does not train
                 for joined in self._adopted.values():
                     joined[:] = [change.new if tensor is change.old else tensor for tensor in joined]
+                if id(change.old) in self._beside:
+                    self._beside[id(change.new)] = self._beside.pop(id(change.old))
                 continue
             self._heirs[id(source)] = change.new
             self._sources[id(change.new)] = source
@@ -55,16 +58,28 @@ class Migration:
     def adopt(self, tensor: nn.Parameter, neighbours: Iterable[nn.Parameter]) -> None:
         """Let a new parameter join the group of the first neighbour that the optimizer trains.
 
-        It starts without state, and so with a step count of its own.
+        It starts without state, and so with a step count of its own; where that would make its first steps too long,
+        with the mean squares of the first neighbour of as many axes that has some.
 
         Raises:
             OptimizerError: if it trains none of them.
         """
+        found = False
         for neighbour in neighbours:
             position = self._group_of(neighbour)
-            if position is not None:
+            if position is None:
+                continue
+            if not found:
                 self._adopted.setdefault(position, []).append(tensor)
+                found = True
+            source = self._source_of(neighbour)
+            if not self._known.uncorrected:
                 return
+            if source is not None and self._states[source] and neighbour.dim() == tensor.dim():
+                self._beside[id(tensor)] = source
+                return
+        if found:
+            return
         raise OptimizerError(
             "the optimizer trains no parameter that a new one could stand beside; make it from "
             "graph.module.parameters()"
@@ -77,6 +92,11 @@ class Migration:
         source = self._sources.pop(id(tensor), None)
         if source is not None:
             self._retired.add(id(tensor))
+
+    def _source_of(self, parameter: nn.Parameter) -> int | None:
+        """The id of the parameter in the optimizer whose state speaks for this one."""
+        source = self._sources.get(id(parameter))
+        return self._beside.get(id(parameter)) if source is None else id(source)
 
     def _group_of(self, parameter: nn.Parameter) -> int | None:
         source = self._sources.get(id(parameter))
@@ -111,10 +131,24 @@ class Migration:
             group["params"][:] = [parameter for parameter in group["params"] if id(parameter) not in self._retired]
             for parameter in self._adopted.get(number, ()):
                 group["params"].append(parameter)
-                if self._known.start is not None:
+                if id(parameter) in self._beside:
+                    self._optimizer.state[parameter] = self._begun(parameter, self._states[self._beside[id(parameter)]])
+                elif self._known.start is not None:
                     self._optimizer.state[parameter] = self._known.start(group, parameter)
             if "param_names" in group:
                 group["param_names"][:] = [called[id(parameter)] for parameter in group["params"]]
+
+    def _begun(self, parameter: torch.Tensor, beside: Mapping[str, Any]) -> dict[str, Any]:
+        """The first state of a new parameter: squares at the mean of a neighbour's, all else at zero."""
+        found = {}
+        for name, item in beside.items():
+            role = self._known.roles.get(name)
+            if role is not None:
+                level = float(item.abs().mean()) if role.averaged else 0.0
+                found[name] = torch.full_like(parameter.detach(), level, dtype=item.dtype)
+            else:
+                found[name] = torch.zeros_like(item) if isinstance(item, torch.Tensor) else item
+        return found
 
     def _carried(self, name: str, item: Any, change: TensorChange) -> Any:
         if item is None or isinstance(item, (bool, int, float)) or _is_scalar(item):

@@ -52,10 +52,14 @@ class StateRoles:
     Attributes:
         roles: of its state tensors, by name.
         start: the state of a new parameter, for optimizers that make it when they are built and not in the first step.
+        uncorrected: whether nothing makes up for the few gradients that a new parameter has seen, so that its first
+            steps, divided by the root of far too small a square, would be several times as long as those of the rest
+            (1 / sqrt(1 - alpha) learning rates under RMSprop). Its squares then begin at the mean of a neighbour's.
     """
 
     roles: Mapping[str, Role]
     start: Start | None = None
+    uncorrected: bool = False
 
 
 def _adagrad_start(group: Mapping[str, Any], parameter: torch.Tensor) -> dict[str, Any]:
@@ -74,10 +78,10 @@ _KNOWN: dict[type[Optimizer], StateRoles] = {
     torch.optim.NAdam: _ADAM,
     torch.optim.RAdam: _ADAM,
     torch.optim.Adamax: StateRoles({"exp_avg": Role.MOMENT, "exp_inf": Role.MAGNITUDE}),
-    torch.optim.Adagrad: StateRoles({"sum": Role.SQUARE}, _adagrad_start),
+    torch.optim.Adagrad: StateRoles({"sum": Role.SQUARE}, _adagrad_start, uncorrected=True),
     # its momentum adds up gradients that were divided by their root mean square, and so have no scale
     torch.optim.RMSprop: StateRoles(
-        {"square_avg": Role.SQUARE, "grad_avg": Role.MOMENT, "momentum_buffer": Role.DIRECTION}
+        {"square_avg": Role.SQUARE, "grad_avg": Role.MOMENT, "momentum_buffer": Role.DIRECTION}, uncorrected=True
     ),
 }
 

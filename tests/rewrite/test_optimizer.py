@@ -124,6 +124,45 @@ def test_new_entries_start_without_momentum_and_with_the_mean_second_moment() ->
     assert _close(state["exp_avg_sq"][4:], before.mean(0, keepdim=True).expand(2, 3))
 
 
+@pytest.mark.parametrize("kind", ["adagrad", "rmsprop", "centred"])
+def test_a_new_parameter_steps_no_further_than_those_beside_it(kind: str) -> None:
+    """Neither corrects for the few gradients that it has seen: RMSprop's first step would be 10 learning rates long."""
+    graph = gg.trace(net(), INPUT)
+    optimizer, _ = stepped(graph, kind)
+    square = {"adagrad": "sum"}.get(kind, "square_avg")
+    grown = gg.apply(graph, ["deepen(1, kind=mlp)", "widen(0, extra=1)"], optimizer=optimizer)
+    new = [p for p in grown.module.parameters() if int(optimizer.state[p]["step"]) == 0]
+    assert len(new) == 4
+    levels = {float(s[square].mean()) for p, s in optimizer.state.items() if int(s["step"]) == 1}
+    for parameter in new:
+        state = optimizer.state[parameter]
+        assert state[square].shape == parameter.shape
+        assert bool((state[square] == state[square].flatten()[0]).all())
+        assert any(float(state[square].flatten()[0]) == pytest.approx(level) for level in levels)
+        assert all(not bool(state[name].any()) for name in ("grad_avg", "momentum_buffer") if name in state)
+    last, group = new[-1], optimizer.param_groups[0]
+    before, level = last.detach().clone(), optimizer.state[last][square].clone()
+    group["lr"] = 0.1
+    backward(grown.module)
+    gradient = last.grad
+    assert gradient is not None
+    optimizer.step()
+    if kind == "adagrad":
+        expected = 0.1 * gradient / ((level + gradient**2).sqrt() + group["eps"])
+    else:
+        alpha = group["alpha"]
+        mean = (1 - alpha) * gradient if kind == "centred" else torch.zeros_like(gradient)
+        expected = 0.1 * gradient / ((alpha * level + (1 - alpha) * gradient**2 - mean**2).sqrt() + group["eps"])
+    assert _close(before - last.detach(), expected)
+
+
+def test_before_the_first_step_a_new_parameter_has_no_state_of_a_neighbour() -> None:
+    graph = gg.trace(net(), INPUT)
+    optimizer = torch.optim.RMSprop(graph.module.parameters())
+    gg.apply(graph, "deepen(1, kind=mlp)", optimizer=optimizer)
+    assert not optimizer.state
+
+
 def test_groups_are_edited_in_place_and_schedulers_go_on() -> None:
     graph = gg.trace(net(), INPUT)
     named = dict(graph.module.named_parameters())

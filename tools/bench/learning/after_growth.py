@@ -1,6 +1,7 @@
 """What the loss does in the 30 steps after a growth, at an unchanged learning rate, by what becomes of the optimizer.
 
     python tools/bench/learning/after_growth.py
+    python tools/bench/learning/after_growth.py --optimizer rmsprop-centred --growths deepen
 
 A net is trained on the digits, then twins of it go on for 30 steps on the same batches: one is not grown, the others
 are grown, with the optimizer's state carried over and new entries warmed up, carried over alone, padded with zeros
@@ -14,7 +15,8 @@ from __future__ import annotations
 import copy
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,6 +35,14 @@ from graphgrow.train.pace import Newcomers, Pace
 from tools.bench.results import parser, table
 
 STEPS = 30
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+    "rmsprop-centred": partial(torch.optim.RMSprop, centered=True),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+}
 WAYS = ("carried, warmed up", "carried", "zeros", "reset")
 MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, list[str]]]] = {
     "mlp": (
@@ -70,34 +80,37 @@ def steps(graph: Graph, optimizer: torch.optim.Optimizer, part: Part, seed: int,
     return losses
 
 
-def twin(graph: Graph, optimizer: torch.optim.Optimizer, lr: float) -> tuple[Graph, torch.optim.Optimizer]:
+Make = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def twin(graph: Graph, optimizer: torch.optim.Optimizer, make: Make) -> tuple[Graph, torch.optim.Optimizer]:
     """A copy of a graph and of its optimizer."""
     own = gg.apply(graph, [], share=False)
     module = copy.deepcopy(graph.module)
     own = type(graph)(module, graph.inputs, graph.ledger, graph.way, graph.modes, graph.notes, graph.base, graph.steps)
-    made = torch.optim.AdamW(own.module.parameters(), lr=lr)
+    made = make(own.module.parameters())
     made.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     return own, made
 
 
-def measure(model: str, kind: str, lr: float, seed: int, part: Part) -> dict[str, tuple[float, float]]:
+def measure(model: str, kind: str, make: Make, seed: int, part: Part) -> dict[str, tuple[float, float]]:
     """By way, the largest and the mean loss over those of the twin that was not grown."""
     build, growths = MODELS[model]
     torch.manual_seed(seed)
     graph = gg.trace(build(), part.inputs[:2])
-    optimizer = torch.optim.AdamW(graph.module.parameters(), lr=lr)
+    optimizer = make(graph.module.parameters())
     steps(graph, optimizer, part, seed, 200)
-    plain = steps(*twin(graph, optimizer, lr), part, seed + 100, STEPS)
+    plain = steps(*twin(graph, optimizer, make), part, seed + 100, STEPS)
     found = {}
     for way in WAYS:
-        mine, theirs = twin(graph, optimizer, lr)
+        mine, theirs = twin(graph, optimizer, make)
         new = newness(mine, growths[kind], seed)
         newcomers = Newcomers(theirs, Pace(warm_up=100))
         child = gg.apply(mine, growths[kind], seed=seed, optimizer=theirs)
         if way == "carried, warmed up":
             newcomers.welcome(child.module, new.paces)
         if way == "reset":
-            theirs.state.clear()
+            theirs = make(child.module.parameters())
         if way == "zeros":
             for name, entries in new.entries.items():
                 for state in theirs.state.get(child.module.get_parameter(name), {}).values():
@@ -113,13 +126,16 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--lr", type=float, default=3e-3)
+    options.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw")
+    options.add_argument("--growths", nargs="+", default=["widen", "split", "split apart", "deepen"])
     parsed = options.parse_args()
     torch.set_num_threads(parsed.threads)
     part = digits().training
+    make = partial(OPTIMIZERS[parsed.optimizer], lr=parsed.lr)
     lines = []
     for model, (_, growths) in MODELS.items():
-        for kind in growths:
-            runs = [measure(model, kind, parsed.lr, seed, part) for seed in range(parsed.seeds)]
+        for kind in (one for one in growths if one in parsed.growths):
+            runs = [measure(model, kind, make, seed, part) for seed in range(parsed.seeds)]
             cells = []
             for way in WAYS:
                 largest, mean = ([run[way][index] for run in runs] for index in (0, 1))
