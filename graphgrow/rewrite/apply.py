@@ -42,13 +42,18 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
     Raises:
         MutationError: if a mutation cannot be read or names something unknown.
         Declined: if one would not be exact, with the node and the reason.
-        OptimizerError: if the optimizer's state cannot be carried over.
+        OptimizerError: if the optimizer's state cannot be carried over, or it trains nothing of the network.
         Unsupported: if a parameter or buffer that must change holds NaN.
     """
+    if not isinstance(network, Network):
+        kind = type(network).__name__
+        raise MutationError(f"mutations apply to a graph, not to a {kind}: graph = gg.trace(model, example_inputs)")
     if seed < 0 or seed >= 2**63:
         raise MutationError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
     chosen = _as_list(mutations)
     migration = None if optimizer is None else Migration(optimizer)
+    if migration is not None and chosen:
+        migration.require_any(network.module.parameters())
     current = network
     for number, mutation in enumerate(chosen):
         current = _apply_one(current, mutation, seed, migration, share or number > 0, True, own=number > 0)

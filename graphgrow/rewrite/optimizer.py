@@ -36,6 +36,19 @@ class Migration:
                 self._sources[id(parameter)] = parameter
                 self._states[id(parameter)] = dict(optimizer.state.get(parameter, {}))
 
+    def require_any(self, parameters: Iterable[nn.Parameter]) -> None:
+        """See that the optimizer is this network's, of which it may train a part alone.
+
+        Raises:
+            OptimizerError: if it trains none of the parameters.
+        """
+        held = [id(parameter) for parameter in parameters]
+        if held and self._sources.keys().isdisjoint(held):
+            raise OptimizerError(
+                "the optimizer trains none of the parameters of this graph, but those of another model, or of a copy; "
+                "make it from graph.module.parameters()"
+            )
+
     def follow(self, changes: Sequence[TensorChange]) -> None:
         """Work out the state after one mutation."""
         for change in changes:

@@ -114,12 +114,23 @@ def test_a_new_parameter_between_an_input_and_no_map_joins_those_beside_it() -> 
     assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in grown.module.parameters()}
 
 
-def test_an_optimizer_of_something_else_is_refused() -> None:
+@pytest.mark.parametrize("mutation", ["deepen(1, kind=mlp)", "widen(0, extra=2)"])
+def test_an_optimizer_of_something_else_is_refused(mutation: str) -> None:
     graph = gg.trace(net(), INPUT)
     optimizer = torch.optim.SGD(net().parameters(), lr=0.1)
     before = everything(optimizer)
+    with pytest.raises(gg.OptimizerError, match=r"trains none of the parameters of this graph.*; make it from"):
+        gg.apply(graph, mutation, optimizer=optimizer)
+    assert everything(optimizer) == before
+
+
+def test_an_optimizer_that_trains_nothing_any_more_has_no_place_for_what_is_new() -> None:
+    graph = gg.apply(gg.trace(net(), INPUT), "deepen(1, kind=mlp)")
+    block = [p for name, p in graph.module.named_parameters() if "deepen" in name]
+    optimizer = torch.optim.SGD(block, lr=0.1)
+    before = everything(optimizer)
     with pytest.raises(gg.OptimizerError, match=r"trains no parameter that a new one could stand beside; make it from"):
-        gg.apply(graph, "deepen(1, kind=mlp)", optimizer=optimizer)
+        gg.apply(graph, ["drop-branch(1_deepen:add)", "deepen(1, kind=mlp)"], optimizer=optimizer)
     assert everything(optimizer) == before
 
 
