@@ -25,6 +25,18 @@ def masks_taken_as_given() -> Iterator[None]:
 
 
 @contextmanager
+def parameters_of_distributions_unchecked() -> Iterator[None]:
+    """torch.distributions looks whether parameters and values are admissible, which no graph can; Dynamo does not."""
+    kind = torch.distributions.Distribution
+    before = kind._validate_args
+    kind.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        kind.set_default_validate_args(before)
+
+
+@contextmanager
 def own_backwards_refused() -> Iterator[None]:
     """A torch.autograd.Function has a backward of its own, which its forward's operators would not have."""
     original = torch.autograd.Function.__dict__["apply"]

@@ -27,7 +27,12 @@ from graphgrow.capture.exchanged import classes_called
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen
-from graphgrow.capture.of_torch import masks_taken_as_given, own_backwards_refused, wrapped_functions_open
+from graphgrow.capture.of_torch import (
+    masks_taken_as_given,
+    own_backwards_refused,
+    parameters_of_distributions_unchecked,
+    wrapped_functions_open,
+)
 from graphgrow.capture.parametrised import is_parametrised
 from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, kind_of, opened
 from graphgrow.capture.running import InputView, layer_by_layer
@@ -112,6 +117,7 @@ class ShapeTracer(fx.Tracer):
                 layer_by_layer(),
                 masks_taken_as_given(),
                 own_backwards_refused(),
+                parameters_of_distributions_unchecked(),
                 examples_asked(),
                 factories_seen(self),
                 dtypes_seen(self),
