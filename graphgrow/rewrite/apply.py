@@ -45,9 +45,7 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
         OptimizerError: if the optimizer's state cannot be carried over, or it trains nothing of the network.
         Unsupported: if a parameter or buffer that must change holds NaN.
     """
-    if not isinstance(network, Network):
-        kind = type(network).__name__
-        raise MutationError(f"mutations apply to a graph, not to a {kind}: graph = gg.trace(model, example_inputs)")
+    _refuse_modules(network)
     if seed < 0 or seed >= 2**63:
         raise MutationError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
     chosen = _as_list(mutations)
@@ -76,6 +74,12 @@ def replay(network: N, entries: Iterable[Entry], share: bool = True, admit: bool
     if network.steps:
         note_values(network)
     return network
+
+
+def _refuse_modules(given: object) -> None:
+    if not isinstance(given, Network):
+        kind = type(given).__name__
+        raise MutationError(f"mutations apply to a graph, not to a {kind}: graph = gg.trace(model, example_inputs)")
 
 
 def _as_list(mutations: Mutations) -> list[Mutation]:
