@@ -124,7 +124,7 @@ class Hierarchy:
     def _zeros(self, tensor: torch.Tensor) -> ast.expr:
         implied = self._dtype if tensor.is_floating_point() else None
         keywords = []
-        if tensor.dtype not in (torch.float32, implied):
+        if tensor.dtype is not implied and not _goes_without_saying(tensor.dtype):
             keywords.append(ast.keyword("dtype", self._imports.literal(tensor.dtype)))
         sizes: list[ast.expr] = [ast.Constant(size) for size in tensor.shape]
         return ast.Call(self._imports.reference(torch.zeros), sizes or [ast.Tuple([], ast.Load())], keywords)
@@ -137,12 +137,12 @@ class Hierarchy:
 
     def _conversions(self) -> Iterator[str]:
         """Statements that give tensors another dtype or memory layout than constructors do."""
-        if self._dtype not in (None, torch.float32):
+        if self._dtype is not None and not _goes_without_saying(self._dtype):
             yield f"self.to({self._dtype})"
         elif self._dtype is None:
             for path, module in self._tree.parts():
                 dtype = _uniform_dtype(module)
-                if dtype not in (None, torch.float32):
+                if dtype is not None and not _goes_without_saying(dtype):
                     yield f"{one_line(self._tree.access(path))}.to({dtype})"
         root = self._tree.root
         if _has_channels_last(root) and not any(map(_is_in_order, tensors_of(root))):
@@ -156,6 +156,11 @@ class Hierarchy:
 def mode_lines(tree: Tree, start: str) -> list[str]:
     """Calls of train() and eval() that bring a module, which is in train mode, into the mode of this one."""
     return list(_modes(tree, tree.root, [], True, start))
+
+
+def _goes_without_saying(dtype: torch.dtype) -> bool:
+    """Whether constructors make it by themselves, here and wherever nobody has chosen another default."""
+    return dtype is torch.float32 and torch.get_default_dtype() is torch.float32
 
 
 def _has_channels_last(module: nn.Module) -> bool:

@@ -186,6 +186,29 @@ def test_random_models(tmp_path_factory: pytest.TempPathFactory, model: Model) -
     export_source(graph, tmp_path_factory.mktemp("random"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_another_default_dtype_is_not_relied_on(dtype: torch.dtype, tmp_path: Path) -> None:
+    class Waves(nn.Module):
+        """With a constant in float32 beside weights of another dtype."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(4, 2, dtype=dtype)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            octaves = torch.exp(-torch.arange(2, dtype=torch.float32)).to(x.dtype)
+            return torch.as_tensor(self.last(torch.cat([(x * octaves).sin(), (x * octaves).cos()], -1)))
+
+    x, before = torch.randn(3, 1, dtype=dtype), torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        graph = gg.trace(Waves(), x)
+        export_source(graph, tmp_path)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(loaded(tmp_path)(x), graph.module(x))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_other_dtypes(dtype: torch.dtype, tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv1d(3, 4, 2), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).to(dtype)
