@@ -31,7 +31,7 @@ _VIEWS = {
     "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
     "movedim", "moveaxis", "squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "chunk", "split",
     "split_with_sizes", "tensor_split", "unbind", "select", "narrow", "unfold", "diagonal", "t", "contiguous", "detach",
-    "getitem", "getattr", "to", "type", "float", "double", "half", "bfloat16", "type_as",
+    "getitem", "getattr", "to", "cpu", "type", "float", "double", "half", "bfloat16", "type_as",
 }  # fmt: skip
 _VIEW_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten)
 _RESHAPES = {"view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from graphgrow.capture.frames import is_users
@@ -122,6 +123,8 @@ def leaves_recorded(model: nn.Module, leaves: Sequence[type[nn.Module] | str]) -
     def after(path: str, args: Any, kwargs: Any, output: Any) -> None:
         if [tensor._version for tensor in _tensors((args, kwargs))] != versions[path]:
             raise CaptureError(f"the leaf `{path}` overwrites what it is given in place; let it write into a clone")
+        if any(_is_packed(item) for item in pytree.tree_leaves(output, is_leaf=_is_packed)):
+            raise CaptureError(f"the leaf `{path}` puts out a packed sequence; choose a module that pads it within")
         inputs = pytree.tree_leaves((args, kwargs))
         outputs.setdefault(path, []).append(pytree.tree_map(lambda leaf: _described(leaf, inputs), output))
 
@@ -139,6 +142,10 @@ def leaves_recorded(model: nn.Module, leaves: Sequence[type[nn.Module] | str]) -
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _is_packed(value: Any) -> bool:
+    return isinstance(value, PackedSequence)
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

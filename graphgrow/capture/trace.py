@@ -178,19 +178,22 @@ def _by_fx(
     for mode, graph in graphs.items():
         thread_inplace(graph, model, tracers[mode].writes, tracers[mode].constants)
         prune(graph, model)
+    held: dict[str, dict[str, Any]] = {
+        mode: {**tracer.constants, **tracer.replaced} for mode, tracer in tracers.items()
+    }
     notes: list[str] = []
     alike = len(graphs) == 2 and _same_constants(tracers["train"].constants, tracers["eval"].constants)
     if alike and same_structure(graphs["train"], graphs["eval"]):
-        module = _assemble(model, graphs["train"], tracers["train"].constants, flagged(graphs["train"], graphs["eval"]))
+        module = _assemble(model, graphs["train"], held["train"], flagged(graphs["train"], graphs["eval"]))
         modes, decided_by = _BOTH, {}
     else:
-        found = _merged(model, graphs, tracers["train"].constants, trial, decided_by) if alike and trial else None
+        found = _merged(model, graphs, held["train"], trial, decided_by) if alike and trial else None
         if found is not None:
             return Capture(found[0], inputs, "fx", _BOTH, found[1])
         other = "eval" if present == "train" else "train"
         why = f": {failures[other]}" if other in failures else ""
         notes.append(f"in {other} mode this model has another graph{why}; this one holds for {present} mode alone")
-        module = _assemble(model, graphs[present], tracers[present].constants)
+        module = _assemble(model, graphs[present], held[present])
         modes = frozenset({present})
     if trial is not None:
         modes, more = trial.of(module, modes)
@@ -203,7 +206,7 @@ def _by_fx(
 def _merged(
     model: nn.Module,
     graphs: Mapping[str, fx.Graph],
-    constants: Mapping[str, torch.Tensor],
+    constants: Mapping[str, Any],
     trial: Trial,
     decided_by: Collection[str],
 ) -> tuple[fx.GraphModule, tuple[str, ...]] | None:

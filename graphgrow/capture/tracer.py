@@ -33,6 +33,7 @@ from graphgrow.capture.of_torch import (
     parameters_of_distributions_unchecked,
     wrapped_functions_open,
 )
+from graphgrow.capture.packed import SEQUENCES, Packed, layer_over, run_packed
 from graphgrow.capture.parametrised import is_parametrised
 from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, kind_of, opened
 from graphgrow.capture.running import InputView, layer_by_layer
@@ -65,6 +66,7 @@ class ShapeTracer(fx.Tracer):
         overtaken: storages of those constants that are overwritten.
         running: whether a single operator is run on the examples just now, which is not recorded.
         ints: how many calls of `int()` are nodes.
+        replaced: by path, the layers that the graph calls in the place of the model's.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class ShapeTracer(fx.Tracer):
         self._runner: MetaRunner | None = None
         self.running = False
         self.ints = 0
+        self.replaced: dict[str, nn.Module] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self.writes: dict[fx.Node, Write] = {}
         self.overtaken: set[int] = set()
@@ -124,7 +127,13 @@ class ShapeTracer(fx.Tracer):
                 einops_open(ValueProxy),
                 wrapped_functions_open(),
                 classes_called(root, {"int": self._int, "type": kind_of}),
-                calls_seen({**WHILE_TRACED, **{function: self._recording(function) for function in own_functions()}}),
+                calls_seen(
+                    {
+                        **WHILE_TRACED,
+                        **SEQUENCES,
+                        **{function: self._recording(function) for function in own_functions()},
+                    }
+                ),
                 self._assignments_seen(),
             ):
                 graph = super().trace(root, concrete_args)
@@ -389,10 +398,29 @@ class ShapeTracer(fx.Tracer):
         if isinstance(m, torch._dynamo.eval_frame.OptimizedModule):
             forward = m._orig_mod
         expand = expansion_of(type(m)) if id(m) not in self._ruled else None
+        if args and isinstance(args[0], Packed):
+            return self._run_packed(m, forward, args, kwargs)
         leaf = isinstance(m, self._leaf_classes) or self.path_of_module(m) in self._leaf_paths
         if expand is None or leaf:
             return super().call_module(m, forward, args, kwargs)
         return super().call_module(m, lambda *a, **k: expand(m, *a, **k), args, kwargs)
+
+    def _run_packed(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call with a packed sequence: of a recurrent layer as one on padded ones, else what is within."""
+        path = self.path_of_module(m)
+        layer = self.replaced.get(path) or layer_over(m)
+        if layer is None:
+            if not self.is_leaf_module(m, path):
+                return super().call_module(m, forward, args, kwargs)
+            raise CaptureError(f"`{path}` ({type(m).__name__}) takes a packed sequence, which a graph cannot hold")
+        assert self._runner is not None
+        self.replaced[path] = layer
+        self._runner.replace(path, layer)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return super(ShapeTracer, self).call_module(m, forward, args, kwargs)
+
+        return run_packed(call, *args, **kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """Parameters and buffers become nodes, except within an example run."""

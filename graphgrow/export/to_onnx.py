@@ -33,6 +33,7 @@ from graphgrow.export.parity import (
 from graphgrow.export.program import convert, first_cause
 from graphgrow.export.variants import NOT_IN_ONNXRUNTIME, at_batch_size, cast
 from graphgrow.ir.inputs import InputSpec
+from graphgrow.layers import Padded
 from graphgrow.records import ExportRecord
 
 EXTERNAL_DATA_ABOVE = 2**31 - 2**27
@@ -227,6 +228,12 @@ def _flat_copy(graph: Exportable) -> tuple[FlatModule, list[str], list[str]]:
     if complex_one is not None:
         raise ExportError(
             f"the model holds {complex_one}, which onnxruntime lacks; compute with real and imaginary parts"
+        )
+    packs = next((path for path, part in module.named_modules() if isinstance(part, Padded)), None)
+    if packs is not None:
+        raise ExportError(
+            f"`{packs}` packs its sequences by their lengths, for which torch's exporter has nothing; gg.export_source "
+            "writes plain torch"
         )
     if any(tensor.is_meta for tensor in tensors):
         raise ExportError("the model is on the meta device and has no numbers to export; load weights into it first")

@@ -41,6 +41,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() == 0 and value.device.type == "cpu"
 
 
+def _staying(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Arguments of `to` with the meta device for each that they name: where a tensor is moved, its example stays."""
+
+    def stay(leaf: Any) -> Any:
+        return torch.device("meta") if isinstance(leaf, (str, torch.device)) else leaf
+
+    return tuple(map(stay, args)), {name: stay(value) for name, value in kwargs.items()}
+
+
 def to_meta(value: Any) -> Any:
     """Every tensor within a nested value, on the meta device; all else as it is."""
 
@@ -90,6 +99,10 @@ class MetaRunner:
         self._root = root
         self._twins: dict[str, nn.Module] = {}
 
+    def replace(self, path: str, module: nn.Module) -> None:
+        """Run another module in the place of the one at a path."""
+        self._twins[path] = meta_twin(module)
+
     def run_node(self, node: fx.Node) -> Any:
         """The example value of a node whose inputs have theirs."""
         if FIXED in node.meta:
@@ -112,6 +125,8 @@ class MetaRunner:
             held = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
             known = all(map(_is_number, held)) and (bool(held) or target is torch.tensor)
             if kind == "call_method":
+                if target in ("to", "cpu") and not known:
+                    target, args, kwargs = "to", *_staying(args if target == "to" else (args[0], "cpu"), kwargs)
                 result = getattr(args[0], target)(*args[1:], **kwargs)
             else:
                 result = target(*args, **kwargs)

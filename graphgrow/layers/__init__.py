@@ -6,6 +6,7 @@ from graphgrow.layers.choice import Choice
 from graphgrow.layers.connections import Blend, Gate, Zeros
 from graphgrow.layers.modes import ByMode, CopyInOneMode, OneMode
 from graphgrow.layers.norm import RootMeanSquareNorm
+from graphgrow.layers.padded import Padded, PaddedGRU, PaddedLSTM, PaddedRNN
 from graphgrow.layers.requirements import (
     form_of,
     require_decision,
@@ -23,6 +24,10 @@ __all__ = [
     "CopyInOneMode",
     "Gate",
     "OneMode",
+    "Padded",
+    "PaddedGRU",
+    "PaddedLSTM",
+    "PaddedRNN",
     "RootMeanSquareNorm",
     "Router",
     "ScaledDotProductAttention",

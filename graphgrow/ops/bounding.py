@@ -296,7 +296,7 @@ _BY_NAME: dict[str, Bounding] = {
     **dict.fromkeys(
         ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand",
          "expand_as", "repeat", "contiguous", "clone", "detach", "float", "double", "half",
-         "bfloat16", "to", "type_as", "unbind", "select", "chunk",
+         "bfloat16", "to", "cpu", "type_as", "unbind", "select", "chunk",
          "split", "getitem", "movedim", "flip", "roll", "mean", "amax", "amin"), _first(_same)),
 }  # fmt: skip
 

@@ -210,7 +210,7 @@ def identity(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     return call.output(input.axes, call.same_flow(input))
 
 
-@rule("to", "type", "type_as", "float", "double", "half", "bfloat16")
+@rule("to", "cpu", "type", "type_as", "float", "double", "half", "bfloat16")
 def cast(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Another dtype or device; what becomes a whole number or a truth is no longer linear.
 

@@ -16,10 +16,14 @@ from torch import nn
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Concat, Space, Term, product
 from graphgrow.ir.value import Fresh, Value
+from graphgrow.layers import PaddedGRU, PaddedLSTM, PaddedRNN
 from graphgrow.ops.call import Call
 from graphgrow.ops.registry import rule
 
-_GATES: dict[type, int] = {nn.RNN: 1, nn.RNNCell: 1, nn.GRU: 3, nn.GRUCell: 3, nn.LSTM: 4, nn.LSTMCell: 4}
+_GATES: dict[type, int] = {
+    nn.RNN: 1, nn.RNNCell: 1, PaddedRNN: 1, nn.GRU: 3, nn.GRUCell: 3, PaddedGRU: 3,
+    nn.LSTM: 4, nn.LSTMCell: 4, PaddedLSTM: 4,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,26 @@ def memory(call: Call, input: Value, hx: Any = None) -> tuple[Value, tuple[Value
     return output, (states, cells)
 
 
+@rule(PaddedRNN, PaddedGRU)
+def recurrent_over_lengths(
+    call: Call, input: Value, hx: Value | None = None, lengths: Value | None = None, time_first: bool = True,
+    enforce_sorted: bool = True, total_length: Any = None,
+) -> tuple[Value, Value]:  # fmt: skip
+    """The same over sequences of several lengths, padded to one, in a layout of their own."""
+    output, states, _ = _layers(call, input, [] if hx is None else [hx], lengths, time_first)
+    return output, states
+
+
+@rule(PaddedLSTM)
+def memory_over_lengths(
+    call: Call, input: Value, hx: Any = None, lengths: Value | None = None, time_first: bool = True,
+    enforce_sorted: bool = True, total_length: Any = None,
+) -> tuple[Value, tuple[Value, Value]]:  # fmt: skip
+    """The same over sequences of several lengths, padded to one, in a layout of their own."""
+    output, states, cells = _layers(call, input, [] if hx is None else list(hx), lengths, time_first)
+    return output, (states, cells)
+
+
 @rule(nn.RNNCell, nn.GRUCell)
 def cell(call: Call, input: Value, hx: Value | None = None) -> Value:
     """(N, in), (N, hidden) -> (N, hidden)."""
@@ -86,12 +110,16 @@ def memory_cell(call: Call, input: Value, hx: Any = None) -> tuple[Value, Value]
     return _single(call, input, [] if hx is None else list(hx))
 
 
-def _layers(call: Call, input: Value, given: list[Value]) -> tuple[Value, Value, Value]:
+def _layers(
+    call: Call, input: Value, given: list[Value], lengths: Value | None = None, time_first: bool = True
+) -> tuple[Value, Value, Value]:
     """All layers and directions: the output, the last states and the last cells (the same for all but an LSTM)."""
     module: Any = call.module
     batched = len(input.axes) == 3
-    time = 1 if batched and module.batch_first else 0
+    time = 1 if batched and (module.batch_first if lengths is None else not time_first) else 0
     batch = 1 - time
+    if lengths is not None:
+        call.same(lengths.axes[0], input.axes[batch])
     call.freeze([input.axes[time]], "a recurrence over it")
     widths = _Widths.of(call)
     for value, width in zip(given, (widths.out, widths.hidden), strict=False):

@@ -18,6 +18,21 @@ def test_tensors_go_to_meta_and_sizes_stay_sizes() -> None:
     assert found["b"] == 3
 
 
+def test_what_is_moved_to_a_device_has_its_example_on_meta() -> None:
+    runner, x = MetaRunner(nn.Module()), torch.empty(2, 3, device="meta")
+    for name, args, kwargs in (
+        ("cpu", (), {}),
+        ("to", ("cpu", torch.float64), {}),
+        ("to", (torch.device("cpu"),), {"non_blocking": True}),
+        ("to", (), {"device": "cpu", "dtype": torch.int64}),
+    ):
+        found = runner.run("call_method", name, (x, *args), kwargs)
+        assert (found.device.type, found.shape) == ("meta", x.shape)
+        assert found.dtype is (getattr(torch.ones(2, 3), name)(*args, **kwargs).dtype)
+    number = runner.run("call_method", "cpu", (torch.tensor(3),), {})
+    assert int(number) == 3
+
+
 class Counted(nn.Module):
     """Divides by the number of elements, read off the size as a whole."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import graphgrow as gg
+from graphgrow.layers import PaddedGRU, PaddedLSTM, PaddedRNN
 from graphgrow.rulecheck.square import Square
 from tests.ops.probe import Draw, Probe, normal_tensor
 from tests.ops.square import Case
@@ -32,6 +33,29 @@ def _layer(kind: type, states: int = 0, **options: Any) -> Callable[[Draw], nn.M
         for name, size in zip("yz"[:states], sizes, strict=False):
             sources[name] = normal_tensor(draw, directions, batch, size)
         return Probe(lambda m: _all(m, states), sources, {"op": layer})
+
+    return build
+
+
+def _over_lengths(kind: type, states: int = 0, **options: Any) -> Callable[[Draw], nn.Module]:
+    """A layer over sequences of two or three lengths, padded, with so many states given."""
+
+    def build(draw: Draw) -> nn.Module:
+        length, batch, width, hidden = (draw(2, 3) for _ in range(4))
+        layer = kind(width, hidden, bias=False, **options)
+        lead = (batch, length) if options.get("batch_first") else (length, batch)
+        sources = {"x": normal_tensor(draw, *lead, width)}
+        for name in "yz"[:states]:
+            sources[name] = normal_tensor(draw, 1 + options.get("bidirectional", False), batch, hidden)
+        lengths = torch.tensor([length, *(draw(1, length) for _ in range(batch - 1))])
+        time_first, sorted_ = not options.get("batch_first", False), False
+
+        def run(m: Any) -> list[Any]:
+            given = {0: None, 1: getattr(m, "y", None), 2: (getattr(m, "y", None), getattr(m, "z", None))}[states]
+            output, last = m.op(m.x, given, lengths, time_first, sorted_, total_length=length)
+            return [output, *last] if isinstance(m.op, nn.LSTM) else [output, last]
+
+        return Probe(run, sources, {"op": layer})
 
     return build
 
@@ -83,6 +107,11 @@ CASES = [
          {**INPUT, "op.weight_hh_l0.0:1": SEVERAL}, "bidirectional"),
     Case((nn.LSTM,), _layer(nn.LSTM, num_layers=2, bias=False),
          {**INPUT, "op.weight_hh_l0.0:1": SEVERAL}, "two-layers"),
+    Case((PaddedRNN,), _over_lengths(PaddedRNN, 1, nonlinearity="relu"), {"x.2": READ, "y.2": DEAD}, "given"),
+    Case((PaddedGRU,), _over_lengths(PaddedGRU, bidirectional=True, batch_first=True),
+         {"x.2": READ, "op.weight_hh_l0.0:1": SEVERAL}, "bidirectional"),
+    Case((PaddedLSTM,), _over_lengths(PaddedLSTM), {"x.2": READ, "op.weight_hh_l0.0:1": HIDDEN}),
+    Case((PaddedLSTM,), _over_lengths(PaddedLSTM, 2), {"x.2": READ, "y.2": THROUGH}, "given"),
     Case((nn.RNNCell,), _cell(nn.RNNCell, 1), {**ROW, "y.1": THROUGH}),
     Case((nn.RNNCell,), _cell(nn.RNNCell, 1, nonlinearity="relu"), {**ROW, "y.1": DEAD}, "relu"),
     Case((nn.GRUCell,), _cell(nn.GRUCell, 1), {**ROW, "y.1": GIVEN}),
