@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from graphgrow.bulk.lineage import renamed
 from graphgrow.errors import Unsupported
-from graphgrow.ir.terms import Concat, Product, Space, Term, children, leaves, normal
+from graphgrow.ir.terms import Concat, Product, Space, Term, children, leaves, normal, product
 from graphgrow.rewrite.network import Network
 
 MOST_SHOWN = 4
@@ -30,7 +30,22 @@ class Demand:
     name: str
 
 
-def demands(graph: Network, target: Network, origins: Mapping[str, str]) -> list[Demand]:
+@dataclass(frozen=True)
+class Tail:
+    """What a tensor of the target has at the end of one axis, and the graph has nothing of.
+
+    Attributes:
+        units: how many.
+        read: whether the axis is one along which the tensor reads.
+    """
+
+    units: int
+    read: bool
+
+
+def demands(
+    graph: Network, target: Network, origins: Mapping[str, str], joined: frozenset[Space] = frozenset()
+) -> list[Demand]:
     """Read off the target's axes which groups of the graph grow, and by how much.
 
     Both graphs state each parameter's axes as terms over spaces; where the terms have one form, each space of the
@@ -41,6 +56,7 @@ def demands(graph: Network, target: Network, origins: Mapping[str, str]) -> list
         graph: to be grown.
         target: captured as the graph was.
         origins: by path of a block of the target, the path of the graph's block that it descends from.
+        joined: spaces of the target that stand behind those of the graph in concatenations, and ask for nothing.
 
     Raises:
         Unsupported: names the first parameters that cannot get their shapes, and why.
@@ -57,7 +73,7 @@ def demands(graph: Network, target: Network, origins: Mapping[str, str]) -> list
             continue
         for axis, (mine, wanted) in enumerate(zip(ours.axes, theirs.axes, strict=True)):
             try:
-                for space, size in _counterparts(mine, wanted):
+                for space, size in _counterparts(mine, _without_tail(mine, wanted, joined)):
                     present, asking = sizes.setdefault(space, (size, name))
                     fault = _fault(space, size, name) or _conflict(present, asking, size, name)
                     if fault is not None:
@@ -74,6 +90,44 @@ def demands(graph: Network, target: Network, origins: Mapping[str, str]) -> list
     if faults:
         raise Unsupported(f"this graph cannot grow into the target: {listed(list(faults.values()))}")
     return [Demand(names[s], size - s.size, s.label, name) for s, (size, name) in changing.items()]
+
+
+def tails(
+    graph: Network, target: Network, origins: Mapping[str, str], joined: frozenset[Space]
+) -> dict[str, tuple[Tail, ...]]:
+    """By name of a tensor of the target's, what joined spaces add at the end of each axis.
+
+    Args:
+        graph: as for `demands`.
+        target: as there.
+        origins: as there.
+        joined: as there.
+    """
+    found: dict[str, tuple[Tail, ...]] = {}
+    reading = target.analysis.reading_axes() if joined else set()
+    for name, theirs in target.analysis.parameters.items():
+        ours = graph.analysis.parameters.get(renamed(name, origins))
+        if ours is not None and len(ours.axes) == len(theirs.axes):
+            more = tuple(
+                Tail(wanted.size - _without_tail(mine, wanted, joined).size, (theirs, axis) in reading)
+                for axis, (mine, wanted) in enumerate(zip(ours.axes, theirs.axes, strict=True))
+            )
+            found.update({name: more} if any(tail.units for tail in more) else {})
+    return found
+
+
+def _without_tail(ours: Term, theirs: Term, joined: frozenset[Space]) -> Term:
+    """A concatenation without what joined spaces add at its end, where it is longer than its counterpart."""
+    mine, wanted = normal(ours), normal(theirs)
+    if isinstance(mine, Product) and isinstance(wanted, Product):  # the slowest factor comes first
+        return product((_without_tail(mine.factors[0], wanted.factors[0], joined), *wanted.factors[1:]))
+    if not isinstance(mine, Concat) or not isinstance(wanted, Concat):
+        return theirs
+    count = len(mine.parts)
+    further = wanted.parts[count:]
+    if further and all(leaf in joined for part in further for leaf in leaves(part)):
+        return Concat(wanted.parts[:count])
+    return theirs
 
 
 def listed(faults: list[str]) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from graphgrow.bulk.demands import listed
+from graphgrow.bulk.demands import Tail, listed
 from graphgrow.bulk.grafts import Graft, within
 from graphgrow.bulk.lineage import renamed
 from graphgrow.errors import Unsupported
@@ -30,12 +30,14 @@ class Fit:
         settings: by path of an attribute (`norm.eps`), the value that it must have.
         untouched: the model's tensors that its forward does not use, and that the graph does not have.
         grafts: blocks of the model's own, which the graph does not have.
+        tails: by name of a tensor of the model's, what it has at the end of each axis and the graph does not.
     """
 
     names: Mapping[str, str]
     settings: Mapping[str, float]
     untouched: tuple[str, ...]
     grafts: tuple[Graft, ...] = ()
+    tails: Mapping[str, tuple[Tail, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -45,6 +47,7 @@ class Fit:
         model: nn.Module,
         paths: Mapping[str, str],
         grafts: tuple[Graft, ...] = (),
+        tails: Mapping[str, tuple[Tail, ...]] | None = None,
     ) -> Fit:
         """Match every tensor of the model with one of the grown graph, by name, shape and dtype.
 
@@ -54,6 +57,7 @@ class Fit:
             model: the model.
             paths: by path of a block of the model, the path of the grown graph's block in its place.
             grafts: blocks that the model has for itself.
+            tails: what the model's tensors have at the end of their axes for such blocks.
 
         Raises:
             Unsupported: names the first tensors that do not match, and why.
@@ -69,7 +73,7 @@ class Fit:
                 continue
             if not within(name, grafts) and key in mine and (name in stored or tensor.is_meta):
                 names[name] = key
-                fault = _difference(name, tensor, mine[key])
+                fault = _difference(name, tensor, mine[key], (tails or {}).get(name))
                 faults += [] if fault is None else [fault]
             elif tensor.is_meta:
                 faults.append(f"`{name}` has no values: it is on the meta device and the graph does not have it")
@@ -84,7 +88,7 @@ class Fit:
         faults += _torn(model, names, mine)
         if faults:
             raise Unsupported(f"the target does not fit: {listed(faults)}. It must be a larger model of the same class")
-        return cls(names, _settings(grown, target, model, paths, grafts), tuple(untouched), grafts)
+        return cls(names, _settings(grown, target, model, paths, grafts), tuple(untouched), grafts, dict(tails or {}))
 
     def load(self, grown: Network, model: nn.Module) -> None:
         """Write tensors and settings into the model, in place; tensors on the meta device get memory first."""
@@ -92,7 +96,10 @@ class Fit:
         sources, targets = _all_tensors(grown.module), _all_tensors(model)
         with torch.no_grad():
             for name, key in self.names.items():
-                targets[name].copy_(sources[key])
+                _old_part(targets[name], sources[key]).copy_(sources[key])
+                for axis, tail in enumerate(self.tails.get(name, ())):
+                    if tail.read:
+                        targets[name].narrow(axis, sources[key].shape[axis], tail.units).zero_()
         for place, value in self.settings.items():
             path, _, attribute = place.rpartition(".")
             setattr(model.get_submodule(path), attribute, value)
@@ -122,7 +129,7 @@ class Fit:
         for parameter in [p for p in optimizer.state if id(p) in heirs]:
             state = optimizer.state.pop(parameter)
             for heir in heirs[id(parameter)].values():
-                optimizer.state[heir] = {key: _moved(value, heir) for key, value in state.items()}
+                optimizer.state[heir] = {key: _moved(value, parameter, heir) for key, value in state.items()}
         for graft in self.grafts:
             graft.join(optimizer, model)
 
@@ -131,8 +138,16 @@ def _all_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
 
 
-def _difference(name: str, wanted: torch.Tensor, present: torch.Tensor) -> str | None:
-    if wanted.shape != present.shape:
+def _old_part(wanted: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Of a tensor that may have more units at the end of its axes those that another has."""
+    return wanted[tuple(slice(size) for size in present.shape)]
+
+
+def _difference(
+    name: str, wanted: torch.Tensor, present: torch.Tensor, tail: tuple[Tail, ...] | None = None
+) -> str | None:
+    more = [part.units for part in tail] if tail else [0] * wanted.dim()
+    if [size - extra for size, extra in zip(wanted.shape, more, strict=True)] != [*present.shape]:
         return f"`{name}` has shape {tuple(wanted.shape)} in the target and {tuple(present.shape)} in the grown graph"
     if wanted.dtype != present.dtype:
         return f"`{name}` is {wanted.dtype} in the target and {present.dtype} in the graph; convert one of them first"
@@ -215,8 +230,16 @@ def _materialise(model: nn.Module, device: torch.device) -> None:
                 store[name] = twins[id(tensor)]
 
 
-def _moved(state: Any, parameter: torch.Tensor) -> Any:
-    """A copy of one entry of optimizer state, beside the parameter where it has its shape."""
+def _moved(state: Any, parameter: torch.Tensor, heir: torch.Tensor) -> Any:
+    """A copy of one entry of optimizer state, beside the heir where it has the parameter's shape.
+
+    Units that the heir has besides get the mean of what is nowhere below zero, as squares are, and zero else.
+    """
     if not isinstance(state, torch.Tensor):
         return copy.copy(state)
-    return state.to(parameter.device, copy=True) if state.shape == parameter.shape else state.clone()
+    if state.shape != parameter.shape or not state.dim():
+        return state.clone()
+    fill = float(state.mean()) if bool((state >= 0).all()) else 0.0
+    moved = torch.full(heir.shape, fill, dtype=state.dtype, device=heir.device)
+    _old_part(moved, state).copy_(state)
+    return moved

@@ -1,8 +1,9 @@
-"""Blocks of a larger sibling that a graph has nothing like: the sibling keeps its own, closed, as identity.
+"""Blocks of a larger sibling that a graph has nothing like: the sibling keeps its own, to no effect at the start.
 
 A stage that begins with a block of another shape may hold no residual block that could be copied (EfficientNet's first,
 the stages of a ResNet of depth one). Its further blocks in the target are residual: with the last map of each branch at
-zero they pass their input on, whatever their other weights are, and they learn.
+zero they pass their input on, whatever their other weights are, and they learn. The further layers of a dense block
+(DenseNet's) put their results behind the others in a concatenation: columns of zeros read them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from graphgrow.errors import Declined
+from graphgrow.ir.terms import Space, leaves
+from graphgrow.ir.value import Value
 from graphgrow.layers import RootMeanSquareNorm
 from graphgrow.rewrite.closing import close_branches, open_ones
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.overflow import first_infinite
 from graphgrow.rewrite.region import Region
+
+_JOINS = (torch.cat, torch.concat, torch.concatenate)
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,13 @@ class Graft:
         path: of its module.
         beside: the path of the block in front of it, which is the graph's.
         values: by name of the parameters that close it, the number that each is filled with.
+        joined: of a layer whose result is joined to others alone, the spaces of that.
     """
 
     path: str
     beside: str
     values: Mapping[str, float]
+    joined: frozenset[Space] = frozenset()
 
     @classmethod
     def of(cls, target: Network, path: str, beside: str) -> Graft | None:
@@ -58,6 +65,25 @@ class Graft:
                 zeros = open_ones(module, region.nodes, stream, region.result, stream, closings)
                 return cls(path, beside, dict(_values(module, zeros)))
         return None
+
+    @classmethod
+    def beside_others(cls, target: Network, path: str, beside: str) -> Graft | None:
+        """A layer whose result stands in concatenations and nowhere else; None where that is not seen.
+
+        Args:
+            target: the larger sibling, captured.
+            path: of the layer's module.
+            beside: that of the layer in front.
+        """
+        try:
+            result = Region.of(target.module.graph, path).result
+        except Declined:
+            return None
+        value = target.analysis.facts[result].output
+        if not isinstance(value, Value) or not all(user.target in _JOINS for user in result.users):
+            return None
+        spaces = {leaf for term in value.axes for leaf in leaves(term)}
+        return cls(path, beside, {}, frozenset(space for space in spaces if space.frozen is None))
 
     def close(self, model: nn.Module) -> None:
         """Write the zeros into the model, in place."""

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
-from graphgrow.bulk.demands import Demand, demands
+from graphgrow.bulk.demands import Demand, demands, tails
 from graphgrow.bulk.fit import Fit
 from graphgrow.bulk.lineage import Lineage
 from graphgrow.bulk.widening import widening
@@ -54,7 +54,7 @@ class Grown:
         untouched: names of the model's tensors that its forward does not use; they are as they were.
         max_error: the largest error of the model's outputs in float64, relative to the largest of them.
         own: paths of the model's blocks that the graph has nothing like and does not get: with their last maps at zero
-            they pass their input on; their other numbers are as they were.
+            they pass their input on, or columns of zeros read them; their other numbers are as they were.
     """
 
     graph: Graph
@@ -77,7 +77,7 @@ class Grown:
         for (attribute, value), paths in alike.items():
             lines += [f"set, since no state_dict holds it: {attribute} = {value:.6g} of {', '.join(paths)}"]
         if self.own:
-            lines += [f"the model's own, closed by zeros in their last maps: {', '.join(self.own)}"]
+            lines += [f"the model's own, closed or read by zeros: {', '.join(self.own)}"]
         if self.untouched:
             lines += [f"left as they were, since nothing uses them: {', '.join(self.untouched)}"]
         return "\n".join(lines)
@@ -96,10 +96,10 @@ def grow_to(
     the graph's example inputs; what is wider in it is widened (heads and head widths by the target's own numbers), or
     split where only whole copies are exact; blocks of which it has more are copies that start as identity, spread
     evenly (Wu et al., "LLaMA Pro", 2024), or all behind the last one where the target's blocks are of several kinds in
-    turn. A stage without a block that could be copied keeps the target's own further blocks, closed by zeros, which the
-    grown graph does not get. Further plain layers behind a ReLU start as identity. The growth is carried out in float64
-    first, on the graph's weights and on lively random ones, and the target's own code is compared with the graph;
-    nothing is changed before that has passed.
+    turn. A stage without a block that could be copied keeps the target's own further blocks, closed by zeros, and a
+    dense block its further layers, read by zeros; the grown graph does not get these. Further plain layers behind a
+    ReLU start as identity. The growth is carried out in float64 first, on the graph's weights and on lively random
+    ones, and the target's own code is compared with the graph; nothing is changed before that has passed.
 
     The larger model's own constants must be those of the smaller one, or attributes called eps: a norm's eps follows
     (it is set on the target's modules), attention's default scale does not. So give the target more heads of the same
@@ -171,7 +171,8 @@ class _Growth:
 
     @classmethod
     def _along(cls, lineage: Lineage, graph: Graph, model: nn.Module, target: Network, seed: int) -> _Growth:
-        wider = demands(graph, target, lineage.origins)
+        joined = frozenset(space for graft in lineage.grafts for space in graft.joined)
+        wider = demands(graph, target, lineage.origins, joined)
         texts = [_text(graph, demand) for demand in wider]
         # widths first: copies made after that have the grown shapes
         texts += [f"deepen({site}, kind=copy)" for site in lineage.sites]
@@ -192,7 +193,9 @@ class _Growth:
             raise Unsupported(f"this graph cannot grow into the target: {declined}") from declined
 
     def fit(self, grown: Graph, model: nn.Module) -> Fit:
-        return Fit.of(grown, self.target, model, self.lineage.paths(grown, self.target), self.lineage.grafts)
+        grafts = self.lineage.grafts
+        more = tails(self.graph, self.target, self.lineage.origins, frozenset(s for g in grafts for s in g.joined))
+        return Fit.of(grown, self.target, model, self.lineage.paths(grown, self.target), grafts, more)
 
     def measured(self) -> float:
         """The target's own code against the graph, in float64, on the graph's weights and on lively ones.

@@ -163,13 +163,16 @@ def _classes(network: Network) -> dict[str, str]:
 
 
 def _grafted(own: Stage, wanted: Stage, target: Network) -> list[Graft]:
-    """The blocks by which the target's stage is longer, where none can be copied here and all of them close there."""
+    """The blocks by which the target's stage is longer, where none can be copied here and all have no effect there."""
     if own.residual or len(wanted) <= len(own):
         return []
     paths = [member.path for member in wanted.members]
-    found = [Graft.of(target, path, paths[len(own) - 1]) for path in paths[len(own) :]]
-    grafts = [graft for graft in found if graft is not None]
-    return grafts if len(grafts) == len(found) else []
+    for kind in (Graft.of, Graft.beside_others):
+        found = [kind(target, path, paths[len(own) - 1]) for path in paths[len(own) :]]
+        grafts = [graft for graft in found if graft is not None]
+        if len(grafts) == len(found):
+            return grafts
+    return []
 
 
 def _why_not_closed(graph: Network, path: str) -> str:

@@ -16,6 +16,7 @@ from tests.bulk.families import torchvision
 from tests.bulk.test_grow_to import LARGE_IMAGES, assert_same_function, assert_trains, trained
 
 efficientnet = torchvision.models.efficientnet
+ROWS = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def mobile(*depths: int, width: float = 1.0) -> nn.Module:
@@ -50,7 +51,7 @@ def test_blocks_of_the_targets_own_are_closed_and_learn(name: str) -> None:
     assert_same_function(small, grown.graph.module, LARGE_IMAGES)
     assert gg.verify(graph, grown.graph).preserved is True
     assert grown.own == own
-    assert f"the model's own, closed by zeros in their last maps: {', '.join(own)}" in str(grown)
+    assert f"the model's own, closed or read by zeros: {', '.join(own)}" in str(grown)
     twin, before = copy.deepcopy(large).train(), copy.deepcopy(small).train()
     assert torch.allclose(twin(LARGE_IMAGES), before(LARGE_IMAGES), rtol=1e-9, atol=1e-10)  # train mode too
     assert_trains(large, LARGE_IMAGES)
@@ -97,7 +98,97 @@ class Gated(Residual):
         return result
 
 
-ROWS = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+def dense(blocks: tuple[int, ...], growth: int = 4, stem: int = 6) -> nn.Module:
+    """Torchvision's DenseNet: each layer reads a list of all layers before it."""
+    model: nn.Module = torchvision.models.DenseNet(growth, blocks, stem, bn_size=2, num_classes=5)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "own"),
+    [
+        (dense((2, 3)), dense((2, 5)), ["2.denselayer4", "2.denselayer5"]),
+        (dense((1, 2, 2)), dense((3, 2, 3), stem=10), ["1.denselayer2", "1.denselayer3", "3.denselayer3"]),
+        (dense((2, 1)), dense((3, 2), growth=6), ["1.denselayer3", "2.denselayer2"]),
+    ],
+    ids=["deeper", "with a wider stem", "with more growth"],
+)
+def test_further_layers_of_a_dense_block_are_read_by_zeros(small: nn.Module, large: nn.Module, own: list[str]) -> None:
+    small, large = trained(small), large.double()
+    optimizer = torch.optim.Adam(small.parameters())
+    small(LARGE_IMAGES).square().mean().backward()
+    optimizer.step()
+    before = copy.deepcopy(small)
+    grown = gg.grow_to(gg.trace(small, LARGE_IMAGES), large, optimizer=optimizer)
+    assert list(grown.own) == [f"features.denseblock{path}" for path in own]
+    assert_same_function(before, large, LARGE_IMAGES)
+    assert_same_function(before, grown.graph.module, LARGE_IMAGES)
+    twin = copy.deepcopy(large).train()
+    torch.testing.assert_close(twin(LARGE_IMAGES), before.train()(LARGE_IMAGES), rtol=1e-9, atol=1e-10)
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(map(id, held)) == sorted(map(id, large.parameters()))
+    assert all(optimizer.state[p]["exp_avg_sq"].shape == p.shape for p in held if p in optimizer.state)
+    weight = large.get_parameter("classifier.weight")
+    assert bool(optimizer.state[weight]["exp_avg_sq"].ne(0).all())
+    assert_trains(large, LARGE_IMAGES)
+
+
+class Joined(nn.Module):
+    """Layers whose results stand beside each other, and something over all of them."""
+
+    def __init__(self, depth: int, over: Callable[[int], nn.Module], width: int = 4) -> None:
+        super().__init__()
+        self.stem = nn.Linear(3, width)
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(depth))
+        self.over, self.head = over(width * (depth + 1)), nn.Linear(width * (depth + 1), 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [self.stem(x)]
+        for layer in self.layers:
+            parts.append(layer(parts[0]))
+        result: torch.Tensor = self.head(self.over(torch.cat(parts, -1)))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("over", "refused"),
+    [(lambda width: nn.ReLU(), False), (nn.LayerNorm, True), (lambda width: nn.Softmax(-1), True),
+     (lambda width: nn.GroupNorm(1, width), True), (nn.BatchNorm1d, False)],
+)  # fmt: skip
+def test_what_counts_all_that_is_joined_is_found(over: Callable[[int], nn.Module], refused: bool) -> None:
+    small, large = trained(Joined(1, over)), Joined(2, over).double()
+    state = copy.deepcopy(large.state_dict())
+    graph = gg.trace(small, ROWS)
+    if refused:
+        with pytest.raises((gg.NotPreserved, gg.Unsupported)):
+            gg.grow_to(graph, large)
+        assert all(torch.equal(tensor, state[name]) for name, tensor in large.state_dict().items())
+        return
+    assert gg.grow_to(graph, large).own == ("layers.1",)
+    assert_same_function(small, large, ROWS)
+
+
+class Upsampled(nn.Module):
+    """A transposed convolution reads what is joined along the first axis of its weight, a depthwise one as its rows."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()) for _ in range(depth))
+        width = 4 * depth + 3
+        self.deep, self.up = nn.Conv2d(width, width, 3, groups=width), nn.ConvTranspose2d(width, 2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.up(self.deep(torch.cat([x, *(layer(x) for layer in self.layers)], 1)))
+        return result
+
+
+def test_what_is_joined_is_read_along_whichever_axis() -> None:
+    small, large = trained(Upsampled(1)), Upsampled(3).double()
+    gg.grow_to(gg.trace(small, LARGE_IMAGES), large)
+    assert_same_function(small, large, LARGE_IMAGES)
+    assert not large.get_parameter("up.weight")[7:].any()
+    assert bool(large.get_parameter("deep.weight")[7:].ne(0).all())
+    assert_trains(large, LARGE_IMAGES)
 
 
 def test_an_optimizer_trains_them_with_the_block_in_front() -> None:
