@@ -127,6 +127,16 @@ def test_a_nearly_closed_branch_is_compared_on_refilled_weights() -> None:
     assert any("does not show at the outputs: compared on refilled weights" in note for note in verdict.notes)
 
 
+def test_a_small_mistake_that_no_output_shows_is_seen_at_its_node() -> None:
+    """One part in a million of one weight, and a trillionth of that at the outputs."""
+    graph = gg.trace(NearlyClosed(), torch.randn(4, 5))
+    grown = gg.apply(graph, "widen(inner, extra=2)", share=False)
+    with torch.no_grad():
+        grown.module.get_parameter("outer.weight")[0, 0] *= 1 + 1e-6
+    verdict = gg.verify(graph, grown)
+    assert (verdict.preserved, verdict.first_difference) == (False, "outer"), verdict
+
+
 def test_a_zero_head_hides_no_wrong_rewrite() -> None:
     """A reading weight off zero shows at its own node, though the output is zero whatever it holds."""
     model = small_net()
