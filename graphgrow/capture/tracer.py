@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from torch import fx, nn
 from torch.fx.immutable_collections import immutable_dict
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.assigned import assignments_seen, store_assigned
 from graphgrow.capture.caches import WITHOUT
 from graphgrow.capture.clock import Clock
 from graphgrow.capture.dtypes import dtypes_seen
@@ -66,6 +66,7 @@ class ShapeTracer(fx.Tracer):
         overtaken: storages of those constants that are overwritten.
         running: whether a single operator is run on the examples just now, which is not recorded.
         ints: how many calls of `int()` are nodes.
+        assigned: by name of a buffer, what the forward has put in its place.
         replaced: by path, the layers that the graph calls in the place of the model's.
     """
 
@@ -102,7 +103,7 @@ class ShapeTracer(fx.Tracer):
         self._made: dict[tuple[int, int], str] = {}  # constants by identity and number of writes
         self._origins: dict[str, torch.Tensor] = {}  # by name of a constant, the tensor that it was copied from
         self._detached: dict[fx.Node, fx.Proxy] = {}  # by node, the proxy of its value that carries no gradient
-        self._assigned: dict[str, fx.Proxy] = {}  # by name of a buffer, what the forward has put in its place
+        self.assigned: dict[str, fx.Proxy] = {}
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """Record the forward of `root` as a graph whose nodes have example values."""
@@ -134,13 +135,13 @@ class ShapeTracer(fx.Tracer):
                         **{function: self._recording(function) for function in own_functions()},
                     }
                 ),
-                self._assignments_seen(),
+                assignments_seen(self),
             ):
                 graph = super().trace(root, concrete_args)
         finally:
             for name in set(root.__dict__) - before:  # fx parks tensor constants on the user's module
                 root.__dict__.pop(name)
-        self._store_assigned(graph)
+        store_assigned(self, graph)
         return graph
 
     def _recording(self, function: Any) -> Callable[[Seen], Seen]:
@@ -163,48 +164,6 @@ class ShapeTracer(fx.Tracer):
             return int(*args, **kwargs)
         self.ints += 1
         return self.create_proxy("call_function", torch.sym_int, (value,), {})
-
-    @contextmanager
-    def _assignments_seen(self) -> Iterator[None]:
-        """`self.buffer = value` in the forward: torch takes tensors alone there, and the graph stores it at its end."""
-        original = nn.Module.__setattr__
-
-        def assign(module: nn.Module, name: str, value: Any) -> None:
-            if not isinstance(value, fx.Proxy) or name not in module._buffers:  # a parameter torch itself refuses
-                original(module, name, value)
-                return
-            path = ".".join(filter(None, (self.path_of_module(module), name)))
-            present, new = module._buffers.get(name), value.node.meta["value"]
-            if present is None or not self._names.get(id(present)):
-                raise CaptureError(f"the forward fills `{path}`, which holds no tensor before")
-            if storages_of(new) != storages_of(self._example_of(present)):
-                self._assigned[path] = value
-
-        nn.Module.__setattr__ = assign  # type: ignore[method-assign, assignment]
-        try:
-            yield
-        finally:
-            nn.Module.__setattr__ = original  # type: ignore[method-assign]
-
-    def _store_assigned(self, graph: fx.Graph) -> None:
-        """Write what the forward put in the place of buffers into them, when everything else is done.
-
-        What reads such a buffer reads a clone: a backward pass may need the numbers that it held before.
-        """
-        end = next(iter(reversed(graph.nodes)))
-        for node in [node for node in graph.nodes if node.op == "get_attr" and node.target in self._assigned]:
-            with graph.inserting_after(node):
-                clone = graph.call_method("clone", (node,))
-            clone.meta = {**node.meta, "value": node.meta["value"].clone()}
-            node.replace_all_uses_with(clone, lambda user, clone=clone: user is not clone)
-        with graph.inserting_before(end):
-            for path, value in self._assigned.items():
-                held, new = self.held_at(path), value.node.meta["value"]
-                if (held.shape, held.dtype) != (new.shape, new.dtype):
-                    continue  # a table that fits the input: made anew in each call
-                buffer = self.create_proxy("get_attr", path, (), {})
-                detached = self.create_proxy("call_method", "detach", (value,), {})
-                self.create_proxy("call_method", "copy_", (buffer, detached), {})
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
@@ -308,7 +267,7 @@ class ShapeTracer(fx.Tracer):
         node = super().create_node(kind, target, *args, **kwargs)
         if kind == "get_attr":
             value = self._origins.get(str(target))
-            node.meta["value"] = self._example_of(self.held_at(str(target)) if value is None else value)
+            node.meta["value"] = self.example_of(self.held_at(str(target)) if value is None else value)
         return node
 
     def create_arg(self, a: Any) -> Any:
@@ -338,6 +297,10 @@ class ShapeTracer(fx.Tracer):
             setattr(self.root, name, self.constants[name])
         return self.create_node("get_attr", name, (), {})
 
+    def is_held(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a parameter or buffer of the model."""
+        return id(tensor) in self._names
+
     def held_at(self, path: str) -> Any:
         """What the model holds at a path; not what the graph reads there."""
         value: Any = self.root
@@ -347,7 +310,7 @@ class ShapeTracer(fx.Tracer):
         self.running = before
         return value
 
-    def _example_of(self, value: Any) -> Any:
+    def example_of(self, value: Any) -> Any:
         """The example of a tensor of the model's; those that share memory have examples that do."""
         if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
             return to_meta(value)
@@ -431,8 +394,8 @@ class ShapeTracer(fx.Tracer):
         name = self._names.get(id(tensor)) if isinstance(tensor, torch.Tensor) and not self.running else None
         if name is None:
             return tensor
-        if name in self._assigned:
-            return self._assigned[name]
+        if name in self.assigned:
+            return self.assigned[name]
         if name not in self._proxies:
             self._proxies[name] = self.create_proxy("get_attr", name, (), {})
         return self._proxies[name]
