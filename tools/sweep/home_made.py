@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from tools.sweep.home_made_classes import CLASSES
+from tools.sweep.home_made_kinds import KINDS
 
 HOME_MADE = "home-made"
 
@@ -308,12 +309,13 @@ MODELS: dict[str, _Parts] = {
 def build_home_made(name: str, seed: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     """A model of that name, and its example inputs; equal seeds give equal weights and inputs."""
     torch.manual_seed(seed)
-    if name in CLASSES:
-        return CLASSES[name]()
+    composed = CLASSES | KINDS
+    if name in composed:
+        return composed[name]()
     run, members, inputs = MODELS[name]()
     return Made(run, members), inputs
 
 
 def names() -> list[str]:
     """Of all of them."""
-    return [*MODELS, *CLASSES]
+    return [*MODELS, *CLASSES, *KINDS]
