@@ -126,12 +126,7 @@ class IdentityLayer(Block):
 
     def start(self, generator: torch.Generator) -> None:
         """The identity map, slope 1."""
-        weight = self.linear.get_parameter("weight")
-        if isinstance(self.linear, nn.Linear):
-            nn.init.eye_(weight)
-        else:
-            nn.init.dirac_(weight)
-        nn.init.zeros_(self.linear.get_parameter("bias"))
+        _become_identity(self.linear)
         nn.init.ones_(self.activation.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -165,13 +160,7 @@ class RepeatedLayer(Block):
 
     def start(self, generator: torch.Generator) -> None:
         """The identity map."""
-        weight = self.linear.get_parameter("weight")
-        if isinstance(self.linear, nn.Linear):
-            nn.init.eye_(weight)
-        else:
-            nn.init.dirac_(weight)
-        if self.linear.bias is not None:
-            nn.init.zeros_(self.linear.bias)
+        _become_identity(self.linear)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Of the input's shape."""
@@ -183,3 +172,14 @@ def _centres_channels(norm: nn.Module) -> bool:
     """Whether a norm takes the mean of each single channel away."""
     single = isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels
     return single or isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
+
+
+def _become_identity(square: nn.Module) -> None:
+    """Let a square linear map, or a convolution of odd sizes, return its input."""
+    weight, bias = square.get_parameter("weight"), getattr(square, "bias", None)
+    if isinstance(square, nn.Linear):
+        nn.init.eye_(weight)
+    else:
+        nn.init.dirac_(weight)
+    if bias is not None:
+        nn.init.zeros_(bias)

@@ -19,6 +19,7 @@ from graphgrow.train.grower import Grower
 from graphgrow.train.optimizers import optimizer_state, restore_optimizer
 from graphgrow.train.packing import pack, unpack
 from graphgrow.train.policy import make_policy, policies
+from graphgrow.train.proposal import Proposal
 from graphgrow.train.schedule import Interval, Plateau
 from graphgrow.train.start import Start
 from tests.train import small
@@ -55,15 +56,21 @@ def test_every_policy_grows_within_its_budget_and_changes_no_output(policy: str,
     assert all(decision.reason == "2 rounds since the last growth" for decision in grown)
 
 
-def test_a_child_that_computes_something_else_is_refused_before_anything_has_changed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def _proposed() -> tuple[Grower, torch.optim.Optimizer, Proposal]:
+    """A grower after one round, with what it wants to do next."""
     graph = small.graph()
     optimizer = small.adam(graph)
     grower = Grower(graph, optimizer, "progressive", when=Interval(1))
     proposal = grower.propose(small.epoch(grower, optimizer))
     assert proposal is not None
-    state = copy.deepcopy(optimizer.state_dict())
+    return grower, optimizer, proposal
+
+
+def test_a_child_that_computes_something_else_is_refused_before_anything_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grower, optimizer, proposal = _proposed()
+    graph, state = grower.graph, copy.deepcopy(optimizer.state_dict())
 
     def wrong(parent: Graph, *args: Any, **options: Any) -> Graph:
         child = gg.apply(parent, *args, **options)
@@ -113,12 +120,8 @@ def test_every_policy_is_exact_on_a_transformer_of_the_users_own(policy: str) ->
 def test_a_start_that_moves_the_outputs_is_refused_before_anything_has_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    graph = small.graph()
-    optimizer = small.adam(graph)
-    grower = Grower(graph, optimizer, "progressive", when=Interval(1))
-    proposal = grower.propose(small.epoch(grower, optimizer))
-    assert proposal is not None
-    state = copy.deepcopy(optimizer.state_dict())
+    grower, optimizer, proposal = _proposed()
+    graph, state = grower.graph, copy.deepcopy(optimizer.state_dict())
 
     def spoil(start: Start, child: Graph, *_: Any) -> None:
         with torch.no_grad():
