@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import fx, nn
@@ -63,10 +63,11 @@ def erase(editor: Editor, nodes: Iterable[fx.Node]) -> None:
     module = editor.module
     identities = set(nodes)
     dead = _dead(identities)
-    roots = memory_roots(module.graph.nodes, module)
+    order = list(module.graph.nodes)
+    roots = memory_roots(order, module)
     for node in dead - identities:
         for target in written(node, module):
-            if roots.get(target, frozenset({target})) - dead:
+            if _outlives(roots.get(target, frozenset({target})) - dead, order[order.index(node) + 1 :], dead, roots):
                 raise Declined(f"`{node.name}` would go, and it writes into a value that others read")
     living = {str(node.target) for node in module.graph.nodes if node.op == "call_module" and node not in dead}
     for node in dead:
@@ -82,6 +83,22 @@ def erase(editor: Editor, nodes: Iterable[fx.Node]) -> None:
         if owner not in living:
             delattr(module.get_submodule(owner), field)
     module.delete_all_unused_submodules()
+
+
+def _outlives(
+    memory: frozenset[fx.Node],
+    behind: Sequence[fx.Node],
+    dead: set[fx.Node],
+    roots: Mapping[fx.Node, frozenset[fx.Node]],
+) -> bool:
+    """Whether somebody goes on with memory that was written: a node behind that stays, or who owns the graph's tensors.
+
+    Those in front of the writing node saw what was there before, and see it still.
+    """
+    if any(root.op in ("placeholder", "get_attr") for root in memory):
+        return True
+    readers = (node for node in behind if node not in dead)
+    return any(memory & roots[read] for reader in readers for read in reader.all_input_nodes)
 
 
 def erase_dtype_checks(graph: fx.Graph) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import graphgrow as gg
 from graphgrow.graph import Graph
@@ -40,6 +41,18 @@ def test_closed_on_the_present_one_the_graph_is_what_it_was() -> None:
     assert again.text() == base.text()
     assert_same_bits(again.module, base.module)
     assert gg.clean(gg.apply(base, f"mix-operators(conv, choices=[{ALL}])")).text() == base.text()
+
+
+@pytest.mark.parametrize("keep", ["present", "gelu", "identity"])
+def test_beside_an_activation_in_place_any_of_them_may_be_left(keep: str) -> None:
+    """As torchvision's residual nets have them; what the activation overwrites nobody else reads behind it."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
+    opened = gg.apply(gg.trace(model, torch.randn(2, 3)), "mix-operators(1, choices=[gelu, identity])")
+    layer = choice(opened)
+    layer.close(layer.names.index(keep))
+    child = grown(opened, "settle-operators(1)" if keep == "present" else f"settle-operators(1, keep={keep})")
+    assert_exact(opened, child, batches=(1, 3))
+    assert ("1" in dict(child.module.named_modules())) == (keep == "present")
 
 
 def test_in_between_it_declines() -> None:

@@ -65,6 +65,34 @@ def test_what_writes_into_the_value_of_others_stays() -> None:
         erase(editor, [total])
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_what_writes_behind_all_readers_may_go(late: bool) -> None:
+    """As an in-place activation whose input a candidate beside it has copied."""
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.a(x)
+        before = y.tanh()
+        after = y.relu_().sigmoid()
+        return before + after + (y[0] if late else x)
+
+    graph = gg.trace(Forward(run, a=nn.Linear(3, 3)), torch.randn(2, 3))
+    editor = Editor(graph.module)
+    sigmoid, tanh = (editor.node(graph.sites.find(name).name) for name in (":sigmoid", ":tanh"))
+    y, written = (editor.node(graph.sites.find(name).name) for name in ("a", ":relu_"))
+    for reader in [user for user in written.users if user.target != "sigmoid"]:
+        reader.replace_input_with(written, y)  # as above
+    for reader in list(sigmoid.users):
+        reader.replace_input_with(sigmoid, tanh)
+    if late:
+        with pytest.raises(gg.Declined, match="writes into a value that others read"):
+            erase(editor, [sigmoid])
+        return
+    erase(editor, [sigmoid])
+    x = torch.randn(4, 3)
+    assert not any("relu_" in str(node.target) for node in editor.module.graph.nodes)
+    torch.testing.assert_close(editor.finish()(x), 2 * graph.module.get_submodule("a")(x).tanh() + x)
+
+
 @pytest.mark.parametrize("others", [False, True])
 def test_a_value_that_is_overwritten_is_not_put_in_the_place_of_one_that_others_read(others: bool) -> None:
     def run(m: Any, x: torch.Tensor) -> torch.Tensor:
