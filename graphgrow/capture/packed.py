@@ -84,8 +84,13 @@ def run_packed(call: Callable[..., Any], packed: Packed, *args: Any, **kwargs: A
 
 def _packing(original: Seen) -> Seen:
     def pack(input: Any, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True) -> Any:
-        if not (isinstance(input, fx.Proxy) and isinstance(lengths, fx.Proxy)):
+        if not isinstance(input, fx.Proxy):
             return original(input, lengths, batch_first, enforce_sorted)
+        if not isinstance(lengths, fx.Proxy):
+            raise CaptureError(
+                "pack_padded_sequence is given lengths that are numbers of Python's, those of the example alone; "
+                "let them be a tensor, among the inputs or computed from them"
+            )
         return Packed(input, lengths, batch_first, enforce_sorted)
 
     return pack

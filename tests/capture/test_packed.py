@@ -133,7 +133,12 @@ def _padded_to_itself(m: Any, x: torch.Tensor, n: torch.Tensor) -> Any:
     return pad_packed_sequence(packed, True, total_length=state[0].size(2) + 4)[0]
 
 
+def _numbers(m: Any, x: torch.Tensor, n: torch.Tensor) -> Any:
+    return m.head(m.rnn(pack_padded_sequence(x, [7, 5, 3, 2], True))[1][0][-1])
+
+
 REFUSED: dict[str, Form] = {
+    "lengths that are numbers of Python's": _numbers,
     "asked for its `data`": _of_its_data,
     "is put out, or read by another operator": _put_out,
     "with no recurrent layer in between": _no_layer,
