@@ -116,7 +116,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Read the command line, run, write."""
-    options = parser(__doc__)
+    options = parser(__doc__, ("graphgrow/bench",))
     options.add_argument("--models", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     options.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8])
     options.add_argument("--rounds", type=int, default=6, help="processes for each comparison")

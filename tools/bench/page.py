@@ -44,9 +44,15 @@ def section(results: Results, show: Callable[[Rows], str]) -> str:
     commands = "\n".join(dict.fromkeys(f"    {run['command']}" for run in results.runs))
     sources: dict[str, dict[str, None]] = {}
     for run in results.runs:
-        sources.setdefault(_made_with(run), {})[run["versions"]["source"]] = None
+        sources.setdefault(_made_with(run), {})[_sources(run)] = None
     made = "; ".join(f"{circumstances}; sources {', '.join(found)}" for circumstances, found in sources.items())
     return f"{show(results.rows)}\n\n{commands}\n\nMeasured with {made}."
+
+
+def _sources(run: dict[str, Any]) -> str:
+    """The digest of what every benchmark depends on, and of the parts that this one does."""
+    parts = ", ".join(f"{part} {digest}" for part, digest in run.get("parts", {}).items())
+    return run["versions"]["source"] + (f" ({parts})" if parts else "")
 
 
 def _made_with(run: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -20,14 +21,22 @@ import torch
 from tools.sweep.versions import versions_for
 
 Rows = list[dict[str, Any]]
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+def parser(doc: str | None, depends: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The options that all benchmarks have.
+
+    Args:
+        doc: of the script.
+        depends: folders and files of the repository that the results depend on, beside the sources that
+            `tools.sweep.versions` counts.
+    """
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--out", type=Path, help="JSON file; rows that it holds of what is not measured now are kept")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--threads", type=int, default=1, help="of torch")
+    options.set_defaults(depends=tuple(depends))
     return options
 
 
@@ -37,10 +46,10 @@ def _load_at_start() -> float:
 
 
 def circumstances(options: argparse.Namespace) -> dict[str, Any]:
-    """Command, seed, versions and machine."""
-    known = {name: value for name, value in vars(options).items() if name != "out"}
+    """Command, seed, versions, digests of the parts that the results depend on, and machine."""
+    known = {name: value for name, value in vars(options).items() if name not in ("out", "depends")}
     script = Path(sys.argv[0]).resolve()
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
     shown = script.relative_to(root).as_posix() if script.is_relative_to(root) else script.name
     arguments = [argument.replace(f"{root}{os.sep}", "") for argument in sys.argv[1:]]
     return {
@@ -51,6 +60,7 @@ def circumstances(options: argparse.Namespace) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in ("torchvision", "onnx", "onnxruntime")},
         },
+        **({"parts": {part: part_digest(part) for part in parts}} if (parts := vars(options).get("depends")) else {}),
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),
@@ -60,6 +70,17 @@ def circumstances(options: argparse.Namespace) -> dict[str, Any]:
             "load_at_start": _load_at_start(),
         },
     }
+
+
+def part_digest(part: str) -> str:
+    """12 hexadecimal digits over the Python files and recipes of a folder of the repository, or over one file."""
+    whole = ROOT / part
+    found = hashlib.sha256()
+    for path in [whole] if whole.is_file() else sorted([*whole.rglob("*.py"), *whole.rglob("*.toml")]):
+        data = path.read_bytes()
+        found.update(f"{path.relative_to(ROOT).as_posix()}:{len(data)}\n".encode())
+        found.update(data)
+    return found.hexdigest()[:12]
 
 
 def _processor() -> str:
@@ -92,6 +113,14 @@ class Results:
         every = list(({row[key]: row for row in self.rows} | new).values())
         used = sorted({row["run"] for row in every})
         return Results([runs[i] for i in used], [{**row, "run": used.index(row["run"])} for row in every])
+
+    def of_other_sources(self, about: dict[str, Any]) -> list[str]:
+        """The keys of rows that were measured with other sources, or of which it is not known."""
+
+        def sources(run: dict[str, Any]) -> tuple[Any, Any]:
+            return run["versions"]["source"], run.get("parts")
+
+        return [row["key"] for row in self.rows if sources(self.runs[row["run"]]) != sources(about)]
 
     def write(self, path: Path) -> None:
         """Write as JSON, one line for each run and row, so that changes can be read."""

@@ -39,3 +39,5 @@ def test_a_section_names_every_command_and_each_circumstance_once() -> None:
         "2 rows\n\n    python one\n    python two\n\nMeasured with torch 2, torchvision 3, "
         "onnxruntime 4, python 5, on 2 cores of P, 1.5 GiB, 1 thread of torch, S; sources abc, def."
     )
+    runs[1]["parts"] = {"train": "012", "data": "345"}
+    assert section(Results(runs, [{"run": 0}, {"run": 1}]), show).endswith("sources abc, def (train 012, data 345).")

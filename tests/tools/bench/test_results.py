@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from tools.bench.results import Results, Rows, missing, seconds, table
+from tools.bench import results
+from tools.bench.learning.tasks import DEPENDS as OF_LEARNING
+from tools.bench.results import Results, Rows, circumstances, missing, parser, seconds, table
+from tools.bench.search import DEPENDS as OF_SEARCH
 
 
 def test_new_rows_take_the_place_of_old_ones_and_keep_their_order(tmp_path: Path) -> None:
@@ -65,3 +68,40 @@ def test_what_a_file_holds_is_not_measured_again(tmp_path: Path) -> None:
         ("a-4", 0.333333),
         ("a-5", 0.333333),
     ]
+
+
+def test_rows_say_what_they_depend_on_and_older_ones_are_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {
+        "train/a.py": "x = 1",
+        "train/deep/b.toml": "y = 2",
+        "train/note.md": "z",
+        "one.py": "w",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    options = parser(None, ("train", "one.py")).parse_args([])
+    first = circumstances(options)
+    assert list(first["parts"]) == ["train", "one.py"]
+    assert "parts" not in circumstances(parser(None).parse_args([]))
+    assert not {"parts", "depends"} & set(first["options"])
+    (tmp_path / "train/note.md").write_text("other words")
+    assert circumstances(options) == first
+    (tmp_path / "train/deep/b.toml").write_text("y = 3")
+    second = circumstances(options)
+    assert second["parts"]["one.py"] == first["parts"]["one.py"]
+    assert second["parts"]["train"] != first["parts"]["train"]
+    unknown = {name: value for name, value in second.items() if name != "parts"}
+    rows = Results([], [])
+    for key, about in (("a", first), ("b", second), ("c", unknown)):
+        rows = rows.merged(about, [{"key": key}], "key")
+    assert rows.of_other_sources(second) == ["a", "c"]
+    assert rows.of_other_sources(unknown) == ["a", "b"]
+
+
+def test_all_parts_that_are_named_are_there() -> None:
+    for part in (*OF_LEARNING, *OF_SEARCH):
+        assert len(results.part_digest(part)) == 12
+        assert (results.ROOT / part).exists()

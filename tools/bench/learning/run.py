@@ -30,8 +30,8 @@ from graphgrow.data.names import load_data
 from graphgrow.data.parts import Data
 from graphgrow.search.training import PASSES
 from tools.bench.learning.course import Method, course, from_scratch, growing, traced
-from tools.bench.learning.tasks import TASKS, Task
-from tools.bench.results import Results, Rows, finish, parser, table
+from tools.bench.learning.tasks import DEPENDS, TASKS, Task
+from tools.bench.results import Results, Rows, circumstances, finish, parser, table
 
 POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "dnm": ("dnm", {}),
@@ -106,7 +106,7 @@ def show(rows: Rows) -> str:
 
 def main() -> None:
     """Run what is missing, and write it."""
-    options = parser(__doc__)
+    options = parser(__doc__, DEPENDS)
     options.add_argument("--task", choices=list(TASKS), default="digits")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options.add_argument("--arms", nargs="+", help="names of rows; by default all of them")
@@ -118,7 +118,10 @@ def main() -> None:
     unknown = set(given.arms or ()) - {arm for arm, _ in runs(task, data, 0, {})}
     if unknown:
         options.error(f"no such arms: {sorted(unknown)}")
-    known = {row["key"]: row for row in Results.read(given.out).rows} if given.out else {}
+    results = Results.read(given.out) if given.out else Results([], [])
+    known = {row["key"]: row for row in results.rows}
+    if older := results.of_other_sources(circumstances(given)):
+        print(f"kept, though of other sources than today's; take them out to run them again: {', '.join(older)}\n")
     for seed in given.seeds:
         for order, (arm, run) in enumerate(runs(task, data, seed, known)):
             key = f"{arm}/{seed}"

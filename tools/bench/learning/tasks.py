@@ -11,6 +11,15 @@ from torch import nn
 
 from graphgrow.models import GPT, ResNet
 
+DEPENDS = (
+    "graphgrow/data",
+    "graphgrow/signals",
+    "graphgrow/train",
+    "graphgrow/search/training.py",
+    "tools/bench/learning",
+)
+"""What a result depends on, beside the sources that every benchmark names."""
+
 
 @dataclass(frozen=True)
 class Task:

@@ -20,7 +20,7 @@ from graphgrow.data.names import load_data
 from graphgrow.data.parts import Data
 from graphgrow.search.training import PASSES
 from tools.bench.learning.course import Method, course, growing, traced
-from tools.bench.learning.tasks import TASKS, Task
+from tools.bench.learning.tasks import DEPENDS, TASKS, Task
 from tools.bench.results import Results, Rows, finish, parser, table
 
 SEEDS = (100, 101, 102)
@@ -59,7 +59,7 @@ def show(rows: Rows) -> str:
 
 def main() -> None:
     """Run what is missing, and write it."""
-    options = parser(__doc__)
+    options = parser(__doc__, DEPENDS)
     options.add_argument("--task", choices=list(TASKS), default="digits")
     options.add_argument("--policies", nargs="+", default=["progressive", "dnm"])
     options.add_argument("--limit", type=float, default=3600.0, help="seconds after which no further run begins")

@@ -31,6 +31,7 @@ from graphgrow.search.recipe import Budget, Evolution, read_recipe
 from graphgrow.search.selection import hypervolume
 from graphgrow.search.training import train
 from tools.bench.results import Rows, missing, parser, table
+from tools.bench.search import DEPENDS
 
 WORST = (1.0, 500_000.0)  # error and FLOPs: the box is that of all accuracies
 ARMS = ("inherited", "fresh", "random", "grid")
@@ -135,7 +136,7 @@ def show(rows: Rows) -> str:
 
 def main() -> None:
     """Measure what is missing, and show all."""
-    options = parser(__doc__)
+    options = parser(__doc__, DEPENDS)
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--steps", type=int, default=100)
     options.add_argument("--generations", type=int, default=4)

@@ -31,6 +31,7 @@ from graphgrow.search.job import stream_seed
 from graphgrow.search.recipe import Choosing, read_recipe
 from graphgrow.search.training import PASSES, train
 from tools.bench.results import Rows, missing, parser, table
+from tools.bench.search import DEPENDS
 
 ARMS = {
     "alpha": "chosen by alpha",
@@ -108,7 +109,7 @@ def show(rows: Rows) -> str:
 
 def main() -> None:
     """Measure what is missing, and show all."""
-    options = parser(__doc__)
+    options = parser(__doc__, DEPENDS)
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--steps", type=int, default=300)
     given = options.parse_args()

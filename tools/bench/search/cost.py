@@ -34,6 +34,7 @@ from graphgrow.search.recipe import Evolution, Limits, Variation, read_recipe
 from graphgrow.search.variation import mutate
 from graphgrow.store.folder import load
 from tools.bench.results import Rows, finish, parser, table
+from tools.bench.search import DEPENDS
 
 TARGET = "tools.bench.search.cost:clocked"
 
@@ -190,7 +191,7 @@ PARTS = ("overhead", "memory", "pool", "ray")
 
 def main() -> None:
     """Measure the parts that are asked for."""
-    options = parser(__doc__)
+    options = parser(__doc__, DEPENDS)
     options.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options.add_argument("--children", type=int, default=50, help="of ResNet-18")
     options.add_argument("--jobs", type=int, default=8, help="evaluations that are timed")
