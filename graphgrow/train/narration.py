@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Watch = Callable[[EpochRecord], None]
+_SHOWN = 6  # mutations of a stage
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -77,13 +78,17 @@ class Narration:
         if decision.verdict == "rolled back":
             self._say("  [yellow]the last growth is taken back[/], with the optimizer's state")
             return
-        for mutation in stage.mutations[:6]:
-            self._say(f"  {_plain(mutation)}", style="cyan")
-        if len(stage.mutations) > 6:
-            self._say(f"  and {len(stage.mutations) - 6} more", style="cyan")
-        numbers = ", ".join(f"{name} {value:.3g}" for name, value in list(decision.numbers.items())[:6])
-        if numbers:
-            self._say(f"  because of {numbers}", style="dim")
+        reasons = reasons_of(decision.numbers)
+        alone = len(reasons) == len(stage.mutations)  # each mutation has its own
+        for number, mutation in enumerate(stage.mutations[:_SHOWN]):
+            self._say(f"  [cyan]{_plain(mutation)}[/]")
+            if alone:
+                self._say(f"    {reasons[number]}", style="dim")
+        if len(stage.mutations) > _SHOWN:
+            self._say(f"  and {len(stage.mutations) - _SHOWN} more", style="cyan")
+        if not alone:
+            for reason in reasons[:_SHOWN]:
+                self._say(f"  because of {reason}", style="dim")
         off = f"off by {stage.max_error:.1e} at most, {stage.bound:.1e} allowed"
         if "gap" in decision.numbers:
             gap = f"its start moved the outputs by {decision.numbers['gap']:.1%}"
@@ -121,6 +126,17 @@ class Narration:
     def _say(self, text: str, style: str | None = None) -> None:
         if self._console is not None:
             self._console.print(text, style=style, highlight=False, soft_wrap=True)
+
+
+def reasons_of(numbers: Mapping[str, float], most: int = 3) -> list[str]:
+    """The numbers of a decision in words, for each candidate that it took; of each the first few."""
+    found: dict[str, list[str]] = {}
+    for name, value in numbers.items():
+        plain, _, number = name.rpartition("_")
+        kind, place = (plain, number) if number.isdigit() else (name, "")
+        if name != "gap":
+            found.setdefault(place, []).append(f"{kind.replace('_', ' ')} {value:.3g}")
+    return [", ".join(parts[:most]) for parts in found.values()]
 
 
 def growth_bar(sizes: list[int], width: int = 16) -> str:

@@ -52,7 +52,7 @@ def section(results: Results, show: Callable[[Rows], str]) -> str:
 def _sources(run: dict[str, Any]) -> str:
     """The digest of what every benchmark depends on, and of the parts that this one does."""
     parts = ", ".join(f"{part} {digest}" for part, digest in run.get("parts", {}).items())
-    return run["versions"]["source"] + (f" ({parts})" if parts else "")
+    return f"{run['versions']['source']} ({parts})" if parts else str(run["versions"]["source"])
 
 
 def _made_with(run: dict[str, Any]) -> str:

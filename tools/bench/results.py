@@ -36,7 +36,7 @@ def parser(doc: str | None, depends: Sequence[str] = ()) -> argparse.ArgumentPar
     options.add_argument("--out", type=Path, help="JSON file; rows that it holds of what is not measured now are kept")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--threads", type=int, default=1, help="of torch")
-    options.set_defaults(depends=tuple(depends))
+    options.set_defaults(depends={part: part_digest(part) for part in depends})  # of what is run, whatever follows
     return options
 
 
@@ -60,7 +60,7 @@ def circumstances(options: argparse.Namespace) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in ("torchvision", "onnx", "onnxruntime")},
         },
-        **({"parts": {part: part_digest(part) for part in parts}} if (parts := vars(options).get("depends")) else {}),
+        **({"parts": parts} if (parts := vars(options).get("depends")) else {}),
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),

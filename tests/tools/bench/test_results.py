@@ -82,15 +82,18 @@ def test_rows_say_what_they_depend_on_and_older_ones_are_kept_and_named(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(results, "ROOT", tmp_path)
-    options = parser(None, ("train", "one.py")).parse_args([])
-    first = circumstances(options)
+
+    def present() -> dict[str, Any]:
+        return circumstances(parser(None, ("train", "one.py")).parse_args([]))
+
+    first = present()
     assert list(first["parts"]) == ["train", "one.py"]
     assert "parts" not in circumstances(parser(None).parse_args([]))
     assert not {"parts", "depends"} & set(first["options"])
     (tmp_path / "train/note.md").write_text("other words")
-    assert circumstances(options) == first
+    assert present() == first
     (tmp_path / "train/deep/b.toml").write_text("y = 3")
-    second = circumstances(options)
+    second = present()
     assert second["parts"]["one.py"] == first["parts"]["one.py"]
     assert second["parts"]["train"] != first["parts"]["train"]
     unknown = {name: value for name, value in second.items() if name != "parts"}

@@ -121,7 +121,7 @@ def main() -> None:
     results = Results.read(given.out) if given.out else Results([], [])
     known = {row["key"]: row for row in results.rows}
     if older := results.of_other_sources(circumstances(given)):
-        print(f"kept, though of other sources than today's; take them out to run them again: {', '.join(older)}\n")
+        print(f"{len(older)} rows of other sources than today's are kept; take them out of the file to run them again")
     for seed in given.seeds:
         for order, (arm, run) in enumerate(runs(task, data, seed, known)):
             key = f"{arm}/{seed}"
