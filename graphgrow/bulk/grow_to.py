@@ -66,8 +66,9 @@ class Grown:
     own: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.model.parameters())
         head = (
-            f"grown to {type(self.model).__name__} with {self.graph.parameter_count:,} parameters by "
+            f"grown to {type(self.model).__name__} with {count:,} parameters by "
             f"{len(self.mutations)} mutations; largest error {self.max_error:.1e} of the largest output"
         )
         lines = [head, *(f"  {mutation}" for mutation in self.mutations)]

@@ -116,8 +116,8 @@ class Lineage:
             if family in self.layers:
                 found.update(places(grown, target, *family, self.layers[family]))
             else:
-                there = (path for path in _paths(theirs.family(*family)) if not within(path, self.grafts))
-                found.update(zip(there, _paths(mine.family(*family)), strict=True))
+                there = (path for path in theirs.siblings(*family) if not within(path, self.grafts))
+                found.update(zip(there, mine.siblings(*family), strict=True))
         return found
 
 
@@ -202,10 +202,6 @@ def _copied(graph: Network, own: Stage, wanted: Stage, at_end: bool) -> list[str
         )
     sites = own.spread(copies)
     return [sites[-1]] * copies if at_end and copies else sites
-
-
-def _paths(stages: Iterable[Stage]) -> list[str]:
-    return [member.path for stage in stages for member in stage.members]
 
 
 def _pattern(family: Family) -> str:

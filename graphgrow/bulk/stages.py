@@ -122,8 +122,11 @@ class Modules:
 
     def family(self, parent: str, prefix: str) -> list[Stage]:
         """The stages of the modules `parent.prefix0`, `parent.prefix1`, ... and of their copies."""
-        members = [path for path in self._children(parent) if _number(path) == prefix]
-        return [Stage(tuple(run)) for run in _runs(map(self._member, members))]
+        return [Stage(tuple(run)) for run in _runs(map(self._member, self.siblings(parent, prefix)))]
+
+    def siblings(self, parent: str, prefix: str) -> list[str]:
+        """The paths of those modules, in the order in which they run; how they compute is not looked at."""
+        return [path for path in self._children(parent) if _number(path) == prefix]
 
     def _below(self, parent: str) -> list[Stage]:
         found: list[Stage] = []
