@@ -70,12 +70,14 @@ class GrowthPolicy(ABC):
         most: candidates that one stage may take.
         name: by which it is called.
         summary: one line on what it does.
+        wants: what there has to be for it to do anything, in words.
     """
 
     growth: float = 2.0
     most: int = 64
     name: ClassVar[str]
     summary: ClassVar[str]
+    wants: ClassVar[str] = "something that can grow"
 
     def signals(self, graph: Graph, seed: int) -> Mapping[str, Signal]:  # noqa: ARG002, RUF100
         """The signals it wants measured, under the names of the parts of `Evidence`."""

@@ -100,7 +100,7 @@ def choose(
         if len(chosen) == policy.most:
             break
     if not chosen:
-        why = refusals[0] if refusals else f"the policy {policy.name} sees nothing to do"
+        why = refusals[0] if refusals else f"the policy {policy.name} sees nothing to do: it wants {policy.wants}"
         return Nothing(why, tuple(considered), full=0 < beyond == len(refusals))
     proposal = Proposal(tuple(chosen), reason, _numbers(chosen), parameters, flops)
     if budget.latency_ms is not None:

@@ -8,11 +8,13 @@ import graphgrow as gg
 from graphgrow.signals.activity import Activity
 from graphgrow.signals.gradients import UnitGradients
 from graphgrow.signals.skips import SkipScore
+from graphgrow.train.grower import Grower
 from graphgrow.train.policies.dnm import Dnm
 from graphgrow.train.policies.net2net import Net2Net
 from graphgrow.train.policies.progressive import Progressive
 from graphgrow.train.policies.random import Random
 from graphgrow.train.policy import Evidence, policies
+from graphgrow.train.schedule import Interval
 from tests.train import small
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -96,3 +98,23 @@ def test_net2net_grows_a_stream_under_layer_norms_by_fresh_units() -> None:
     assert any(mutation.startswith("widen(embed, extra=") for mutation in candidate.mutations)
     assert any(mutation.startswith("split(blocks.0.mlp.0, units=") for mutation in candidate.mutations)
     assert gg.apply(graph, candidate.mutations).parameter_count > graph.parameter_count
+
+
+def test_a_policy_that_sees_nothing_to_do_says_what_it_wants() -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.left, self.right = (torch.nn.Linear(6, 6) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x).relu()
+            result: torch.Tensor = self.left(h) + self.right(h)
+            return result
+
+    graph = gg.trace(Twice(), small.INPUTS[:2])
+    grower = Grower(graph, None, "gradmax", when=Interval(1), every=1)
+    with grower.observe():
+        grower.module(small.INPUTS).square().sum().backward()
+    assert grower.propose() is None
+    reason = grower.decisions[0].reason
+    assert reason.endswith("nothing to do: it wants a group that one nn.Linear or convolution writes and one reads")

@@ -41,6 +41,7 @@ class Dnm(GrowthPolicy):
     apart: bool = True
     name: ClassVar[str] = "dnm"
     summary: ClassVar[str] = "split units of high entropy, connect where gradients stand out of chance"
+    wants: ClassVar[str] = "units above its entropy that can be split, or a connection whose gradient is above chance"
 
     def signals(self, graph: Graph, seed: int) -> Mapping[str, Signal]:
         """Activity and gradients of all groups, and scores of the connections that apply."""

@@ -29,6 +29,7 @@ class GradMax(GrowthPolicy):
     share: float = 0.5
     name: ClassVar[str] = "gradmax"
     summary: ClassVar[str] = "new units where their gradient would be largest, along its singular vectors"
+    wants: ClassVar[str] = "a group that one nn.Linear or convolution writes and one reads"
 
     def signals(self, graph: Graph, seed: int) -> Mapping[str, Signal]:
         """Singular vectors of what new units would learn."""

@@ -29,6 +29,7 @@ class Net2Net(GrowthPolicy):
     most: int = 1
     name: ClassVar[str] = "net2net"
     summary: ClassVar[str] = "widen all groups by the same share, with copies of random units"
+    wants: ClassVar[str] = "a group of which units can be copied"
 
     def candidates(self, graph: Graph, evidence: Evidence, generator: torch.Generator) -> Iterator[Candidate]:
         """All groups together, by the whole share or, where that is too much, by a half or a quarter of it."""

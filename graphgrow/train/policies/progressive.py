@@ -30,6 +30,7 @@ class Progressive(GrowthPolicy):
     most: int = 1
     name: ClassVar[str] = "progressive"
     summary: ClassVar[str] = "fixed stages: those that are listed, or uniform widening by fresh units"
+    wants: ClassVar[str] = "a stage that is listed and not done, or a group that can be widened"
 
     def candidates(self, graph: Graph, evidence: Evidence, generator: torch.Generator) -> Iterator[Candidate]:
         """The stage that is next; of uniform widening the whole share or, where that is too much, a part of it."""
