@@ -58,6 +58,15 @@ def test_rounds_are_told_and_the_ledger_rebuilds_the_network(tmp_path: Path) -> 
     assert_same_bits(loaded.module, chosen.graph.module)
 
 
+def test_both_calls_of_an_activation_may_be_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second call's name rests on the first being there: settling the first took it away."""
+    monkeypatch.setattr(choosing, "decided", lambda sites, share: [1] * len(sites))
+    task = Task("tests.search.small:Twice", TASK.data)
+    chosen = choose(replace(RECIPE, task=task, choices=("gelu",), rounds=1, base=2, finish=2))
+    assert [(choice.site, choice.kept) for choice in chosen.rounds[0].choices] == [("relu", "gelu"), ("relu@2", "gelu")]
+    assert "relu" not in dict(chosen.graph.module.named_modules())
+
+
 def test_it_follows_from_the_seed() -> None:
     short = replace(RECIPE, rounds=1)
     torch.manual_seed(1)
