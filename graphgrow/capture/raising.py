@@ -213,8 +213,10 @@ class _Raising:
             )
         if node.op == "call_function" and "_functorch" in str(getattr(node.target, "__module__", "")):
             raise CaptureError(f"it uses `{name}` of torch.func, for which a graph has no node")
-        if self._frozen_gradients is not None and is_inplace(node, self._model) and self._learns(args[0]):
-            args = (self._graph.call_method("detach", (args[0],)), *args[1:])
+        if self._frozen_gradients is not None and args and is_inplace(node, self._model):
+            outside = not self._made_here(node.args[0])
+            first = self._without_gradient(args[0], written=True) if outside else args[0]
+            args = (first, *(self._without_gradient(arg, written=False) for arg in args[1:]))
         if node.target is layer_call:
             made = self._graph.call_module(args[0], tuple(args[1:]), kwargs)
         else:
@@ -258,6 +260,18 @@ class _Raising:
                 detached.meta[STACK] = made.meta[STACK]
                 values[node] = detached
         self._frozen_gradients = None
+
+    def _made_here(self, node: Any) -> bool:
+        """Whether a tensor was made since gradients were switched off, with memory of its own."""
+        example = node.meta.get("example_value") if isinstance(node, fx.Node) else None
+        made = node in (self._frozen_gradients or ())
+        return made and isinstance(example, torch.Tensor) and not example._is_view()
+
+    def _without_gradient(self, arg: Any, written: bool) -> Any:
+        """What an operator in place reads or writes without gradients; what was written before may have one."""
+        if not isinstance(arg, fx.Node) or not (self._learns(arg) or (written and arg.op != "get_attr")):
+            return arg
+        return self._graph.call_method("detach", (arg,))
 
     def _learns(self, node: fx.Node) -> bool:
         """Whether a gradient could flow from a node to a parameter or an input of floating point."""

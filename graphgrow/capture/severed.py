@@ -26,7 +26,7 @@ def severed(target: fx.Node, root: nn.Module) -> bool:
     pending, seen = [] if cut is None else [*cut.all_input_nodes], set[fx.Node]()
     while pending:
         node = pending.pop()
-        if node in seen or _is_detach(node):
+        if node in seen or _is_detach(node) or _is_new(node):
             continue
         seen.add(node)
         if node.op == "get_attr" and _is_parameter(str(node.target), root):
@@ -50,6 +50,12 @@ def _cut(node: fx.Node) -> fx.Node | None:
 
 def _is_detach(node: fx.Node) -> bool:
     return node.op == "call_method" and node.target == "detach"
+
+
+def _is_new(node: fx.Node) -> bool:
+    """Whether a node makes a tensor that takes nothing of another but its sizes and dtype."""
+    name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
+    return name.endswith("_like") or name.startswith("new_")
 
 
 def _is_floating(node: fx.Node) -> bool:

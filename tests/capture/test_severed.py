@@ -45,6 +45,28 @@ def _view(x: torch.Tensor) -> torch.Tensor:
     return y.squeeze(0)
 
 
+def _filled(x: torch.Tensor) -> torch.Tensor:
+    y = torch.zeros(x.shape[0], 4)
+    y[:, 1:] = x[:, 1:]
+    with torch.no_grad():
+        y[:, 0] = x[:, 0]
+    return y
+
+
+def _filled_first(x: torch.Tensor) -> torch.Tensor:
+    y = torch.zeros_like(x)
+    with torch.no_grad():
+        y[:, 0] = x[:, 0]
+    return y.clone() + x.clone()
+
+
+def _made_apart(x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        y = x.abs()
+        y.add_(1).div_(y.sum(-1, keepdim=True))
+    return x * y
+
+
 def _apart(x: torch.Tensor) -> torch.Tensor:
     y = x.detach()
     y.clamp_(0.1)
@@ -55,22 +77,23 @@ def _read(x: torch.Tensor) -> torch.Tensor:
     return x + x.data.sum(-1, keepdim=True)
 
 
-@pytest.mark.parametrize("between", [_without_grad, _detached, _data, _view])
+@pytest.mark.parametrize("between", [_without_grad, _detached, _data, _view, _filled])
 def test_a_gradient_that_a_graph_would_lose_is_refused(between: Callable[[Any], Any]) -> None:
     with pytest.raises(gg.CaptureError, match="overwrites a tensor past its gradient"):
         gg.trace(_Model(between), torch.randn(2, 3), way="fx")
 
 
-@pytest.mark.parametrize("between", [_without_grad, _detached])
+@pytest.mark.parametrize("between", [_without_grad, _detached, _filled])
 def test_dynamo_does_not_step_in(between: Callable[[Any], Any]) -> None:
     with pytest.raises(gg.CaptureError, match="overwrites a tensor past its gradient"):
         gg.trace(_Model(between), torch.randn(2, 3), way="dynamo")
 
 
-@pytest.mark.parametrize("between", [_apart, _read])
-def test_gradients_are_the_models_where_only_the_detached_name_is_read(between: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize("way", ["fx", "dynamo"])
+@pytest.mark.parametrize("between", [_apart, _read, _filled_first, _made_apart])
+def test_gradients_are_the_models_where_none_is_lost(between: Callable[[Any], Any], way: str) -> None:
     model, x = _Model(between), torch.randn(2, 3)
-    graph = gg.trace(model, x)
+    graph = gg.trace(model, x, way=way)
     found = []
     for module in (model, graph.module):
         model.zero_grad()
