@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from graphgrow.errors import Declined
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation, Refusal
-from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.network import Network, require_network
 from graphgrow.rewrite.registry import pass_named
 
 N = TypeVar("N", bound=Network)
@@ -36,6 +36,7 @@ def clean(network: N, fold: bool = False, optimizer: Optimizer | None = None) ->
     Returns:
         The cleaned graph, whose ledger says what was done; the same one where there was nothing to do.
     """
+    require_network(network, "gg.clean")
     kinds = (*CLEAN_UPS, *FOLDS) if fold else CLEAN_UPS
     while True:
         found = next(_applied(network, kinds, optimizer), None)

@@ -22,7 +22,7 @@ from graphgrow.errors import Declined, NotPreserved, Unsupported
 from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation
-from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.network import Network, require_network
 from graphgrow.rewrite.statistics import growing_axis
 from graphgrow.rewrite.text import parse_mutation
 from graphgrow.verification.copies import double_module, double_network, refill
@@ -124,6 +124,7 @@ def grow_to(
         CaptureError: if the target cannot be captured as the graph was.
         OptimizerError: as `gg.apply`.
     """
+    require_network(graph, "gg.grow_to")
     _refuse_empty(graph, target_model)
     growth = _Growth.of(graph, target_model, seed, leaves)
     try:

@@ -20,6 +20,7 @@ from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.bare import without_data
 from graphgrow.rewrite.contract import Mutation, Refusal
 from graphgrow.rewrite.groups import Group
+from graphgrow.rewrite.network import require_network
 from graphgrow.rewrite.text import parse_mutation
 
 MULTIPLE = 8
@@ -119,6 +120,7 @@ def scale(
         OptimizerError: as `gg.apply`.
     """
     at_once = optimizer is None and share  # what was tried out may be kept then
+    require_network(graph, "gg.scale")
     trial = _tried(graph if at_once else without_data(graph), width, depth, multiple, only, seed)
     plan = trial.plan()
     if not plan.mutations and (width > 1 or depth > 1):
@@ -145,6 +147,7 @@ def plan_scale(
     Raises:
         MutationError: as `scale`.
     """
+    require_network(graph, "gg.plan_scale")
     return _tried(without_data(graph), width, depth, multiple, only).plan()
 
 

@@ -35,6 +35,7 @@ from graphgrow.export.variants import NOT_IN_ONNXRUNTIME, at_batch_size, cast
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.layers import Padded
 from graphgrow.records import ExportRecord
+from graphgrow.rewrite.network import require_network
 
 EXTERNAL_DATA_ABOVE = 2**31 - 2**27
 """Weights of more bytes go into a file of their own: protobuf ends at 2 GiB, and the graph itself needs some of it."""
@@ -97,6 +98,8 @@ def export_onnx(
         ExportError: if the model cannot be exported, the graph holds for train mode alone, or an output of onnxruntime
             exceeds its bound. What was at `path` before is then still there.
     """
+    if isinstance(graph, nn.Module):
+        require_network(graph, "gg.export_onnx")
     target = Path(path)
     if "eval" not in getattr(graph, "modes", ("eval",)):
         raise ExportError(

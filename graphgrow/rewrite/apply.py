@@ -19,7 +19,7 @@ from graphgrow.rewrite.gradients import refuse_gradients_in_buffers
 from graphgrow.rewrite.hooked import refuse_changed_hooks
 from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.neighbours import near_parameters, new_parameters
-from graphgrow.rewrite.network import Network, note_values
+from graphgrow.rewrite.network import Network, note_values, require_network
 from graphgrow.rewrite.optimizer import Migration
 from graphgrow.rewrite.text import parse_mutation
 
@@ -41,11 +41,12 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
 
     Raises:
         MutationError: if a mutation cannot be read or names something unknown.
+        Unsupported: if the network is no graph.
         Declined: if one would not be exact, with the node and the reason.
         OptimizerError: if the optimizer's state cannot be carried over, or it trains nothing of the network.
         Unsupported: if a parameter or buffer that must change holds NaN.
     """
-    _refuse_modules(network)
+    require_network(network, "gg.apply")
     if seed < 0 or seed >= 2**63:
         raise MutationError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
     chosen = _as_list(mutations)
@@ -74,12 +75,6 @@ def replay(network: N, entries: Iterable[Entry], share: bool = True, admit: bool
     if network.steps:
         note_values(network)
     return network
-
-
-def _refuse_modules(given: object) -> None:
-    if not isinstance(given, Network):
-        kind = type(given).__name__
-        raise MutationError(f"mutations apply to a graph, not to a {kind}: graph = gg.trace(model, example_inputs)")
 
 
 def _as_list(mutations: Mutations) -> list[Mutation]:

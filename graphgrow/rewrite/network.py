@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import fx
 
-from graphgrow.errors import ModeError
+from graphgrow.errors import ModeError, Unsupported
 from graphgrow.ir.inputs import InputSpec, bind
 from graphgrow.ir.meta import propagate
 from graphgrow.ir.positions import Kept
@@ -168,3 +168,19 @@ def placeholder_values(module: fx.GraphModule, inputs: InputSpec) -> dict[str, o
     nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
     bound = bind([str(node.target) for node in nodes], *inputs.sample(device="meta"))
     return {node.name: bound.get(str(node.target), node.args[0] if node.args else None) for node in nodes}
+
+
+def require_network(given: object, call: str) -> None:
+    """Refuse what is no graph where one is wanted.
+
+    Args:
+        given: by the user.
+        call: what it was given to, as users write it.
+
+    Raises:
+        Unsupported: if it is a module, or anything else.
+    """
+    if not isinstance(given, Network):
+        of_a_graph = isinstance(given, fx.GraphModule)
+        remedy = "pass the graph, not its `module`" if of_a_graph else "graph = gg.trace(model, example_inputs)"
+        raise Unsupported(f"{call} takes a graph, not a {type(given).__name__}: {remedy}")

@@ -21,7 +21,7 @@ from graphgrow.errors import ExportError
 from graphgrow.export.files import publish
 from graphgrow.ir.inputs import TensorSpec
 from graphgrow.records import Record
-from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.network import Network, require_network
 from graphgrow.source.agreement import check_agreement
 from graphgrow.source.forward import forward_lines
 from graphgrow.source.hierarchy import PART, PART_SOURCE, Hierarchy, mode_lines
@@ -72,10 +72,12 @@ def export_source(graph: Network, folder: str | os.PathLike[str]) -> SourceRecor
             weights under a second name, so that a crash leaves the old pair or the new one.
 
     Raises:
+        Unsupported: if it is no graph.
         ExportError: if a module has no constructor call that makes it again (a leaf class of the user's own,
             parametrised tensors, attributes changed by hand), the generated code disagrees, or the files cannot be
             written. The folder is then as it was.
     """
+    require_network(graph, "gg.export_source")
     target = Path(folder)
     if target.exists() and not target.is_dir():
         raise ExportError(f"{target} is a file, wanted a folder; pass for example {target.parent / 'exported'}")

@@ -24,6 +24,7 @@ from graphgrow.errors import GraphGrowError, LedgerError
 from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import replay as replay_entries
 from graphgrow.rewrite.ledger import Ledger
+from graphgrow.rewrite.network import require_network
 from graphgrow.rewrite.own import own
 from graphgrow.store.files import digest, read_plain, write_atomically
 from graphgrow.store.inputs import inputs_from_data, inputs_to_data
@@ -51,8 +52,10 @@ def save(graph: Graph, folder: str | Path) -> Path:
         The folder.
 
     Raises:
+        Unsupported: if it is no graph.
         LedgerError: if something cannot be written, or an input of the model cannot be stored as JSON.
     """
+    require_network(graph, "gg.save")
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from graphgrow.errors import NotPreserved, SignalError, TrainingError
 from graphgrow.graph import Graph
 from graphgrow.records import DecisionRecord
 from graphgrow.rewrite.apply import apply
+from graphgrow.rewrite.network import require_network
 from graphgrow.rewrite.roles import state_roles
 from graphgrow.signals.memory import memory_of, remember
 from graphgrow.signals.skips import SkipSignal
@@ -101,6 +102,7 @@ class Grower:
         verify: bool = True,
         seed: int = 0,
     ) -> None:
+        require_network(graph, "gg.Grower")
         if optimizer is not None:
             state_roles(optimizer)  # refused now rather than at the first growth
         self.graph = graph

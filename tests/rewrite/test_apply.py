@@ -294,5 +294,5 @@ def test_names_have_one_order_however_a_graph_was_made(graph: Graph, texts: list
 
 
 def test_a_module_is_told_from_a_graph() -> None:
-    with pytest.raises(gg.MutationError, match=r"apply to a graph, not to a Linear: graph = gg.trace"):
+    with pytest.raises(gg.Unsupported, match=r"gg.apply takes a graph, not a Linear: graph = gg.trace"):
         gg.apply(nn.Linear(2, 2), "widen(0, extra=1)")  # type: ignore[type-var]
