@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.capture.clock import Clock
 from graphgrow.capture.dynamo import DtypeCheck, InputTensor, Recording, dtype_of, key_of, record
+from graphgrow.capture.leaf_calls import layer_call
 from graphgrow.capture.running import in_mode
 from graphgrow.errors import CaptureError
 from graphgrow.ir.editor import follow_flat_weights
@@ -51,7 +52,7 @@ def recast(
         leaves: as for `record`.
         clock: times the steps.
     """
-    origins, present, follow = _sources(model, inputs)
+    origins, present, follow = _sources(model, inputs, _read(model, recordings.values()))
     if not origins:
         return dict(recordings)
     alike = {mode: _Alike(recording.module, present) for mode, recording in recordings.items()}
@@ -119,16 +120,28 @@ def _recorded(model: nn.Module, inputs: Mapping[str, Any], leaves: Sequence[type
 # -- casting -------------------------------------------------------------------------------------------------------
 
 
+def _read(model: nn.Module, recordings: Iterable[Recording]) -> set[int]:
+    """The identities of the model's tensors that a record reads, those of the layers that it calls among them."""
+    read: set[int] = set()
+    for recording in recordings:
+        read |= {id(origin) for node, origin in recording.origins.items() if node.users}
+        for node in recording.module.graph.find_nodes(op="call_function", target=layer_call):
+            layer = model.get_submodule(str(node.args[0]))
+            read |= {id(tensor) for tensor in (*layer.parameters(), *layer.buffers())}
+    return read
+
+
 def _sources(
-    model: nn.Module, inputs: Mapping[str, Any]
+    model: nn.Module, inputs: Mapping[str, Any], read: Collection[int]
 ) -> tuple[tuple[torch.Tensor | InputTensor, ...], Dtypes, set[torch.dtype]]:
     """Tensors off which dtypes are read, those dtypes, and which of these follow when the model is cast.
 
-    One tensor of the model's for each dtype, parameters first, and every input: an input is cast with the model where
-    it has the dtype of a tensor of the model's; where the model has none, all inputs are.
+    One tensor of the model's for each dtype, one that is read (by identity) where there is one, parameters first, and
+    every input: an input is cast with the model where it has the dtype of a tensor of the model's; where the model has
+    none, all inputs are.
     """
     held: dict[torch.dtype, torch.Tensor] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in sorted((*model.parameters(), *model.buffers()), key=lambda tensor: id(tensor) not in read):
         if tensor.is_floating_point():
             held.setdefault(tensor.dtype, tensor)
     given = {

@@ -24,6 +24,11 @@ from tests.ops.squares import squares
 import_torchvision()
 Permute = importlib.import_module("torchvision.ops.misc").Permute
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
+TOGETHER = (  # two tensors over one axis, each filled in its own way, in no order
+    "free>free|free,mean|free,zero zero>zero|free,zero|mean,zero mean>mean|free,mean|mean,zero "
+    "copy>copy|copy,share share>share|copy,share"
+)
+ONE_EVEN = "free>even,free zero>even,zero mean>even,mean copy>copy,even share>even,share"
 EVEN = "free>even zero>even mean>even copy>even share>even"  # one value for all units
 PART = "free>free zero>zero copy>copy share>share"  # no mean is taken of a part of an axis
 
@@ -68,7 +73,7 @@ def _expand_as(draw: Draw) -> nn.Module:
 def _broadcast(draw: Draw) -> nn.Module:
     b, c = draw(2, 4), draw(2, 4)
     sources = {"x": normal_tensor(draw, b, c, 1), "y": normal_tensor(draw, b, c, 3)}
-    return Probe(lambda m: op(torch.broadcast_tensors, m.x, m.y)[0], sources)
+    return Probe(lambda m: list(op(torch.broadcast_tensors, m.x, m.y)), sources)
 
 
 def _view_as(target: str) -> Callable[[Draw], nn.Module]:
@@ -130,7 +135,7 @@ CASES = [
     *(view(t, (2, 6, 2), 3, names="x.0 x.1:0 x.1:1 x.2") for t in (nn.ChannelShuffle, torch.channel_shuffle)),
     view("unfold", (2, 5, 3), 1, 2, 1, names="x.0 x.2"),
     Case(("expand_as",), _expand_as, {"x.0": LINEAR, "x.1": LINEAR, "y.2": EVEN}),
-    Case((torch.broadcast_tensors,), _broadcast, {"x.0": LINEAR, "x.1": LINEAR, "y.2": EVEN}),
+    Case((torch.broadcast_tensors,), _broadcast, {"x.0": TOGETHER, "x.1": TOGETHER, "y.2": ONE_EVEN}),
     Case(("transpose_", torch.transpose, "transpose"),
          lambda d: Probe(lambda m: op("transpose_", m.x.clone(), 1, 2), {"x": normal_tensor(d, 2, 3, 4)}),
          _every("x.0", "x.1", "x.2")),
