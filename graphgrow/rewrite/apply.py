@@ -41,10 +41,9 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
 
     Raises:
         MutationError: if a mutation cannot be read or names something unknown.
-        Unsupported: if the network is no graph.
         Declined: if one would not be exact, with the node and the reason.
         OptimizerError: if the optimizer's state cannot be carried over, or it trains nothing of the network.
-        Unsupported: if a parameter or buffer that must change holds NaN.
+        Unsupported: if the network is no graph, or a parameter or buffer that must change holds NaN.
     """
     require_network(network, "gg.apply")
     if seed < 0 or seed >= 2**63:
