@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 
@@ -38,3 +39,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     addressed = [item.nodeid for item in items if re.search(r"0x[0-9a-f]{6,}", item.nodeid)]
     if addressed:
         raise pytest.UsageError(f"{len(addressed)} tests are named by an address, the first {addressed[0]}; give ids=")
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later garbage collection what stays to the end: all that was imported and collected by now."""
+    gc.collect()
+    gc.freeze()
