@@ -53,11 +53,8 @@ class Graft:
             beside: that of the block in front.
         """
         module, facts = target.module, target.analysis.facts
-        try:
-            region = Region.of(module.graph, path)
-        except Declined:
-            return None
-        if first_infinite((facts[node] for node in region.nodes), region.result.name) is not None:
+        region = _region(target, path)
+        if region is None or first_infinite((facts[node] for node in region.nodes), region.result.name) is not None:
             return None
         for stream in region.streams():
             closings = close_branches(module, region.nodes, stream, region.result, stream, path)
@@ -75,12 +72,9 @@ class Graft:
             path: of the layer's module.
             beside: that of the layer in front.
         """
-        try:
-            result = Region.of(target.module.graph, path).result
-        except Declined:
-            return None
-        value = target.analysis.facts[result].output
-        if not isinstance(value, Value) or not all(user.target in _JOINS for user in result.users):
+        region = _region(target, path)
+        value = None if region is None else target.analysis.facts[region.result].output
+        if region is None or not isinstance(value, Value) or any(u.target not in _JOINS for u in region.result.users):
             return None
         spaces = {leaf for term in value.axes for leaf in leaves(term)}
         return cls(path, beside, {}, frozenset(space for space in spaces if space.frozen is None))
@@ -105,6 +99,14 @@ class Graft:
 def within(name: str, grafts: Iterable[Graft]) -> bool:
     """Whether a module path or the name of a tensor is that of a graft, or lies in one."""
     return any(f"{name}.".startswith(f"{graft.path}.") for graft in grafts)
+
+
+def _region(target: Network, path: str) -> Region | None:
+    """What a module computes, where that is one value of its inputs."""
+    try:
+        return Region.of(target.module.graph, path)
+    except Declined:
+        return None
 
 
 def _values(module: nn.Module, closings: Collection[str]) -> Iterable[tuple[str, float]]:

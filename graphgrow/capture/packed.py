@@ -67,19 +67,18 @@ def layer_over(module: nn.Module) -> nn.Module | None:
     return twin
 
 
-def run_packed(call: Callable[..., Any], packed: Packed, *args: Any, **kwargs: Any) -> tuple[Packed, Any]:
+def run_packed(call: Callable[..., Any], input: Packed, *args: Any, **kwargs: Any) -> tuple[Packed, Any]:
     """What a recurrent layer returns for a packed sequence: another one, and its last states.
 
     Args:
         call: records a call of the layer that `layer_over` gave.
-        packed: the sequence.
+        input: the sequence.
         args: the state to begin with.
         kwargs: the same by name.
     """
-    options = {"time_first": not packed.batch_first, "enforce_sorted": packed.enforce_sorted}
-    result = call(packed.padded, *args, **kwargs, lengths=packed.lengths, **options)
-    padded = result[0]
-    return Packed(padded, packed.lengths, packed.batch_first, packed.enforce_sorted, result.node), result[1]
+    options = {"time_first": not input.batch_first, "enforce_sorted": input.enforce_sorted}
+    result = call(input.padded, *args, **kwargs, lengths=input.lengths, **options)
+    return Packed(result[0], input.lengths, input.batch_first, input.enforce_sorted, result.node), result[1]
 
 
 def _packing(original: Seen) -> Seen:

@@ -361,7 +361,7 @@ class ShapeTracer(fx.Tracer):
         if isinstance(m, torch._dynamo.eval_frame.OptimizedModule):
             forward = m._orig_mod
         expand = expansion_of(type(m)) if id(m) not in self._ruled else None
-        if args and isinstance(args[0], Packed):
+        if any(isinstance(given, Packed) for given in (*args[:1], kwargs.get("input"))):
             return self._run_packed(m, forward, args, kwargs)
         leaf = isinstance(m, self._leaf_classes) or self.path_of_module(m) in self._leaf_paths
         if expand is None or leaf:
@@ -377,8 +377,9 @@ class ShapeTracer(fx.Tracer):
                 return super().call_module(m, forward, args, kwargs)
             raise CaptureError(f"`{path}` ({type(m).__name__}) takes a packed sequence, which a graph cannot hold")
         assert self._runner is not None
-        self.replaced[path] = layer
-        self._runner.replace(path, layer)
+        if path not in self.replaced:
+            self.replaced[path] = layer
+            self._runner.replace(path, layer)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return super(ShapeTracer, self).call_module(m, forward, args, kwargs)

@@ -50,7 +50,7 @@ def _mean_over_steps(m: Any, x: torch.Tensor, n: torch.Tensor) -> Any:
 def _two_layers(m: Any, x: torch.Tensor, n: torch.Tensor) -> Any:
     packed, _ = m.rnn(pack_padded_sequence(x, n, True, False))
     assert isinstance(packed, PackedSequence)
-    packed, last = m.second(packed)
+    packed, last = m.second(input=packed)
     return m.head(pad_packed_sequence(packed)[0]), last
 
 

@@ -291,8 +291,3 @@ def test_names_have_one_order_however_a_graph_was_made(graph: Graph, texts: list
     again = gg.replay(graph.module, IMAGES, single.ledger)
     assert list(single.module.state_dict()) == list(again.module.state_dict())
     assert list(single.module.state_dict()) == list(gg.apply(graph, texts).module.state_dict())
-
-
-def test_a_module_is_told_from_a_graph() -> None:
-    with pytest.raises(gg.Unsupported, match=r"gg.apply takes a graph, not a Linear: graph = gg.trace"):
-        gg.apply(nn.Linear(2, 2), "widen(0, extra=1)")  # type: ignore[type-var]
