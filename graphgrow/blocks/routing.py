@@ -23,8 +23,10 @@ class Routing(Block):
         self.router = Router(width, experts, top_k)
 
     def start(self, generator: torch.Generator) -> None:
-        """Scores of unit variance on normalised tokens."""
-        nn.init.normal_(self.router.weight, std=self.router.width**-0.5, generator=generator)
+        """Scores of unit variance on normalised tokens; with rows of one length, each expert has tokens of its own."""
+        nn.init.normal_(self.router.weight, generator=generator)
+        with torch.no_grad():
+            self.router.weight.div_(self.router.weight.norm(dim=1, keepdim=True))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., width) -> (..., experts)."""

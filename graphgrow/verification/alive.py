@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from graphgrow.ir.positions import positions_along
+from graphgrow.layers import Router
 from graphgrow.rewrite.apply import replay
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.copies import double_module
@@ -22,6 +23,7 @@ from graphgrow.verification.verdict import Check
 STEPS = 5
 RATE = 1e-2  # of the largest parameter, for the largest gradient: the scale of a model does not matter
 BATCH = 8
+_DRAWS = 5  # of a parent's weights
 STILL = 1e-14  # relative to the largest gradient: below it is rounding
 STILL_AT_ALL = 1e-11  # the same where numbers are random and large, so that more is rounded
 
@@ -37,20 +39,23 @@ class _New:
 def check_alive(case: Case, found: Findings) -> None:
     """Train the child for a few steps of SGD in float64 on random inputs and a random linear loss.
 
-    Every new tensor must have a gradient in its new entries at one of the first two steps, and one of them at the
-    first. Entries along a grown axis that start equal, and have a gradient, must not stay equal. Parameters that do
-    not require one, those that the examples cannot reach, those whose old entries have none either, and vectors that no
-    output depends on whatever they are (biases in front of a batch norm, those of keys), are left out. So is what the
-    parent leaves without a gradient, whatever its weights (`Unheard`).
+    Every new tensor must have a gradient in its new entries at one of the first two steps (three where one is tied: an
+    embedding that is the head as well), and one of them at the first. Entries along a grown axis that start equal, and
+    have a gradient, must not stay equal. Parameters that do not require one, those that the examples cannot reach,
+    those whose old entries have none either, and vectors that no output depends on whatever they are (biases in front
+    of a batch norm, those of keys), are left out. So is what the parent leaves without a gradient, whatever its weights
+    (`Unheard`).
 
     A parent that passes nothing on (a head of zeros, dead units) leaves nothing alive either. Where the ledger makes
-    of it what fails just so, the same ledger applied to refilled weights decides.
+    of it what fails just so, the same ledger applied to refilled weights decides. These are drawn anew where something
+    fails again: a unit that was drawn dead, or an expert that no token is routed to, is so by chance, and what can
+    never learn fails each time.
     """
     result = _train(case)
     if result is not None and result.failing:
         again = _train(dataclasses.replace(case, child=replay(case.parent, case.entries)))
         if again is not None and result.failing <= again.failing:
-            lively = _train(refilled(case, case.probes.seed))
+            lively = _with_refilled(case)
             if lively is not None:
                 found.notes.append("alive: not with the parent's present numbers, so trained with refilled weights")
                 result = lively
@@ -105,8 +110,11 @@ def _train(case: Case) -> _Trained | None:
             large = gradient.abs() * (gradient.abs() > STILL * top)
             seen[name] = torch.maximum(seen.get(name, torch.zeros_like(large)), large)
         _step(parameters, gradients, top)
+    last = 2 if any(_is_tied(case, name) for name in new) else 1
     still = [
-        name for name, entries in new.items() if entries.moved_at not in (0, 1) and _others_move(seen, name, entries)
+        name
+        for name, entries in new.items()
+        if not (entries.moved_at is not None and entries.moved_at <= last) and _others_move(seen, name, entries)
     ]
     still = [
         name
@@ -121,6 +129,36 @@ def _train(case: Case) -> _Trained | None:
             still = [listening[0]]
     alike = [name for name in new if name in old and _stays_equal(name, started, parameters, seen, new[name].mask)]
     return _Trained(still, alike, len(new))
+
+
+def _with_refilled(case: Case) -> _Trained | None:
+    """What fails with each of several draws of the parent's weights; None where nothing new requires a gradient."""
+    result: _Trained | None = None
+    for number in range(_DRAWS):
+        lively = refilled(case, case.probes.seed + number)
+        if number:
+            _draw_routers(lively.child.module, case.probes.seed + number)
+        drawn = _train(lively)
+        if drawn is None:
+            return None
+        if result is not None:
+            still = [name for name in result.still if name in drawn.still]
+            alike = [name for name in result.alike if name in drawn.alike]
+            drawn = _Trained(still, alike, drawn.count)
+        result = drawn
+        if not result.failing:
+            break
+    return result
+
+
+def _draw_routers(module: nn.Module, seed: int) -> None:
+    """Give the routers of a mixture other weights: which experts are chosen is theirs to say."""
+    generator = torch.Generator().manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, Router):
+            drawn = torch.randn(part.weight.shape, generator=generator, dtype=torch.float64)
+            with torch.no_grad():
+                part.weight.copy_(drawn)
 
 
 def _check(what: str, failing: list[str], count: int) -> Check:
@@ -174,6 +212,17 @@ def _others_move(seen: dict[str, torch.Tensor], name: str, entries: _New) -> boo
     """Whether the old entries of a tensor that does not learn do so, or it has none."""
     rest = ~entries.mask
     return not bool(rest.any()) or (name in seen and bool((seen[name] * rest).any()))
+
+
+def _is_tied(case: Case, name: str) -> bool:
+    """Whether several nodes use a parameter: its new zeros are written as well as read, which takes a step more."""
+    owner = name.rpartition(".")[0]
+    using = [
+        node
+        for node in case.child.module.graph.nodes
+        if (node.op == "get_attr" and node.target == name) or (node.op == "call_module" and node.target == owner)
+    ]
+    return len(using) > 1
 
 
 def _beside_what_moves(name: str, seen: dict[str, torch.Tensor]) -> bool:

@@ -138,3 +138,34 @@ def test_dead_new_units_are_flagged_behind_a_head_of_zeros_as_well() -> None:
         grown.module.get_parameter("first.bias")[6:] = -1
     verdict = gg.verify(graph, grown, modes=MODES)
     assert [check.mode for check in verdict.checks if not check.passed] == ["alive"]
+
+
+def test_an_expert_that_no_token_is_routed_to_is_left_out() -> None:
+    """Two features, both positive: of four directions one may never be among the two that fit best."""
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.Linear(2, 3), nn.GELU(), nn.Linear(3, 2))
+    graph = gg.trace(nn.Sequential(nn.Linear(3, 2), nn.Sigmoid(), mlp, nn.Linear(2, 2)), torch.randn(6, 3))
+    for seed in range(4):
+        verdict = gg.verify(graph, gg.apply(graph, "upcycle-experts(2)", seed=seed), modes=MODES, batch_sizes=())
+        assert verdict.preserved is True, verdict
+
+
+class Tied(nn.Module):
+    """A stream without skips whose head is its embedding: the zeros of new units are written as well as read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 6)
+        self.before, self.first, self.last = nn.RMSNorm(6), nn.Linear(6, 4), nn.Linear(4, 6)
+        self.norm = nn.RMSNorm(6)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        hidden = self.last(torch.tanh(self.first(self.before(self.embed(tokens)))))
+        return nn.functional.linear(self.norm(hidden), self.embed.weight)
+
+
+def test_a_norm_between_a_tied_table_and_itself_learns_a_step_later() -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(Tied(), torch.randint(0, 5, (2, 3)))
+    verdict = gg.verify(graph, gg.apply(graph, "widen(last, extra=2)"), modes=MODES)
+    assert verdict.preserved is True, verdict

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -56,9 +58,32 @@ class MeanOfNorm(nn.Module):
         return self.head(self.norm(self.first(x)).mean((2, 3))) + x.mean((2, 3))
 
 
+class Crossing(nn.Module):
+    """Cross attention, added to its input, as a block that can be copied."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.out = (nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+            scores = (self.q(x) @ self.k(memory).transpose(1, 2)) / x.size(-1) ** 0.5
+            return x + self.out(scores.softmax(-1) @ self.v(memory))
+
+    example = (torch.randn(2, 3, 4), torch.randn(2, 1, 4))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.head = self.Block(), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        return self.head(self.block(x, memory))
+
+
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
+        (Crossing, "deepen(block, kind=copy)"),
         (OneKey, "widen(q, extra=3)"),
         (OneKey, "add-branch(q, kind=mlp)"),
         (OneKey, "split(first)"),
@@ -69,7 +94,7 @@ class MeanOfNorm(nn.Module):
         (MeanOfNorm, "add-branch(head, kind=mlp)"),
     ],
 )
-def test_it_raises_no_alarm(kind: type[OneKey] | type[OneFeature] | type[MeanOfNorm], text: str) -> None:
+def test_it_raises_no_alarm(kind: Any, text: str) -> None:
     torch.manual_seed(0)
     graph = gg.trace(kind(), kind.example)
     verdict = gg.verify(graph, gg.apply(graph, text), modes=MODES, batch_sizes=())
@@ -91,3 +116,18 @@ def test_what_is_heard_beside_it_is_still_demanded() -> None:
     grown.module.recompile()
     verdict = gg.verify(graph, grown, modes=MODES)
     assert [check.mode for check in verdict.checks if not check.passed] == ["alive"], verdict
+
+
+def test_a_copy_that_is_cut_off_is_flagged() -> None:
+    """Its queries are not demanded, as its softmax stops them; its values are."""
+    torch.manual_seed(0)
+    graph = gg.trace(Crossing(), Crossing.example)
+    grown = gg.apply(graph, "deepen(block, kind=copy)", share=False)
+    for node in list(grown.module.graph.nodes):
+        if node.op == "call_module" and str(node.target) == "block_deepen.v":
+            with grown.module.graph.inserting_after(node):
+                cut = grown.module.graph.call_method("detach", (node,))
+            node.replace_all_uses_with(cut, delete_user_cb=lambda user, cut=cut: user is not cut)
+    grown.module.recompile()
+    verdict = gg.verify(graph, grown, modes=MODES)
+    assert [(c.mode, c.where) for c in verdict.checks if not c.passed] == [("alive", "block_deepen.v.weight")], verdict
