@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
 from graphgrow.errors import Declined
 from graphgrow.ir.called import called_module
+from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.terms import leaves, normal
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.network import Network
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_PRODUCTS = (
+    F.linear, torch.addmm, torch.matmul, torch.mm, operator.matmul, "addmm", "matmul", "mm", "__matmul__",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Map:
     """A linear map that a node applies: nn.Linear, or a convolution without groups and with zeros as padding.
 
+    A product with a parameter, as that of Hugging Face's Conv1D, is one too, like nn.Linear.
+
     Attributes:
         node: its name.
         source: name of the node that it reads.
         inputs: channels that it reads.
         outputs: channels that it writes.
-        kernel: of a convolution, empty for nn.Linear.
+        kernel: of a convolution, empty for what is like nn.Linear.
         geometry: stride, padding and dilation of a convolution.
+        weight: name of the parameter; None where it is computed (a parametrisation).
+        columns: whether the parameter holds one output a column, (inputs, outputs), rather than one a row.
     """
 
     node: str
@@ -37,6 +47,8 @@ class Map:
     outputs: int
     kernel: tuple[int, ...]
     geometry: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    weight: str | None = None
+    columns: bool = False
 
     @property
     def fan_in(self) -> int:
@@ -74,12 +86,14 @@ class Between:
         writer: the one map that writes it.
         reader: the one map that reads it.
         normalised: whether statistics are taken over the units' values on the way.
+        rows: along axis 0 of the values for each sample: more than 1 where positions were flattened into the batch.
     """
 
     group: str
     writer: Map
     reader: Map
     normalised: bool
+    rows: int = 1
 
 
 def between(network: Network, group: Group) -> Between:
@@ -103,27 +117,50 @@ def between(network: Network, group: Group) -> Between:
         isinstance(called_module(network.module, facts.node), nn.modules.batchnorm._NormBase) or facts.normalisations
         for facts in network.analysis.touching(group.space)
     )
-    return Between(group.name, writer, reader, norms)
+    batch = network.inputs.batch_size or 1
+    return Between(group.name, writer, reader, norms, max(1, int(written.meta["value"].shape[0]) // batch))
 
 
 def _maps(network: Network, group: Group, writes: bool) -> Iterator[tuple[Map, fx.Node]]:
     """The maps that write, or read, all units of a group along their channels, with the node whose value it is."""
     for facts in network.analysis.touching(group.space):
-        module = called_module(network.module, facts.node)
-        if not isinstance(module, (nn.Linear, *_CONVOLUTIONS)) or not isinstance(facts.output, Value):
+        if not isinstance(facts.output, Value):
             continue
-        source = facts.node.all_input_nodes[0]
         if writes:
             over = any(leaf is group.space for term in facts.output.axes for leaf in leaves(term))
         else:
             over = any(leaf is group.space for c in facts.contractions for leaf in leaves(c.term))
-        if not over:
+        if not over or (applied := _applied(network, facts)) is None:
             continue
-        found = linear_map(facts.node, module)
+        found, value = applied
         axis = 1 if found.kernel else -1
-        value = facts.output if writes else facts.operands[0]
-        if normal(value.axes[axis]) is group.space:
-            yield found, facts.node if writes else source
+        if normal((facts.output if writes else value).axes[axis]) is group.space:
+            yield found, facts.node if writes else next(n for n in facts.node.all_input_nodes if n.name == found.source)
+
+
+def _applied(network: Network, facts: NodeFacts) -> tuple[Map, Value] | None:
+    """The linear map that a node applies, and the value that it reads; None if it applies none.
+
+    Raises:
+        Declined: if it is a convolution of a kind that is not known here.
+    """
+    module = called_module(network.module, facts.node)
+    sums = [(c.left, c.right, c.right_axis) for c in facts.contractions if c.right.parameter]
+    if isinstance(module, (nn.Linear, *_CONVOLUTIONS)):
+        found = linear_map(facts.node, module)
+        return replace(found, weight=sums[0][1].name if sums else None), facts.operands[0]
+    if module is not None or facts.node.target not in _PRODUCTS or len(facts.contractions) != 1 or not sums:
+        return None
+    value, weight, axis = sums[0]
+    scaled = facts.node.kwargs.get("alpha", 1) != 1
+    known = network.analysis.facts
+    sources = [n for n in facts.node.all_input_nodes if n in known and known[n].output is value]
+    if len(weight.axes) != 2 or len(sources) != 1 or scaled:
+        return None
+    sizes = [int(size) for size in network.module.get_parameter(weight.name).shape]
+    columns = axis % 2 == 0
+    inputs, outputs = sizes if columns else reversed(sizes)
+    return Map(facts.node.name, sources[0].name, inputs, outputs, (), ((), (), ()), weight.name, columns), value
 
 
 def linear_map(node: fx.Node, module: nn.Module) -> Map:

@@ -29,6 +29,8 @@ class GrowthDirections:
             vectors, (rank, inputs, *kernel of the writer).
         normalised: whether a norm stands between writer and reader; zero incoming weights are then out of the question.
         batches: that were seen.
+        weight: name of the parameter that writes the group; None where its weight is computed.
+        columns: whether that parameter holds one unit a column.
     """
 
     group: str
@@ -37,6 +39,8 @@ class GrowthDirections:
     incoming: torch.Tensor
     normalised: bool
     batches: int
+    weight: str | None = None
+    columns: bool = False
 
     def score(self, units: int) -> float:
         """The gradient norm that `units` new units get at once: sqrt(sum of the first squared singular values)."""
@@ -56,7 +60,7 @@ class GradMaxSignal:
     Args:
         network: whose groups they are.
         groups: hidden groups; none given: all that have one writer and one reader.
-        rows: at most so many of each batch are used.
+        rows: at most so many samples of each batch are used.
         most: columns of M that are kept exactly; of a wider h_prev as many random combinations are (an estimate of M
             whose expected norm is right).
         seed: of the random combinations.
@@ -77,7 +81,7 @@ class GradMaxSignal:
         generator = torch.Generator().manual_seed(seed)
         self._seen: dict[str, _Seen] = {}
         for group, found in for_each(network, groups, partial(between, network)):
-            self._seen[group.name] = _Seen(found, _columns(found, most, generator), rows)
+            self._seen[group.name] = _Seen(found, _columns(found, most, generator), rows * found.rows)
 
     def watches(self) -> Iterable[tuple[str, Callback]]:
         """What each writer reads, and what each reader writes."""
@@ -149,4 +153,6 @@ class _Seen:
             incoming.cpu(),
             self.between.normalised,
             self._batches,
+            self.between.writer.weight,
+            self.between.writer.columns,
         )

@@ -68,7 +68,7 @@ class SplittingSignal:
         self._seen: dict[str, _Seen] = {}
         for group, (found, node, activation) in for_each(network, groups, partial(_curved, network)):
             basis = _basis(found, most, generator)
-            self._seen[group.name] = _Seen(found, node, activation, basis, rows)
+            self._seen[group.name] = _Seen(found, node, activation, basis, rows * found.rows)
 
     def watches(self) -> Iterable[tuple[str, Callback]]:
         """What each writer reads and writes, and its activation's output."""

@@ -31,11 +31,13 @@ class Start:
             the change is measured.
         size: standard deviation of the noise, over the root mean square of the tensor.
         incoming: for "directions", by name of the parameter, the rows for its new units (units, ...), of norm 1.
+        columns: which of those parameters hold one unit a column.
     """
 
     kind: str = "fresh"
     size: float = 0.1
     incoming: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    columns: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -60,7 +62,8 @@ class Start:
                 if self.kind == "variance":
                     _match(parameter, free, ~new[name])
                 elif self.kind == "directions" and name in self.incoming:
-                    _direct(parameter, new[name], free, self.incoming[name])
+                    whole = (parameter, new[name], free)
+                    _direct(*(one.T for one in whole) if name in self.columns else whole, self.incoming[name])
 
     def disturb(
         self, parent: Graph, child: Graph, new: Mapping[str, torch.Tensor], generator: torch.Generator
@@ -104,7 +107,7 @@ def _match(parameter: nn.Parameter, drawn: torch.Tensor, known: torch.Tensor) ->
     parameter[drawn] = parameter[drawn] * (old / size)
 
 
-def _direct(parameter: nn.Parameter, new: torch.Tensor, drawn: torch.Tensor, rows: torch.Tensor) -> None:
+def _direct(parameter: torch.Tensor, new: torch.Tensor, drawn: torch.Tensor, rows: torch.Tensor) -> None:
     """Put rows in the place of new rows that were drawn, each with the norm that the present one has.
 
     What they read may have grown in the same stage; the new inputs are left as they are.

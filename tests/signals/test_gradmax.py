@@ -94,3 +94,66 @@ def test_only_hidden_groups_between_two_maps() -> None:
     pooled = gg.trace(nn.Sequential(nn.Conv1d(2, 3, 3), nn.MaxPool1d(2), nn.Conv1d(3, 2, 1)), torch.randn(2, 2, 8))
     with pytest.raises(Declined, match="other positions"):
         GradMaxSignal(pooled, [pooled.group("0")])
+
+
+class Spelled(nn.Module):
+    """Two maps over parameters of no layer's: by addmm over flattened positions, as GPT-2's, or by functions."""
+
+    def __init__(self, hidden: int, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.first, self.last = nn.Parameter(torch.randn(3, hidden)), nn.Parameter(torch.randn(hidden, 4))
+        self.shift = nn.Parameter(torch.randn(hidden))
+        if form == "linear":
+            self.first, self.last = nn.Parameter(torch.randn(hidden, 3)), nn.Parameter(torch.randn(4, hidden))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.form == "linear":
+            return nn.functional.linear(torch.tanh(nn.functional.linear(x, self.first, self.shift)), self.last)
+        if self.form == "matmul":
+            return torch.tanh(x @ self.first + self.shift) @ self.last
+        hidden = torch.tanh(torch.addmm(self.shift, x.view(-1, x.size(-1)), self.first).view(*x.shape[:-1], -1))
+        return torch.mm(hidden.view(-1, hidden.size(-1)), self.last).view(*x.shape[:-1], -1)
+
+
+@pytest.mark.parametrize("form", ["addmm", "matmul", "linear"])
+def test_products_with_parameters_are_maps_too(form: str) -> None:
+    net, x = Spelled(5, form).double(), torch.randn(7, 6, 3, dtype=torch.float64)
+    graph = gg.trace(net, x[:2])
+    (group,) = [group for group in graph.groups if group.frozen is None]
+    signal = GradMaxSignal(graph, rows=7)
+    with Watch(graph.module, [signal]):
+        graph.module(x).square().mean().backward()
+    found = signal.results()[group.name]
+    assert (found.weight, found.columns) == ("first", form != "linear")
+    wider = Spelled(7, form).double()
+    with torch.no_grad():
+        zeros, outgoing = torch.zeros(2, 3), found.outgoing[:2]
+        parts = [net.first, zeros], [net.last, outgoing.T]
+        if form != "linear":
+            parts = [net.first, zeros.T], [net.last, outgoing]
+        wider.first.copy_(torch.cat(parts[0], int(form != "linear")))
+        wider.last.copy_(torch.cat(parts[1], int(form == "linear")))
+        wider.shift.copy_(torch.cat([net.shift, torch.zeros(2)]))
+    loss = wider(x).square().mean()
+    assert torch.allclose(loss, net(x).square().mean())
+    loss.backward()
+    assert wider.first.grad is not None
+    gradient = wider.first.grad[5:] if form == "linear" else wider.first.grad[:, 5:].T
+    assert torch.allclose(gradient.norm(dim=1), found.values[:2])
+
+
+def test_flattened_positions_count_as_parts_of_their_sample() -> None:
+    """So many samples are looked at, not so many rows of the flattened batch."""
+    net, x = Spelled(5, "addmm").double(), torch.randn(8, 6, 3, dtype=torch.float64)
+    graph = gg.trace(net, x[:2])
+    ends = Spelled(5, "matmul").double()
+    ends.load_state_dict(net.state_dict())
+    other = gg.trace(ends, x[:2])
+    found = []
+    for one in (graph, other):
+        signal = GradMaxSignal(one, rows=3)
+        with Watch(one.module, [signal]):
+            one.module(x).square().mean().backward()
+        found.extend(signal.results().values())
+    assert torch.allclose(found[0].values, found[1].values)

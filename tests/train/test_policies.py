@@ -117,4 +117,4 @@ def test_a_policy_that_sees_nothing_to_do_says_what_it_wants() -> None:
         grower.module(small.INPUTS).square().sum().backward()
     assert grower.propose() is None
     reason = grower.decisions[0].reason
-    assert reason.endswith("nothing to do: it wants a group that one nn.Linear or convolution writes and one reads")
+    assert reason.endswith("nothing to do: it wants a group that one linear map or convolution writes and one reads")

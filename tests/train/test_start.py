@@ -9,7 +9,10 @@ import torch
 
 import graphgrow as gg
 from graphgrow.errors import TrainingError
+from graphgrow.train.grower import Grower
 from graphgrow.train.newness import drawn_entries, newness
+from graphgrow.train.policies.gradmax import GradMax
+from graphgrow.train.schedule import Interval
 from graphgrow.train.start import Start, distance, output_of
 from tests.train import small
 
@@ -37,6 +40,31 @@ def test_what_claims_to_preserve_does(kind: str) -> None:
         assert float(weight[6:].square().mean()) == pytest.approx(float(weight[:6].square().mean()), rel=1e-5)
     if kind == "directions":
         assert torch.allclose(torch.nn.functional.normalize(weight[6:], dim=1), rows, atol=1e-6)
+
+
+def test_directions_of_a_weight_that_holds_one_unit_a_column() -> None:
+    """As Hugging Face's Conv1D, which GPT-2 is made of."""
+
+    class Products(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = (torch.nn.Parameter(torch.randn(6, 6)) for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x @ self.first) @ self.last
+
+    torch.manual_seed(0)
+    graph = gg.trace(Products(), small.INPUTS[:2])
+    grower = Grower(graph, None, GradMax(share=0.5), when=Interval(1), every=1, verify=False)
+    with grower.observe():
+        grower.module(small.INPUTS).square().sum().backward()
+    proposal = grower.propose()
+    assert proposal is not None, grower.decisions
+    (candidate,) = proposal.candidates
+    child = grower.apply(proposal)
+    new = child.module.get_parameter("first").detach()[:, 6:].T
+    assert torch.allclose(torch.nn.functional.normalize(new, dim=1), candidate.start.incoming["first"], atol=1e-6)
+    assert torch.allclose(child.module(small.INPUTS), graph.module(small.INPUTS), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["he", "noise"])

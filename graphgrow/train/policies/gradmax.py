@@ -29,7 +29,7 @@ class GradMax(GrowthPolicy):
     share: float = 0.5
     name: ClassVar[str] = "gradmax"
     summary: ClassVar[str] = "new units where their gradient would be largest, along its singular vectors"
-    wants: ClassVar[str] = "a group that one nn.Linear or convolution writes and one reads"
+    wants: ClassVar[str] = "a group that one linear map or convolution writes and one reads"
 
     def signals(self, graph: Graph, seed: int) -> Mapping[str, Signal]:
         """Singular vectors of what new units would learn."""
@@ -43,7 +43,8 @@ class GradMax(GrowthPolicy):
             mutation = f"widen({name}, extra={count})"
             flops = max(1, graph.cost(mutation).flops)
             score = directions.score(count)
-            start = Start("directions", incoming={f"{name}.weight": directions.incoming[:count]})
+            rows = {directions.weight: directions.incoming[:count]} if directions.weight is not None else {}
+            start = Start("directions", incoming=rows, columns=frozenset(rows if directions.columns else ()))
             numbers = {"gradient": score, "gradient_per_mflop": 1e6 * score / flops, "units": float(count)}
             ranked.append(Candidate((mutation,), numbers, start))
         yield from sorted(ranked, key=lambda candidate: -candidate.numbers["gradient_per_mflop"])
