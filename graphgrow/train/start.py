@@ -62,8 +62,10 @@ class Start:
                 if self.kind == "variance":
                     _match(parameter, free, ~new[name])
                 elif self.kind == "directions" and name in self.incoming:
-                    whole = (parameter, new[name], free)
-                    _direct(*(one.T for one in whole) if name in self.columns else whole, self.incoming[name])
+                    whole: list[torch.Tensor] = [parameter, new[name], free]
+                    if name in self.columns:
+                        whole = [one.T for one in whole]
+                    _direct(*whole, rows=self.incoming[name])
 
     def disturb(
         self, parent: Graph, child: Graph, new: Mapping[str, torch.Tensor], generator: torch.Generator

@@ -150,7 +150,7 @@ def test_flattened_positions_count_as_parts_of_their_sample() -> None:
     ends = Spelled(5, "matmul").double()
     ends.load_state_dict(net.state_dict())
     other = gg.trace(ends, x[:2])
-    found = []
+    found: list[GrowthDirections] = []
     for one in (graph, other):
         signal = GradMaxSignal(one, rows=3)
         with Watch(one.module, [signal]):
