@@ -62,10 +62,10 @@ class Start:
                 if self.kind == "variance":
                     _match(parameter, free, ~new[name])
                 elif self.kind == "directions" and name in self.incoming:
-                    whole: list[torch.Tensor] = [parameter, new[name], free]
+                    held: tuple[torch.Tensor, ...] = parameter, new[name], free
                     if name in self.columns:
-                        whole = [one.T for one in whole]
-                    _direct(*whole, rows=self.incoming[name])
+                        held = tuple(one.T for one in held)
+                    _direct(held[0], held[1], held[2], self.incoming[name])
 
     def disturb(
         self, parent: Graph, child: Graph, new: Mapping[str, torch.Tensor], generator: torch.Generator
