@@ -12,6 +12,7 @@ from torch import nn
 from graphgrow.rewrite.contract import Mutation, Refusal
 from graphgrow.rewrite.cost import MutationCost, NodeCost, Outline, count_flops, node_costs
 from graphgrow.rewrite.describe import explanation, graph_text
+from graphgrow.rewrite.listing import listed
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.registry import pass_named, passes
 from graphgrow.rewrite.topology import to_networkx
@@ -112,6 +113,7 @@ class Mutations(Sequence[Mutation]):
     def __init__(self, graph: Network, kinds: Sequence[type[Mutation]]) -> None:
         self._found: list[Mutation] = []
         self._refusals: list[Refusal] = []
+        self._graph = graph
         self._rest = (mutation for kind in kinds for mutation in kind.sites(graph))
 
     @property
@@ -142,5 +144,5 @@ class Mutations(Sequence[Mutation]):
             if isinstance(found, Refusal):
                 self._refusals.append(found)
             else:
-                self._found.append(found)
+                self._found.append(listed(found, self._graph))
         return True

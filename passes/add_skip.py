@@ -38,6 +38,7 @@ class AddSkip(Mutation):
     target: str
     name: ClassVar[str] = "add-skip"
     summary: ClassVar[str] = "a new connection from one value to another, closed at the start"
+    places: ClassVar[tuple[str, ...]] = ("source", "target")
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[AddSkip | Refusal]:

@@ -33,6 +33,7 @@ class EnlargeKernel(Mutation):
     to: int = 0
     name: ClassVar[str] = "enlarge-kernel"
     summary: ClassVar[str] = "a larger convolution kernel with zeros around the old one"
+    places: ClassVar[tuple[str, ...]] = ("conv",)
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[EnlargeKernel | Refusal]:

@@ -38,6 +38,7 @@ class GrowInputs(Mutation):
     extra: int = 1
     name: ClassVar[str] = "grow-inputs"
     summary: ClassVar[str] = "more channels at an input of the model, read with zero weights"
+    places: ClassVar[tuple[str, ...]] = ("stem",)
     unasked: ClassVar[bool] = False
 
     @classmethod

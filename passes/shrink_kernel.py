@@ -31,6 +31,7 @@ class ShrinkKernel(Mutation):
     to: tuple[int, ...]
     name: ClassVar[str] = "shrink-kernel"
     summary: ClassVar[str] = "take rings of zeros off a convolution kernel"
+    places: ClassVar[tuple[str, ...]] = ("conv",)
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[ShrinkKernel | Refusal]:

@@ -18,6 +18,7 @@ from graphgrow.rewrite.contract import Mutation, TensorChange
 from graphgrow.rewrite.gradients import refuse_gradients_in_buffers
 from graphgrow.rewrite.hooked import refuse_changed_hooks
 from graphgrow.rewrite.ledger import Entry
+from graphgrow.rewrite.listing import renamed
 from graphgrow.rewrite.neighbours import near_parameters, new_parameters
 from graphgrow.rewrite.network import Network, note_values, require_network
 from graphgrow.rewrite.optimizer import Migration
@@ -32,7 +33,9 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
 
     Args:
         network: the parent; neither it nor any of its tensors is changed.
-        mutations: one mutation, its text, or several of them; a list is applied as a whole or not at all.
+        mutations: one mutation, its text, or several of them; a list is applied as a whole or not at all. What
+            `graph.mutations()` listed means the sites that it was listed for, though others before it rename them;
+            text means what its names mean in the graph that it comes to.
         seed: of the fresh weights; recorded in the ledger.
         optimizer: over the parent's parameters; its param_groups and state are carried over in place. SGD, Adam, AdamW,
             NAdam, RAdam, Adamax, Adagrad, RMSprop, and what `gg.register_optimizer` was told of.
@@ -54,7 +57,8 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
         migration.require_any(network.module.parameters())
     current = network
     for number, mutation in enumerate(chosen):
-        current = _apply_one(current, mutation, seed, migration, share or number > 0, True, own=number > 0)
+        wanted = renamed(mutation, current)
+        current = _apply_one(current, wanted, seed, migration, share or number > 0, True, own=number > 0)
     if chosen:
         note_values(current)
     if migration is not None:

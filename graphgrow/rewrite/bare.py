@@ -20,7 +20,8 @@ def without_data(network: N) -> N:
     module = rebuild(copy.deepcopy(network.module.graph), network.module, {}, type(network.module).__name__)
     _to_meta(module)
     inputs = dataclasses.replace(network.inputs, device=torch.device("meta"))
-    return dataclasses.replace(network, module=module, inputs=inputs)
+    base = network.base_inputs or network.inputs  # by which it is known what it has grown from
+    return dataclasses.replace(network, module=module, inputs=inputs, base_inputs=base)
 
 
 def _to_meta(module: nn.Module) -> None:

@@ -67,12 +67,14 @@ class Mutation(ABC):
             are then carried out on one copy, and what the rules found out is kept.
         unasked: whether `graph.mutations()` lists it without being asked for this pass: not where it changes what the
             model is called with or answers, or is for inference alone.
+        places: the fields that name a site, as `network.sites` does.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     resizes: ClassVar[bool] = False
     unasked: ClassVar[bool] = True
+    places: ClassVar[tuple[str, ...]] = ("site",)
 
     @classmethod
     @abstractmethod
@@ -130,6 +132,10 @@ class Mutation(ABC):
             Whether anything was changed.
         """
         return False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take along: the fields, not the graph that it was listed on."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
     def site_name(self) -> str:

@@ -65,6 +65,11 @@ class Sites:
         """The name of a node."""
         return self._names[node]
 
+    def named(self, name: str) -> fx.Node | None:
+        """The node whose own name that is; None where it is none's, or the path of a module with others in it."""
+        node = self._nodes.get(name)
+        return node if node is not None and self._names[node] == name else None
+
     def position(self, node: fx.Node) -> int:
         """Where a node stands in the order of the graph, from 0."""
         return self._positions[node]

@@ -352,8 +352,7 @@ def _grown(graph: Graph, recipe: Choosing, index: int) -> Graph:
 
 def _settled(graph: Graph) -> Graph:
     """The graph without what was not chosen, over tensors of its own; proven to compute the same."""
-    # the last first: where a module is called twice, the name of its second call rests on the first being there
-    settled = apply(graph, list(graph.mutations("settle-operators"))[::-1])
+    settled = apply(graph, list(graph.mutations("settle-operators")))
     _demand(graph, settled)
     cleaned = clean(settled)
     _demand(settled, cleaned)
