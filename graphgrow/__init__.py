@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from graphgrow.export.to_onnx import export_onnx as export_onnx
     from graphgrow.graph import Graph as Graph
     from graphgrow.ops.registry import axis_rule as axis_rule
+    from graphgrow.own_class.to_model import to_model as to_model
     from graphgrow.pretrained.save import save_pretrained as save_pretrained
     from graphgrow.rewrite.apply import apply as apply
     from graphgrow.rewrite.contract import Mutation as Mutation
@@ -97,6 +98,7 @@ _HOMES = {
     "save": "store.folder",
     "save_pretrained": "pretrained.save",
     "scale": "bulk.scale",
+    "to_model": "own_class.to_model",
     "trace": "store.tracing",
     "verify": "verification.verify",
 }
@@ -148,6 +150,7 @@ __all__ = [
     "save",
     "save_pretrained",
     "scale",
+    "to_model",
     "trace",
     "verify",
 ]

@@ -38,6 +38,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "bulk": (*CORE, "graph", "verification"),
     "export": (*CORE, "passes", "store", "models", "graph", "verification"),
     "pretrained": CORE,
+    "own_class": (*CORE, "pretrained"),
     "source": (*CORE, "verification", "export"),
     "bench": (*CORE, "passes", "store", "models", "graph", "verification"),
     "stage": (*CORE, "passes", "store", "models", "graph", "verification", "export", "bench"),

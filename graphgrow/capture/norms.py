@@ -167,7 +167,9 @@ def _with_number(node: Any, targets: set[Any]) -> tuple[fx.Node, float] | None:
         return None
     tensors = [arg for arg in node.args if isinstance(arg, fx.Node)]
     numbers = [arg for arg in node.args if isinstance(arg, (int, float))]
-    return (tensors[0], float(numbers[0])) if len(tensors) == len(numbers) == 1 else None
+    if len(tensors) != 1 or len(numbers) != 1:
+        return None
+    return tensors[0], numbers[0] if isinstance(numbers[0], float) else float(numbers[0])
 
 
 def _mean_of(node: fx.Node) -> fx.Node | None:

@@ -43,7 +43,7 @@ def fitting_config(
         renaming: which layers were put in.
         epsilons: of the norms, which growth changes with their width.
     """
-    best = _with_layers(copy.deepcopy(config), renaming)
+    best = count_layers(copy.deepcopy(config), renaming)
     if len(set(epsilons)) == 1:
         for name in EPSILONS:
             if isinstance(getattr(best, name, None), float):
@@ -92,8 +92,8 @@ def differences(build: Callable[[Any], nn.Module], config: Any, wanted: Shapes) 
     return {name: (made.get(name), shape) for name, shape in wanted.items() if made.get(name) != shape}
 
 
-def _with_layers(config: Any, renaming: Renaming) -> Any:
-    """Count the layers, and let lists with an item for each follow."""
+def count_layers(config: Any, renaming: Renaming) -> Any:
+    """Count the layers that a model has now in its configuration, in place; lists with an item for each follow."""
     for path, children in renaming.grown().items():
         old = max(renaming.origins(path)) + 1
         for name in _counts_of(config, path):

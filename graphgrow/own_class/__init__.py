@@ -1,0 +1,1 @@
+"""Grown weights back in the class that the model was written in."""

@@ -1,0 +1,144 @@
+"""gg.to_model: a grown graph as a model of the class that it was captured from, methods and all."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from torch import fx, nn
+
+from graphgrow.capture.trace import Capture, capture
+from graphgrow.errors import CaptureError, ExportError
+from graphgrow.ir.editor import follow_flat_weights, shallow_copy
+from graphgrow.ir.inputs import InputSpec
+from graphgrow.own_class.layers import insert_layers
+from graphgrow.own_class.marked import mark
+from graphgrow.own_class.numbers import numbers_of
+from graphgrow.own_class.parting import parting
+from graphgrow.pretrained.names import Renaming
+from graphgrow.rewrite.network import Network, require_network
+
+Leaves = Sequence[type[nn.Module] | str]
+_ADVICE = "`.module` of the graph is the grown model as it is, gg.export_source writes it as code"
+
+
+def to_model(network: Network, model: nn.Module, leaves: Leaves = ()) -> nn.Module:
+    """A copy of a model, of its own class, that computes what the graph grown from it does.
+
+    Its own methods work on it (`generate`, `encode`, a loss), and so does code that was written for the class. The
+    copy is captured anew, and has to have the grown graph to the last node, number and weight: what its forward
+    computes is known for all inputs that the graph takes. Attributes that hold a size which grew (a number of heads,
+    the place of a split, an item of a configuration) are found by the operators that read them, and follow; copies of
+    layers go into the list of the one that they are copies of. What the class does elsewhere is its own code over the
+    grown weights: an attribute that no captured operator reads stays.
+
+    Args:
+        network: the grown graph.
+        model: what it was captured from; it is not changed.
+        leaves: as they were given to `gg.trace`.
+
+    Returns:
+        The copy, in the graph's mode. It shares its parameters and buffers with `network.module`; those that the
+        graph does not have are copies of the model's.
+
+    Raises:
+        ExportError: if the class cannot compute the grown graph (a mutation put in what its forward does not call, or
+            sizes that it takes from one another differ now); names the first node at which the two part.
+        CaptureError: if the model cannot be captured as it once was.
+    """
+    require_network(network, "gg.to_model")
+    name = type(model).__name__
+    if network.way != "fx":
+        raise ExportError(f"{name} was captured with Dynamo, which does not keep the model's modules; {_ADVICE}")
+    renaming = Renaming.of(network.module, model)
+    marked = _copied(model)
+    mark(marked)
+    base = _captured(marked, network.base_inputs or network.inputs, leaves)
+    fresh = _copied(model)
+    try:
+        for origin, number in numbers_of(network.module, base.module).items():
+            origin.write(fresh, number)
+        insert_layers(fresh, _copied(model), renaming, {key: tuple(t.shape) for key, t in _named(network.module)})
+        _fill(fresh, network.module, base.module, renaming)
+        again = _captured(fresh.train(network.module.training), network.inputs, leaves)
+    except (ExportError, CaptureError) as error:
+        raise ExportError(f"{name} cannot have the grown sizes: {error}; {_ADVICE}") from error
+    apart = parting(network.module, Network(again.module, again.inputs, modes=again.modes))
+    if apart is not None:
+        at = f" at `{apart[0]}`" if apart[0] else ""
+        raise ExportError(f"{name} does not compute the grown graph: they part{at}, {apart[1]}; {_ADVICE}")
+    if not network.modes <= again.modes:
+        raise ExportError(f"{name} at the grown sizes has another graph in train mode than in eval mode; {_ADVICE}")
+    return fresh
+
+
+def _captured(model: nn.Module, inputs: InputSpec, leaves: Leaves) -> Capture:
+    args, kwargs = inputs.sample()
+    return capture(model, args, kwargs, leaves, "fx")
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy of the modules and of all that they hold, over the same tensors."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
+def _fill(fresh: nn.Module, grown: fx.GraphModule, base: fx.GraphModule, renaming: Renaming) -> None:
+    """Put the grown tensors, and layers that a pass has put in the place of others, into a copy of the model.
+
+    Raises:
+        ExportError: if the class has no place for a module or a tensor.
+    """
+    parts, before = dict(fresh.named_modules()), dict(base.named_modules())
+    named = dict(_named(fresh))
+    aliases: dict[int, list[str]] = {}
+    for alias, tensor in named.items():
+        aliases.setdefault(id(tensor), []).append(alias)
+    placed = set()
+    for path in dict.fromkeys(str(node.target) for node in grown.graph.nodes if node.op == "call_module"):
+        leaf, place = grown.get_submodule(path), renaming.name(path)
+        if place not in parts and path not in before:
+            raise ExportError(f"there is no place for `{path}`, which growth put in")
+        if place in parts and path in before and type(leaf) is not type(before[path]):
+            parent, _, last = place.rpartition(".")
+            setattr(parts[parent], last, shallow_copy(leaf))  # called as the one that was there
+            placed.add(path)
+    old = {name for name, _ in _named(base)}
+    for name, tensor in _named(grown):
+        place = renaming.name(name)
+        within = any(name.startswith(f"{path}.") for path in placed)
+        if place not in named and name not in old and not within and not _is_free(parts, place):
+            raise ExportError(f"there is no place for `{name}`, which growth put in")
+        for alias in () if within else aliases.get(id(named.get(place)), (place,) if _is_free(parts, place) else ()):
+            _set(parts, alias, tensor)
+    _own_the_rest(fresh, {id(tensor) for _, tensor in _named(grown)})
+
+
+def _named(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers, those that several modules hold under each of their names."""
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _is_free(parts: dict[str, nn.Module], name: str) -> bool:
+    """Whether a module could have a parameter of that name, and has none: a map without bias."""
+    path, _, last = name.rpartition(".")
+    return path in parts and last in parts[path]._parameters and parts[path]._parameters[last] is None
+
+
+def _set(parts: dict[str, nn.Module], name: str, tensor: torch.Tensor) -> None:
+    path, _, last = name.rpartition(".")
+    store = parts[path]._parameters if last in parts[path]._parameters else parts[path]._buffers
+    store[last] = tensor  # type: ignore[assignment]
+    follow_flat_weights(parts[path])
+
+
+def _own_the_rest(model: nn.Module, kept: Collection[int]) -> None:
+    """Give a model tensors of its own in the place of those that are not among some."""
+    copies: dict[int, torch.Tensor] = {}
+    for part in model.modules():
+        for store in (part._parameters, part._buffers):
+            for name, tensor in store.items():
+                if tensor is not None and id(tensor) not in kept:
+                    store[name] = copies.setdefault(id(tensor), copy.deepcopy(tensor))  # type: ignore[assignment]
+        follow_flat_weights(part)

@@ -1,0 +1,162 @@
+"""gg.to_model: a model of the base's class that computes the grown graph, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphgrow as gg
+from graphgrow.own_class import to_model as module
+from graphgrow.own_class.numbers import numbers_of
+from graphgrow.store.names import import_torchvision
+from tests.own_class.models import Decoder
+
+TOKENS = torch.randint(0, 11, (2, 5), generator=torch.Generator().manual_seed(0))
+OTHERS = torch.randint(0, 11, (3, 8), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    "mutations",
+    [
+        ["widen(layers.0.up, extra=4)"],
+        ["split(layers.1.up)", "widen(layers.0.up, extra=1)"],
+        ["add-heads(layers.0.attention)"],
+        ["deepen(layers.0, kind=copy)"],
+        ["deepen(layers.0, kind=copy)", "add-heads(layers.0.attention)", "widen(layers.1.up, extra=3)"],
+        ["add-heads(layers.1.attention)", "deepen(layers.1, kind=copy)", "deepen(layers.0, kind=copy)"],
+    ],
+    ids=str,
+)
+def test_its_methods_do_what_those_of_the_model_do(mutations: list[str]) -> None:
+    model: Any = Decoder().double().eval()
+    graph = gg.trace(model, TOKENS)
+    grown = gg.apply(graph, mutations)
+    result: Any = gg.to_model(grown, model)
+    assert type(result) is Decoder
+    assert torch.equal(result(OTHERS), grown.module(OTHERS))
+    assert torch.allclose(result(OTHERS), model(OTHERS), rtol=0, atol=1e-12)
+    assert torch.equal(result.generate(OTHERS, 4), model.generate(OTHERS, 4))
+    assert result.head.weight is result.embed.weight
+    assert [layer.attention.number for layer in result.layers] == list(range(len(result.layers)))
+    assert result.config.num_layers == len(result.layers)
+    assert model.config.num_layers == len(model.layers) == 2  # it is not changed
+
+
+def test_parameters_are_shared_with_the_graph_and_what_it_lacks_is_copied() -> None:
+    model: Any = Decoder()
+    grown = gg.apply(gg.trace(model, TOKENS), "widen(layers.0.up, extra=4)", share=False)
+    result: Any = gg.to_model(grown, model)
+    held = {id(parameter) for parameter in grown.module.parameters()}
+    assert [name for name, p in result.named_parameters() if id(p) not in held] == ["unused.weight", "unused.bias"]
+    assert torch.equal(result.unused.weight, model.unused.weight)
+    assert result.unused.weight is not model.unused.weight
+    result(TOKENS).sum().backward()
+    assert grown.module.get_parameter("layers.0.up.weight").grad is not None
+
+
+def test_a_wrong_number_that_would_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two heads, twice as wide, each shape fits and the answer is another."""
+    model: Any = Decoder().eval()
+    grown = gg.apply(gg.trace(model, TOKENS), "split(layers.0.attention.qkv:heads, units=[0, 1])")
+
+    def without_heads(*graphs: Any) -> Mapping[Any, Any]:
+        return {origin: number for origin, number in numbers_of(*graphs).items() if origin.keys != ("heads",)}
+
+    right: Any = gg.to_model(grown, model)
+    assert right.layers[0].attention.heads == 4
+    monkeypatch.setattr(module, "numbers_of", without_heads)
+    with pytest.raises(gg.ExportError, match=r"they part at `view.*`, the class gives it .*2"):
+        gg.to_model(grown, model)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "said"),
+    [
+        ("add-skip(layers.0, target=layers.1)", "no place for `layers.1_add_skip"),
+        ("deepen(layers.0.down, kind=mlp)", "no place for `layers.0.down_deepen"),
+        ("widen(layers.0.attention.qkv:value_width, extra=2)", "too many values to unpack"),  # three parts of a size
+        ("widen(layers.0.attention.out, extra=2)", "they part at `"),  # the norm that is written out has a factor then
+    ],
+)
+def test_what_the_class_does_not_do_is_refused(mutation: str, said: str) -> None:
+    model: Any = Decoder().eval()
+    graph = gg.trace(model, TOKENS)
+    with pytest.raises(gg.ExportError, match=said):
+        gg.to_model(gg.apply(graph, mutation), model)
+
+
+def test_layers_that_share_a_number_cannot_grow_apart() -> None:
+    class Sharing(Decoder):
+        def __init__(self) -> None:
+            super().__init__()
+            for layer in self.layers:
+                layer.attention.__class__ = Shared
+                layer.attention.config = self.config
+
+    class Shared(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+            q, k, v = (t.view(x.size(0), x.size(1), self.config.heads, -1).transpose(1, 2) for t in (q, k, v))
+            attended = nn.functional.scaled_dot_product_attention(q, k, v)
+            return self.out(attended.transpose(1, 2).flatten(2))
+
+    model = Sharing().eval()
+    graph = gg.trace(model, TOKENS)
+    grown = gg.apply(graph, "add-heads(layers.0.attention)")
+    with pytest.raises(gg.ExportError, match=r"config\.heads` would have to be 3 for `view.*` and 2 for `view"):
+        gg.to_model(grown, model)
+    evenly: Any = gg.to_model(gg.apply(grown, "add-heads(layers.1.attention)"), model)
+    assert evenly.config.heads == 3
+    assert torch.allclose(evenly(OTHERS), model(OTHERS), atol=1e-5)
+
+
+def test_convolutions_norms_and_their_buffers() -> None:
+    model: Any = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2, bias=False),
+        nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(64, 3),
+    )  # fmt: skip
+    graph = gg.trace(model, torch.randn(2, 3, 6, 6))
+    grown = gg.apply(
+        graph,
+        [
+            "widen(0:group_width, extra=4)",
+            "split(3:group_width)",
+            "enlarge-kernel(0, to=5)",
+            "grow-outputs(6, extra=2)",
+        ],
+    )
+    result: Any = gg.to_model(grown, model)
+    assert type(result) is nn.Sequential
+    assert result[0].kernel_size == (5, 5)
+    assert result[0].out_channels == result[1].num_features == 12
+    x = torch.randn(5, 3, 6, 6)
+    assert torch.equal(result.train()(x), grown.module.train()(x))
+    assert result[1].running_mean is grown.module.get_buffer("1.running_mean")
+    assert torch.allclose(result.eval()(x)[:, :3], grown.module.eval()(x)[:, :3])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_grown_language_model_generates_with_its_cache(family: str) -> None:
+    pytest.importorskip("transformers")
+    import_torchvision()
+    from tools.sweep.small_transformers import build_small
+
+    model, inputs = build_small(family, pad_token_id=0, bos_token_id=0, eos_token_id=None)
+    layers = "model.layers" if family == "llama" else "transformer.h"
+    attention = "self_attn" if family == "llama" else "attn"
+    first = "gate_proj" if family == "llama" else "c_fc"
+    graph = gg.trace(model, (), inputs)
+    grown = gg.apply(
+        graph, [f"deepen({layers}.0, kind=copy)", f"widen({layers}.0.mlp.{first}, extra=6)",
+                f"add-heads({layers}.1.{attention})"],
+    )  # fmt: skip
+    result: Any = gg.to_model(grown, model)
+    options = {"max_new_tokens": 5, "do_sample": False}
+    ids = inputs["input_ids"]
+    with_cache = result.generate(ids, use_cache=True, **options)
+    assert torch.equal(with_cache, result.generate(ids, use_cache=False, **options))
+    assert torch.equal(with_cache, model.generate(ids, **options))
