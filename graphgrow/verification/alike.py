@@ -8,9 +8,11 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.untouched import same_bits
 from graphgrow.capture.writes import is_inplace
 from graphgrow.verification.places import Counterparts
 
+Operands = frozenset[tuple[str, str]]  # names of the nodes that the parent and the child read in one place
 _STORES = ("_parameters", "_buffers", "_modules")
 
 
@@ -35,16 +37,17 @@ class Alike:
         self.writes = bool(mine or theirs)
         self._broken = mine != theirs
 
-    def at(self, parent: fx.Node, child: fx.Node, mine: Any, theirs: Any) -> bool:
+    def at(self, parent: fx.Node, child: fx.Node, operands: Operands | None, mine: Any, theirs: Any) -> bool:
         """Whether a node of the child computes what its counterpart does. Call it once for each node, in graph order.
 
         Args:
             parent: the node of the parent.
             child: that of the child.
+            operands: of the two, as `operands` has them.
             mine: for a placeholder, its value in the parent.
             theirs: and in the child.
         """
-        same = _equal(mine, theirs) if child.op == "placeholder" else self._computes(parent, child)
+        same = _equal(mine, theirs) if child.op == "placeholder" else operands is not None and self._pairs >= operands
         alike = same and not self._broken
         if alike:
             self._pairs.add((parent.name, child.name))
@@ -57,18 +60,26 @@ class Alike:
         if not self._broken and isinstance(mine, torch.Tensor) and _same_bits(mine, theirs):
             self._pairs.add((origin, carrier))
 
-    def _computes(self, parent: fx.Node, child: fx.Node) -> bool:
+    def agree(self, read: str, arriving: str) -> bool:
+        """Whether two nodes, of the parent and of the child, are known to have the same value, to the bit."""
+        return (read, arriving) in self._pairs
+
+    def operands(self, parent: fx.Node, child: fx.Node) -> Operands | None:
+        """What two nodes read, in pairs, where both apply one operator with the same numbers of its own; else None."""
         if (parent.op, parent.target) != (child.op, child.target) or child.name in self._counterparts.places:
-            return False
+            return None
         path = str(child.target)
         if child.op == "get_attr":
-            return _same_member(*(_attribute(module, path) for module in (self._first, self._second)))
+            same = _same_member(*(_attribute(module, path) for module in (self._first, self._second)))
+            return frozenset() if same else None
         mine, read = _opened(parent)
         theirs, arriving = _opened(child)
-        if mine != theirs or not {*zip(read, arriving, strict=True)} <= self._pairs:
-            return False
+        if mine != theirs:
+            return None
         modules = (module.get_submodule(path) for module in (self._first, self._second) if child.op == "call_module")
-        return child.op != "call_module" or _same_layer(*modules)
+        if child.op == "call_module" and not _same_layer(*modules):
+            return None
+        return frozenset(zip(read, arriving, strict=True))
 
 
 def _opened(node: fx.Node) -> tuple[str, list[str]]:
@@ -103,7 +114,7 @@ def _same_bits(a: torch.Tensor, b: Any) -> bool:
         return True
     if not isinstance(b, torch.Tensor) or (a.dtype, a.shape, a.device) != (b.dtype, b.shape, b.device):
         return False
-    return torch.equal(a, b) and not (a.is_floating_point() and not torch.equal(a.signbit(), b.signbit()))
+    return torch.equal(a, b) and same_bits(a, b)
 
 
 def _same_member(a: Any, b: Any) -> bool:

@@ -11,7 +11,7 @@ from torch import fx
 
 from graphgrow.capture.writes import storages_of
 from graphgrow.ops.sizes import only_measured
-from graphgrow.verification.alike import Alike
+from graphgrow.verification.alike import Alike, Operands
 from graphgrow.verification.magnitude import channel_axis, magnitude, row_sums
 from graphgrow.verification.places import Counterparts, project
 from graphgrow.verification.runner import Runner
@@ -87,14 +87,17 @@ class _Pair:
         for child in self._second.module.graph.nodes:
             parent = self._parents.get(child.name)
             now = parent is not None and self._advance(parent)
-            taken = parent is not None and self._take_over(parent, child, now)
+            operands = self._alike.operands(parent, child) if parent is not None else None
+            taken = parent is not None and self._take_over(parent, child, operands, now)
             comparable = parent is not None and self._comparable(parent)
-            arrived = self._arrivals(parent) if parent is not None and comparable and not taken else None
+            alike = comparable and not taken and operands is not None and self._applies_alike(child, operands)
+            wanted = parent is not None and comparable and not taken and not alike
+            arrived = self._arrivals(parent) if parent is not None and wanted else None
             value = self._second.values[child.name] if taken else self._second.run(child)
             self._see_carried(child.name, value, parent is not None)
             if child.op == "placeholder" or any(used.name in self._fed for used in child.all_input_nodes):
                 self._fed.add(child.name)
-            if taken and comparable and child.name in self._fed and value.is_floating_point():
+            if comparable and (taken or alike) and child.name in self._fed and _is_floating(value):
                 self._worst.same(child.name)
             elif parent is not None and arrived is not None and child.name in self._fed:
                 self._square(parent, child, arrived, value)
@@ -112,14 +115,37 @@ class _Pair:
             return False
         return parent.name not in self._counterparts.shared
 
-    def _take_over(self, parent: fx.Node, child: fx.Node, now: bool) -> bool:
+    def _applies_alike(self, child: fx.Node, operands: Operands) -> bool:
+        """Whether the child applies the parent's operator to just what `_arrivals` would: the square is that node again.
+
+        So it is behind a change, where no axis has grown: what arrives differs in its last bits, and nothing else does.
+        """
+        counterparts, layer = self._counterparts, None
+        if child.op == "call_module":
+            layer = self._second.module.get_submodule(str(child.target))
+        counts = layer is not None and layer.training and next(layer.buffers(), None) is not None
+        if counts or child.name in self._alike.written[1] or self._first.numbers is not self._second.numbers:
+            return False
+        for read, arriving in operands:
+            if {read, arriving} & counterparts.shared:
+                return False
+            if arriving not in self._fed:  # the parent's own is taken
+                same = self._alike.agree(read, arriving)
+            else:
+                whole = not counterparts.arriving.get(read) and isinstance(self._second.values[arriving], torch.Tensor)
+                same = whole and counterparts.carrier(read) == arriving
+            if not same:
+                return False
+        return True
+
+    def _take_over(self, parent: fx.Node, child: fx.Node, operands: Operands | None, now: bool) -> bool:
         """Give the child the parent's value, where it would compute the same and the value is a tensor of its own.
 
         Statistics are counted in train mode, by each for itself; what is overwritten or a view is run again as well.
         """
         value = self._first.values.get(parent.name)
         theirs = self._second.input(child) if child.op == "placeholder" else None
-        if not self._alike.at(parent, child, value, theirs) or not now or not child.op.startswith("call"):
+        if not self._alike.at(parent, child, operands, value, theirs) or not now or not child.op.startswith("call"):
             return False
         if self._first.numbers is not self._second.numbers:
             return False
@@ -197,7 +223,7 @@ class _Pair:
         return _Arrivals(args, kwargs, cut, whole, own) if usable else None
 
     def _square(self, node: fx.Node, child: fx.Node, arrived: _Arrivals, value: Any) -> None:
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        if not _is_floating(value):
             return
         expected = arrived.own
         if expected is None:
@@ -235,6 +261,10 @@ class _Pair:
                 bound = torch.maximum(bound, reread.reshape(-1, *[1] * (value.dim() - 1 - axis)))
             error, limit = errors(actual, expected, self._tolerance * bound)
         self._worst.see(error, limit, node.name)
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _same_value(before: Any, after: Any, where: str, worst: Worst, tolerance: float) -> None:

@@ -78,11 +78,44 @@ def test_what_comes_to_the_same_bits_is_the_parents_again(monkeypatch: pytest.Mo
     assert not gated & {"a", "bn", "act", "b", "act2", "c", "d"}
 
 
+def applied_again(
+    monkeypatch: pytest.MonkeyPatch, graph: gg.Graph, child: gg.Graph, mode: str
+) -> tuple[set[str], Worst]:
+    """The parent's operators that are applied to what arrives in the child, and what came of all comparisons."""
+    case, probe = case_of(graph, child, mode)
+    applied: set[str] = set()
+    original = Runner.apply
+
+    def noted(self: Runner, node: Any, args: Any, kwargs: Any) -> Any:
+        applied.add(str(node.target))
+        return original(self, node, args, kwargs)
+
+    worst = Worst()
+    with torch.no_grad(), monkeypatch.context() as patched:
+        patched.setattr(Runner, "apply", noted)
+        first, second = (case.runner(side.module, probe, mode) for side in (case.parent, case.child))
+        run_pair(first, second, case.counterparts, worst)
+    return applied, worst
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_behind_a_change_the_childs_own_operator_is_the_square(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """What arrives at c and d is off in its last bits; they are the parent's layers, and are applied to it once."""
+    graph = gg.trace(model(), IMAGES)
+    child = gg.apply(graph, "split(a, units=[0, 2])", seed=1)
+    applied, worst = applied_again(monkeypatch, graph, child, mode)
+    assert worst.passed
+    assert worst.count == 7  # each operator is counted as compared
+    assert not applied  # b, which has other weights, reads what a, bn and act of the parent gave it
+    assert not torch.equal(graph.module.eval()(IMAGES), child.module.eval()(IMAGES))
+
+
 @pytest.mark.parametrize("edit", ["weight", "attribute"])
 @pytest.mark.parametrize("inplace", [False, True])
-def test_a_wrong_layer_is_seen(edit: str, inplace: bool) -> None:
+@pytest.mark.parametrize("change", ["widen(c, extra=3)", "split(a, units=[0, 2])"])
+def test_a_wrong_layer_is_seen(edit: str, inplace: bool, change: str) -> None:
     graph = gg.trace(model(inplace), IMAGES)
-    child = gg.apply(graph, "widen(c, extra=3)", share=False)
+    child = gg.apply(graph, change, share=False)
     layer = child.module.get_submodule("b" if edit == "weight" else "bn")
     with torch.no_grad():
         if edit == "weight":
