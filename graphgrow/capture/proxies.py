@@ -137,6 +137,9 @@ class ValueAttribute(fx.proxy.Attribute, ValueProxy):
         self._node = value
 
 
+_PLAIN = builtins.isinstance, builtins.len
+
+
 def _are_sizes(*values: Any) -> bool:
     """Whether sequences are joined, item by item: `x.size()[:-1] + (heads, width)`, each size a node of its own."""
     held = [value.example if isinstance(value, ValueProxy) else value for value in values]
@@ -228,6 +231,20 @@ def examples_asked() -> Iterator[None]:
         yield
     finally:
         builtins.isinstance, builtins.len = original, counted
+
+
+@contextmanager
+def nothing_asked() -> Iterator[None]:
+    """While inside `examples_asked`, the plain functions: an operator that is run on examples holds no proxy.
+
+    Those of torch's that are written in Python ask hundreds of times.
+    """
+    before = builtins.isinstance, builtins.len
+    builtins.isinstance, builtins.len = _PLAIN
+    try:
+        yield
+    finally:
+        builtins.isinstance, builtins.len = before
 
 
 def kind_of(*args: Any, **kwargs: Any) -> Any:

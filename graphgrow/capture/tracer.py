@@ -35,7 +35,7 @@ from graphgrow.capture.of_torch import (
 )
 from graphgrow.capture.packed import SEQUENCES, Packed, layer_over, run_packed
 from graphgrow.capture.parametrised import is_parametrised
-from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, kind_of, opened
+from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, kind_of, nothing_asked, opened
 from graphgrow.capture.running import InputView, layer_by_layer
 from graphgrow.capture.wrappers import called_by_name
 from graphgrow.capture.writes import Write, run_watched, storages_of
@@ -327,7 +327,8 @@ class ShapeTracer(fx.Tracer):
         assert self._runner is not None
         before, self.running = self.running, True  # fx has patched nn.Module: an example run must not be recorded
         try:
-            return self._runner.run(kind, target, args, kwargs)
+            with nothing_asked():
+                return self._runner.run(kind, target, args, kwargs)
         except (NotImplementedError, RuntimeError) as error:
             if "meta" not in str(error).lower():
                 raise

@@ -9,6 +9,8 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.ir.answers import Answers
+
 # Key of node.meta under which fx keeps the modules around a node: path -> (path, class), outermost first.
 STACK = "nn_module_stack"
 
@@ -98,6 +100,7 @@ class MetaRunner:
     def __init__(self, root: nn.Module) -> None:
         self._root = root
         self._twins: dict[str, nn.Module] = {}
+        self._answers = Answers()
 
     def replace(self, path: str, module: nn.Module) -> None:
         """Run another module in the place of the one at a path."""
@@ -116,23 +119,30 @@ class MetaRunner:
                 if target not in self._twins:
                     self._twins[target] = meta_twin(self._root.get_submodule(target))
                 twin = self._twins[target]
-                return torch.empty_like(args[0]) if _answers_alike(twin, args, kwargs) else twin(*args, **kwargs)
+                if _answers_alike(twin, args, kwargs):
+                    return torch.empty_like(args[0])
+                return self._answers.of(twin, args, kwargs, lambda: twin(*args, **kwargs))
             if kind == "get_attr":
                 value: Any = self._root
                 for part in str(target).split("."):
                     value = getattr(value, part)
                 return to_meta(value)
-            held = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-            known = all(map(_is_number, held)) and (bool(held) or target is torch.tensor)
-            if kind == "call_method":
-                if target in ("to", "cpu") and not known:
-                    target, args, kwargs = "to", *_staying(args if target == "to" else (args[0], "cpu"), kwargs)
-                result = getattr(args[0], target)(*args[1:], **kwargs)
-            else:
-                result = target(*args, **kwargs)
-            if known and _is_number(result):
-                return result  # worked out from sizes alone: a number that later operators may need
-            return to_meta(result)  # a new tensor may stand on the default device
+            return self._answers.of(target, args, kwargs, lambda: _called(kind, target, args, kwargs))
+
+
+def _called(kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+    """What a function or a method returns for example values."""
+    held = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    known = all(map(_is_number, held)) and (bool(held) or target is torch.tensor)
+    if kind == "call_method":
+        if target in ("to", "cpu") and not known:
+            target, args, kwargs = "to", *_staying(args if target == "to" else (args[0], "cpu"), kwargs)
+        result = getattr(args[0], target)(*args[1:], **kwargs)
+    else:
+        result = target(*args, **kwargs)
+    if known and _is_number(result):
+        return result  # worked out from sizes alone: a number that later operators may need
+    return to_meta(result)  # a new tensor may stand on the default device
 
 
 def propagate(module: fx.GraphModule, inputs: dict[str, Any], runner: MetaRunner | None = None) -> None:

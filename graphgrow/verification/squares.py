@@ -116,7 +116,7 @@ class _Pair:
         return parent.name not in self._counterparts.shared
 
     def _applies_alike(self, child: fx.Node, operands: Operands) -> bool:
-        """Whether the child applies the parent's operator to just what `_arrivals` would: the square is that node again.
+        """Whether the child applies the parent's operator to what `_arrivals` gives: the square is that node again.
 
         So it is behind a change, where no axis has grown: what arrives differs in its last bits, and nothing else does.
         """

@@ -1,0 +1,106 @@
+"""Answers of torch's operators on the meta device: equal forms of arguments give equal forms of results.
+
+A network is a few blocks many times over, and many of torch's operators are written in Python on the meta device. So
+what one gave is kept by the form of what it was given, and made anew from that, where it is a new tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import nn
+
+_PLAIN = frozenset(
+    (int, float, bool, str, complex, type(None), type(...), torch.dtype, torch.device, torch.memory_format, torch.Size)
+)
+_STORES = ("_parameters", "_buffers", "training")
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {*_STORES}
+_TORCHS = ("torch.", "_operator")
+_REGISTERED = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)  # some are the user's, under names of torch's
+
+
+class _Formless(Exception):
+    """Something whose form does not say all that an operator may find in it."""
+
+
+class Answers:
+    """What operators gave so far, by the form of the call."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, tuple[torch.Size, tuple[int, ...], torch.dtype]] = {}
+
+    def of(self, called: Any, args: Any, kwargs: Any, run: Callable[[], Any]) -> Any:
+        """What an operator returns for these arguments: run once for each form of them.
+
+        It is run each time where it may find more in its arguments than their form (numbers, a class of the user's),
+        where it is not torch's own, and where it returns a view, writes, or returns anything but one tensor.
+
+        Args:
+            called: a function, the name of a method, or a layer.
+            args: as they are given; tensors are on the meta device.
+            kwargs: likewise.
+            run: makes the call.
+        """
+        tensors: list[torch.Tensor] = []
+        try:
+            key = (torch.get_default_dtype(), _called(called, tensors), _form((args, kwargs), tensors))
+        except _Formless:
+            return run()
+        known = self._known.get(key)
+        if known is not None:
+            size, stride, dtype = known
+            return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+        before = [tensor._version for tensor in tensors]
+        result = run()
+        if tensors and before == [tensor._version for tensor in tensors] and _is_new(result, tensors):
+            self._known[key] = result.shape, result.stride(), result.dtype
+        return result
+
+
+def _called(called: Any, tensors: list[torch.Tensor]) -> Hashable:
+    """A function of torch's, a method, or what a layer of torch's is made of; its tensors are put into the list."""
+    if isinstance(called, str):
+        return called
+    if isinstance(called, nn.Module):
+        if not type(called).__module__.startswith("torch.nn.modules.") or called._modules:
+            raise _Formless
+        own = {name: value for name, value in vars(called).items() if name not in _OF_EVERY_MODULE}
+        return type(called), _form(own, tensors)
+    module = str(getattr(called, "__module__", None) or "torch")
+    if isinstance(called, _REGISTERED) or (module != "torch" and not module.startswith(_TORCHS)):
+        raise _Formless
+    return called  # type: ignore[no-any-return]  # a function
+
+
+def _form(item: Any, tensors: list[torch.Tensor]) -> Hashable:
+    """All that tells an argument from others, its numbers aside; tensors within it are put into the list."""
+    kind = type(item)
+    if kind in (torch.Tensor, nn.Parameter):
+        if not item.is_meta or item.layout is not torch.strided or item.is_conj() or item.is_neg():
+            raise _Formless
+        tensors.append(item)
+        return kind, item.dtype, item.shape, item.stride(), item.storage_offset()
+    if kind in _PLAIN:
+        return kind, item
+    if isinstance(item, (tuple, list)):
+        return kind, *(_form(inner, tensors) for inner in item)
+    if isinstance(item, dict):
+        return kind, *((name, _form(inner, tensors)) for name, inner in item.items())
+    if kind is slice:
+        return kind, *(_form(inner, tensors) for inner in (item.start, item.stop, item.step))
+    raise _Formless
+
+
+def _is_new(result: Any, tensors: list[torch.Tensor]) -> bool:
+    """Whether the result is one tensor on memory of its own, and no more of that than its entries need."""
+    if type(result) is not torch.Tensor or not result.is_meta or result.layout is not torch.strided:
+        return False
+    if result.is_conj() or result.is_neg() or result.storage_offset() or result.requires_grad:
+        return False
+    storage = result.untyped_storage()
+    if any(storage._cdata == tensor.untyped_storage()._cdata for tensor in tensors):
+        return False
+    twin = torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device="meta")
+    return storage.nbytes() == twin.untyped_storage().nbytes()
