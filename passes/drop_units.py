@@ -14,13 +14,7 @@ from graphgrow.ir.editor import Editor
 from graphgrow.ir.positions import Removal
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.present import (
-    middling_units,
-    names_over,
-    partly_middling_units,
-    silent_units,
-    unread_units,
-)
+from graphgrow.rewrite.present import droppable_units, names_over
 from graphgrow.rewrite.shrink import drop, plan_drop, set_means
 
 
@@ -50,8 +44,7 @@ class DropUnits(Mutation):
                 yield Refusal(group.name, f"frozen: {group.frozen}")
                 continue
             why = "every unit is written and read"
-            for find in (unread_units, silent_units, middling_units, partly_middling_units):
-                units = tuple(find(network, group.space))
+            for units in map(tuple, droppable_units(network, group.space)):
                 if len(units) == group.size:
                     why = "nothing depends on any of its units, and one must stay"
                 if not 0 < len(units) < group.size:

@@ -43,11 +43,12 @@ class MergeUnits(Mutation):
     @classmethod
     def sites(cls, network: Network) -> Iterator[MergeUnits | Refusal]:
         """Every group with copies: all of them at once."""
-        for group in growable(network, _everyone_twice):
-            if isinstance(group, Refusal):
-                yield group
+        for found in growable(network, _everyone_twice):
+            if isinstance(found, Refusal):
+                yield found
                 continue
-            into = classes_of_copies(network, group.space, _everyone_twice(network, group.name))
+            group, plan = found
+            into = classes_of_copies(network, group.space, plan)
             mutation = cls(group.name, tuple(into), tuple(into.values()))
             if not into:
                 yield Refusal(group.name, "no two units are written alike")

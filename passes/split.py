@@ -51,8 +51,8 @@ class Split(Mutation):
     @classmethod
     def sites(cls, network: Network) -> Iterator[Split | Refusal]:
         """Every group whose units can be duplicated, all of them."""
-        for group in growable(network, cls._plan):
-            yield group if isinstance(group, Refusal) else cls(group.name)
+        for found in growable(network, cls._plan):
+            yield found if isinstance(found, Refusal) else cls(found[0].name)
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Duplicate the units."""

@@ -42,8 +42,8 @@ class Widen(Mutation):
     @classmethod
     def sites(cls, network: Network) -> Iterator[Widen | Refusal]:
         """Every group that can grow, by half its size."""
-        for group in growable(network, cls._plan):
-            yield group if isinstance(group, Refusal) else cls(group.name, max(1, group.size // 2))
+        for found in growable(network, cls._plan):
+            yield found if isinstance(found, Refusal) else cls(found[0].name, max(1, found[0].size // 2))
 
     def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
         """Append the units."""

@@ -95,6 +95,8 @@ def concat(parts: Iterable[Term]) -> Term:
 
 def find(space: Space) -> Term:
     """The representative of a space: itself, or what it is bound to, following unions of spaces."""
+    if space.bound is None:  # nearly always
+        return space
     root: Space = space
     while isinstance(root.bound, Space):
         root = root.bound
@@ -142,6 +144,15 @@ def leaves(term: Term) -> Iterator[Space]:
             yield item
         else:
             pending.extend(reversed(children(item)))
+
+
+def occurs(space: Space, term: Term) -> bool:
+    """Whether a space is one of the spaces of a term."""
+    if isinstance(term, Space):  # nearly always
+        term = find(term)
+        if isinstance(term, Space):
+            return term is space
+    return any(leaf is space for leaf in leaves(term))
 
 
 def freeze(terms: Iterable[Term], reason: Reason) -> None:
@@ -192,7 +203,7 @@ def _bind(space: Space, term: Term) -> bool:
         term.frozen = term.frozen or space.frozen
         term.label = term.label or space.label
         term.of = term.of or space.of
-    elif any(leaf is space for leaf in leaves(term)):
+    elif occurs(space, term):
         return False  # a space inside itself: only with unit factors, and then nothing is gained
     elif space.frozen is not None:
         freeze((term,), space.frozen)

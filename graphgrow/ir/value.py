@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from graphgrow.ir.bounds import UNBOUNDED, Bounds
-from graphgrow.ir.terms import Axes, Space, leaves
+from graphgrow.ir.terms import Axes, Space, occurs
 
 
 class Fresh(Enum):
@@ -54,4 +54,4 @@ class Value:
 
     def axes_with(self, space: Space) -> list[int]:
         """The indices of the axes whose terms hold the space."""
-        return [i for i, term in enumerate(self.axes) if any(leaf is space for leaf in leaves(term))]
+        return [i for i, term in enumerate(self.axes) if occurs(space, term)]

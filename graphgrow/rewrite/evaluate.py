@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from graphgrow.ir import flow as fl
 from graphgrow.ir.cells import Cell, agree, cells_along, cells_of, groups
 from graphgrow.ir.flow import Fill, Flow, Held, Level, State
-from graphgrow.ir.terms import Axes, Space, find, leaves, normal
+from graphgrow.ir.terms import Axes, Space, find, normal, occurs
 from graphgrow.ir.value import Value
 
 Key = tuple[Value, int]
@@ -15,7 +15,7 @@ Key = tuple[Value, int]
 
 def holds(terms: Axes, space: Space) -> bool:
     """Whether one of the terms holds the space."""
-    return any(leaf is space for term in terms for leaf in leaves(term))
+    return any(occurs(space, term) for term in terms)
 
 
 def is_whole(terms: Axes, space: Space) -> bool:
@@ -25,8 +25,7 @@ def is_whole(terms: Axes, space: Space) -> bool:
 
 def axis_of(operand: fl.Operand, space: Space) -> int | None:
     """The axis of an operand that carries the space to the output, if one does."""
-    carrying = [axis for axis in operand.axes if holds((operand.value.axes[axis],), space)]
-    return carrying[0] if carrying else None
+    return next((axis for axis in operand.axes if occurs(space, operand.value.axes[axis])), None)
 
 
 def evaluate(flow: Flow, output: Value, axis: int, space: Space, fills: Mapping[Key, State]) -> State:

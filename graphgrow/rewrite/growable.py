@@ -11,15 +11,15 @@ from graphgrow.rewrite.growth import Plan
 from graphgrow.rewrite.network import Network
 
 
-def growable(network: Network, plan: Callable[[Network, str], Plan]) -> Iterator[Group | Refusal]:
-    """The groups for which the plan does not decline; for the others why."""
+def growable(network: Network, plan: Callable[[Network, str], Plan]) -> Iterator[tuple[Group, Plan] | Refusal]:
+    """The groups for which the plan does not decline, and that plan; for the others why."""
     for group in network.groups:
         if group.frozen is not None:
             yield Refusal(group.name, f"frozen: {group.frozen}")
             continue
         try:
-            plan(network, group.name)
+            planned = plan(network, group.name)
         except Declined as declined:
             yield Refusal(group.name, str(declined))
             continue
-        yield group
+        yield group, planned

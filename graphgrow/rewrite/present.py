@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from graphgrow.ir.doubles import in_double
@@ -80,7 +82,19 @@ def rows_of(network: Network, value: Value, axis: int, space: Space) -> torch.Te
     return tensor.index_select(axis, order).movedim(axis, 0).reshape(space.size, -1)
 
 
-def unread_units(network: Network, space: Space) -> list[int]:
+def droppable_units(network: Network, space: Space) -> Iterator[list[int]]:
+    """Units that may be such as growth makes, one guess after the other: the plan says whether they are.
+
+    The numbers of the maps are read when a guess is asked for that wants them, once for all that do.
+    """
+    yield _unread(network, space)
+    yield _silent(network, space)
+    near = _near_means(network, space)
+    yield _middling(near)
+    yield _partly_middling(near)
+
+
+def _unread(network: Network, space: Space) -> list[int]:
     """The units that nothing reads with weights other than zero, unless it belongs to such a unit itself."""
     analysis = network.analysis
     live = torch.zeros(space.size, dtype=torch.bool)
@@ -113,7 +127,7 @@ def unread_units(network: Network, space: Space) -> list[int]:
     return torch.nonzero(~live).flatten().tolist()
 
 
-def silent_units(network: Network, space: Space) -> list[int]:
+def _silent(network: Network, space: Space) -> list[int]:
     """The units that some map, or a table that is read elsewhere too, writes with zeros along an occurrence."""
     silent = torch.zeros(space.size, dtype=torch.bool)
     for value, axis in [*writing(network.analysis, space), *_looked_up(network.analysis, space)]:
@@ -129,15 +143,14 @@ def silent_units(network: Network, space: Space) -> list[int]:
     return torch.nonzero(silent).flatten().tolist()
 
 
-def middling_units(network: Network, space: Space) -> list[int]:
+def _middling(near: list[torch.Tensor]) -> list[int]:
     """The units that every map writes with something near the mean of all, or with zeros."""
-    found = _near_means(network, space)
-    return torch.nonzero(torch.stack(found).all(0)).flatten().tolist() if found else []
+    return torch.nonzero(torch.stack(near).all(0)).flatten().tolist() if near else []
 
 
-def partly_middling_units(network: Network, space: Space) -> list[int]:
+def _partly_middling(near: list[torch.Tensor]) -> list[int]:
     """The units that some map writes with something near the mean of all: no norm may stand behind the others."""
-    found = [near for near in _near_means(network, space) if not near.all()]  # else the map tells units not apart
+    found = [units for units in near if not units.all()]  # else the map tells units not apart
     return torch.nonzero(torch.stack(found).any(0)).flatten().tolist() if found else []
 
 

@@ -12,7 +12,7 @@ from graphgrow.ir.cells import cells_of, meeting
 from graphgrow.ir.facts import NodeFacts, NormKind
 from graphgrow.ir.flow import Fill, Held
 from graphgrow.ir.positions import Units, axis_map, occurrences
-from graphgrow.ir.terms import Product, Space, Term, leaves, normal
+from graphgrow.ir.terms import Product, Space, Term, normal, occurs
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.requirements import wanted_by
@@ -92,7 +92,7 @@ def _parameter_states(plan: Plan, value: Value) -> set[Held]:
 
 def normalised_over(norm: Any, space: Space) -> bool:
     """Whether a normalisation takes its statistics over the space."""
-    return any(leaf is space for term in norm.term for leaf in leaves(term))
+    return any(occurs(space, term) for term in norm.term)
 
 
 def squared(term: Term, space: Space) -> bool:

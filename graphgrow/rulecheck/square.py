@@ -24,7 +24,7 @@ from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import NodeFacts, flatten_values
 from graphgrow.ir.flow import Clash, Fill, Held, Level, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
-from graphgrow.ir.terms import Space, leaves, normal
+from graphgrow.ir.terms import Space, leaves, normal, occurs
 from graphgrow.ir.value import Value
 from graphgrow.ops.registry import keys_of, module_keys
 from graphgrow.rewrite.evaluate import evaluate
@@ -129,9 +129,8 @@ class Square:
         """Whether a normalisation or a statistic wants every unit copied alike."""
         facts = self._until
         taken = (s.value.axes[axis] for one in facts for s in one.statistics for axis in s.axes)
-        return any(normalised_over(norm, space) for one in facts for norm in one.normalisations) or any(
-            leaf is space for term in taken for leaf in leaves(term)
-        )
+        normalised = any(normalised_over(norm, space) for one in facts for norm in one.normalisations)
+        return normalised or any(occurs(space, term) for term in taken)
 
     def check_all(self, draw: Draw) -> dict[str, dict[str, set[str]]]:
         """Carry out a sample of what is admitted along each axis; returns all that is admitted.

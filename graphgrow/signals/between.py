@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from graphgrow.errors import Declined
 from graphgrow.ir.called import called_module
 from graphgrow.ir.facts import NodeFacts
-from graphgrow.ir.terms import leaves, normal
+from graphgrow.ir.terms import normal, occurs
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.network import Network
@@ -127,9 +127,9 @@ def _maps(network: Network, group: Group, writes: bool) -> Iterator[tuple[Map, f
         if not isinstance(facts.output, Value):
             continue
         if writes:
-            over = any(leaf is group.space for term in facts.output.axes for leaf in leaves(term))
+            over = any(occurs(group.space, term) for term in facts.output.axes)
         else:
-            over = any(leaf is group.space for c in facts.contractions for leaf in leaves(c.term))
+            over = any(occurs(group.space, c.term) for c in facts.contractions)
         if not over or (applied := _applied(network, facts)) is None:
             continue
         found, value = applied

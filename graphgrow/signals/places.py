@@ -11,7 +11,7 @@ import torch
 
 from graphgrow.errors import Declined, SignalError
 from graphgrow.ir.positions import Units, axis_map
-from graphgrow.ir.terms import leaves
+from graphgrow.ir.terms import occurs
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.network import Network
@@ -91,7 +91,7 @@ def _read(network: Network, group: Group, by_weights: bool) -> Iterator[tuple[st
             for value, axis, other in ((c.left, c.left_axis, c.right), (c.right, c.right_axis, c.left)):
                 if id(value) in seen or id(value) not in produced or other.parameter is not by_weights:
                     continue
-                if any(leaf is group.space for leaf in leaves(value.axes[axis])):
+                if occurs(group.space, value.axes[axis]):
                     seen.add(id(value))
                     yield produced[id(value)], value, axis % len(value.axes)
 
