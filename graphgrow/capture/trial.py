@@ -72,7 +72,7 @@ class Trial:
                 "wrap it in a module that returns its tensors"
             )
         self._changed = state.changed()
-        self._left = self._buffers()
+        self._left = self._buffers(self._changed)
         self._again = run(model, args, kwargs)[0]
         self._steady = not disagreement(model, self._again, self.answer)
         other = run(model, args, kwargs, seed=1)[0] if random else self._again
@@ -152,7 +152,8 @@ class Trial:
         args, kwargs = self._example
         try:
             wanted, _ = run(self._model, args, kwargs, training=True)
-            changed, left = self._state.changed(), self._buffers()
+            changed = self._state.changed()
+            left = self._buffers(changed)
             again, _ = run(self._model, args, kwargs, training=True)
         except Exception as error:  # of the user's own code
             raise _Fails(f"{type(error).__name__}: {error}{place_of(error)}") from error
@@ -168,15 +169,15 @@ class Trial:
             self._state.restore()
         return problem if steady or not problem else self._stateful([name for name in changed if name not in left])
 
-    def _buffers(self) -> dict[str, torch.Tensor]:
-        """The buffers that hold something else than before, those of another shape left out."""
+    def _buffers(self, changed: list[str]) -> dict[str, torch.Tensor]:
+        """The buffers among what holds something else than before, those of another shape left out."""
         buffers = dict(self._model.named_buffers(remove_duplicate=False))
-        changed = [name for name in self._state.changed() if name in buffers]
-        return {name: buffers[name].clone() for name in changed if _alike(buffers[name], self._state.before(name))}
+        held = [name for name in changed if name in buffers]
+        return {name: buffers[name].clone() for name in held if _alike(buffers[name], self._state.before(name))}
 
     def _other_buffers(self, wanted: dict[str, torch.Tensor]) -> str:
         """In what the buffers, as a graph has left them, are not as the model leaves them."""
-        found = self._buffers()
+        found = self._buffers(self._state.changed())
         present = dict(self._model.named_buffers(remove_duplicate=False))
         for name in dict.fromkeys((*wanted, *found)):
             problem = disagreement(self._model, present[name], wanted.get(name, self._state.before(name)))

@@ -44,6 +44,17 @@ class LateCode(fx.GraphModule):
             del type(self).__call__
         return code
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """As torch has it, but straight through the modules: a graph looks its own up for each node, time and again.
+
+        Raises:
+            AttributeError: if there is none at that path.
+        """
+        found: nn.Module | None = self
+        for name in target.split(".") if target else ():
+            found = found._modules.get(name) if found is not None else None
+        return super().get_submodule(target) if found is None else found  # which tells what is missing
+
     def __getattr__(self, name: str) -> Any:
         """What nn.Module finds; the code's parts, which fx keeps as attributes, are written first."""
         if name in _WRITTEN and "_graph" in self.__dict__:

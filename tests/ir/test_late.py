@@ -172,3 +172,19 @@ def _pickled(module: nn.Module) -> Any:
     torch.save(module, stream)
     stream.seek(0)
     return torch.load(stream, weights_only=False)
+
+
+def test_modules_are_found_as_torch_finds_them() -> None:
+    module = gg.trace("graphgrow:resnet").module
+    assert isinstance(module, LateCode)
+    for path, part in module.named_modules(remove_duplicate=False):
+        assert module.get_submodule(path) is part
+    part = nn.Identity()
+    object.__setattr__(module.get_submodule("stages"), "aside", part)  # an attribute, and no child
+    assert module.get_submodule("stages.aside") is part
+    for wrong in ("stages.9", "stages.0.0.", "no.such.thing", "stages.training"):
+        with pytest.raises(AttributeError) as mine:
+            module.get_submodule(wrong)
+        with pytest.raises(AttributeError) as torchs:
+            nn.Module.get_submodule(module, wrong)
+        assert str(mine.value) == str(torchs.value)
