@@ -21,7 +21,7 @@ class Fill(Enum):
     FREE = "free"  # appended: anything finite
     ZERO = "zero"  # appended: zero
     MEAN = "mean"  # appended: the mean of the old units
-    REPEAT = "repeat"  # appended: what the first of the old units holds
+    REPEAT = "repeat"  # appended: what the first of the old units holds, so that it is finite where that is
     COPY = "copy"  # replicated: what the copied unit holds
     SHARE = "share"  # replicated: the copies add up to what the unit held
     NULL = "null"  # all units are zero, whatever grows: a constant of zeros
@@ -278,7 +278,7 @@ def choose_fills(fills: list[Held]) -> Held:
     carried = {f for f in fills if f is not Fill.EVEN}
     if not carried:
         return fills[0]
-    if len(carried) == 1 and (Fill.EVEN not in fills or Fill.COPY in carried):
+    if len(carried) == 1 and (Fill.EVEN not in fills or carried <= {Fill.COPY, Fill.REPEAT}):
         return carried.pop()
     if Fill.SHARE in carried:
         raise Clash("a choice between shares and whole values")

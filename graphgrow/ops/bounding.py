@@ -31,7 +31,11 @@ UNIT, POSITIVE, SYMMETRIC = Bounds(0.0, 1.0), Bounds(0.0), Bounds(-1.0, 1.0)
 
 
 def bounds_of(argument: Any) -> Bounds:
-    """The bounds of a tensor or a number among an operator's arguments, whatever sizes the inputs have."""
+    """The bounds of a tensor or a number among an operator's arguments, whatever sizes the inputs have.
+
+    Of complex numbers they are those of the real parts: an exponential grows with these alone, and what is zero has
+    none.
+    """
     if isinstance(argument, (Extent, Derived)):
         argument = argument.bounds if varies(argument) else plain(argument)
     if isinstance(argument, Bounds):
@@ -40,6 +44,8 @@ def bounds_of(argument: Any) -> Bounds:
         return argument.bounds
     if isinstance(argument, (bool, int, float)) and math.isfinite(argument):
         return Bounds(float(argument), float(argument))
+    if isinstance(argument, complex) and math.isfinite(argument.real):
+        return Bounds(argument.real, argument.real)
     return Bounds()
 
 
@@ -102,13 +108,33 @@ def output_bounds(node: fx.Node, module: nn.Module | None, args: Any, kwargs: An
     known = _known(type(module) if module is not None else node.target)
     example = node.meta["value"]
     example = example[0] if isinstance(example, (tuple, list)) and example else example
-    if known is None or not isinstance(example, torch.Tensor) or not example.is_floating_point():
+    if known is None or not isinstance(example, torch.Tensor):
         return Bounds()
     options = kwargs if module is None else _options(module)
     if not _takes(known, len(args), tuple(options)):  # a form that the rule for its axes knows, but this one does not
         return Bounds()
+    if known is _counted:
+        return _counted(*args, **options)
+    given = [_is_complex(one) for one in node.args]
+    if example.is_complex() or any(given):
+        return known(*args) if _keeps_real_parts(known, given) and not options else Bounds()
+    if not example.is_floating_point():
+        return Bounds()
     found, tiny = known(*args, **options), torch.finfo(example.dtype).tiny
     return tuple(one.rounded(tiny) for one in found) if isinstance(found, tuple) else found.rounded(tiny)
+
+
+def _is_complex(given: Any) -> bool:
+    """Whether an argument of a node is a complex number, or a tensor of them."""
+    example = given.meta.get("value") if isinstance(given, fx.Node) else given
+    return example.is_complex() if isinstance(example, torch.Tensor) else isinstance(example, complex)
+
+
+def _keeps_real_parts(known: Bounding, given: list[bool]) -> bool:
+    """Whether the real parts of what is put out follow from those of the complex operands as real numbers would."""
+    if known in (_sum, _difference, _BY_NAME["neg"], _BY_NAME["view"]):
+        return True
+    return (known is _product and sum(given) == 1) or (known is _quotient and given == [True, False])
 
 
 def _known(target: object) -> Bounding | None:
@@ -155,6 +181,12 @@ def _logarithm(input: Any, *args: Any, **kwargs: Any) -> Bounds:
     """On which side of zero, since numbers are rounded."""
     inner = bounds_of(input)
     return POSITIVE if inner.low >= 1 else Bounds(high=0.0) if inner.low > 0 and inner.high <= 1 else Bounds()
+
+
+def _counted(start: Any, end: Any = None, step: Any = 1, **kwargs: Any) -> Bounds:
+    """Numbers counted upwards, from zero where one is given alone."""
+    first = Bounds(0.0, 0.0) if end is None else bounds_of(start)
+    return Bounds(first.low) if bounds_of(step).low > 0 else Bounds()
 
 
 def _filled(input: Any, fill_value: Any, *args: Any, **kwargs: Any) -> Bounds:
@@ -281,7 +313,7 @@ _BY_NAME: dict[str, Bounding] = {
     "truediv": _quotient, "div": _quotient, "true_divide": _quotient,
     "floordiv": _floored, "pow": _power, "__pow__": _power,
     "matmul": _matrix_product, "bmm": _matrix_product, "mm": _matrix_product, "dot": _matrix_product,
-    "einsum": _einsum,
+    "einsum": _einsum, "arange": _counted,
     "clamp": _clamped, "clip": _clamped, "clamp_min": _clamped_below, "clamp_max": _clamped_above,
     "sum": _first(Bounds.signed), "cumsum": _first(Bounds.signed), "dropout": _first(Bounds.signed),
     "full_like": _filled, "ones_like": _always(Bounds(1.0, 1.0)), "zeros_like": _always(Bounds(0.0, 0.0)),

@@ -67,6 +67,9 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind, present: Present |
         for question in search.open[:MOST_OTHER_ANSWERS]:
             with suppress(Declined):
                 return _Search(Plan(units, kind), touching, present, question).run()
+        if search.met_pole and present is None:
+            with suppress(Declined):
+                return _Search(Plan(units, kind), touching, present, repeats=True).run()
         raise
 
 
@@ -78,9 +81,12 @@ class _Search:
         touching: the nodes that have the space.
         present: as for `plan_growth`.
         doubted: remedies that are to be tried from the last to the first.
+        repeats: whether new units of parameters in front of a function with poles are to repeat the first unit, on
+            which it is finite, and not to be zero.
 
     Attributes:
         open: the remedies of which one was taken, and another could have been.
+        met_pole: whether a function of parameters alone stood in the way that may not be finite on new units.
     """
 
     def __init__(
@@ -89,8 +95,10 @@ class _Search:
         touching: list[NodeFacts],
         present: Present | None,
         doubted: Remedies | None = None,
+        repeats: bool = False,
     ) -> None:
         self.plan, self.open, self._doubted = plan, list[Remedies](), doubted
+        self.met_pole, self._repeats = False, repeats
         self._touching = touching
         self._present = present
         self._requests = Requests(touching, plan.units.space, None if present is None else present.shows)
@@ -177,9 +185,12 @@ class _Search:
         for output, flow in facts.flows:
             for axis in output.axes_with(space):
                 try:
-                    self.plan.fills[(output, axis)] = evaluate(flow, output, axis, space, self.plan.fills)
+                    state = evaluate(flow, output, axis, space, self.plan.fills)
                 except Clash as clash:
                     raise Unmet(facts, str(clash), [], clash) from None
+                if facts.noises or facts.draws:  # what was drawn for the first unit is not drawn again
+                    state = tuple(Fill.FREE if fill is Fill.REPEAT else fill for fill in state)
+                self.plan.fills[(output, axis)] = state
 
     def mend(self, unmet: Unmet) -> int:
         """Change the sources so that a requirement may hold; from where on to evaluate again.
@@ -192,8 +203,12 @@ class _Search:
         changed = next(filter(None, (self._requests.ask(*remedy) for remedy in order)), None)
         if changed and len(remedies) > 1:
             self.open.append(remedies)
-        if unmet.clash is not None and unmet.clash.at is not None and unmet.clash.wanted is not None:
-            changed = self._requests.ask_operands(unmet.clash.at, unmet.clash.wanted)
+        if unmet.clash is not None and unmet.clash.at is not None:
+            constant = self._requests.is_constant(unmet.clash.at)
+            self.met_pole |= constant
+            wanted = Fill.REPEAT if self._repeats and constant else unmet.clash.wanted
+            if wanted is not None:
+                changed = self._requests.ask_operands(unmet.clash.at, wanted)
         if not changed:
             raise _declined(unmet) from None
         for key in self._settled:

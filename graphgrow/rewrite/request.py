@@ -87,6 +87,7 @@ class Requests:
         self._space = space
         self._grants = grants or (lambda *wish: True)
         self._flows = {output: flow for facts in touching for output, flow in facts.flows}
+        self._stored = {storing.buffer for facts in touching for storing in facts.storings}
         self.asked: dict[Key, dict[int, Held]] = {}
         self._granted: set[Wish] = set()
 
@@ -144,6 +145,12 @@ class Requests:
                     changed |= self.ask(value, axis, occurrence, fill)
         return changed
 
+    def is_constant(self, flow: Flow) -> bool:
+        """Whether the space comes into an expression by what is computed from parameters alone."""
+        if isinstance(flow, fl.Operand):
+            return axis_of(flow, self._space) is None or (flow.value.constant and flow.value not in self._stored)
+        return all(map(self.is_constant, _parts(flow)))
+
     def _place(self, value: Value, axis: int, occurrence: int) -> _Place:
         cells = cells_of(value, axis, self._space)
         together = groups(cells)[cells[occurrence]]
@@ -181,7 +188,7 @@ class Requests:
                 return self._every(flow.affine, at, fill) or None
             return [] if fill is Fill.ZERO else None
         if isinstance(flow, fl.Zeros):
-            return [] if fill in (Fill.ZERO, Fill.MEAN) else None
+            return [] if fill in (Fill.ZERO, Fill.MEAN, Fill.REPEAT) else None
         if isinstance(flow, fl.Drawn):
             return None
         if isinstance(flow, fl.Centred):
@@ -196,7 +203,7 @@ class Requests:
             return self._stacked(flow, at, fill)
         if isinstance(flow, fl.Mul):
             return self._factor(flow, at, fill)
-        if isinstance(flow, fl.Pointwise) and not (flow.zero and fill is Fill.ZERO):
+        if isinstance(flow, fl.Pointwise) and fill is not Fill.REPEAT and not (flow.zero and fill is Fill.ZERO):
             return None
         return self._all(flow, at, fill)
 
@@ -215,7 +222,9 @@ class Requests:
     def _all(self, flow: Flow, at: _Place, fill: Held) -> Wishes | None:
         """Sums, choices and zero-keeping functions: every operand that has the axis."""
         carriers = self._carriers(flow)
-        if fill is not Fill.MEAN and len(carriers) < len(children(flow)):  # a number added is its own mean alone
+        if fill not in (Fill.MEAN, Fill.REPEAT) and len(carriers) < len(
+            children(flow)
+        ):  # what all units share is no zero
             return None
         return self._every(carriers, at, fill)
 
@@ -231,6 +240,8 @@ class Requests:
     def _factor(self, flow: fl.Mul, at: _Place, fill: Held) -> Wishes | None:
         """Products: one factor is enough for zero and for shares, the likeliest first; a mean needs a single one."""
         carriers = self._carriers(flow)
+        if fill is Fill.REPEAT:
+            return self._every(carriers, at, fill)
         if fill is Fill.MEAN or isinstance(fill, Weighted):
             return self._scaled(carriers, at, fill)
         wishes = [
@@ -284,6 +295,16 @@ def along(value: Value, level: Level) -> tuple[int, ...] | None:
     made = [{leaf for leaf in leaves(term) if leaf.size > 1} for term in value.axes]
     chosen = tuple(axis for axis, spaces in enumerate(made) if spaces and spaces <= level.spaces)
     return chosen if set().union(*(made[axis] for axis in chosen)) == level.spaces else None
+
+
+def _parts(flow: Flow) -> tuple[Flow, ...]:
+    if isinstance(flow, (fl.Zeros, fl.Drawn)):
+        return ()
+    if isinstance(flow, (fl.Normalised, fl.Centred)):
+        return flow.inner, flow.otherwise
+    if isinstance(flow, fl.Along):
+        return flow.along, flow.across
+    return (flow.inner,) if isinstance(flow, (fl.Same, fl.Slice, fl.Pick)) else children(flow)
 
 
 def _likeliest(wishes: Wishes) -> Iterator[Wish]:
