@@ -41,10 +41,13 @@ def compare_gradients(case: Case, found: Findings) -> None:
         mine, reference = _gradients(case, case.parent.module, probe, mode)
         noisy, moved = _gradients(case, case.parent.module, probe, mode, noise=True)
         theirs, trial = _gradients(case, case.child.module, probe, mode)
+        unit = UNIT * max(
+            (float(largest(g)) for g in (*mine.values(), *reference)), default=0.0
+        )  # what cancels out is rounded first
         for name in mine.keys() & theirs.keys() - case.touched:
-            _see(untouched, mine[name], theirs[name], noisy[name], name)
+            _see(untouched, mine[name], theirs[name], noisy[name], unit, name)
         for number, (a, b, c) in enumerate(zip(reference, trial, moved, strict=True)):
-            _see(inputs, a, b, c, f"input {number}")
+            _see(inputs, a, b, c, unit, f"input {number}")
         found.checks.append(untouched.check("gradients", f"parameters as they were, {mode}", OF_NOISE))
         if reference:
             found.checks.append(inputs.check("gradients", f"inputs, {mode}", OF_NOISE))
@@ -69,11 +72,11 @@ def _pulled_back(mine: Tensors, noisy: Tensors, theirs: Tensors, direction: Tens
     return worst
 
 
-def _see(worst: Worst, mine: torch.Tensor, theirs: torch.Tensor, noisy: torch.Tensor, where: str) -> None:
+def _see(worst: Worst, mine: torch.Tensor, theirs: torch.Tensor, noisy: torch.Tensor, unit: float, where: str) -> None:
     if mine.shape != theirs.shape:
         worst.differ(f"{where} (shape)")
     else:
-        worst.see(*errors(theirs, mine, SLACK * largest(mine - noisy) + UNIT * largest(mine)), where)
+        worst.see(*errors(theirs, mine, SLACK * largest(mine - noisy) + unit), where)
 
 
 def _gradients(

@@ -45,10 +45,10 @@ class Unheard:
 
     @cached_property
     def _silent_in_child(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Of the child's nodes that are differentiable, those without a gradient, and those with one."""
+        """Of the differentiable nodes of the child: those without a gradient (or of several values), and the others."""
         runs = self._records(self._case.child.module)
         silent = frozenset.intersection(*(run.silent for run in runs))
-        return silent, frozenset.union(*(run.differentiable for run in runs)) - silent
+        return silent | runs[0].several, frozenset.union(*(run.differentiable for run in runs)) - silent
 
     def __contains__(self, name: str) -> bool:
         """Whether all that reads what a parameter is in passes nothing on, or all that it is fed is zero."""
@@ -116,6 +116,7 @@ class _Record(fx.Interpreter):
     Attributes:
         differentiable: names of the nodes whose values depend on parameters.
         silent: names of those without a gradient but rounding.
+        several: names of the nodes whose values are tensors in a tuple or list.
         zero: names of those whose values are zero but for rounding.
     """
 
@@ -129,6 +130,7 @@ class _Record(fx.Interpreter):
                 parameter.add_(drawn.to(parameter.device, parameter.dtype))
         args, kwargs = case.inputs_of(side, case.probes.spec.sample(seed, batch, torch.float64))
         self._values: dict[str, torch.Tensor] = {}
+        self._several: set[str] = set()
         self._bound = (args, kwargs)
         with torch.enable_grad():
             loss = random_loss(self._outputs())
@@ -138,7 +140,7 @@ class _Record(fx.Interpreter):
             name: 0.0 if g is None else float(g.abs().max()) for name, g in found.items() if known[name].numel()
         }
         sizes = {name: float(v.detach().abs().max()) for name, v in self._values.items() if v.numel()}
-        self.differentiable = frozenset(known)
+        self.differentiable, self.several = frozenset(known), frozenset(self._several)
         self.silent = _rounding(gradients)
         self.zero = _rounding(sizes)
 
@@ -153,6 +155,8 @@ class _Record(fx.Interpreter):
         value = super().run_node(n)
         if n.op != "output" and isinstance(value, torch.Tensor) and value.is_floating_point():
             self._values[n.name] = value
+        elif isinstance(value, (tuple, list)) and any(isinstance(item, torch.Tensor) for item in value):
+            self._several.add(n.name)
         return value
 
 

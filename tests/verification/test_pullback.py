@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 import graphgrow as gg
+from tests.properties.blocks import Steady, TiedPair
+from tests.properties.written import noise, stirred
 
 MODES = ("eval", "train", "gradients")
 
@@ -81,3 +83,15 @@ def test_a_gradient_that_a_touched_tensor_loses_is_flagged_by_name() -> None:
     pulled = next(check for check in verdict.checks if check.what == "pulled back, eval")
     assert not pulled.passed
     assert pulled.where in {"mix.weight", "mix.bias", "stem.weight", "stem.bias", "norm.weight"}
+
+
+def test_a_gradient_that_cancels_out_is_rounded_as_its_terms_are() -> None:
+    """A norm over two features is a sign: what passes it is 1e-17 of what comes to it, and rounding of no less."""
+    layers = [
+        nn.Linear(3, 2),
+        nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 3), Steady("log"), nn.RMSNorm(3, eps=1e-3), nn.Linear(3, 2)),
+        nn.BatchNorm1d(2), TiedPair(2), nn.Linear(2, 2),
+    ]  # fmt: skip
+    graph = gg.trace(stirred(nn.Sequential(*layers), 91), noise((6, 3), 0))
+    verdict = gg.verify(graph, gg.apply(graph, "split(0)", seed=3), modes=("eval", "gradients"), batch_sizes=())
+    assert verdict.preserved is True, verdict

@@ -64,11 +64,13 @@ class Crossing(nn.Module):
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.q, self.k, self.v, self.out = (nn.Linear(4, 4) for _ in range(4))
+            self.q, self.kv, self.out = nn.Linear(4, 4), nn.Linear(4, 8), nn.Linear(4, 4)
 
         def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-            scores = (self.q(x) @ self.k(memory).transpose(1, 2)) / x.size(-1) ** 0.5
-            return x + self.out(scores.softmax(-1) @ self.v(memory))
+            q, _ = self.q(x).chunk(2, -1)  # a node of several values is on the way
+            k, v = self.kv(memory).split([2, 6], -1)
+            scores = (q @ k.transpose(1, 2)) / x.size(-1) ** 0.5
+            return x + self.out(scores.softmax(-1) @ v[..., :4])
 
     example = (torch.randn(2, 3, 4), torch.randn(2, 1, 4))
 
@@ -124,10 +126,10 @@ def test_a_copy_that_is_cut_off_is_flagged() -> None:
     graph = gg.trace(Crossing(), Crossing.example)
     grown = gg.apply(graph, "deepen(block, kind=copy)", share=False)
     for node in list(grown.module.graph.nodes):
-        if node.op == "call_module" and str(node.target) == "block_deepen.v":
+        if node.op == "call_module" and str(node.target) == "block_deepen.kv":
             with grown.module.graph.inserting_after(node):
                 cut = grown.module.graph.call_method("detach", (node,))
             node.replace_all_uses_with(cut, delete_user_cb=lambda user, cut=cut: user is not cut)
     grown.module.recompile()
     verdict = gg.verify(graph, grown, modes=MODES)
-    assert [(c.mode, c.where) for c in verdict.checks if not c.passed] == [("alive", "block_deepen.v.weight")], verdict
+    assert [(c.mode, c.where) for c in verdict.checks if not c.passed] == [("alive", "block_deepen.kv.weight")], verdict
