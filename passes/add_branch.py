@@ -22,6 +22,7 @@ from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.overflow import refuse_infinite
+from graphgrow.rewrite.unheard import NOTHING_LEARNS, unheard
 
 KINDS = ("auto", "conv", "depthwise", "pool", "mlp", "low-rank", "identity")
 _CONVS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
@@ -53,6 +54,7 @@ class AddBranch(Mutation):
     @classmethod
     def sites(cls, network: Network) -> Iterator[AddBranch | Refusal]:
         """Every convolution and linear map."""
+        silent = unheard(network.module)
         for node in network.module.graph.nodes:
             if node.op != "call_module":
                 continue
@@ -60,6 +62,9 @@ class AddBranch(Mutation):
             if not isinstance(module, (*_CONVS, *_TRANSPOSED, nn.Linear)):
                 continue
             name = network.sites.name(node)
+            if node in silent:
+                yield Refusal(name, NOTHING_LEARNS)
+                continue
             kind = "mlp" if isinstance(module, nn.Linear) else "conv"
             mutation = cls(name, kind)
             yield offered(mutation, partial(mutation._branch, network, node))

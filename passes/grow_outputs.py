@@ -26,8 +26,9 @@ class GrowOutputs(Mutation):
     """Append units to an output of the model: more classes behind a head, with fresh weights.
 
     The old logits stay as they are, in their places; the output has a new shape, and `gg.verify` compares the old part
-    of it. It declines where the model computes something over all of them (a softmax, a mean). Exact in eval and train
-    mode.
+    of it. Where the model joins several heads in one output (`torch.cat`), what stands behind the head moves back, as
+    `graph.steps[-1].outputs` says. It declines where the model computes something over all of them (a softmax, a
+    mean). Exact in eval and train mode.
 
     Attributes:
         head: the channel group that leaves the model.

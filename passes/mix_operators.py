@@ -30,6 +30,7 @@ from graphgrow.rewrite.junctions import is_activation
 from graphgrow.rewrite.neighbours import is_batch_norm
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.overflow import refuse_infinite
+from graphgrow.rewrite.unheard import NOTHING_LEARNS, unheard
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,16 @@ class MixOperators(Mutation):
     @classmethod
     def sites(cls, network: Network) -> Iterator[MixOperators | Refusal]:
         """Every convolution, linear map and activation, with all usual candidates that fit."""
+        silent = unheard(network.module)
         for node in network.module.graph.nodes:
             part = called_module(network.module, node)
             called = type(part) in (*CONVS, nn.Linear)
             if not called and not (node.op.startswith("call") and is_activation(network, node)):
                 continue
             name = network.sites.name(node)
+            if node in silent:
+                yield Refusal(name, NOTHING_LEARNS)
+                continue
             try:
                 present = _present(network, node, name)
             except Declined as declined:

@@ -20,6 +20,7 @@ from graphgrow.rewrite.exchange import exchange
 from graphgrow.rewrite.junctions import is_activation
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.overflow import refuse_infinite
+from graphgrow.rewrite.unheard import NOTHING_LEARNS, unheard
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,14 @@ class SwapActivation(Mutation):
     @classmethod
     def sites(cls, network: Network) -> Iterator[SwapActivation | Refusal]:
         """Every activation: to GELU, or to SiLU where it is one already."""
+        silent = unheard(network.module)
         for node in network.module.graph.nodes:
             if not node.op.startswith("call") or not is_activation(network, node):
                 continue
             name = network.sites.name(node)
+            if node in silent:
+                yield Refusal(name, NOTHING_LEARNS)
+                continue
             try:
                 present = name_of(_present(network.module, node))
                 refuse_infinite(network.analysis.facts[node.all_input_nodes[0]].output)

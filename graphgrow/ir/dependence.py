@@ -13,12 +13,12 @@ def nodes_fed(graph: fx.Graph) -> frozenset[fx.Node]:
     """The inputs, and all nodes that their numbers reach."""
     fed: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or not fed.isdisjoint(_read(node)):
+        if node.op == "placeholder" or not fed.isdisjoint(numbers_read(node)):
             fed.add(node)
     return frozenset(fed)
 
 
-def _read(node: fx.Node) -> list[fx.Node]:
+def numbers_read(node: fx.Node) -> list[fx.Node]:
     """The nodes whose numbers a node reads: not that of which it asks the shape, dtype or device alone."""
     name = node.args[1] if node.target is getattr else getattr(node.target, "__name__", node.target)
     form = node.op != "call_module" and isinstance(name, str) and (name in _FORM or name.endswith("_like"))

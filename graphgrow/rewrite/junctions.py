@@ -13,6 +13,7 @@ from graphgrow.ops import pointwise
 from graphgrow.ops.registry import rule_of
 from graphgrow.rewrite.gradients import shut_off
 from graphgrow.rewrite.network import Network
+from graphgrow.rewrite.unheard import unheard
 
 _SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _ACTIVATION_RULES = {pointwise.zero_keeping, pointwise.limited, pointwise.bounded, pointwise.prelu, pointwise.blend}
@@ -22,9 +23,9 @@ def junctions(network: Network) -> Iterator[fx.Node]:
     """Activations, sums of two tensors, and values that leave a module, in graph order.
 
     Numbers, tables that no input reaches, what no output depends on, what can have no gradient since that would need
-    numbers that the forward overwrites, and the model's outputs are left out.
+    numbers that the forward overwrites, what is multiplied by zeros alone, and the model's outputs are left out.
     """
-    shut = shut_off(network.module)
+    shut = shut_off(network.module) | unheard(network.module)
     fed: set[fx.Node] = set()
     wanted: set[fx.Node] = set()
     for node in reversed(network.module.graph.nodes):

@@ -39,6 +39,10 @@ from graphgrow.rewrite.requirements import (
 )
 from graphgrow.rewrite.slopes import check_slopes
 
+_REMEDIES = {
+    "a model output": "; `grow-outputs` appends to what leaves the model",
+    "a model input": "; `grow-inputs` appends channels to an input",
+}
 MOST_OTHER_ANSWERS = 4  # each is a search of its own
 
 
@@ -53,7 +57,8 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind, present: Present |
     """
     space = units.space
     if space.frozen is not None:
-        raise Declined(f"the axis is frozen: {space.frozen}")
+        remedy = _REMEDIES.get(space.frozen.text, "")
+        raise Declined(f"the axis is frozen: {space.frozen}{remedy}")
     touching = analysis.touching(space)
     for facts in touching:
         _check_shape(facts, space)

@@ -38,7 +38,8 @@ def parse_mutation(text: str) -> Mutation:
             name, value = fields[0].name, name
         if name not in {field.name for field in fields}:
             known = ", ".join(field.name for field in fields)
-            raise MutationError(f"`{match[1]}` has no option `{name}`; it has {known}")
+            comma = "; is a comma missing?" if len(name.split()) > 1 else ""
+            raise MutationError(f"`{match[1]}` has no option `{name}`; it has {known}{comma}")
         if name in values:
             raise MutationError(f"{text!r} gives `{name}` twice")
         values[name] = _read(value, hints[name], name, text)

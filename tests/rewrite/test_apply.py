@@ -185,7 +185,7 @@ def test_an_empty_list_changes_nothing(graph: Graph) -> None:
         ("split(hidden, units=[6])", gg.MutationError, r"units=\[6\]: `hidden` has units 0 to 5"),
         ("split(hidden, units=[-1])", gg.MutationError, r"units=\[-1\]"),
         ("split(hidden, units=[1, 1])", gg.MutationError, r"names a unit twice"),
-        ("widen(head, extra=1)", gg.Declined, r"the axis is frozen: a model output \(at `output`\)"),
+        ("widen(head, extra=1)", gg.Declined, r"is frozen: a model output \(at `output`\); `grow-outputs` appends"),
         ("split(head)", gg.Declined, r"frozen"),
     ],
 )

@@ -67,6 +67,7 @@ def test_blanks_and_names_are_free(text: str) -> None:
         ("grow(a, extra=3)", "there is no pass `grow`; there are .*split, .*widen"),
         ("widen(a, extra=3); import os", "cannot read"),
         ("widen(a, 3)", "`3` has no option name"),
+        ("widen(a extra=3)", "no option `a extra`; it has group, extra; is a comma missing?"),
         ("widen(a)", "lacks extra"),
         ("widen(extra=3)", "lacks group"),
         ("widen(a, extra=3, extra=4)", "gives `extra` twice"),
