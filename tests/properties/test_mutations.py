@@ -28,7 +28,7 @@ from tests.preserved import assert_preserved, assert_same_bits, assert_untouched
 from tests.properties.models import FAMILIES, models
 from tests.properties.written import Model
 
-MOST = 6  # about as many mutations of one pass are tried on one model
+MOST = 4  # about as many mutations of one pass are tried on one model
 LARGE = 20_000  # parameters above which a chain goes on in small steps
 
 

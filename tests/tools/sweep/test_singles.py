@@ -19,7 +19,7 @@ from tools.sweep.subject import Subject, prepare
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    return prepare("graphgrow:mlp", Options())
+    return prepare("tests.tools.sweep.small:net", Options())
 
 
 def events_of(subject: Subject, options: Options) -> list[dict[str, Any]]:
