@@ -80,9 +80,13 @@ class _Search:
         example: Shapes = tuple(tensor.shape for tensor in self._spec.tensors)
         fewer = self._with_batch(example)
         for start in (example,) if fewer is None else (fewer, example):
-            shapes = start
+            shapes, tried = start, set[tuple[Shapes, tuple[Place, ...]]]()
             for places in self._sets(example):
-                if all(shapes[number][axis] == example[number][axis] for number, axis in places):
+                attempt = (shapes, tuple(places))  # a single axis comes as one of its size, of its number, and alone
+                if attempt not in tried and all(
+                    shapes[number][axis] == example[number][axis] for number, axis in places
+                ):
+                    tried.add(attempt)
                     shapes = self._changed(shapes, places) or shapes
             if shapes != start:
                 return shapes

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphgrow as gg
+from graphgrow.verification import sizes
 from tests.verification.wrong_models import any_size
 
 NONE = "other sizes of the inputs: none was compared, as the parent takes the example's alone"
@@ -67,6 +68,21 @@ def test_a_parent_of_one_size_is_named() -> None:
     verdict = found(model, torch.randn(2, 3, 8))
     assert sizes_of(verdict) == []
     assert NONE in verdict.notes
+
+
+def test_no_size_is_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+    original = sizes._Search._answers
+
+    def noted(self: Any, probe: Any) -> bool:
+        tried.append(tuple(leaf.shape for leaf in probe[0]))
+        return original(self, probe)
+
+    monkeypatch.setattr(sizes._Search, "_answers", noted)
+    verdict = found(nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2)), torch.randn(1, 5))
+    assert NONE in verdict.notes
+    assert len(tried) > 3
+    assert len(set(tried)) == len(tried)
 
 
 def test_sizes_that_are_asked_for_are_compared_and_no_others() -> None:
