@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -17,7 +18,7 @@ from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.resize import resize
-from graphgrow.rewrite.shares import Readers
+from graphgrow.rewrite.shares import Readers, Reading
 from graphgrow.rewrite.statistics import old_share
 from graphgrow.rewrite.tensors import TensorGrowth
 
@@ -95,12 +96,16 @@ def _rescale_eps(editor: Editor, facts: NodeFacts, rescaled: set[int], units: Un
 
 
 def _tell_how_copies_are_read(plan: Plan, growths: Mapping[Value, TensorGrowth], changes: list[TensorChange]) -> None:
-    """Tell what writes copies how these are read, for its optimizer state."""
-    readers = Readers(plan.units)
-    for change, growth in zip(changes, growths.values(), strict=True):
-        if len(growth.axes) == 1 and Fill.SHARE in growth.axes[0].fills and not change.old.is_meta:
-            readers.add(change.old, change.new, growth.axes[0].axis, growth.axes[0].map)
-    reading = readers.reading()
+    """Tell what writes copies how these are read, for its optimizer state: found when there is some to carry along."""
+
+    @functools.cache
+    def reading() -> Reading | None:
+        readers = Readers(plan.units)
+        for change, growth in zip(changes, growths.values(), strict=True):
+            if len(growth.axes) == 1 and Fill.SHARE in growth.axes[0].fills and not change.old.is_meta:
+                readers.add(change.old, change.new, growth.axes[0].axis, growth.axes[0].map)
+        return readers.reading()
+
     for growth in growths.values():
         growth.reading = reading
 

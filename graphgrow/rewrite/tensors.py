@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -48,7 +49,8 @@ class TensorGrowth:
         scale: a factor on the whole (the weight of a norm whose axis is filled at the mean).
         offset: what is added to the tensor where it is used, and so scaled with it (a norm that scales by 1 + w).
         weights: the scales by which means are weighted, as they were before.
-        reading: how the copies are read; scales the state of what writes them.
+        reading: tells how the copies are read, which takes longer than the growth; it scales the state of what writes
+            them.
         apart: whether the shares of copies are pulled apart.
     """
 
@@ -56,7 +58,7 @@ class TensorGrowth:
     axes: list[AxisGrowth]
     scale: float = 1.0
     offset: float = 0.0
-    reading: Reading | None = field(default=None)
+    reading: Callable[[], Reading | None] | None = None
     weights: dict[Value, torch.Tensor] = field(default_factory=dict)
     apart: bool = False
 
@@ -176,12 +178,12 @@ class TensorGrowth:
         old entries along the axis, since `step` is carried over and a v of 0 would make their first updates several
         times the learning rate. A pace is divided among shares, each of which gets the gradient of the whole.
         """
-        new = state.detach()
+        new, reading = state.detach(), None if self.reading is None else self.reading()
         for growth in self.axes:
             before, new = new, growth.spread(new)
             for occurrence, fill in enumerate(growth.fills):
-                if fill is Fill.COPY and self.reading is not None:
-                    new = _multiplied(new, growth, occurrence, self.reading.factors(role)[growth.map.unit.clamp(min=0)])
+                if fill is Fill.COPY and reading is not None:
+                    new = _multiplied(new, growth, occurrence, reading.factors(role)[growth.map.unit.clamp(min=0)])
                 elif fill is Fill.SHARE and role is Role.PACE:
                     copies = growth.map.source.bincount(minlength=before.shape[growth.axis])
                     new = _multiplied(new, growth, occurrence, 1.0 / copies[growth.map.source].double())
@@ -227,13 +229,13 @@ def _share(
         first = kept[source[where]].to(new.device)
         whole = new.index_select(growth.axis, first)
         draw = torch.rand(whole.shape, generator=generator, dtype=torch.float32)
-        draw = draw * (0.5 if deviation is None else 1.5) + 0.5
+        draw.mul_(0.5 if deviation is None else 1.5).add_(0.5)
         part = whole * draw.to(whole.device, whole.dtype)
         if deviation is not None:
             opposite = torch.randn(whole.shape, generator=generator, dtype=torch.float32) * deviation
             part = torch.where(whole == 0, opposite.to(whole.device, whole.dtype), part)
         new.index_copy_(growth.axis, first, part)
-        new.index_copy_(growth.axis, where.to(new.device), whole - part)
+        new.index_copy_(growth.axis, where.to(new.device), whole.sub_(part))
 
 
 def _copies_by_rank(growth: AxisGrowth, occurrence: int) -> list[torch.Tensor]:
