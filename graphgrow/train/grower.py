@@ -63,7 +63,7 @@ class Grower:
         cool_down: rounds after a growth in which nothing is asked.
         most_stages: growths in all.
         averaged: an AveragedModel of the graph's module, grown along.
-        pace: of the updates of what is new.
+        pace: of the updates of what is new; by default `Pace.under(optimizer)`.
         every: of so many batches one is observed.
         held_out: `module -> loss` on data that is not trained on; connections must lower it to first order.
         rollback_after: rounds after which a growth is taken back if the metric is not below what it was; None never.
@@ -116,7 +116,7 @@ class Grower:
         self._cool_down = cool_down
         self._most_stages = most_stages
         self._averaged = averaged
-        self._newcomers = None if optimizer is None else Newcomers(optimizer, pace or Pace())
+        self._newcomers = None if optimizer is None else Newcomers(optimizer, pace or Pace.under(optimizer))
         self._every = every
         self._held_out = held_out
         self._rollback_after = rollback_after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from graphgrow.rewrite.roles import state_roles
+from graphgrow.rewrite.roles import Role, state_roles
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -44,6 +45,15 @@ class Pace:
     boost: float = 1.0
     forget: bool = False
 
+    @classmethod
+    def under(cls, optimizer: Optimizer) -> Pace:
+        """The default under an optimizer: twice the warm-up where nothing corrects for few gradients (RMSprop).
+
+        Such an optimizer, without a mean of gradients, goes by each batch alone; at half of its warm-up's pace a new
+        block then disturbs a trained network no more than the goal allows (docs/learning.md).
+        """
+        return cls(warm_up=2 * cls.warm_up if state_roles(optimizer).uncorrected else cls.warm_up)
+
     def factors(self, step: int, starts: torch.Tensor) -> torch.Tensor:
         """The factors of the step-th update, from 1, of entries that begin at `starts`; new ones begin at 0."""
         rates = torch.where(starts == 0, self.rate, 1.0)
@@ -64,6 +74,11 @@ class _Entries:
     parameter: nn.Parameter
     places: torch.Tensor
     starts: torch.Tensor
+
+    @property
+    def whole(self) -> bool:
+        """Whether the parameter is new as a whole."""
+        return len(self.places) == self.parameter.numel() and not bool(self.starts.any())
 
     def values(self) -> torch.Tensor:
         return self.parameter.detach().flatten().index_select(0, self.places)
@@ -90,6 +105,10 @@ class Newcomers:
 
     By hooks on it: before a step the entries are remembered, after it they go a part of the way, or further. A step
     that a gradient scaler leaves out is left out here too.
+
+    Where nothing makes up for the few gradients that a new parameter has seen (RMSprop, Adagrad), the optimizer is
+    carried over with the mean squares of a parameter beside it, whose gradients may be several times smaller. Before
+    the first step they are raised to the mean square of the new parameter's own gradient, if that is larger.
 
     Args:
         optimizer: that trains them.
@@ -144,10 +163,23 @@ class Newcomers:
 
     def _remember(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._step += 1
+        if self._step == 1:
+            self._raise_squares()
         if self._pace.over(self._step):
             self._entries = []
         self._before = [one.values() for one in self._entries]
         self._whole = [one.parameter.detach().clone() for one in self._boosted]
+
+    def _raise_squares(self) -> None:
+        """No square of a whole new parameter below the mean square of its first gradient."""
+        known = state_roles(self._optimizer)
+        if not known.uncorrected or self._pace.forget:
+            return
+        for parameter in (one.parameter for one in self._entries if one.whole):
+            level = 0.0 if parameter.grad is None else float(parameter.grad.square().mean())
+            for name, item in self._optimizer.state.get(parameter, {}).items():
+                if known.roles.get(name) is Role.SQUARE and math.isfinite(level):
+                    item.clamp_(min=level)
 
     def _slow_down(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with torch.no_grad():

@@ -220,3 +220,43 @@ def test_under_adam_the_function_changes_no_faster_when_copies_are_pulled_apart(
     assert changes["split(0)"] < 1.1 * changes[""]
     assert changes["split(0, apart=true)"] < 1.1 * changes[""]
     assert changes["split(0, apart=true)"] > 0.5 * changes[""], changes
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_squares_of_a_new_block_are_no_smaller_than_those_of_its_first_gradient(centered: bool) -> None:
+    """A neighbour's may be: then the first steps of RMSprop, which corrects for nothing, would be too long."""
+    graph = small.graph()
+    alpha = 0.9
+    optimizer = torch.optim.RMSprop(graph.module.parameters(), lr=1e-3, alpha=alpha, centered=centered)
+    graph.module(small.INPUTS).square().sum().backward()
+    optimizer.step()
+    for state in optimizer.state.values():
+        state["square_avg"].fill_(1e-12)
+    mutations = ["deepen(1, kind=mlp)"]
+    new = newness(graph, mutations, 0)
+    newcomers = Newcomers(optimizer, Pace(warm_up=4))
+    child = gg.apply(graph, mutations, optimizer=optimizer)
+    newcomers.welcome(child.module, new.paces)
+    optimizer.zero_grad()
+    child.module(small.INPUTS).square().sum().backward()
+    optimizer.step()
+    last = child.module.get_parameter("1_deepen.linear2.weight")
+    first = child.module.get_parameter("1_deepen.linear1.weight")
+    assert last.grad is not None
+    assert first.grad is not None
+    level = float(last.grad.square().mean())
+    assert level > 1e-6
+    wanted = alpha * level + (1 - alpha) * last.grad.square()
+    assert torch.allclose(optimizer.state[last]["square_avg"], wanted, rtol=1e-5)
+    assert float(first.grad.abs().max()) == 0.0, "it is read with zeros still"
+    assert torch.allclose(optimizer.state[first]["square_avg"], torch.full_like(first, alpha * 1e-12))
+    old = child.module.get_parameter("0.weight")
+    assert old.grad is not None
+    squares = alpha * 1e-12 + (1 - alpha) * old.grad.square()
+    assert torch.allclose(optimizer.state[old]["square_avg"], squares), "what was there goes on as it was"
+
+
+def test_the_default_is_slower_where_nothing_corrects_for_few_gradients() -> None:
+    parameters = list(nn.Linear(2, 2).parameters())
+    assert Pace.under(torch.optim.AdamW(parameters)) == Pace()
+    assert Pace.under(torch.optim.RMSprop(parameters)) == Pace(warm_up=200)

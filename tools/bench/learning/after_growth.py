@@ -93,7 +93,9 @@ def twin(graph: Graph, optimizer: torch.optim.Optimizer, make: Make) -> tuple[Gr
     return own, made
 
 
-def measure(model: str, kind: str, make: Make, seed: int, part: Part) -> dict[str, tuple[float, float]]:
+def measure(
+    model: str, kind: str, make: Make, seed: int, part: Part, warm_up: int | None = None
+) -> dict[str, tuple[float, float]]:
     """By way, the largest and the mean loss over those of the twin that was not grown."""
     build, growths = MODELS[model]
     torch.manual_seed(seed)
@@ -105,7 +107,7 @@ def measure(model: str, kind: str, make: Make, seed: int, part: Part) -> dict[st
     for way in WAYS:
         mine, theirs = twin(graph, optimizer, make)
         new = newness(mine, growths[kind], seed)
-        newcomers = Newcomers(theirs, Pace(warm_up=100))
+        newcomers = Newcomers(theirs, Pace.under(theirs) if warm_up is None else Pace(warm_up=warm_up))
         child = gg.apply(mine, growths[kind], seed=seed, optimizer=theirs)
         if way == "carried, warmed up":
             newcomers.welcome(child.module, new.paces)
@@ -127,6 +129,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--lr", type=float, default=3e-3)
     options.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw")
+    options.add_argument("--warm-up", type=int, help="steps; by default as many as a Grower takes under the optimizer")
     options.add_argument("--growths", nargs="+", default=["widen", "split", "split apart", "deepen"])
     parsed = options.parse_args()
     torch.set_num_threads(parsed.threads)
@@ -135,7 +138,7 @@ def main() -> None:
     lines = []
     for model, (_, growths) in MODELS.items():
         for kind in (one for one in growths if one in parsed.growths):
-            runs = [measure(model, kind, make, seed, part) for seed in range(parsed.seeds)]
+            runs = [measure(model, kind, make, seed, part, parsed.warm_up) for seed in range(parsed.seeds)]
             cells = []
             for way in WAYS:
                 largest, mean = ([run[way][index] for run in runs] for index in (0, 1))
