@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -95,12 +96,18 @@ def _answers_alike(twin: nn.Module, args: Any, kwargs: Any) -> bool:
 
 
 class MetaRunner:
-    """Runs single nodes of a graph on the meta device, remembering the twins of leaf modules."""
+    """Runs single nodes of a graph on the meta device, remembering the twins of leaf modules.
 
-    def __init__(self, root: nn.Module) -> None:
+    Args:
+        root: whose nodes they are.
+        remember: whether what operators answered is remembered too; not where somebody watches them run, as a counter
+            of FLOPs does.
+    """
+
+    def __init__(self, root: nn.Module, remember: bool = True) -> None:
         self._root = root
         self._twins: dict[str, nn.Module] = {}
-        self._answers = Answers()
+        self._answers = Answers() if remember else None
 
     def replace(self, path: str, module: nn.Module) -> None:
         """Run another module in the place of the one at a path."""
@@ -121,13 +128,16 @@ class MetaRunner:
                 twin = self._twins[target]
                 if _answers_alike(twin, args, kwargs):
                     return torch.empty_like(args[0])
-                return self._answers.of(twin, args, kwargs, lambda: twin(*args, **kwargs))
+                return self._answer(twin, args, kwargs, lambda: twin(*args, **kwargs))
             if kind == "get_attr":
                 value: Any = self._root
                 for part in str(target).split("."):
                     value = getattr(value, part)
                 return to_meta(value)
-            return self._answers.of(target, args, kwargs, lambda: _called(kind, target, args, kwargs))
+            return self._answer(target, args, kwargs, lambda: _called(kind, target, args, kwargs))
+
+    def _answer(self, called: Any, args: Any, kwargs: Any, run: Callable[[], Any]) -> Any:
+        return run() if self._answers is None else self._answers.of(called, args, kwargs, run)
 
 
 def _called(kind: str, target: Any, args: Any, kwargs: Any) -> Any:

@@ -91,7 +91,7 @@ def node_flops(network: Network, batch_size: int = 1) -> dict[str, int]:
     """
     args, kwargs = network.inputs.sample(batch_size=batch_size, device="meta")
     inputs = placeholder_values(network.module, InputSpec.of(args, kwargs))
-    runner = MetaRunner(network.module)
+    runner = MetaRunner(network.module, remember=False)
     values: dict[fx.Node, Any] = {}
     totals = [0]
     with FlopCounterMode(display=False) as counter:
