@@ -11,7 +11,7 @@ from torch import nn
 
 from graphgrow.rewrite.contract import Mutation, Refusal
 from graphgrow.rewrite.cost import MutationCost, NodeCost, Outline, count_flops, node_costs
-from graphgrow.rewrite.describe import explanation, graph_text
+from graphgrow.rewrite.describe import counted, explanation, graph_text
 from graphgrow.rewrite.listing import listed
 from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.registry import pass_named, passes
@@ -103,7 +103,8 @@ class Graph(Network):
         count = sum(group.frozen is None for group in self.groups)
         return (
             f"Graph({type(self.module).__name__}, {self.parameter_count:,} parameters, "
-            f"{count} of {len(self.groups)} channel groups can grow, {len(self.ledger)} mutations applied)"
+            f"{count} of {counted(len(self.groups), 'channel group')} can grow, "
+            f"{counted(len(self.ledger), 'mutation')} applied)"
         )
 
 

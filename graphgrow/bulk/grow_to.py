@@ -22,6 +22,7 @@ from graphgrow.errors import Declined, NotPreserved, Unsupported
 from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.describe import counted
 from graphgrow.rewrite.network import Network, require_network
 from graphgrow.rewrite.statistics import growing_axis
 from graphgrow.rewrite.text import parse_mutation
@@ -69,7 +70,7 @@ class Grown:
         count = sum(parameter.numel() for parameter in self.model.parameters())
         head = (
             f"grown to {type(self.model).__name__} with {count:,} parameters by "
-            f"{len(self.mutations)} mutations; largest error {self.max_error:.1e} of the largest output"
+            f"{counted(len(self.mutations), 'mutation')}; largest error {self.max_error:.1e} of the largest output"
         )
         lines = [head, *(f"  {mutation}" for mutation in self.mutations)]
         alike: dict[tuple[str, float], list[str]] = {}

@@ -19,6 +19,7 @@ from graphgrow.ir.terms import Product, Space, Term, children, leaves, normal
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.bare import without_data
 from graphgrow.rewrite.contract import Mutation, Refusal
+from graphgrow.rewrite.describe import counted
 from graphgrow.rewrite.groups import Group
 from graphgrow.rewrite.network import require_network
 from graphgrow.rewrite.text import parse_mutation
@@ -64,8 +65,8 @@ class ScalePlan:
         widths = sum(growth.unit == "units" for growth in self.growths)
         before, after = self.parameters
         head = (
-            f"{widths} widths and {len(self.growths) - widths} depths grow, "
-            f"from {before:,} to {after:,} parameters ({len(self.mutations)} mutations):"
+            f"{counted(widths, 'width')} and {counted(len(self.growths) - widths, 'depth')} grow, "
+            f"from {before:,} to {after:,} parameters ({counted(len(self.mutations), 'mutation')}):"
         )
         wide = max((len(line.name) for line in self.growths), default=0)
         lines = [f"  {g.name:<{wide}} {g.before:>6} -> {g.after} {g.unit}" for g in self.growths]
@@ -73,7 +74,8 @@ class ScalePlan:
             return "\n".join([head, *lines])
         wide = max(len(refusal.site) for refusal in self.refusals)
         reasons = [f"  {refusal.site:<{wide}}  {refusal.reason}" for refusal in self.refusals]
-        return "\n".join([head, *lines, "", f"{len(self.refusals)} do not:", *reasons])
+        rest = f"{len(reasons)} {'does' if len(reasons) == 1 else 'do'} not:"
+        return "\n".join([head, *lines, "", rest, *reasons])
 
 
 def scale(

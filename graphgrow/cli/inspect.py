@@ -109,19 +109,21 @@ def _facts(graph: Graph, model: str) -> dict[str, object]:
 def _explain(graph: Graph, model: str) -> None:
     """The graph for a person: a summary, what can grow, what cannot, and what else there is to know."""
     from graphgrow.rewrite.cost import flops_text
+    from graphgrow.rewrite.describe import counted
 
     flops, reasons = _flops(graph)
-    counted = "FLOPs unknown" if flops is None else f"{flops_text(flops)} for one sample"
+    work = "FLOPs unknown" if flops is None else f"{flops_text(flops)} for one sample"
+    done = counted(len(graph.ledger), "mutation")
     shapes = ", ".join("x".join(map(str, spec.shape)) for spec in graph.inputs.tensors)
     modes = " and ".join(sorted(graph.modes))
     show(
-        f"[bold]{escape(model)}[/]: {type(graph.module).__name__}, {graph.parameter_count:,} parameters, {counted}",
-        f"  captured with {graph.way} on {shapes}, valid in {modes} mode, {len(graph.ledger)} mutations applied",
+        f"[bold]{escape(model)}[/]: {type(graph.module).__name__}, {graph.parameter_count:,} parameters, {work}",
+        f"  captured with {graph.way} on {shapes}, valid in {modes} mode, {done} applied",
         *(f"  [yellow]note[/] {escape(note)}" for note in (*graph.notes, *reasons)),
     )
     growing = [group for group in graph.groups if group.frozen is None]
     frozen = [group for group in graph.groups if group.frozen is not None]
-    show(f"\n[bold]{len(growing)} channel groups can grow[/]")
+    show(f"\n[bold]{counted(len(growing), 'channel group')} can grow[/]")
     if growing:
         rows = [(group, _writers(group.members), _writers(group.readers)) for group in growing]
         show(_table(("written by", "read by"), rows))

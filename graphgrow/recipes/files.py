@@ -43,8 +43,9 @@ def read_recipe(kind: type[R], package: str, ending: str, name: str, changes: Ma
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            listed = ", ".join(known)
-            raise RecipeError(f"there is no recipe {name!r} ({error}); there are {listed}, or give a file") from None
+            if path.exists():  # a folder, or no text
+                raise RecipeError(f"the recipe {name!r} cannot be read: {error}") from None
+            raise RecipeError(f"there is no recipe {name!r}; there are {', '.join(known)}, or give a file") from None
         table = parsed(text, name, path.suffix)
     given = {key: value for key, value in (changes or {}).items() if value is not None}
     return from_table(kind, {**table, **given}, f"recipe {name}")

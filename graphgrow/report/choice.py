@@ -79,13 +79,12 @@ def _course(panel: Axes, index: int, choice: ChoiceRecord, names: Sequence[str],
     for place, name in enumerate(choice.names):
         _line(panel, name, names, choice.steps, [shares[place] for shares in choice.shares])
     panel.annotate(
-        choice.kept,
-        (choice.steps[-1], 0.5),  # at the end shares are high or low, so that there is room
-        ha="right",
-        va="center",
+        f"kept: {choice.kept}",
+        (0.04, 0.94),  # at the start all shares are low, so that there is room
+        xycoords="axes fraction",
+        va="top",
         fontsize=7,
         weight="bold",
-        bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
     )
     panel.set_ylim(0, 1.03)
     panel.tick_params(labelsize=7)

@@ -80,7 +80,7 @@ def explanation(network: Network) -> str:
         f"{'What did not grow' if len(network.ledger) else 'The graph'} shares its parameters with the captured model.",
         *(f"Note: {note}." for note in network.notes),
         "",
-        f"{len(growing)} channel groups can grow{':' if growing else '.'}",
+        f"{counted(len(growing), 'channel group')} can grow{':' if growing else '.'}",
         *(f"  {g.name:<{width}} {g.size:>6} units  written by {some(g.members)}" for g in growing),
     ]
     if fixed:
@@ -89,8 +89,17 @@ def explanation(network: Network) -> str:
     if unknown:
         lines += ["", "Operators that froze what they touch:", *_unknown(unknown)]
     if len(network.ledger):
-        lines += ["", f"{len(network.ledger)} mutations applied:", *(f"  {entry}" for entry in network.ledger)]
+        lines += [
+            "",
+            f"{counted(len(network.ledger), 'mutation')} applied:",
+            *(f"  {entry}" for entry in network.ledger),
+        ]
     return "\n".join(lines)
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things in words: `1 mutation`, `2 mutations`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def some(paths: Sequence[str], most: int = 3) -> str:

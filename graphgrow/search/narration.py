@@ -15,6 +15,7 @@ from rich.text import Text
 
 from graphgrow.records import CandidateRecord, GenerationRecord
 from graphgrow.report import front_table
+from graphgrow.rewrite.describe import counted
 from graphgrow.search.engine import Crew
 from graphgrow.search.evolve import State
 from graphgrow.search.finish import Finished, scales
@@ -119,11 +120,12 @@ class Narration:
         count = 1 + recipe.generations * recipe.offspring
         self._say(f"[bold]evolution[/] of {recipe.task.model} on {recipe.task.data}: {goals}")
         self._say(
-            f"{recipe.generations} generations of {recipe.offspring}, {count} candidates, {self._workers()}; "
+            f"{counted(recipe.generations, 'generation')} of {recipe.offspring}, "
+            f"{counted(count, 'candidate')}, {self._workers()}; "
             f"the study is {escape(str(folder))}"
         )
         if done:
-            self._say(f"going on with a study of {done} evaluations")
+            self._say(f"going on with a study of {counted(done, 'evaluation')}")
 
     def closing(self, state: State, found: Finished) -> None:
         """The front, and where everything is."""
@@ -140,7 +142,7 @@ class Narration:
         self._say(f"done in {time.monotonic() - self._start:.0f} s")
 
     def _workers(self) -> str:
-        return "1 worker" if self._crew.size == 1 else f"{self._crew.size} workers"
+        return counted(self._crew.size, "worker")
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, emoji=False, soft_wrap=True)

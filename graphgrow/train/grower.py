@@ -16,6 +16,7 @@ from graphgrow.errors import NotPreserved, SignalError, TrainingError
 from graphgrow.graph import Graph
 from graphgrow.records import DecisionRecord
 from graphgrow.rewrite.apply import apply
+from graphgrow.rewrite.describe import counted
 from graphgrow.rewrite.network import require_network
 from graphgrow.rewrite.roles import state_roles
 from graphgrow.signals.memory import memory_of, remember
@@ -393,7 +394,7 @@ class Grower:
         self.graph = snapshot.restore(self._optimizer, self._averaged)
         if self._newcomers is not None:
             self._newcomers.welcome(self.graph.module, {})
-        rounds = f"{reached:.4g} after {len(self._metrics)} round{'s' if len(self._metrics) > 1 else ''}"
+        rounds = f"{reached:.4g} after {counted(len(self._metrics), 'round')}"
         reason = f"{rounds} is no better than {best:.4g} before the growth"
         if self._rollback_margin:
             more = f"{abs(self._rollback_margin):.1%} {'more' if self._rollback_margin > 0 else 'less'}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from graphgrow.errors import TrainingError
+from graphgrow.rewrite.describe import counted
 
 
 class Schedule(Protocol):
@@ -32,7 +33,7 @@ class Interval:
     def due(self, metrics: list[float | None]) -> str | None:
         """Once as many rounds have passed."""
         passed = len(metrics)
-        return f"{passed} round{'s' if passed > 1 else ''} since the last growth" if passed >= self.rounds else None
+        return f"{counted(passed, 'round')} since the last growth" if passed >= self.rounds else None
 
 
 @dataclass(frozen=True)
@@ -61,4 +62,4 @@ class Plateau:
                 best, age = metric, 0
             else:
                 age += 1
-        return f"no better than {best:.4g} for {age} round{'s' if age > 1 else ''}" if age >= self.patience else None
+        return f"no better than {best:.4g} for {counted(age, 'round')}" if age >= self.patience else None

@@ -155,7 +155,7 @@ def test_the_plan_prints_what_grows_and_what_does_not() -> None:
     model = mixer.mixer(width=16, depth=1)
     lines = str(plan_scale(traced(model), width=1.5, depth=2)).splitlines()
     count = sum(parameter.numel() for parameter in model.parameters())
-    assert lines[0].startswith(f"2 widths and 1 depths grow, from {count:,} to ")
+    assert lines[0].startswith(f"2 widths and 1 depth grow, from {count:,} to ")
     assert "  blocks.0.channel_mlp.0     32 -> 48 units" in lines
     assert "  blocks.0                    1 -> 2 blocks" in lines
     reasons = {line.split("  ")[1]: line for line in lines[lines.index("4 do not:") + 1 :]}

@@ -12,7 +12,7 @@ from tests.cli.commands import MLP, SHAPE, call, json_of, mlp
 
 def test_without_a_folder_the_plan_is_shown() -> None:
     shown = call("scale", MLP, SHAPE, "--width", "1.5").stdout
-    assert "1 widths and 0 depths grow, from 51 to 75 parameters" in shown
+    assert "1 width and 0 depths grow, from 51 to 75 parameters" in shown
     assert "6 -> 9 units" in shown
     assert "frozen: a model output" in shown
 

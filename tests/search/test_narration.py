@@ -60,7 +60,16 @@ def test_what_was_said_is_not_taken_for_markup() -> None:
     said = out.getvalue()
     assert "candidate 3 failed: RuntimeError: [enforce fail at x.cpp:1] err == 0" in said
     assert "evolution of mine:fire on mine:fire: validation accuracy" in said
-    assert "1 worker; the study is runs/[bold]" in said
+    assert "3 generations of 5, 16 candidates, 1 worker; the study is runs/[bold]" in said
+
+
+def test_one_of_a_kind_is_no_plural() -> None:
+    out = io.StringIO()
+    story = Narration(Console(file=out, width=200), landscape.recipe(generations=1, offspring=1), Here())
+    story.opening("runs/one", 1)
+    said = out.getvalue()
+    assert "1 generation of 1, 2 candidates, 3 workers; the study is runs/one" in said
+    assert "going on with a study of 1 evaluation\n" in said
 
 
 def test_sparkline() -> None:
