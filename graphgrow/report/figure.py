@@ -108,6 +108,20 @@ def whole_numbers(panel: Axes) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def plain_numbers(panel: Axes) -> None:
+    """Let a logarithmic vertical axis read 2.3 and 0.05, where matplotlib writes powers of ten."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        """What matplotlib would label, in plain digits."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:.3g}" if super().__call__(x, pos) else ""
+
+    panel.yaxis.set_major_formatter(Plain())
+    panel.yaxis.set_minor_formatter(Plain(minor_thresholds=(1.0, 0.4)))
+
+
 def below(panel: Axes) -> None:
     """The legend of a panel in one line below the whole figure, where it covers nothing."""
     handles, labels = panel.get_legend_handles_labels()

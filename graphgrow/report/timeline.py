@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphgrow.records import TrainingRecord
-from graphgrow.report.figure import BLUE, GREY, ORANGE, drawing
+from graphgrow.report.figure import BLUE, GREY, ORANGE, drawing, plain_numbers, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,12 +36,14 @@ def timeline(record: TrainingRecord, path: str | os.PathLike[str]) -> Path:
         loss.plot(epochs, [one.training_loss for one in record.epochs], color=GREY, label="training")
         loss.plot(epochs, [one.validation_loss for one in record.epochs], color=BLUE, label="validation")
         loss.set_yscale("log")
+        plain_numbers(loss)
         loss.legend(loc="upper right")
         size.set_title("Parameters")
         size.set_ylabel("thousands")
         size.step(epochs, [one.parameters / 1e3 for one in record.epochs], where="mid", color=BLUE)
         size.set_ylim(bottom=0)
         size.set_xlabel("epoch")
+        whole_numbers(size)
         for panel in panels:
             _mark_growth(panel, record)
     return Path(path)

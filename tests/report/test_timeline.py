@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from matplotlib import rcParams
 
 from graphgrow.errors import GraphGrowError
 from graphgrow.records import EpochRecord, TrainingRecord
@@ -21,6 +23,16 @@ def test_a_figure_is_written_and_repeats(tmp_path: Path, suffix: str) -> None:
     first, second = (timeline(RECORD, tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
     assert len(first) > 10_000
     assert first == second
+
+
+def test_epochs_are_whole_and_losses_plain_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a short training there is no epoch 1.25, and no loss of 2.3 x 10^0."""
+    monkeypatch.setitem(rcParams, "svg.fonttype", "none")
+    epochs = tuple(EpochRecord(n, 0, 2.36 - n / 10, 2.35 - n / 10, 0.1, 0.1, 545, 10, n) for n in range(1, 4))
+    short = TrainingRecord("short", "data", 0, epochs, (), (), 0.3, 700, 1.0)
+    words = re.findall(r"<text[^>]*>([^<]+)</text>", timeline(short, tmp_path / "a.svg").read_text())
+    assert {"1", "2", "3", "2.1", "2.2"} <= set(words)
+    assert not [word for word in words if word in ("1.25", "1.50") or "times" in word or "\u00d7" in word]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
