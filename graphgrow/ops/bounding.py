@@ -57,9 +57,12 @@ def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) ->
     target = type(module) if module is not None else facts.node.target
     found = output_bounds(facts.node, module, args, kwargs)
     operands = _attended(args, kwargs) if target in _ATTENTIONS else facts.operands
-    held = any(value.infinite for value in operands)
     given = [*_items((args, kwargs))]
-    held = held or (_known(target) is not _size and _is_infinite([*given, getattr(module, "value", None)]))
+    if _known(target) in _LIMITS:
+        held = facts.operands[0].infinite or _moves_to_infinity(facts.node, args, kwargs, *_LIMITS[_known(target)])
+    else:
+        held = any(value.infinite for value in operands)
+        held = held or (_known(target) is not _size and _is_infinite([*given, getattr(module, "value", None)]))
     held = held and _known(target) is not _exponential  # of minus infinity that is 0
     constant = bool(facts.operands) and all(value.constant for value in facts.operands) and not _is_sized(given)
     for i, (value, _) in enumerate(facts.flows):
@@ -75,6 +78,35 @@ def _attended(args: Any, kwargs: Any) -> list[Value]:
     places = zip(("query", "key", "value"), (*args[:3], None, None, None), strict=False)
     found = (plain(kwargs.get(name, given)) for name, given in places)
     return [value for value in found if isinstance(value, Value)]
+
+
+def _moves_to_infinity(node: fx.Node, args: Any, kwargs: Any, *limits: tuple[str, int, float]) -> bool:
+    """Whether a lower limit is infinity, or an upper one minus infinity; the others, limits that are off, do nothing.
+
+    Args:
+        node: that clamps.
+        args: its arguments, values in the place of the nodes that it reads.
+        kwargs: those by name.
+        limits: of each its name, its position, and the number that would move everything.
+    """
+    for name, at, moving in limits:
+        limit, source = (a[at] if len(a) > at else k.get(name) for a, k in ((args, kwargs), (node.args, node.kwargs)))
+        if not isinstance(limit, Value):
+            if plain(limit) == moving:
+                return True
+        elif limit.infinite:
+            table = _table_at(source) if isinstance(source, fx.Node) else None
+            if table is None or bool((table == moving).any()):
+                return True
+    return False
+
+
+def _table_at(node: fx.Node) -> torch.Tensor | None:
+    """The buffer that a node stands for; None where it stands for something else."""
+    found: Any = node.graph.owning_module if node.op == "get_attr" else None
+    for part in str(node.target).split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, torch.Tensor) else None
 
 
 def _items(arguments: Any) -> Iterator[Any]:
@@ -299,6 +331,11 @@ def _assigned(input: Any, index: Any, value: Any) -> Bounds:
     return bounds_of(input) | bounds_of(value)
 
 
+_LIMITS: dict[Bounding | None, tuple[tuple[str, int, float], ...]] = {
+    _clamped: (("min", 1, math.inf), ("max", 2, -math.inf)),
+    _clamped_below: (("min", 1, math.inf),),
+    _clamped_above: (("max", 1, -math.inf),),
+}
 _EITHER = "either"  # of modules that pass on one of their inputs
 
 _BY_NAME: dict[str, Bounding] = {
