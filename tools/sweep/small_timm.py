@@ -49,7 +49,8 @@ FAMILIES: dict[str, str] = {
 SHORTENED: dict[str, Mapping[str, Any]] = {
     "beit_base_patch16_224": {"depth": 3},
     "deepseek_vit_412m": {"depth": 2},
-    "gemma4_vit_167m": {"depth": 2},
+    # 2 of 16 blocks, and an eighth of its table of positions, so that the table has the share that it has in the whole
+    "gemma4_vit_167m": {"depth": 2, "position_embedding_size": 1280},
     "naflexvit_base_patch16_gap": {"depth": 3},
     "qwen3_vit_88m": {"depth": 2},
     "samvit_base_patch16_224": {"depth": 4, "global_attn_indexes": (1, 3)},
