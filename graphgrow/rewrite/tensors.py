@@ -17,6 +17,7 @@ from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign, deviation_of, draw_normal, runs, spread
 from graphgrow.rewrite.shares import Reading
 
+_APART = 0.1  # deviation of the new gains of a rescaled norm
 _SMALL = 0.1  # the deviation of numbers that must not be zero, where the old ones are all alike
 
 
@@ -137,14 +138,14 @@ class TensorGrowth:
     ) -> None:
         start = self.value.fresh
         if start in (Fresh.ONES, Fresh.ZEROS):
-            assign(new, axis, where, 1 if start is Fresh.ONES else 0)
+            self._gain(new, axis, where, 1.0 if start is Fresh.ONES else 0.0, generator)
         if start is Fresh.REPEAT:
             turns = torch.arange(len(where), device=before.device) % before.shape[axis]
             assign(new, axis, where, before.index_select(axis, turns))
         if start in (Fresh.ONES, Fresh.ZEROS, Fresh.REPEAT) or new.is_meta:
             return
         if start is Fresh.LIKE and before.numel() and bool((before == before.reshape(-1)[0]).all()):
-            assign(new, axis, where, before.reshape(-1)[0].item())  # a gain that is 1 everywhere, not one of 0
+            self._gain(new, axis, where, before.reshape(-1)[0].item(), generator)  # 1 everywhere, or 0
             return
         deviation = self._deviation(before, shape)
         found = runs(where, where)
@@ -158,6 +159,23 @@ class TensorGrowth:
         if start is Fresh.ABOVE:
             values = values.abs()
         assign(new, axis, where, values)
+
+    def _gain(
+        self, new: torch.Tensor, axis: int, where: torch.Tensor, number: float, generator: torch.Generator
+    ) -> None:
+        """Set new entries to a number; those of a norm that is rescaled a little apart.
+
+        Behind such a norm new units are alike, all at the mean: where what reads them is alike as well, as columns of a
+        table that writes them too, nothing else would ever part them.
+        """
+        if self.scale == 1.0 or new.is_meta:
+            assign(new, axis, where, number)
+            return
+        shape = list(new.shape)
+        shape[axis] = len(where)
+        values = torch.empty(shape, dtype=of_kind(torch.float32, new.dtype))
+        draw_normal(values, _APART, generator)
+        assign(new, axis, where, values + number)
 
     def _deviation(self, before: torch.Tensor, shape: list[int]) -> float:
         """Of fresh entries: He's at the final fan, or that of the entries there are; 0 where there are no data."""

@@ -219,9 +219,11 @@ def test_a_scale_is_applied_to_everything() -> None:
     growth = TensorGrowth.of(
         Value((space,), "w", True, fresh=Fresh.ONES), Units(space, torch.tensor([0, 1, 2, 0])), {0: (Fill.FREE,)}, set()
     )
+    assert growth.grow(torch.tensor([1.0, 2.0, 3.0]), _generator()).tolist() == [1.0, 2.0, 3.0, 1.0]
     growth.scale = 0.5
     grown = growth.grow(torch.tensor([1.0, 2.0, 3.0]), _generator())
-    assert grown.tolist() == [0.5, 1.0, 1.5, 0.5]
+    assert grown[:3].tolist() == [0.5, 1.0, 1.5]
+    assert 0 < abs(float(grown[3]) - 0.5) < 0.2
     state = growth.carry(torch.tensor([1.0, 2.0, 3.0]), Role.SQUARE)
     assert state.tolist() == [4.0, 8.0, 12.0, 8.0], "the gradient of a weight scaled by c is scaled by 1/c"
 
@@ -232,4 +234,17 @@ def test_what_is_added_to_a_tensor_is_scaled_with_it() -> None:
         Value((space,), "w", True, fresh=Fresh.ZEROS), Units(space, torch.tensor([0, 1, 2])), {0: (Fill.FREE,)}, set()
     )
     growth.scale, growth.offset = 0.5, 1.0
-    assert growth.grow(torch.tensor([1.0, 3.0]), _generator()).tolist() == [0.0, 1.0, -0.5]
+    grown = growth.grow(torch.tensor([1.0, 3.0]), _generator())
+    assert grown[:2].tolist() == [0.0, 1.0]
+    assert 0 < abs(float(grown[2]) + 0.5) < 0.2
+
+
+def test_gains_of_a_rescaled_norm_are_apart() -> None:
+    """Their units are alike, at the mean; nothing else may ever part them."""
+    space = Space(2)
+    for fresh, old in ((Fresh.ONES, [1.0, 3.0]), (Fresh.LIKE, [2.0, 2.0])):
+        value = Value((space,), "w", True, fresh=fresh)
+        growth = TensorGrowth.of(value, Units(space, torch.tensor([0, 1, 2, 3])), {0: (Fill.FREE,)}, set())
+        growth.scale = 0.5
+        first, second = growth.grow(torch.tensor(old), _generator())[2:].tolist()
+        assert first != second

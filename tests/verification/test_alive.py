@@ -169,3 +169,27 @@ def test_a_norm_between_a_tied_table_and_itself_learns_a_step_later() -> None:
     graph = gg.trace(Tied(), torch.randint(0, 5, (2, 3)))
     verdict = gg.verify(graph, gg.apply(graph, "widen(last, extra=2)"), modes=MODES)
     assert verdict.preserved is True, verdict
+
+
+class TiedBehindLayerNorm(nn.Module):
+    """Nothing but the table's own columns reads the stream behind the norm, and they are alike for all new units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.down, self.norm = (
+            nn.Embedding(5, 4),
+            nn.Linear(4, 3),
+            nn.Linear(3, 4),
+            nn.LayerNorm(4),
+        )
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embed(tokens)
+        return nn.functional.linear(self.norm(x + self.down(torch.tanh(self.up(x)))), self.embed.weight)
+
+
+def test_several_new_units_of_a_tied_stream_part() -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(TiedBehindLayerNorm(), torch.randint(0, 5, (2, 3)))
+    verdict = gg.verify(graph, gg.apply(graph, "widen(down, extra=2)"), modes=MODES)
+    assert verdict.preserved is True, verdict
