@@ -2,6 +2,7 @@
 
     python tools/properties.py --profile nightly --out runs/properties.jsonl
     python tools/properties.py --profile nightly --exports 0.25 --out runs/exports.jsonl
+    python tools/properties.py --profile nightly --further 1 --out runs/modes.jsonl
     python tools/properties.py --out runs/properties.jsonl --totals
 
 Models come from the strategies of tests/properties, so that a new operator or pass is covered without being told.
@@ -30,7 +31,7 @@ from hypothesis import strategies as st
 
 from tests.properties.models import models
 from tools.campaign.counts import Batch, append, read, total
-from tools.campaign.trial import RARE, Trial
+from tools.campaign.trial import RARE, SELDOM, Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = 3  # in a batch
@@ -52,8 +53,15 @@ PROFILES = {
 }
 
 
-def run_batch(number: int, commit: str, exports: float = RARE) -> Batch:
-    """The models of one seed; `exports` is the share of what is verified that is exported as well."""
+def run_batch(number: int, commit: str, exports: float = RARE, further: float = SELDOM) -> Batch:
+    """The models of one seed.
+
+    Args:
+        number: the seed.
+        commit: of the sources.
+        exports: the share of what is verified that is exported as well.
+        further: the share of mutations alone that are verified in all modes.
+    """
     batch, start, drawn = Batch(number, commit), time.process_time(), itertools.count()
 
     @seed(number)
@@ -68,7 +76,7 @@ def run_batch(number: int, commit: str, exports: float = RARE) -> Batch:
     def models_of_this_seed(data: st.DataObject) -> None:
         model = data.draw(models())
         if next(drawn):  # the first is the smallest there is, whatever the seed
-            Trial.run(model, random.Random(f"{number}/{batch.counts['models']}"), batch, exports)
+            Trial.run(model, random.Random(f"{number}/{batch.counts['models']}"), batch, exports, further)
 
     models_of_this_seed()
     batch.seconds = time.process_time() - start
@@ -95,12 +103,13 @@ def main() -> None:
     made.add_argument("--minutes", type=float, help="instead of the profile's")
     made.add_argument("--first-seed", type=int, default=0, help="of a file that is new")
     made.add_argument("--exports", type=float, default=RARE, help="share of what is verified that goes to ONNX as well")
+    made.add_argument("--further", type=float, default=SELDOM, help="share of mutations alone verified in all modes")
     made.add_argument("--totals", action="store_true", help="only print what the file holds")
     chosen = made.parse_args()
     torch.set_num_threads(1)
     known = read(chosen.out)
     if not chosen.totals:
-        go_on(PROFILES[chosen.profile], chosen.minutes, chosen.out, chosen.first_seed, chosen.exports)
+        go_on(PROFILES[chosen.profile], chosen.minutes, chosen.out, chosen.first_seed, chosen.exports, chosen.further)
         known = read(chosen.out)
     counts, passes, finds = total(known)
     for name, count in [*sorted(counts.items()), *sorted(passes.items())]:
@@ -110,7 +119,14 @@ def main() -> None:
     raise SystemExit(bool(finds))
 
 
-def go_on(profile: Profile, minutes: float | None, out: Path, first: int = 0, exports: float = RARE) -> None:
+def go_on(
+    profile: Profile,
+    minutes: float | None,
+    out: Path,
+    first: int = 0,
+    exports: float = RARE,
+    further: float = SELDOM,
+) -> None:
     """Batches behind the last seed of the file, until the profile's counts or its time are reached."""
     known, commit = read(out), commit_of_sources()
     end = time.monotonic() + 60 * (profile.minutes if minutes is None else minutes)
@@ -118,7 +134,7 @@ def go_on(profile: Profile, minutes: float | None, out: Path, first: int = 0, ex
     for number in itertools.count(1 + max((batch["seed"] for batch in known), default=first - 1)):
         if time.monotonic() > end or (counts["rewrites"] >= profile.rewrites and counts["chains"] >= profile.chains):
             return
-        batch = run_batch(number, commit, exports)
+        batch = run_batch(number, commit, exports, further)
         append(out, batch)
         counts.update(batch.counts)
         print(f"seed {number}: {counts['rewrites']:,} rewrites, {counts['chains']:,} chains, "

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import graphgrow as gg
 from tools import properties
 from tools.campaign import trial
 from tools.campaign.counts import read
@@ -40,3 +42,18 @@ def test_all_that_is_verified_is_exported_if_asked_for(monkeypatch: pytest.Monke
     assert few.counts["exported to ONNX with parity"] == 0
     assert 0 < all_of_them.counts["exported to ONNX with parity"] == all_of_them.counts["verdicts"]
     assert few.passes == all_of_them.passes  # the same models and mutations
+
+
+def test_every_mutation_alone_is_verified_in_all_modes_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial.Trial, "chain", lambda self, length: None)
+    asked: list[tuple[str, ...]] = []
+    real = gg.verify
+
+    def verify(*graphs: gg.Graph, modes: tuple[str, ...], **options: Any) -> gg.Verdict:
+        asked.append(modes)
+        return real(*graphs, modes="eval", **options)
+
+    monkeypatch.setattr(gg, "verify", verify)
+    batch = run_batch(3, "a", further=1.0)
+    assert batch.counts["verdicts in further modes"] == batch.counts["verdicts"] == len(asked) > 0
+    assert set(asked) == {trial.EVERYTHING}

@@ -46,6 +46,7 @@ class Trial:
         draw: what chooses.
         batch: takes in the counts and the finds.
         exports: the share of what is verified that is exported as well.
+        further: the share of mutations alone that are verified in all modes.
     """
 
     model: Model
@@ -53,12 +54,15 @@ class Trial:
     draw: random.Random
     batch: Batch
     exports: float = RARE
+    further: float = SELDOM
 
     @classmethod
-    def run(cls, model: Model, draw: random.Random, batch: Batch, exports: float = RARE) -> None:
+    def run(
+        cls, model: Model, draw: random.Random, batch: Batch, exports: float = RARE, further: float = SELDOM
+    ) -> None:
         """Everything on one model; what goes wrong is found, and the rest goes on."""
         graph = gg.trace(*model)
-        trial, before = cls(model, graph, draw, batch, exports), fingerprint(graph.module)
+        trial, before = cls(model, graph, draw, batch, exports, further), fingerprint(graph.module)
         batch.counts["models"] += 1
         trial.alone()
         for _ in range(CHAINS):
@@ -78,7 +82,7 @@ class Trial:
             entry = (str(mutation), self.draw.randrange(100))
             child = self._step(self.graph, seen, [], entry, must=mutation in offered)
             if child is not None:
-                modes = EVERYTHING if self.draw.random() < SELDOM else ("eval", "train")
+                modes = EVERYTHING if self.draw.random() < self.further else ("eval", "train")
                 self._verify(self.graph, child[0], [entry], modes)
                 self._sampled(child[0], [entry])
 
