@@ -61,7 +61,9 @@ def to_model(network: Network, model: nn.Module, leaves: Leaves = ()) -> nn.Modu
             origin.write(fresh, number)
         insert_layers(fresh, _copied(model), renaming, {key: tuple(t.shape) for key, t in _named(network.module)})
         _fill(fresh, network.module, base.module, renaming)
-        again = _captured(fresh.train(network.module.training), network.inputs, leaves)
+        if fresh.training != network.module.training:  # else a part may stay in a mode of its own: a frozen norm
+            fresh.train(network.module.training)
+        again = _captured(fresh, network.inputs, leaves)
     except (ExportError, CaptureError) as error:
         raise ExportError(f"{name} cannot have the grown sizes: {error}; {_ADVICE}") from error
     apart = parting(network.module, Network(again.module, again.inputs, modes=again.modes))

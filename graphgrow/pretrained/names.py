@@ -29,7 +29,7 @@ class Renaming:
             module: the graph.
             model: whose lists of modules say which paths are containers.
         """
-        containers = [path for path, part in model.named_modules() if isinstance(part, (nn.ModuleList, nn.Sequential))]
+        containers = [path for path, part in model.named_modules() if _is_numbered(part)]
         found: dict[str, dict[str, None]] = {path: {} for path in containers}
         for node in module.graph.nodes:
             if node.op in ("call_module", "get_attr"):
@@ -54,6 +54,11 @@ class Renaming:
         """For each child of a container, the number of the one that it is, or is a copy of."""
         numbers = [_NUMBERED.match(name) for name in self.layers[path]]
         return [int(number[1]) for number in numbers if number is not None]
+
+
+def _is_numbered(part: nn.Module) -> bool:
+    """Whether a module is a list or a sequence whose children are called by their place."""
+    return isinstance(part, (nn.ModuleList, nn.Sequential)) and all(name.isdigit() for name, _ in part.named_children())
 
 
 def tensors_of(module: fx.GraphModule, renaming: Renaming) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -137,6 +138,27 @@ def test_convolutions_norms_and_their_buffers() -> None:
     assert torch.equal(result.train()(x), grown.module.train()(x))
     assert result[1].running_mean is grown.module.get_buffer("1.running_mean")
     assert torch.allclose(result.eval()(x)[:, :3], grown.module.eval()(x)[:, :3])
+
+
+def test_a_sequence_whose_parts_have_names() -> None:
+    """Their names were taken for those of layers that growth had put in."""
+    layers = OrderedDict(first=nn.Linear(3, 4), act=nn.ReLU(), last=nn.Linear(4, 2))
+    model: Any = nn.Sequential(layers)
+    x = torch.randn(5, 3)
+    grown = gg.apply(gg.trace(model, x), "widen(first, extra=2)")
+    result: Any = gg.to_model(grown, model)
+    assert result.first.out_features == result.last.in_features == 6
+    assert torch.equal(result(x), grown.module(x))
+
+
+def test_a_part_in_a_mode_of_its_own_stays_in_it() -> None:
+    model: Any = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    model[1].eval()
+    grown = gg.apply(gg.trace(model, torch.randn(5, 3)), "widen(0, extra=2)")
+    result: Any = gg.to_model(grown, model)
+    assert (result.training, result[0].training, result[1].training) == (True, True, False)
+    grown.module.eval()
+    assert not any(part.training for part in gg.to_model(grown, model).modules())
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
