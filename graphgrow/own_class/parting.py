@@ -85,7 +85,8 @@ class _Comparison:
             mine, theirs = (m.get_submodule(str(n.target)) for m, n in ((self._mine, first), (self._theirs, second)))
             return _modules_apart(mine, theirs)
         if first.op == "get_attr":
-            return _tensors_apart(_fetched(self._mine, first), _fetched(self._theirs, second))
+            held = (operator.attrgetter(str(n.target))(m) for m, n in ((self._mine, first), (self._theirs, second)))
+            return _tensors_apart(*held)
         return ""
 
     def _arguments(self, first: fx.Node, second: fx.Node) -> tuple[list[tuple[fx.Node, fx.Node]], str]:
@@ -225,13 +226,6 @@ def settings_of(module: nn.Module) -> dict[str, Any]:
 
 def _of_simple(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and all(isinstance(item, _SIMPLE) for item in value)
-
-
-def _fetched(module: fx.GraphModule, node: fx.Node) -> Any:
-    found: Any = module
-    for name in str(node.target).split("."):
-        found = getattr(found, name)
-    return found
 
 
 def _tensors_apart(mine: Any, theirs: Any) -> str:

@@ -44,10 +44,13 @@ def to_model(network: Network, model: nn.Module, leaves: Leaves = ()) -> nn.Modu
 
     Raises:
         ExportError: if the class cannot compute the grown graph (a mutation put in what its forward does not call, or
-            sizes that it takes from one another differ now); names the first node at which the two part.
+            sizes that it takes from one another differ now), with the first node at which the two part; or if the model
+            is no module.
         CaptureError: if the model cannot be captured as it once was.
     """
     require_network(network, "gg.to_model")
+    if not isinstance(model, nn.Module):
+        raise ExportError(f"gg.to_model wants the model that was captured, a module, not a {type(model).__name__}")
     name = type(model).__name__
     if network.way != "fx":
         raise ExportError(f"{name} was captured with Dynamo, which does not keep the model's modules; {_ADVICE}")

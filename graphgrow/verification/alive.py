@@ -17,7 +17,7 @@ from graphgrow.verification.grown import refilled
 from graphgrow.verification.places import Places, tensor_places
 from graphgrow.verification.sensitivity import pulled, random_loss
 from graphgrow.verification.sizes import takes_batch
-from graphgrow.verification.unheard import Unheard
+from graphgrow.verification.unheard import Unheard, uses
 from graphgrow.verification.verdict import Check
 
 STEPS = 5
@@ -215,14 +215,9 @@ def _others_move(seen: dict[str, torch.Tensor], name: str, entries: _New) -> boo
 
 
 def _is_tied(case: Case, name: str) -> bool:
-    """Whether several nodes use a parameter: its new zeros are written as well as read, which takes a step more."""
-    owner = name.rpartition(".")[0]
-    using = [
-        node
-        for node in case.child.module.graph.nodes
-        if (node.op == "get_attr" and node.target == name) or (node.op == "call_module" and node.target == owner)
-    ]
-    return len(using) > 1
+    """Whether several operators use a parameter: its new zeros are written as well as read, which takes a step more."""
+    using = [node for node in case.child.module.graph.nodes if uses(node, name)]
+    return sum(len(node.users) if node.op == "get_attr" else 1 for node in using) > 1
 
 
 def _beside_what_moves(name: str, seen: dict[str, torch.Tensor]) -> bool:

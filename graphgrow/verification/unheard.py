@@ -52,7 +52,7 @@ class Unheard:
 
     def __contains__(self, name: str) -> bool:
         """Whether all that reads what a parameter is in passes nothing on, or all that it is fed is zero."""
-        using = [node for node in self._case.child.module.graph.nodes if _uses(node, name)]
+        using = [node for node in self._case.child.module.graph.nodes if uses(node, name)]
         readers = {reader for node in using for reader in self._old_ones(node, forward=True)}
         feeding = {node for used in using for source in used.all_input_nodes for node in self._old_ones(source, False)}
         unheard = readers <= self._silent or (bool(feeding) and feeding <= self._zero)
@@ -91,7 +91,8 @@ class Unheard:
         return found
 
 
-def _uses(node: fx.Node, name: str) -> bool:
+def uses(node: fx.Node, name: str) -> bool:
+    """Whether a node fetches a parameter, or calls the module that holds it."""
     if node.op == "get_attr":
         return node.target == name
     return node.op == "call_module" and name.startswith(f"{node.target}.")

@@ -140,6 +140,11 @@ def test_convolutions_norms_and_their_buffers() -> None:
     assert torch.allclose(result.eval()(x)[:, :3], grown.module.eval()(x)[:, :3])
 
 
+def test_a_name_is_no_model() -> None:
+    with pytest.raises(gg.ExportError, match="the model that was captured, a module, not a str"):
+        gg.to_model(gg.trace("graphgrow:mlp"), "graphgrow:mlp")  # type: ignore[arg-type]
+
+
 def test_a_sequence_whose_parts_have_names() -> None:
     """Their names were taken for those of layers that growth had put in."""
     layers = OrderedDict(first=nn.Linear(3, 4), act=nn.ReLU(), last=nn.Linear(4, 2))
