@@ -28,6 +28,7 @@ class ConvBranch(Block):
     """
 
     closed: ClassVar[tuple[str, ...]] = ("last",)
+    activated: ClassVar[tuple[tuple[str, ...], ...]] = (("first", "norm", "activation"),)
 
     def __init__(
         self, first: nn.Module, norm: nn.Module, activation: nn.Module, hidden: int, outputs: int, dims: int
@@ -88,6 +89,7 @@ class MlpBranch(Block):
     """
 
     closed: ClassVar[tuple[str, ...]] = ("last",)
+    activated: ClassVar[tuple[tuple[str, ...], ...]] = (("first", "activation"),)
 
     def __init__(self, inputs: int, hidden: int, outputs: int, activation: nn.Module) -> None:
         super().__init__()

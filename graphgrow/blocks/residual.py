@@ -28,6 +28,7 @@ class ConvBlock(Block):
     """
 
     closed: ClassVar[tuple[str, ...]] = ("conv2",)
+    activated: ClassVar[tuple[tuple[str, ...], ...]] = (("conv1", "norm", "activation"),)
 
     def __init__(
         self, channels: int, hidden: int, kernel: int, dims: int, norm: nn.Module, activation: nn.Module
@@ -55,6 +56,7 @@ class MlpBlock(Block):
     """
 
     closed: ClassVar[tuple[str, ...]] = ("linear2",)
+    activated: ClassVar[tuple[tuple[str, ...], ...]] = (("linear1", "activation"),)
 
     def __init__(self, width: int, hidden: int, norm: nn.Module, activation: nn.Module) -> None:
         super().__init__()

@@ -86,6 +86,37 @@ def test_every_parameter_has_a_gradient_within_two_steps(case: Case) -> None:
     assert moving[0] | moving[1] == {name for name, _ in block.named_parameters()}
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("hidden", [2, 3])
+def test_few_units_behind_inputs_of_one_sign_are_never_all_dead(hidden: int, sign: float) -> None:
+    """As behind a sigmoid: of two or three units drawn by themselves each eighth or fourth block would never learn."""
+    x = sign * (0.5 + 0.01 * torch.rand(4, C, 5, 5, dtype=torch.float64))
+    for seed in range(20):
+        for build in (
+            lambda: ConvBlock(C, hidden, 3, 2, nn.Identity(), nn.ReLU()),
+            lambda: ConvBlock(C, hidden, 3, 2, nn.Identity(), nn.ReLU6()),
+            lambda: MlpBlock(C, hidden, nn.Identity(), nn.ReLU()),
+        ):
+            block = started(Case("", build, (), 0), seed)
+            block(x if isinstance(block, ConvBlock) else x.movedim(1, -1)).square().sum().backward()
+            closed = block.get_submodule(block.closed[0]).get_parameter("weight")
+            assert closed.grad is not None
+            assert closed.grad.any()
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.Identity(), nn.GELU()], ids=lambda module: type(module).__name__)
+def test_mirror_images_stand_in_front_of_rectifiers_alone(activation: nn.Module) -> None:
+    """Under an odd function the two would learn the same for ever."""
+    weight = started(Case("", lambda: MlpBlock(C, 6, nn.Identity(), activation), (), 0)).get_parameter("linear1.weight")
+    assert not torch.equal(weight[1], -weight[0])
+
+
+def test_behind_a_norm_units_are_drawn_by_themselves() -> None:
+    """A group norm over a unit and its mirror image would leave their sign alone."""
+    weight = started(Case("", _conv(2, nn.GroupNorm(3, 6), nn.ReLU()), (), 0)).get_parameter("conv1.weight")
+    assert not torch.equal(weight[1], -weight[0])
+
+
 def test_no_token_sees_a_later_one() -> None:
     """Opened, the causal block's output at t does not move with what stands behind t; the other's does."""
     for causal in (True, False):
