@@ -12,28 +12,25 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from graphgrow.errors import NotPreserved, SignalError, TrainingError
+from graphgrow.errors import NotPreserved, SignalError
 from graphgrow.graph import Graph
 from graphgrow.records import DecisionRecord
 from graphgrow.rewrite.apply import apply
-from graphgrow.rewrite.describe import counted
 from graphgrow.rewrite.network import require_network
 from graphgrow.rewrite.roles import state_roles
-from graphgrow.signals.memory import memory_of, remember
-from graphgrow.signals.skips import SkipSignal
-from graphgrow.signals.watch import Signal, Watch
+from graphgrow.signals.watch import Watch
 from graphgrow.train.averaging import follow_growth
 from graphgrow.train.budget import Budget
+from graphgrow.train.measuring import Loss, Measuring
 from graphgrow.train.newness import drawn_entries, newness
 from graphgrow.train.pace import Newcomers, Pace
-from graphgrow.train.policy import Evidence, GrowthPolicy, make_policy
+from graphgrow.train.policy import GrowthPolicy, make_policy
 from graphgrow.train.proposal import Nothing, Proposal, choose
 from graphgrow.train.ranks import Ranks
 from graphgrow.train.schedule import Plateau, Schedule
 from graphgrow.train.snapshot import Snapshot
 from graphgrow.train.start import distance, output_of
-
-Loss = Callable[[torch.nn.Module], torch.Tensor]
+from graphgrow.train.trial import Trial
 
 
 class Grower:
@@ -119,17 +116,14 @@ class Grower:
         self._averaged = averaged
         self._newcomers = None if optimizer is None else Newcomers(optimizer, pace or Pace.under(optimizer))
         self._every = every
-        self._held_out = held_out
-        self._rollback_after = rollback_after
-        self._rollback_margin = rollback_margin
+        self._measuring = Measuring(self.policy, held_out, seed)
+        self._trial = Trial(rollback_after, rollback_margin)
         self._verify = verify
         self._seed = seed
         self._round = 0
         self._batch = 0
         self._metrics: list[float | None] = []
-        self._before: tuple[Snapshot, float | None] | None = None
         self._full = False
-        self._signals: Mapping[str, Signal] | None = None
         self._ranks = Ranks.present()
         self._parallel: tuple[nn.Module, nn.Module] | None = None
 
@@ -158,20 +152,24 @@ class Grower:
 
     @contextlib.contextmanager
     def observe(self) -> Iterator[None]:
-        """Around forward and backward pass of one batch; most batches are left alone."""
+        """Around forward and backward pass of one batch; most batches are left alone.
+
+        Raises:
+            TrainingError: before the first batch, if the policy was told to do something that cannot be done.
+        """
+        self._require_policy()
         watched = self.will_observe
         self._batch += 1
         if not (watched and self._ranks.first):
             yield
             return
-        signals = self._measuring()
-        with Watch(self.module, signals.values()):
+        with Watch(self.module, self._measuring.signals(self.graph, self._round).values()):
             yield
 
     @property
     def undecided(self) -> bool:
         """Whether the last growth may still be taken back."""
-        return self._before is not None
+        return self._trial.undecided
 
     def propose(self, metric: float | None = None, only_back: bool = False) -> Proposal | None:
         """At the end of a round (an epoch, say): what to do now, if it is time and anything is to be done.
@@ -183,24 +181,25 @@ class Grower:
             only_back: whether to grow no more, and decide alone whether the last growth is taken back.
 
         Raises:
-            TrainingError: if the schedule needs a metric and none is given.
+            TrainingError: if the schedule needs a metric and none is given; as `observe` does, in the first round.
         """
+        self._require_policy()
         metric = self._ranks.decided(lambda: metric)
         self._round += 1
         self._metrics.append(metric)
-        if self._roll_back(metric) or only_back or self._finished or len(self._metrics) <= self._cool_down:
+        if self._roll_back() or only_back or self._finished or len(self._metrics) <= self._cool_down:
             return None
         reason = self._when.due(self._metrics)
         if reason is None:
-            self._signals = None
+            self._measuring.forget()
             return None
         found = self._ranks.decided(lambda: self._decide(reason))
-        self._signals = None
+        self._measuring.forget()
         if isinstance(found, Proposal):
             return found
         self._full = found.full
         last = "; it asks no more" if found.full else ""
-        self._record("declined", f"{reason}, but {found.reason}{last}", found.considered, {}, self.graph)
+        self._record("declined", f"{reason}, but {found.reason}{last}", found.considered, {}, self.graph, self.graph)
         self._metrics = []
         return None
 
@@ -256,9 +255,8 @@ class Grower:
 
     def prepare(self) -> None:
         """Before the optimizer is carried over by other means than `apply`: keep what a rollback needs."""
-        if self._rollback_after is not None:
-            best = min((metric for metric in self._metrics if metric is not None), default=None)
-            self._before = Snapshot.of(self.graph, self._optimizer, self._averaged), best
+        if self._trial.wanted:
+            self._trial.begin(Snapshot.of(self.graph, self._optimizer, self._averaged), self._metrics)
 
     def follow(self, child: Graph, proposal: Proposal) -> None:
         """Take up a child that was made of a proposal's mutations with `seed_of_stage`, the optimizer with it.
@@ -277,8 +275,9 @@ class Grower:
             follow_growth(self._averaged, parent, child)
         if self._newcomers is not None:
             self._newcomers.welcome(child.module, new.paces)
-        self._record("grown", proposal.reason, proposal.mutations, numbers, child)
-        self.graph, self._signals, self._metrics = child, None, []
+        self._record("grown", proposal.reason, proposal.mutations, numbers, parent, child)
+        self.graph, self._metrics = child, []
+        self._measuring.forget()
         self.stage += 1
         self._ranks.require_equal(child.module.parameters(), "the parameters")
         if self._optimizer is not None:
@@ -293,8 +292,8 @@ class Grower:
             "metrics": list(self._metrics),
             "decisions": [decision.to_json() for decision in self.decisions],
             "newcomers": None if self._newcomers is None else self._newcomers.state(),
-            "signals": None if self._signals is None else memory_of(self._signals),
-            "before": None if self._before is None else [self._before[0].plain(), self._before[1]],
+            "signals": self._measuring.state(),
+            "before": self._trial.state(),
             "full": self._full,
         }
 
@@ -306,57 +305,25 @@ class Grower:
             state: as `state` gave it.
             base: that the graph grew from, of which one that may be gone back to is built anew.
         """
-        before = state["before"]
-        self._before = None if before is None else (Snapshot.from_plain(base, before[0]), before[1])
-        self.graph, self._signals = graph, None
+        self._trial.restore(state["before"], base)
+        self.graph = graph
         self._round, self._batch, self.stage = state["round"], state["batch"], state["stage"]
         self._metrics, self._full = list(state["metrics"]), state["full"]
         self.decisions = [DecisionRecord.from_json(item) for item in state["decisions"]]
         if self._newcomers is not None and state["newcomers"] is not None:
             self._newcomers.restore(graph.module, state["newcomers"])
-        if state["signals"] is not None:
-            remember(self._measuring(), state["signals"])
+        self._measuring.restore(graph, self._round, state["signals"])
 
-    # -- measuring ---------------------------------------------------------------------------------------------
+    # -- deciding ----------------------------------------------------------------------------------------------
 
     @property
     def _finished(self) -> bool:
         return self._full or (self._most_stages is not None and self.stage >= self._most_stages)
 
-    def _measuring(self) -> Mapping[str, Signal]:
-        if self._signals is None:
-            self._signals = self.policy.signals(self.graph, self._seed + self._round)
-        return self._signals
-
-    def _evidence(self) -> Evidence:
-        signals: Mapping[str, Any] = self._measuring()
-        results = {name: signal.results() for name, signal in signals.items()}
-        skips = signals.get("skips")
-        held_out = self._agreement(skips) if isinstance(skips, SkipSignal) and self._held_out is not None else {}
-        return Evidence(
-            activity=results.get("activity", {}),
-            gradients=results.get("gradients", {}),
-            directions=results.get("directions", {}),
-            skips=tuple(results.get("skips", ())),
-            held_out=held_out,
-            stage=self.stage,
-        )
-
-    def _agreement(self, training: SkipSignal) -> dict[str, float]:
-        """How the connections' gradients agree with the held-out loss's; gradients of parameters are left alone."""
-        assert self._held_out is not None
-        held_out = self.policy.signals(self.graph, self._seed + self._round - 1)["skips"]
-        assert isinstance(held_out, SkipSignal)
-        kept = [(parameter, parameter.grad) for parameter in self.module.parameters()]
-        training_mode = self.module.training
-        try:
-            with Watch(self.module, [held_out]):
-                self._held_out(self.module).backward()  # type: ignore[no-untyped-call]
-        finally:
-            self.module.train(training_mode)
-            for parameter, gradient in kept:
-                parameter.grad = gradient
-        return training.agreement(held_out)
+    def _require_policy(self) -> None:
+        """Before anything is trained, that the policy can do what it was told to."""
+        if self._round == self._batch == 0:
+            self.policy.require(self.graph)
 
     def _require_preserved(self, proposal: Proposal, child: Graph) -> None:
         from graphgrow.verification.verify import verify
@@ -365,50 +332,40 @@ class Grower:
         if verdict.preserved is not True:
             raise NotPreserved(f"{proposal}: {verdict}")
 
-    # -- deciding ----------------------------------------------------------------------------------------------
-
     def _decide(self, reason: str) -> Proposal | Nothing:
         try:
-            evidence = self._evidence()
+            evidence = self._measuring.evidence(self.graph, self._round - 1, self.stage)
         except SignalError as error:
             return Nothing(str(error))
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._round)
         candidates = self.policy.candidates(self.graph, evidence, generator)
         return choose(self.graph, candidates, self.policy, self._budget, reason, self.seed_of_stage)
 
-    def _roll_back(self, metric: float | None) -> bool:
+    def _roll_back(self) -> bool:
         """Take the last growth back if it has not paid in time."""
-        if self._before is None or len(self._metrics) < (self._rollback_after or 0):
-            return False
-        snapshot, best = self._before
-        if metric is None or best is None:
-            raise TrainingError("a rollback needs a metric; call propose(validation_loss)")
-        self._before = None
-        reached = min(one for one in self._metrics if one is not None)
-        limit = best + self._rollback_margin * abs(best)
-        if reached < limit:
+        failure = self._trial.failure(self._metrics)
+        if failure is None:
             return False
         self.going_back()
+        grown, self.graph = self.graph, failure.before.restore(self._optimizer, self._averaged)
         self._full = False  # the smaller network has room again
-        grown = self.graph
-        self.graph = snapshot.restore(self._optimizer, self._averaged)
+        self._metrics = []
+        self._measuring.forget()
         if self._newcomers is not None:
             self._newcomers.welcome(self.graph.module, {})
-        rounds = f"{reached:.4g} after {counted(len(self._metrics), 'round')}"
-        reason = f"{rounds} is no better than {best:.4g} before the growth"
-        if self._rollback_margin:
-            more = f"{abs(self._rollback_margin):.1%} {'more' if self._rollback_margin > 0 else 'less'}"
-            reason = f"{rounds} is not below {limit:.4g}, {more} than the {best:.4g} before the growth"
-        numbers = {"metric_before": best, "metric_after": reached, "margin": self._rollback_margin}
         entries = grown.ledger.after(self.graph.ledger) or ()
-        self._signals, self._metrics = None, []
-        self.graph, kept = grown, self.graph
-        self._record("rolled back", reason, tuple(entry.mutation for entry in entries), numbers, kept)
-        self.graph = kept
+        mutations = tuple(entry.mutation for entry in entries)
+        self._record("rolled back", failure.reason, mutations, failure.numbers, grown, self.graph)
         return True
 
     def _record(
-        self, verdict: str, reason: str, mutations: tuple[str, ...], numbers: Mapping[str, float], after: Graph
+        self,
+        verdict: str,
+        reason: str,
+        mutations: tuple[str, ...],
+        numbers: Mapping[str, float],
+        before: Graph,
+        after: Graph,
     ) -> None:
         self.decisions.append(
             DecisionRecord(
@@ -418,9 +375,9 @@ class Grower:
                 reason=reason,
                 mutations=mutations,
                 numbers=dict(numbers),
-                parameters_before=self.graph.parameter_count,
+                parameters_before=before.parameter_count,
                 parameters_after=after.parameter_count,
-                flops_before=self.graph.flops,
+                flops_before=before.flops,
                 flops_after=after.flops,
             )
         )

@@ -54,11 +54,13 @@ class Candidate:
         mutations: in text form, in order.
         numbers: what speaks for them, by name.
         start: how what is new starts.
+        listed: whether it was asked for as it is, so that the policy's `growth` is no limit to it.
     """
 
     mutations: tuple[str, ...]
     numbers: Mapping[str, float]
     start: Start = Start()  # noqa: RUF009 - frozen
+    listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class GrowthPolicy(ABC):
     """Turns signals into mutations. A policy is a file in `policies/` with one frozen dataclass.
 
     Attributes:
-        growth: by how much one stage may raise the FLOPs of a sample, as a factor.
+        growth: by how much one stage may raise the FLOPs of a sample, as a factor; no limit to stages that are listed.
         most: candidates that one stage may take.
         name: by which it is called.
         summary: one line on what it does.
@@ -82,6 +84,18 @@ class GrowthPolicy(ABC):
     def signals(self, graph: Graph, seed: int) -> Mapping[str, Signal]:  # noqa: ARG002, RUF100
         """The signals it wants measured, under the names of the parts of `Evidence`."""
         return {}
+
+    @property
+    def listed(self) -> int:
+        """How many stages it was told to make; 0 where it decides by itself."""
+        return 0
+
+    def require(self, graph: Graph) -> None:  # noqa: B027 - most policies are told nothing
+        """Refuse a network, before it is trained, on which what the policy was told to do cannot be done.
+
+        Raises:
+            TrainingError: names it, with the reason.
+        """
 
     @abstractmethod
     def candidates(self, graph: Graph, evidence: Evidence, generator: torch.Generator) -> Iterator[Candidate]:

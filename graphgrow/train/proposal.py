@@ -62,7 +62,7 @@ def choose(
     Args:
         graph: that would grow.
         candidates: what is wanted most first.
-        policy: whose candidates they are; its `growth` and `most` limit the stage.
+        policy: whose candidates they are; its `growth` and `most` limit the stage, `growth` none that is listed.
         budget: upper limits of the grown network.
         reason: why now.
         seed: of the fresh weights with which the child is timed, where latency is limited.
@@ -87,7 +87,7 @@ def choose(
         total = graph.parameter_count + cost.parameters, graph.flops + cost.flops
         refusal = budget.refusal(*total)
         beyond += refusal is not None
-        if refusal is None and total[1] > limit:
+        if refusal is None and total[1] > limit and not candidate.listed:
             refusal = (
                 f"{total[1] / graph.flops:.3g} times the FLOPs in one stage, of which the policy's growth is "
                 f"{policy.growth:g} at most"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import graphgrow as gg
+from graphgrow.errors import TrainingError
 from graphgrow.signals.activity import Activity
 from graphgrow.signals.gradients import UnitGradients
 from graphgrow.signals.skips import SkipScore
@@ -13,7 +15,7 @@ from graphgrow.train.policies.dnm import Dnm
 from graphgrow.train.policies.net2net import Net2Net
 from graphgrow.train.policies.progressive import Progressive
 from graphgrow.train.policies.random import Random
-from graphgrow.train.policy import Evidence, policies
+from graphgrow.train.policy import Evidence, make_policy, policies
 from graphgrow.train.schedule import Interval
 from tests.train import small
 
@@ -76,6 +78,40 @@ def test_progressive_follows_its_list() -> None:
         (candidate,) = policy.candidates(graph, Evidence(stage=stage), GENERATOR)
         assert candidate.mutations == policy.stages[stage]
     assert not list(policy.candidates(graph, Evidence(stage=2), GENERATOR))
+
+
+def test_a_stage_that_is_listed_is_made_whatever_the_policys_growth_or_refused_before_the_first_batch() -> None:
+    graph = small.graph()
+    stages = (("widen(0, extra=30)",), ("widen(2, extra=40)", "split(0, units=[35])"))
+    grower = Grower(graph, None, Progressive(stages=stages), when=Interval(1), verify=False)
+    for wanted in stages:
+        proposal = grower.propose()
+        assert proposal is not None
+        assert proposal.mutations == wanted
+        assert proposal.flops > 2.1 * grower.graph.flops, "more than twice"
+        grower.apply(proposal)
+    tight = Grower(graph, None, Progressive(stages=stages), when=Interval(1), budget=gg.Budget(parameters=200))
+    assert tight.propose() is None
+    assert tight.decisions[0].reason.endswith("parameters are more than the 200 allowed; it asks no more")
+
+
+def test_a_stage_that_cannot_be_made_is_refused_before_anything_is_trained() -> None:
+    stages = (("widen(0, extra=2)",), ("split(0, units=[8])",))
+    for first in (Grower.propose, lambda grower: grower.observe().__enter__()):
+        with pytest.raises(TrainingError, match=r"stage 2 of the 2 listed cannot be made: .*8"):
+            first(Grower(small.graph(), None, Progressive(stages=stages), when=Interval(1)))
+    with pytest.raises(TrainingError, match=r"the stage listed cannot be made: .*nowhere"):
+        Grower(small.graph(), None, Progressive(stages=(("widen(nowhere)",),)), when=Interval(1)).propose()
+    empty: list[str] = []
+    for wrong in ["widen(0)"], [empty]:
+        with pytest.raises(TrainingError, match=r"stage 1 of `progressive` is .*; give each stage as a list"):
+            make_policy("progressive", stages=wrong)
+    grown = gg.apply(small.graph(), list(stages[0]))
+    again = Grower(grown, None, Progressive(stages=(stages[0], ("split(0, units=[7])",))), when=Interval(1))
+    again.restore(grown, {**again.state(), "round": 1, "stage": 1}, small.graph())
+    proposal = again.propose()
+    assert proposal is not None
+    assert proposal.mutations == ("split(0, units=[7])",)
 
 
 def test_random_repeats_with_its_generator_and_differs_with_another() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
+from graphgrow.errors import GraphGrowError, TrainingError
 from graphgrow.graph import Graph
 from graphgrow.train.policy import Candidate, Evidence, GrowthPolicy, paired, uniform_shares
 from graphgrow.train.start import Start
@@ -17,6 +18,8 @@ from graphgrow.train.start import Start
 @dataclass(frozen=True)
 class Progressive(GrowthPolicy):
     """Stages that a recipe lists; where it lists none, every group is widened by fresh units, by the same share.
+
+    What is listed is made as it is, or refused: the budget alone limits it.
 
     Attributes:
         stages: for each stage its mutations, as text.
@@ -32,11 +35,41 @@ class Progressive(GrowthPolicy):
     summary: ClassVar[str] = "fixed stages: those that are listed, or uniform widening by fresh units"
     wants: ClassVar[str] = "a stage that is listed and not done, or a group that can be widened"
 
+    def __post_init__(self) -> None:
+        given: tuple[Any, ...] = self.stages  # in recipes they may be anything
+        for number, stage in enumerate(given, 1):
+            if not isinstance(stage, tuple) or not stage:
+                raise TrainingError(
+                    f"stage {number} of `progressive` is {stage!r:.60}; give each stage as a list of mutations, as in "
+                    '[["widen(stem, extra=4)"], ["split(stem)"]]'
+                )
+
+    @property
+    def listed(self) -> int:
+        """The stages of the list."""
+        return len(self.stages)
+
+    def require(self, graph: Graph) -> None:
+        """Refuse a network on which the stages cannot be made one behind the other.
+
+        Raises:
+            TrainingError: names the first that cannot, with the reason.
+        """
+        done: list[str] = []
+        for number, stage in enumerate(self.stages, 1):
+            done.extend(stage)
+            try:
+                graph.cost(done)
+            except GraphGrowError as error:
+                listed = f"stage {number} of the {self.listed} listed" if self.listed > 1 else "the stage listed"
+                raise TrainingError(f"{listed} cannot be made: {error}") from error
+
     def candidates(self, graph: Graph, evidence: Evidence, generator: torch.Generator) -> Iterator[Candidate]:
         """The stage that is next; of uniform widening the whole share or, where that is too much, a part of it."""
         if self.stages:
             if evidence.stage < len(self.stages):
-                yield Candidate(self.stages[evidence.stage], {"stage": float(evidence.stage)}, Start(self.start))
+                numbers = {"stage": float(evidence.stage)}
+                yield Candidate(self.stages[evidence.stage], numbers, Start(self.start), listed=True)
             return
         offered = [(mutation.site_name, graph.group(mutation.site_name).size) for mutation in graph.mutations("widen")]
         for share in uniform_shares(self.growth):
