@@ -275,6 +275,10 @@ class _Run:
 
     def _finish(self) -> TrainingRecord:
         self._end()
+        policy, made = self.grower.policy, self.grower.stage
+        if made < policy.listed:
+            why = "it was not time for the others, or they were declined"
+            self.tell.warn(f"{made} of {policy.listed} listed stages made: {why}")
         record = TrainingRecord(
             recipe=self.recipe.name,
             data=self.data.source,
@@ -386,9 +390,9 @@ class _Run:
             budget=budget,
             when=when,
             cool_down=part.cool_down,
-            most_stages=part.stages,
+            most_stages=part.most_stages,
             averaged=self.averaged,
-            pace=Pace(warm_up=part.warm_up),
+            pace=None if part.warm_up is None else Pace(warm_up=part.warm_up),
             every=part.every,
             held_out=self._held_out,
             rollback_after=part.rollback_after or None,

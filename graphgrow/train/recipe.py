@@ -7,10 +7,13 @@ from typing import Any
 
 from graphgrow.errors import RecipeError
 from graphgrow.recipes import files
+from graphgrow.rewrite.describe import counted
+from graphgrow.train.policy import make_policy
 
 PACKAGE = "graphgrow.train"
 ENDING = ".toml"
 PRECISIONS = ("float32", "bfloat16")
+STAGES = 4  # of a policy that decides by itself
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,11 @@ class GrowthPart:
         plateau: rounds without a better validation loss after which it grows; 0 is no plateau.
         interval: epochs from one growth to the next, where there is no plateau.
         cool_down: epochs after a growth in which nothing is asked.
-        stages: growths in all, at most.
+        stages: growths in all, at most; left out, as many as the policy's options list, or else 4.
         until: share of the epochs within which it may grow.
         parameters, flops, latency_ms: the budget; 0 is no limit.
-        warm_up: steps within which updates of what is new rise from zero to full pace.
+        warm_up: steps within which updates of what is new rise from zero to full pace; left out, as many as suit the
+            optimizer (`Pace.under`).
         every: of so many batches one is observed.
         rollback_after: epochs after which a growth is taken back, optimizer and all, if the validation loss has not
             been below what it was before; 0 is never.
@@ -93,15 +97,26 @@ class GrowthPart:
     plateau: int = 0
     interval: int = 5
     cool_down: int = 0
-    stages: int = 4
+    stages: int | None = None
     until: float = 0.6
     parameters: int = 0
     flops: int = 0
     latency_ms: float = 0.0
-    warm_up: int = 50
+    warm_up: int | None = None
     every: int = 20
     rollback_after: int = 0
     rollback_margin: float = 0.0
+
+    @property
+    def most_stages(self) -> int:
+        """Growths in all, at most."""
+        return self.stages if self.stages is not None else make_policy(self.policy, **self.options).listed or STAGES
+
+    def room(self, epochs: int) -> int | None:
+        """How often it is time to grow in so many epochs; None where a plateau decides."""
+        if self.plateau:
+            return None
+        return int(self.until * epochs) // max(self.interval, self.cool_down + 1, 1)
 
 
 @dataclass(frozen=True)
@@ -132,6 +147,24 @@ class Recipe:
         if self.training.precision not in PRECISIONS:
             raise RecipeError(
                 f"recipe {self.name}: precision {self.training.precision!r} is none of {', '.join(PRECISIONS)}"
+            )
+        if self.growth is not None:
+            self._require_room(self.growth)
+
+    def _require_room(self, growth: GrowthPart) -> None:
+        """Refuse a training in which stages that the recipe lists would be left out, whatever happens."""
+        listed = make_policy(growth.policy, **growth.options).listed
+        if growth.most_stages < listed:
+            raise RecipeError(
+                f"recipe {self.name}: {counted(listed, 'stage')} are listed, and growth.stages is {growth.stages}; "
+                "leave it out, or list fewer"
+            )
+        room = growth.room(self.training.epochs)
+        if room is not None and room < listed:
+            last = int(growth.until * self.training.epochs)
+            raise RecipeError(
+                f"recipe {self.name}: {counted(listed, 'stage')} are listed, but within {counted(last, 'epoch')} it is "
+                f"time to grow {counted(room, 'time')}; train longer, set growth.until higher, or growth.interval lower"
             )
 
 

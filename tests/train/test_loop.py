@@ -6,6 +6,7 @@ growth, of writing a file. `tools/kill_training.py` does the same at many random
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import graphgrow as gg
@@ -29,6 +31,8 @@ from graphgrow.recipes.tables import from_table
 from graphgrow.records import StageRecord, TrainingRecord
 from graphgrow.train import loop, stages
 from graphgrow.train.grower import Grower
+from graphgrow.train.narration import Narration
+from graphgrow.train.pace import Newcomers, Pace
 from graphgrow.train.recipe import Recipe
 
 RECIPE = from_table(
@@ -85,6 +89,45 @@ def test_a_run_writes_its_records_and_the_model_that_it_measured(tmp_path: Path)
     other = replace(RECIPE, training=replace(RECIPE.training, lr=0.5))
     with pytest.raises(TrainingError, match=r"another training:\n  training: .*0.01.* there, .*0.5"):
         loop.train(other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "own", "steps"), [("adamw", None, 100), ("rmsprop", None, 200), ("rmsprop", 9, 9)]
+)
+def test_the_warm_up_suits_the_optimizer_where_the_recipe_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, own: int | None, steps: int
+) -> None:
+    paces: list[Pace] = []
+    real = Newcomers.__init__
+
+    def noted(newcomers: Newcomers, optimizer: torch.optim.Optimizer, pace: Pace) -> None:
+        paces.append(pace)
+        real(newcomers, optimizer, pace)
+
+    monkeypatch.setattr(Newcomers, "__init__", noted)
+    monkeypatch.setattr(loop._Run, "run", lambda run: run)
+    assert RECIPE.growth is not None
+    training, growth = replace(RECIPE.training, optimizer=optimizer), replace(RECIPE.growth, warm_up=own)
+    loop.train(replace(RECIPE, training=training, growth=growth), tmp_path)
+    assert paces == [Pace(warm_up=steps)]
+
+
+def test_stages_that_are_listed_and_were_not_made_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "end_stage", _no_export)
+    listed = {"stages": [["widen(layers.0, extra=9)"], ["widen(layers.0, extra=900)"]]}
+    assert RECIPE.growth is not None
+    growth = replace(RECIPE.growth, policy="progressive", options=listed, interval=1, stages=None, parameters=9_000)
+    out = io.StringIO()
+    recipe = replace(RECIPE, training=replace(RECIPE.training, epochs=4), growth=growth)
+    record = loop.train(recipe, tmp_path, narration=Narration(Console(file=out, width=100)))
+    assert [decision.verdict for decision in record.decisions] == ["grown", "declined"]
+    assert record.stages[1].flops > 2.1 * record.stages[0].flops, "more than the policy's growth"
+    assert "parameters are more than the 9,000 allowed; it asks no more" in out.getvalue()
+    assert "1 of 2 listed stages made: it was not time" in out.getvalue()
+    wrong = replace(growth, options={"stages": [["widen(layers.7)"]]})
+    with pytest.raises(TrainingError, match=r"the stage listed cannot be made: .*layers\.7"):
+        loop.train(replace(recipe, growth=wrong), tmp_path / "other")
+    assert not list((tmp_path / "other").glob("checkpoints/*")), "before anything was trained"
 
 
 @pytest.mark.filterwarnings("ignore:this graph of")

@@ -10,7 +10,7 @@ from graphgrow.recipes.tables import from_table, to_table
 from graphgrow.store.names import build
 from graphgrow.train.optimizers import make_optimizer
 from graphgrow.train.policy import make_policy
-from graphgrow.train.recipe import Recipe, open_recipe, recipe_names
+from graphgrow.train.recipe import GrowthPart, Recipe, open_recipe, recipe_names
 
 SMALL = """
 name = "small"
@@ -35,6 +35,35 @@ def test_defaults_and_whole_numbers_for_floats() -> None:
     assert recipe.training.lr == 1.0
     assert isinstance(recipe.training.lr, float)
     assert from_table(Recipe, to_table(recipe), "again") == recipe
+
+
+LISTED = """
+[growth]
+policy = "progressive"
+interval = 1
+until = 0.7
+options = { stages = [["widen(layers.0, extra=2)"], ["widen(layers.0, extra=2)"]] }
+"""
+
+
+def test_what_is_listed_says_how_often_it_grows_and_there_has_to_be_time_for_it() -> None:
+    recipe = read(SMALL + LISTED)
+    assert recipe.growth is not None
+    assert recipe.growth.most_stages == 2
+    assert recipe.growth.room(3) == 2
+    assert read(SMALL + "[growth]").growth == GrowthPart()
+    assert GrowthPart().most_stages == 4
+    assert GrowthPart(stages=0).most_stages == 0
+    assert GrowthPart(interval=2, cool_down=3, until=0.5).room(16) == 2, "a round more than the cool-down"
+    assert GrowthPart(plateau=2).room(16) is None
+    refused = {
+        LISTED + "stages = 1": "2 stages are listed, and growth.stages is 1; leave it out",
+        LISTED.replace("0.7", "0.6"): "2 stages are listed, but within 1 epoch it is time to grow 1 time; train longer",
+        LISTED.replace("interval = 1", "interval = 2"): "within 2 epochs it is time to grow 1 time",
+    }
+    for text, message in refused.items():
+        with pytest.raises(RecipeError, match=message):
+            read(SMALL + text)
 
 
 @pytest.mark.parametrize("name", recipe_names())
