@@ -1,10 +1,13 @@
 """How to grow, tuned: one choice at a time, judged by the validation part, with seeds that no report uses.
 
 python tools/bench/learning/tune.py --task digits --out docs/learning/tuning.json
+python tools/bench/learning/tune.py --task text --seeds 100 --choices "" "boost=1, forget=False" --out text.json
 """
 
 from __future__ import annotations
 
+import argparse
+import ast
 import dataclasses
 import statistics
 import sys
@@ -31,6 +34,29 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "forget": (False, True),
     "anew": (False, True),
 }
+
+
+def changes(text: str) -> dict[str, Any]:
+    """What is otherwise than the task has it, of `NAME=VALUE, NAME=VALUE`; nothing of an empty text.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is not of this form, or there is no such choice.
+    """
+    try:
+        call = ast.parse(f"dict({text})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError
+        found = {str(part.arg): ast.literal_eval(part.value) for part in call.keywords}
+    except (SyntaxError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE, NAME=VALUE") from None
+    if unknown := sorted(set(found) - {field.name for field in dataclasses.fields(Method)}):
+        raise argparse.ArgumentTypeError(f"there is no choice {', '.join(unknown)}")
+    return found
+
+
+def named(choice: dict[str, Any]) -> str:
+    """A choice as it is shown, and known by."""
+    return ", ".join(f"{name} = {value}" for name, value in choice.items()) or "as the task has it"
 
 
 def measured(task: Task, data: Data, policy: str, method: Method, seed: int) -> dict[str, Any]:
@@ -62,20 +88,19 @@ def main() -> None:
     options = parser(__doc__, DEPENDS)
     options.add_argument("--task", choices=list(TASKS), default="digits")
     options.add_argument("--policies", nargs="+", default=["progressive", "dnm"])
+    options.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    options.add_argument("--choices", type=changes, nargs="+", help="NAME=VALUE, ...; by default each of a list")
     options.add_argument("--limit", type=float, default=3600.0, help="seconds after which no further run begins")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     task, begun = TASKS[given.task], time.perf_counter()
     data = load_data(task.data, **task.options)
     known = {row["key"]: row for row in Results.read(given.out).rows} if given.out else {}
-    tried = [(name, value) for name, values in CHOICES.items() for value in values]
-    for name, value in tried:
-        method, choice = (
-            dataclasses.replace(Method(**task.how), **{name: value}),
-            f"{name} = {value}",
-        )
+    tried = given.choices or [{name: value} for name, values in CHOICES.items() for value in values]
+    for changed in tried:
+        method, choice = dataclasses.replace(Method(**task.how), **changed), named(changed)
         for policy in given.policies:
-            for seed in SEEDS:
+            for seed in given.seeds:
                 key = f"{given.task}/{policy}/{choice}/{seed}"
                 if key in known or time.perf_counter() - begun > given.limit:
                     continue
