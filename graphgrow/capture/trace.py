@@ -33,8 +33,9 @@ from graphgrow.capture.outputs import leaves_of, register_classes
 from graphgrow.capture.running import in_mode, leaves_recorded, place_of
 from graphgrow.capture.tracer import ShapeTracer
 from graphgrow.capture.trial import Trial
-from graphgrow.capture.untouched import State, same_bits, untouched
+from graphgrow.capture.untouched import State, untouched
 from graphgrow.errors import CaptureError, GraphGrowError, TimeBudgetError
+from graphgrow.ir.bits import same_bits
 from graphgrow.ir.inputs import InputSpec
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]

@@ -14,6 +14,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from graphgrow.ir.bits import whole
+
 _STORES = ("_parameters", "_buffers", "_modules")
 _CONTAINERS = (list, dict, set)
 
@@ -106,7 +108,7 @@ class State:
             module.__dict__.update(self._attributes[id(module)])
         with torch.no_grad():
             for tensor, copied in self._tensors:
-                if not tensor.is_meta and not torch.equal(_bits(tensor), _bits(copied)):
+                if not tensor.is_meta and not torch.equal(whole(tensor), whole(copied)):
                     tensor.detach().copy_(copied)
 
 
@@ -115,7 +117,7 @@ def _same(old: Any, new: Any, containers: dict[int, Any], tensors: dict[int, tor
     if old is not new:
         return isinstance(old, (bool, int, float, str)) and type(old) is type(new) and old == new
     if isinstance(old, torch.Tensor) and id(old) in tensors and not old.is_meta:
-        return torch.equal(_bits(old), _bits(tensors[id(old)]))
+        return torch.equal(whole(old), whole(tensors[id(old)]))
     if isinstance(old, _CONTAINERS) and id(old) in containers:
         before = containers[id(old)]
         if len(old) != len(before):
@@ -125,17 +127,6 @@ def _same(old: Any, new: Any, containers: dict[int, Any], tensors: dict[int, tor
         )
         return all(a is b for a, b in pairs)
     return True
-
-
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are equal to the bit, in shape and dtype too."""
-    return (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(_bits(one), _bits(other))
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """The bits of a tensor as whole numbers, so that NaN is NaN and 0.0 not -0.0."""
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size())
-    return tensor.detach() if whole is None or not tensor.is_floating_point() else tensor.detach().view(whole)
 
 
 class _WatchedParameters(TorchDispatchMode):  # type: ignore[no-untyped-call]

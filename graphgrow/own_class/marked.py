@@ -2,60 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
 
-Key = str | int
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a model keeps a number.
-
-    Attributes:
-        path: of the module.
-        keys: names of attributes and places in lists, from the module on.
-    """
-
-    path: str
-    keys: tuple[Key, ...]
-
-    def __str__(self) -> str:
-        text = self.path
-        for key in self.keys:
-            text += f"[{key}]" if isinstance(key, int) else f".{key}"
-        return text.removeprefix(".")
-
-    def write(self, model: nn.Module, value: Any) -> None:
-        """Put another number there; a tuple is made anew."""
-        self._put(model.get_submodule(self.path), self.keys, value)
-
-    def _put(self, owner: Any, keys: tuple[Key, ...], value: Any) -> None:
-        key, rest = keys[0], keys[1:]
-        assert isinstance(key, str)  # lists are met below, within their owners
-        if rest and isinstance(rest[0], int):
-            items = list(getattr(owner, key))
-            items[rest[0]] = value
-            value = type(getattr(owner, key))(items)
-        elif rest:
-            self._put(getattr(owner, key), rest, value)
-            return
-        setattr(owner, key, value)
+from graphgrow.own_class.expression import Expression
+from graphgrow.own_class.origin import Origin
 
 
 class MarkedInt(int):
-    """A whole number of a model's; what is computed with it is an ordinary one."""
+    """A whole number of a model's; sums and products with whole numbers know what they are made of.
 
-    origin: Origin
+    Attributes:
+        expression: what it is made of.
+    """
+
+    expression: Expression
+
+    @classmethod
+    def of(cls, value: int, expression: Expression) -> MarkedInt:
+        """A number that is made of a model's."""
+        made = cls(value)
+        made.expression = expression
+        return made
+
+    def _with(self, plain: Any, other: Any, combine: Callable[[Any], Expression | None]) -> Any:
+        """The result of an operation; an ordinary one where the other is no whole number, or nothing is known of it."""
+        if plain is NotImplemented or not isinstance(other, int):
+            return plain
+        expression = combine(other.expression if isinstance(other, MarkedInt) else int(other))
+        return plain if expression is None else MarkedInt.of(plain, expression)
+
+    def __add__(self, other: int) -> int:
+        return self._with(int.__add__(self, other), other, self.expression.plus)  # type: ignore[no-any-return]
+
+    __radd__ = __add__
+
+    def __sub__(self, other: int) -> int:
+        return self._with(  # type: ignore[no-any-return]
+            int.__sub__(self, other), other, lambda theirs: self.expression.plus(theirs, -1)
+        )
+
+    def __rsub__(self, other: int) -> int:
+        return self._with(  # type: ignore[no-any-return]
+            int.__rsub__(self, other), other, lambda theirs: self.expression.times(-1).plus(theirs)
+        )
+
+    def __mul__(self, other: int) -> int:
+        return self._with(int.__mul__(self, other), other, self.expression.times)  # type: ignore[no-any-return]
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> int:
+        return MarkedInt.of(int.__neg__(self), self.expression.times(-1))
+
+    def __floordiv__(self, other: int) -> int:
+        return self._with(  # type: ignore[no-any-return]
+            int.__floordiv__(self, other), other, lambda by: self.expression.divided(by) if type(by) is int else None
+        )
 
 
 class MarkedFloat(float):
-    """A number with a point of a model's; what is computed with it is an ordinary one."""
+    """A number with a point of a model's; what is computed with it is an ordinary one.
 
-    origin: Origin
+    Attributes:
+        expression: which it is.
+    """
+
+    expression: Expression
 
 
 _KINDS: dict[type, type[MarkedInt] | type[MarkedFloat]] = {int: MarkedInt, float: MarkedFloat}
@@ -71,7 +86,7 @@ def mark(model: nn.Module) -> None:
     for path, part in model.named_modules():
         for origin, value in _numbers(part, Origin(path, ()), seen):
             marked = _KINDS[type(value)](value)
-            marked.origin = origin
+            marked.expression = Expression.of(origin)
             origin.write(model, marked)
 
 

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
 
 from graphgrow.errors import ExportError
-from graphgrow.own_class.marked import MarkedFloat, MarkedInt, Origin
+from graphgrow.own_class.expression import Expression, Number
+from graphgrow.own_class.marked import MarkedFloat, MarkedInt
+from graphgrow.own_class.origin import Origin
 from graphgrow.own_class.parting import arguments_of, called, settings_of
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What one node wants: that an expression has a value."""
+
+    expression: Expression
+    value: Number
+    node: str
 
 
 def numbers_of(grown: fx.GraphModule, base: fx.GraphModule) -> dict[Origin, Any]:
     """By attribute of the model, the number that the grown graph has where the base's reads that attribute.
+
+    Where the base reads a sum or a product of several (`heads * head_dim`), the one of them that no other node says
+    follows from it.
 
     Args:
         grown: the grown graph.
@@ -24,6 +40,25 @@ def numbers_of(grown: fx.GraphModule, base: fx.GraphModule) -> dict[Origin, Any]
     """
     found: dict[Origin, Any] = {}
     readers: dict[Origin, str] = {}
+    waiting = list(_wishes(grown, base))
+    while waiting:
+        later = []
+        for wish in waiting:
+            solved = wish.expression.solved(wish.value, found)
+            if not solved and not wish.expression.origins <= found.keys():
+                later.append(wish)
+            found.update(solved)
+            readers.update(dict.fromkeys(solved, wish.node))
+        if len(later) == len(waiting):
+            break  # what is left does not say which of several numbers it is
+        waiting = later
+    for wish in _wishes(grown, base):
+        if wish.expression.origins <= found.keys() and wish.expression.value(found) != wish.value:
+            raise ExportError(_disagreement(wish, found, readers))
+    return found
+
+
+def _wishes(grown: fx.GraphModule, base: fx.GraphModule) -> Iterator[_Wish]:
     now = {node.name: node for node in grown.graph.nodes}
     for node in base.graph.nodes:
         twin = now.get(node.name)
@@ -33,15 +68,17 @@ def numbers_of(grown: fx.GraphModule, base: fx.GraphModule) -> dict[Origin, Any]
         if len(before) != len(after):
             continue
         for number, value in zip(before, after, strict=True):
-            if not isinstance(number, (MarkedInt, MarkedFloat)) or not isinstance(value, (int, float)):
-                continue
-            origin = number.origin
-            if found.setdefault(origin, value) != value:
-                raise ExportError(
-                    f"`{origin}` would have to be {found[origin]} for `{readers[origin]}` and {value} for `{node.name}`"
-                )
-            readers.setdefault(origin, node.name)
-    return found
+            if isinstance(number, (MarkedInt, MarkedFloat)) and isinstance(value, (int, float)):
+                yield _Wish(number.expression, value, node.name)
+
+
+def _disagreement(wish: _Wish, found: dict[Origin, Any], readers: dict[Origin, str]) -> str:
+    origins = sorted(wish.expression.origins, key=str)
+    if wish.expression == Expression.of(origins[0]):
+        found_for = f"{found[origins[0]]} for `{readers[origins[0]]}`"
+        return f"`{origins[0]}` would have to be {found_for} and {wish.value} for `{wish.node}`"
+    held = " and ".join(f"`{origin}` is {found[origin]} for `{readers[origin]}`" for origin in origins)
+    return f"{held}, which makes {wish.expression.value(found)}, and `{wish.node}` has {wish.value}"
 
 
 def _given(node: fx.Node, module: fx.GraphModule) -> list[Any]:

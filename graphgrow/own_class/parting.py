@@ -10,8 +10,8 @@ import torch
 from torch import fx, nn
 
 from graphgrow.capture.modes import EFFECTS
-from graphgrow.capture.untouched import same_bits
 from graphgrow.capture.writes import is_inplace
+from graphgrow.ir.layers_apart import layers_apart, tensors_apart
 from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.network import Network
@@ -19,6 +19,7 @@ from graphgrow.rewrite.network import Network
 _SIMPLE = (bool, int, float, str, type(None), torch.dtype, torch.Size)
 _ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg, torch.sym_int}
 _SPLITS = {torch.split, "split"}
+_THERE = "in the class"
 
 
 def parting(mine: fx.GraphModule, theirs: Network) -> tuple[str, str] | None:
@@ -83,10 +84,11 @@ class _Comparison:
             return f"the class has {there} there, not {here}"
         if first.op == "call_module":
             mine, theirs = (m.get_submodule(str(n.target)) for m, n in ((self._mine, first), (self._theirs, second)))
-            return _modules_apart(mine, theirs)
+            return layers_apart(mine, theirs, _THERE, modes=False)
         if first.op == "get_attr":
-            held = (operator.attrgetter(str(n.target))(m) for m, n in ((self._mine, first), (self._theirs, second)))
-            return _tensors_apart(*held)
+            held = [operator.attrgetter(str(n.target))(m) for m, n in ((self._mine, first), (self._theirs, second))]
+            apart = tensors_apart(held[0], held[1], _THERE)
+            return f"it {apart}" if apart else ""
         return ""
 
     def _arguments(self, first: fx.Node, second: fx.Node) -> tuple[list[tuple[fx.Node, fx.Node]], str]:
@@ -200,20 +202,6 @@ def _flatten(value: Any, into: list[Any]) -> None:
         into.append(value)
 
 
-def _modules_apart(mine: nn.Module, theirs: nn.Module) -> str:
-    """How two modules of one class differ: in a setting, or a tensor; empty where they do not."""
-    here, there = settings_of(mine), settings_of(theirs)
-    for name in here:
-        if here[name] != there.get(name):
-            return f"its `{name}` is {there.get(name)} in the class, not {here[name]}"
-    held, others = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (mine, theirs))
-    for name, tensor in held.items():
-        apart = _tensors_apart(tensor, others.get(name))
-        if apart:
-            return f"its `{name}`: {apart}"
-    return ""
-
-
 def settings_of(module: nn.Module) -> dict[str, Any]:
     """The numbers, texts and flags that a module keeps in attributes, those of its parts included; not its mode."""
     return {
@@ -226,13 +214,3 @@ def settings_of(module: nn.Module) -> dict[str, Any]:
 
 def _of_simple(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and all(isinstance(item, _SIMPLE) for item in value)
-
-
-def _tensors_apart(mine: Any, theirs: Any) -> str:
-    if mine is theirs:
-        return ""
-    if not (isinstance(mine, torch.Tensor) and isinstance(theirs, torch.Tensor)):
-        return f"the class has {theirs}, not {mine}"
-    if (mine.shape, mine.dtype) != (theirs.shape, theirs.dtype):
-        return f"the class has {theirs.dtype} of {tuple(theirs.shape)}, not {mine.dtype} of {tuple(mine.shape)}"
-    return "" if same_bits(mine, theirs) else "the class has other values"

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import fx, nn
 
 from graphgrow.capture.trace import Capture, capture
-from graphgrow.errors import CaptureError, ExportError
+from graphgrow.errors import CaptureError, ExportError, GraphGrowError
 from graphgrow.ir.editor import follow_flat_weights, shallow_copy
 from graphgrow.ir.inputs import InputSpec
+from graphgrow.own_class.attentions import resize_attentions
 from graphgrow.own_class.layers import insert_layers
 from graphgrow.own_class.marked import mark
 from graphgrow.own_class.numbers import numbers_of
 from graphgrow.own_class.parting import parting
 from graphgrow.pretrained.names import Renaming
+from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.network import Network, require_network
 
 Leaves = Sequence[type[nn.Module] | str]
@@ -45,8 +47,7 @@ def to_model(network: Network, model: nn.Module, leaves: Leaves = ()) -> nn.Modu
     Raises:
         ExportError: if the class cannot compute the grown graph (a mutation put in what its forward does not call, or
             sizes that it takes from one another differ now), with the first node at which the two part; or if the model
-            is no module.
-        CaptureError: if the model cannot be captured as it once was.
+            is no module, or another one than the graph has grown from.
     """
     require_network(network, "gg.to_model")
     if not isinstance(model, nn.Module):
@@ -54,12 +55,21 @@ def to_model(network: Network, model: nn.Module, leaves: Leaves = ()) -> nn.Modu
     name = type(model).__name__
     if network.way != "fx":
         raise ExportError(f"{name} was captured with Dynamo, which does not keep the model's modules; {_ADVICE}")
+    try:
+        return _made(network, model, leaves)
+    except (ExportError, CaptureError) as error:
+        another = _another(network, model, leaves)
+        raise ExportError(another or f"{name} {error}; {_ADVICE}") from error
+
+
+def _made(network: Network, model: nn.Module, leaves: Leaves) -> nn.Module:
+    """The copy; raises with what the class cannot do, in words that follow its name."""
     renaming = Renaming.of(network.module, model)
     marked = _copied(model)
     mark(marked)
-    base = _captured(marked, network.base_inputs or network.inputs, leaves)
     fresh = _copied(model)
     try:
+        base = _captured(marked, network.base_inputs or network.inputs, leaves)
         for origin, number in numbers_of(network.module, base.module).items():
             origin.write(fresh, number)
         insert_layers(fresh, _copied(model), renaming, {key: tuple(t.shape) for key, t in _named(network.module)})
@@ -68,14 +78,41 @@ def to_model(network: Network, model: nn.Module, leaves: Leaves = ()) -> nn.Modu
             fresh.train(network.module.training)
         again = _captured(fresh, network.inputs, leaves)
     except (ExportError, CaptureError) as error:
-        raise ExportError(f"{name} cannot have the grown sizes: {error}; {_ADVICE}") from error
+        raise ExportError(f"cannot have the grown sizes: {error}") from error
     apart = parting(network.module, Network(again.module, again.inputs, modes=again.modes))
     if apart is not None:
         at = f" at `{apart[0]}`" if apart[0] else ""
-        raise ExportError(f"{name} does not compute the grown graph: they part{at}, {apart[1]}; {_ADVICE}")
+        raise ExportError(f"does not compute the grown graph: they part{at}, {apart[1]}")
     if not network.modes <= again.modes:
-        raise ExportError(f"{name} at the grown sizes has another graph in train mode than in eval mode; {_ADVICE}")
+        raise ExportError("at the grown sizes has another graph in train mode than in eval mode")
     return fresh
+
+
+def _another(network: Network, model: nn.Module, leaves: Leaves) -> str:
+    """Why a model is not the one that the graph has grown from; empty where growing it likewise gives these shapes."""
+    captured, given = type(network.module).__name__, type(model).__name__
+    try:
+        inputs = network.base_inputs or network.inputs
+        base = _captured(_copied(model), inputs, leaves)
+        again = replay(Network(base.module, inputs, modes=base.modes), network.ledger)
+        apart = _shapes_apart(dict(_named(network.module)), dict(_named(again.module)))
+    except GraphGrowError as error:
+        apart = str(error)
+    if not apart:
+        return ""
+    kind = f"another {given}" if captured == given else f"a {captured}, not of this {given}"
+    advice = "pass the model that gg.trace was given, and its leaves"
+    return f"the graph was captured of {kind}, grown likewise: {apart}; {advice}"
+
+
+def _shapes_apart(graphs: Mapping[str, torch.Tensor], models: Mapping[str, torch.Tensor]) -> str:
+    for name, tensor in graphs.items():
+        if name not in models:
+            return f"`{name}` of the graph is not there"
+        if tensor.shape != models[name].shape:
+            return f"`{name}` would be {tuple(models[name].shape)}, and is {tuple(tensor.shape)} in the graph"
+    more = next((name for name in models if name not in graphs), None)
+    return "" if more is None else f"`{more}` is not there in the graph"
 
 
 def _captured(model: nn.Module, inputs: InputSpec, leaves: Leaves) -> Capture:
@@ -116,6 +153,7 @@ def _fill(fresh: nn.Module, grown: fx.GraphModule, base: fx.GraphModule, renamin
             raise ExportError(f"there is no place for `{name}`, which growth put in")
         for alias in () if within else aliases.get(id(named.get(place)), (place,) if _is_free(parts, place) else ()):
             _set(parts, alias, tensor)
+    resize_attentions(fresh)
     _own_the_rest(fresh, {id(tensor) for _, tensor in _named(grown)})
 
 

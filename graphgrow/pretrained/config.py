@@ -24,6 +24,7 @@ SIZES = (
     "encoder_attention_heads", "decoder_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings",
     "max_source_positions", "max_target_positions", "n_positions", "num_labels", "type_vocab_size", "num_channels",
 )  # fmt: skip
+WIDTHS, HEADS = ("hidden_size", "n_embd", "d_model"), ("num_attention_heads", "n_head", "num_heads")
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon")
 MOST_CHANGES = 12
 
@@ -34,7 +35,8 @@ def fitting_config(
     """A configuration whose model comes nearest to the wanted shapes; the caller looks at what still differs.
 
     The number of layers is counted. Sizes are changed one after the other, as long as fewer tensors differ: an axis of
-    s that is now s' proposes v s' / s for each size v that divides it.
+    s that is now s' proposes v s' / s for each size v that divides it; then, for an axis that packs several parts, each
+    size v by as much as makes the axis s', going by what twice v makes of it.
 
     Args:
         build: makes a model of a configuration.
@@ -48,6 +50,25 @@ def fitting_config(
         for name in EPSILONS:
             if isinstance(getattr(best, name, None), float):
                 setattr(best, name, next(iter(epsilons)))
+    found = _nearest(build, best, wanted)
+    pinned = _with_head_width(best) if differences(build, found, wanted) else None
+    if pinned is not None and differences(build, again := _nearest(build, pinned, wanted), wanted) == {}:
+        return again
+    return found
+
+
+def _with_head_width(config: Any) -> Any | None:
+    """A configuration that says the width of a head, where it is worked out from others as long as none is given."""
+    width, heads = (next(filter(None, (getattr(config, n, 0) for n in names)), 0) for names in (WIDTHS, HEADS))
+    if getattr(config, "head_dim", None) is not None or not width or not heads or width % heads:
+        return None
+    pinned = copy.deepcopy(config)
+    pinned.head_dim = width // heads
+    return pinned
+
+
+def _nearest(build: Callable[[Any], nn.Module], best: Any, wanted: Shapes) -> Any:
+    """The configuration that one change after the other leads to."""
     apart = differences(build, best, wanted)
     for _ in range(MOST_CHANGES):
         if apart is None or not apart:
@@ -55,6 +76,7 @@ def fitting_config(
         proposals = _proposals(best, apart)
         sure = [proposal for proposal in proposals if proposal[0] not in UNSURE]
         found = _better(build, best, apart, wanted, sure) or _better(build, best, apart, wanted, proposals)
+        found = found or _better(build, best, apart, wanted, _sums(build, best, apart, wanted))
         if found is None:
             return best
         best, apart = found
@@ -132,3 +154,21 @@ def _proposals(config: Any, apart: Mapping[str, Any]) -> list[tuple[str, int]]:
             if mine % value == 0 and theirs % (mine // value) == 0:
                 found[name, theirs // (mine // value)] = None
     return list(found)
+
+
+def _sums(build: Callable[[Any], nn.Module], config: Any, apart: Apart, wanted: Shapes) -> list[tuple[str, int]]:
+    """Sizes that might explain an axis to which they only contribute, as that of packed queries, keys and values."""
+    found: dict[tuple[str, int], None] = {}
+    for name in SIZES:
+        value = getattr(config, name, 0)
+        if type(value) is not int or value <= 0:
+            continue
+        trial = copy.deepcopy(config)
+        setattr(trial, name, 2 * value)
+        doubled = differences(build, trial, wanted) or {}
+        for tensor, (made, asked) in apart.items():
+            after = doubled.get(tensor, (asked, asked))[0]
+            for mine, then, theirs in zip(made or (), after or (), asked, strict=False):
+                if then > mine and (theirs - mine) * value % (then - mine) == 0:
+                    found[name, value + (theirs - mine) * value // (then - mine)] = None
+    return [(name, value) for name, value in found if value > 0]

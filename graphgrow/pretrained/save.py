@@ -17,7 +17,10 @@ from graphgrow.pretrained.names import Renaming, tensors_of
 from graphgrow.rewrite.network import Network
 
 ULPS = 16.0  # of the largest output: the same operators in the same order round nearly alike
-_ADVICE = "its growth is not uniform over the layers, or not one that its class can have; gg.save keeps any"
+_ADVICE = (
+    "its growth is not uniform over the layers, or not one that its class can have; gg.save keeps any, and gg.to_model "
+    "what the class computes"
+)
 
 
 def save_pretrained(network: Network, model: nn.Module, folder: str | Path) -> Path:

@@ -239,6 +239,15 @@ def _volume(panel: Axes, generations: Sequence[GenerationRecord]) -> None:
     panel.plot(places, volumes, "o-", color=BLUE)
     panel.set_ylim(0, 1.08 * max(volumes) or 1.0)
     whole_numbers(panel)
+    if not max(volumes):
+        panel.text(
+            0.5,
+            0.5,
+            "no candidate is within the `worst`\nof every objective",
+            transform=panel.transAxes,
+            ha="center",
+            color=GREY,
+        )
     failures = generations[-1].failures
     note = f"{generations[-1].evaluations} evaluations" + (f", {failures} failed" if failures else "")
     panel.text(0.97, 0.05, note, transform=panel.transAxes, ha="right", color=GREY, fontsize=8)

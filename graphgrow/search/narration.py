@@ -78,9 +78,10 @@ class Narration:
         first = scales(self._recipe)[0]
         best = next(iter(state.front()), None)
         found = "" if best is None else f", best {first.title} {first.text(best)} {first.unit}"
+        beyond = "" if record.hypervolume else " (no candidate is within the `worst` of every objective)"
         self._say(
             f"generation {record.index}: front of {len(record.front)}, hypervolume [bold]{record.hypervolume:.4f}[/]"
-            f"{found}, {record.evaluations} evaluated, {time.monotonic() - self._start:.0f} s"
+            f"{beyond}{found}, {record.evaluations} evaluated, {time.monotonic() - self._start:.0f} s"
         )
 
     # -- the screen ------------------------------------------------------------------------------------------

@@ -8,12 +8,12 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.capture.untouched import same_bits
 from graphgrow.capture.writes import is_inplace
+from graphgrow.ir.bits import same_bits
+from graphgrow.ir.layers_apart import layers_apart
 from graphgrow.verification.places import Counterparts
 
 Operands = frozenset[tuple[str, str]]  # names of the nodes that the parent and the child read in one place
-_STORES = ("_parameters", "_buffers", "_modules")
 
 
 class Alike:
@@ -77,7 +77,7 @@ class Alike:
         if mine != theirs:
             return None
         modules = (module.get_submodule(path) for module in (self._first, self._second) if child.op == "call_module")
-        if child.op == "call_module" and not _same_layer(*modules):
+        if child.op == "call_module" and layers_apart(*modules):
             return None
         return frozenset(zip(read, arriving, strict=True))
 
@@ -110,36 +110,10 @@ def _same_item(a: Any, b: Any) -> bool:
 
 def _same_bits(a: torch.Tensor, b: Any) -> bool:
     """Zeros of other signs count as others: 1 / x tells them apart."""
-    if a is b:
-        return True
-    if not isinstance(b, torch.Tensor) or (a.dtype, a.shape, a.device) != (b.dtype, b.shape, b.device):
-        return False
-    return torch.equal(a, b) and same_bits(a, b)
+    return isinstance(b, torch.Tensor) and same_bits(a, b)
 
 
 def _same_member(a: Any, b: Any) -> bool:
     if isinstance(a, nn.Module) and isinstance(b, nn.Module):
-        return _same_layer(a, b)
+        return not layers_apart(a, b)
     return a is b or (isinstance(a, torch.Tensor) and _same_bits(a, b))
-
-
-def _same_layer(a: nn.Module, b: nn.Module) -> bool:
-    """Whether two layers are of one class, over the same numbers, with the same attributes; hooks are not called."""
-    if type(a) is not type(b):
-        return False
-    mine, theirs = ({k: v for k, v in vars(m).items() if k not in _STORES and "hooks" not in k} for m in (a, b))
-    if mine.keys() != theirs.keys() or not all(_same_attribute(v, theirs[k]) for k, v in mine.items()):
-        return False
-    for store in _STORES:
-        left, right = getattr(a, store), getattr(b, store)
-        if left.keys() != right.keys() or not all(_same_member(item, right[name]) for name, item in left.items()):
-            return False
-    return True
-
-
-def _same_attribute(a: Any, b: Any) -> bool:
-    if a is b:
-        return True
-    if isinstance(a, (bool, int, float, str, tuple, torch.dtype)):
-        return type(a) is type(b) and bool(a == b)
-    return isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and all(map(_same_attribute, a, b))

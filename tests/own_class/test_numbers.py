@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.own_class.marked import mark
@@ -25,3 +30,52 @@ def test_heads_and_the_place_of_a_split_follow() -> None:
     assert found["layers.0.attention.qkv.out_features"] == 48
     assert (found["layers.1.attention.heads"], found["layers.1.attention.inner"]) == (2, 8)
     assert found["layers.0.eps"] == 1e-5
+
+
+class Packed(nn.Module):
+    """Queries, keys and values in one map, cut at products of a configuration's numbers, as in Phi-3."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config, self.width = config, config.width
+        inner = config.heads * config.width
+        self.qkv = nn.Linear(6, inner + 2 * config.groups * config.width, bias=False)
+        self.out = nn.Linear(inner, 6, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, l, 6) -> the same."""
+        packed, cut = self.qkv(x), self.config.heads * self.width
+        more = self.config.groups * self.width
+        parts = packed[..., :cut], packed[..., cut : cut + more], packed[..., cut + more :]
+        q, k, v = (part.view(*x.shape[:2], -1, self.width).transpose(1, 2) for part in parts)
+        attended = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        result: torch.Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return result
+
+
+def packed(layers: int) -> tuple[Any, gg.Graph]:
+    torch.manual_seed(0)
+    config = SimpleNamespace(heads=4, groups=2, width=3)
+    model = nn.Sequential(*(Packed(config) for _ in range(layers))).eval()
+    return model, gg.trace(model, torch.randn(2, 5, 6))
+
+
+def test_numbers_of_which_only_products_are_read_follow() -> None:
+    model, graph = packed(1)
+    grown = gg.apply(graph, "add-heads(0)")
+    result: Any = gg.to_model(grown, model)
+    assert vars(result[0].config) == {"heads": 6, "groups": 3, "width": 3}
+    assert vars(model[0].config) == {"heads": 4, "groups": 2, "width": 3}
+    x = torch.randn(3, 4, 6)
+    assert torch.equal(result(x), grown.module(x))
+    assert torch.allclose(result(x), model(x), atol=1e-6)
+
+
+def test_products_that_have_grown_apart_are_refused() -> None:
+    model, graph = packed(2)
+    grown = gg.apply(graph, "add-heads(0)")
+    said = r"`0.config.heads` is 6 for `getitem.*` and `[01].width` is 3 for `view.*`, which makes 18, and `g.*` has 12"
+    with pytest.raises(gg.ExportError, match=said):
+        gg.to_model(grown, model)
+    evenly: Any = gg.to_model(gg.apply(grown, "add-heads(1)"), model)
+    assert (evenly[1].config.heads, evenly[0].config is evenly[1].config) == (6, True)

@@ -52,7 +52,7 @@ def test_equal_graphs_do_not_part() -> None:
         (lambda m: setattr(m, "rows", 3), "view", "the class gives it 3, not 2"),
         (lambda m: setattr(m, "power", 3.0), "pow_1", "the class gives it 3.0, not 2.0"),
         (lambda m: setattr(m, "norm", nn.RMSNorm(6)), "norm", "the class has a RMSNorm there, not a LayerNorm"),
-        (lambda m: nn.init.zeros_(m.first.bias), "first", "its `bias`: the class has other values"),
+        (lambda m: nn.init.zeros_(m.first.bias), "first", "its `bias` has other values in the class"),
         (lambda m: setattr(m, "last", nn.Linear(6, 4)), "last", "its `out_features` is 4 in the class, not 3"),
     ],
 )

@@ -145,6 +145,66 @@ def test_a_name_is_no_model() -> None:
         gg.to_model(gg.trace("graphgrow:mlp"), "graphgrow:mlp")  # type: ignore[arg-type]
 
 
+class Wider(nn.Module):
+    """Another class, which takes the same tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(11, 4), nn.Linear(4, 11)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.embed(tokens))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (Wider(), r"captured of a Decoder, not of this Wider, grown likewise: widen\(layers.0.up, extra=4\): "),
+        (Decoder(3), r"captured of another Decoder, grown likewise: `layers.2.scale` is not there in the graph"),
+        (nn.Linear(3, 3), r"captured of a Decoder, not of this Linear, grown likewise: "),
+    ],
+)
+def test_another_model_is_not_taken_for_the_one_that_was_captured(other: nn.Module, said: str) -> None:
+    """The message spoke of growth, and of sizes that the class could not have."""
+    grown = gg.apply(gg.trace(Decoder().eval(), TOKENS), "widen(layers.0.up, extra=4)")
+    with pytest.raises(gg.ExportError, match=f"{said}.*; pass the model that gg.trace was given, and its leaves"):
+        gg.to_model(grown, other.eval())
+
+
+def test_numbers_that_a_leaf_keeps_in_an_object_count() -> None:
+    """Its own code is not looked into: with other numbers it would be another operator."""
+
+    class Leaf(nn.Module):
+        def __init__(self, config: Any) -> None:
+            super().__init__()
+            self.config = config
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.config.heads
+
+    class Net(Decoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.leaf = Leaf(self.config)
+            self.config.heads = 12
+            for layer in self.layers:
+                layer.down = nn.Linear(12, 8)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            x = self.leaf(self.embed(tokens))
+            for layer in self.layers:
+                x = x + layer.down(layer.up(x).unflatten(-1, (self.config.heads, -1)).flatten(-2))
+            result: torch.Tensor = self.head(x)
+            return result
+
+    model: Any = Net().eval()
+    graph = gg.trace(model, TOKENS, leaves=["leaf"])
+    grown = gg.apply(graph, ["widen(layers.0.up:0, extra=4)", "widen(layers.1.up:0, extra=4)"])
+    with pytest.raises(gg.ExportError, match="its `config`, of SimpleNamespace, is another one in the class"):
+        gg.to_model(grown, model, leaves=["leaf"])
+
+
 def test_a_sequence_whose_parts_have_names() -> None:
     """Their names were taken for those of layers that growth had put in."""
     layers = OrderedDict(first=nn.Linear(3, 4), act=nn.ReLU(), last=nn.Linear(4, 2))

@@ -211,6 +211,11 @@ FAMILIES: dict[str, tuple[list[str], dict[str, int]]] = {
         + ["deepen(decoder.block.1, kind=copy)", "grow-vocabulary(encoder.embed_tokens, extra=3)"],  # tied to `shared`
         {"d_ff": 56, "num_layers": 2, "num_decoder_layers": 3, "vocab_size": 99},
     ),
+    "phi3": (  # packed projections, and a width of heads that its configuration need not say
+        [*(f"add-heads(model.layers.{i}.self_attn)" for i in range(2)), "widen(model.embed_tokens, extra=8)",
+         *(f"widen(model.layers.{i}.mlp.gate_up_proj:0, extra=8)" for i in range(2))],
+        {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8, "hidden_size": 40, "intermediate_size": 56},
+    ),
     "whisper": (
         [*(f"widen(model.encoder.layers.{i}.fc1, extra=8)" for i in range(2)),
          *(f"widen(model.decoder.layers.{i}.fc1, extra=4)" for i in range(2)),

@@ -12,7 +12,7 @@ from graphgrow.search.candidates import blank
 from graphgrow.search.evolve import begin, evolve
 from graphgrow.search.job import Job
 from graphgrow.search.narration import Narration, sparkline
-from graphgrow.search.recipe import Task
+from graphgrow.search.recipe import Goal, Task
 from tests.search import landscape
 from tests.search.test_evolve import Here
 
@@ -49,6 +49,15 @@ def test_the_screen_follows_the_run(tmp_path: Path) -> None:
         f"generation {n}" for n in range(4)
     ]
     assert "candidate 6 failed: the seventh" in out.getvalue()
+
+
+def test_why_there_is_no_hypervolume_is_said(tmp_path: Path) -> None:
+    """It read 0.0000, and nothing else."""
+    out = io.StringIO()
+    recipe = landscape.recipe(generations=1, objectives=(Goal("accuracy"), Goal("flops", worst=50.0)))
+    with begin(recipe, tmp_path) as study:
+        evolve(recipe, study, Here(), Narration(Console(file=out, width=200), recipe, Here()))
+    assert "hypervolume 0.0000 (no candidate is within the `worst` of every objective), best" in out.getvalue()
 
 
 def test_what_was_said_is_not_taken_for_markup() -> None:
