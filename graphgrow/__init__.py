@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from graphgrow.rewrite.contract import Mutation as Mutation
     from graphgrow.rewrite.ledger import Ledger as Ledger
     from graphgrow.rewrite.registry import pass_names as pass_names
+    from graphgrow.rewrite.registry import register_pass as register_pass
     from graphgrow.rewrite.roles import register_optimizer as register_optimizer
     from graphgrow.rewrite.text import parse_mutation as parse_mutation
     from graphgrow.rulecheck.check import check_rule as check_rule
@@ -93,6 +94,7 @@ _HOMES = {
     "pass_names": "rewrite.registry",
     "plan_scale": "bulk.scale",
     "register_optimizer": "rewrite.roles",
+    "register_pass": "rewrite.registry",
     "replay": "store.tracing",
     "run_stage": "stage.run",
     "save": "store.folder",
@@ -145,6 +147,7 @@ __all__ = [
     "pass_names",
     "plan_scale",
     "register_optimizer",
+    "register_pass",
     "replay",
     "run_stage",
     "save",

@@ -109,7 +109,7 @@ class Graph(Network):
 
 
 class Mutations(Sequence[Mutation]):
-    """A lazy sequence: each mutation is found when it is first asked for."""
+    """A lazy sequence: each mutation is found when it is first asked for. Prints one a line."""
 
     def __init__(self, graph: Network, kinds: Sequence[type[Mutation]]) -> None:
         self._found: list[Mutation] = []
@@ -122,6 +122,14 @@ class Mutations(Sequence[Mutation]):
         """Where the passes looked and do not apply, and why."""
         self._reach(None)
         return tuple(self._refusals)
+
+    def __str__(self) -> str:
+        refused = len(self.refusals)
+        elsewhere = [f"elsewhere {counted(refused, 'refusal')}: `.refusals` has the reasons"] if refused else []
+        return "\n".join([*map(str, self), *elsewhere]) or "none"
+
+    def __repr__(self) -> str:
+        return f"<the mutations of {self._graph!r}, found as they are asked for; print() lists them>"
 
     def __iter__(self) -> Iterator[Mutation]:
         position = 0

@@ -21,6 +21,7 @@ import typer.main
 import graphgrow as gg
 from graphgrow.cli.main import app
 from graphgrow.ops import registry
+from graphgrow.rewrite import registry as passes
 from graphgrow.store.names import import_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,6 +139,7 @@ def test_a_snippet_runs(snippet: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
         pytest.importorskip(extra)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_RULES", registry.registered())  # a rule that a snippet adds ends with it
+    monkeypatch.setattr(passes, "_OWN", {})  # and a pass
     module = types.ModuleType("snippet")
     monkeypatch.setitem(sys.modules, "snippet", module)
     names = vars(module)

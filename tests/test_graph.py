@@ -104,6 +104,16 @@ def test_mutations_are_found_as_they_are_asked_for(graph: gg.Graph, monkeypatch:
         graph.mutations("grow")
 
 
+def test_mutations_print_as_a_list_and_show_nothing_of_it_unasked(graph: gg.Graph) -> None:
+    mutations = graph.mutations("widen")
+    assert repr(mutations).startswith("<the mutations of Graph(Residual, ")
+    assert mutations._found == []
+    assert str(mutations).splitlines() == [
+        "widen(stem, extra=2)", "widen(inner, extra=3)", "elsewhere 2 refusals: `.refusals` has the reasons",
+    ]  # fmt: skip
+    assert str(graph.mutations("enlarge-kernel")) == "none"
+
+
 def test_new_parameters_are_those_that_were_replaced(graph: gg.Graph) -> None:
     assert graph.new_parameters() == []
     grown = gg.apply(graph, "widen(inner, extra=1)")

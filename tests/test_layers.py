@@ -30,6 +30,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "capture": (*LOWEST, "ir", "layers", "ops"),
     "rewrite": (*LOWEST, "ir", "layers", "blocks", "ops", "capture"),
     "passes": ("errors", "ir", "layers", "blocks", "ops", "rewrite"),
+    "own_passes": ("errors", "ir", "layers", "blocks", "ops", "rewrite"),
     "graph": CORE,
     "signals": CORE,
     "store": (*CORE, "graph", "models"),

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+import torch
+from torch import nn
 
-from graphgrow.rewrite.contract import Mutation
+import graphgrow as gg
+from graphgrow.ir.editor import Editor
+from graphgrow.passes.drop_identity import DropIdentity
+from graphgrow.passes.widen import Widen
+from graphgrow.rewrite import registry
+from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
+from graphgrow.rewrite.erase import bypass
+from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.registry import classes_of
 
 PASS = "from graphgrow.rewrite.contract import Mutation\n\n\nclass {name}(Mutation):\n    name = {label!r}\n"
@@ -40,3 +52,64 @@ def test_a_file_holds_one_class_under_its_own_name(
     finally:
         for name in [name for name in sys.modules if name.startswith("made_passes")]:
             del sys.modules[name]
+
+
+@dataclass(frozen=True)
+class Forget(Mutation):
+    """Takes an nn.Identity away."""
+
+    site: str
+    times: int = 1
+    name: ClassVar[str] = "forget-it"
+    summary: ClassVar[str] = "take an nn.Identity away"
+
+    @classmethod
+    def sites(cls, network: Network) -> Iterator[Mutation | Refusal]:
+        for mutation in DropIdentity.sites(network):
+            yield mutation if isinstance(mutation, Refusal) else cls(mutation.site_name)
+
+    def rewrite(self, network: Network, editor: Editor, generator: torch.Generator) -> tuple[Step, list[TensorChange]]:
+        node = network.sites.find(self.site)
+        return bypass(network, editor, node, node.all_input_nodes[0]), []
+
+
+def test_a_pass_of_a_users_own_is_read_listed_saved_and_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(registry, "_OWN", {})
+    model = nn.Sequential(nn.Linear(3, 4), nn.Identity(), nn.Linear(4, 2))
+    graph = gg.trace(model, torch.randn(5, 3))
+    with pytest.raises(gg.MutationError, match="there is no pass `forget-it`"):
+        gg.apply(graph, "forget-it(1)")
+    assert gg.register_pass(Forget) is Forget
+    assert gg.register_pass(Forget) is Forget  # its module is imported anew
+    assert list(gg.pass_names()) == sorted(gg.pass_names())
+    assert "forget-it(1)" in map(str, graph.mutations())
+    child = gg.apply(graph, ["forget-it(1, times=2)", "widen(0, extra=1)"])
+    assert gg.verify(graph, child).preserved
+    assert str(child.ledger).startswith("forget-it(1, times=2) seed=0")
+    gg.save(child, tmp_path / "saved")
+    assert gg.load(tmp_path / "saved", model=model).text() == child.text()
+
+
+def _changed(**changes: Any) -> type:
+    return type("Changed", (Forget,), {"__dataclass_fields__": Forget.__dataclass_fields__, **changes})
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("widen", "register_pass wants a subclass of gg.Mutation, not 'widen'"),
+        (nn.Linear, "register_pass wants a subclass of gg.Mutation, not <class"),
+        (type("Plain", (Forget,), {}), r"Plain is no frozen dataclass; write @dataclass\(frozen=True\) below"),
+        (dataclass(type("Open", (Mutation,), {"__annotations__": {}}), frozen=True), "Open lacks rewrite, sites"),
+        (_changed(name=3), "Changed lacks `name`"),
+        (_changed(summary=None), "Changed lacks `summary`"),
+        (_changed(name="Forget_it"), "cannot be called 'Forget_it'; a name is words of small letters and hyphens"),
+        (_changed(__dataclass_fields__={}), "Changed lacks a field that names the site"),
+        (_changed(name="widen"), "there is a pass `widen` already, graphgrow.passes.widen.Widen"),
+    ],
+)
+def test_what_is_no_pass_is_refused(kind: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_OWN", {})
+    with pytest.raises(gg.MutationError, match=said):
+        gg.register_pass(kind)
+    assert registry.passes()["widen"] is Widen
