@@ -76,8 +76,9 @@ class Alike:
         theirs, arriving = _opened(child)
         if mine != theirs:
             return None
-        modules = (module.get_submodule(path) for module in (self._first, self._second) if child.op == "call_module")
-        if child.op == "call_module" and layers_apart(*modules):
+        if child.op == "call_module" and layers_apart(
+            self._first.get_submodule(path), self._second.get_submodule(path)
+        ):
             return None
         return frozenset(zip(read, arriving, strict=True))
 
