@@ -43,17 +43,21 @@ _LEADING: Mapping[str, tuple[str, ...]] = {
     "baddbmm": ("input", "batch1", "batch2"),
     "addmv": ("input", "mat", "vec"),
 }
+_OWNERS: Mapping[str, Any] = {"special_": torch.special, "linalg_": torch.linalg}
 _SYNONYMS: Mapping[str, str] = {
     "absolute": "abs", "negative": "neg", "subtract": "sub", "multiply": "mul", "divide": "div", "fix": "trunc",
     "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne",
-    "split_with_sizes": "split", "row_stack": "vstack",
+    "split_with_sizes": "split", "row_stack": "vstack", "arctan2": "atan2", "arccosh": "acosh",
+    "unsafe_chunk": "chunk", "unsafe_split": "split", "unsafe_split_with_sizes": "split",
+    "expit": "sigmoid", "gammaln": "lgamma", "psi": "digamma", "multigammaln": "mvlgamma",
     "empty": "zeros", "empty_like": "zeros_like", "new_empty": "new_zeros",  # no value of memory's is to be relied on
 }  # fmt: skip
 _OTHERWISE: Mapping[str, Callable[..., Any] | str] = {
     "selu": F.selu, "celu": F.celu, "threshold": F.threshold, "detach": "detach", "broadcast_to": "expand",
     "layer_norm": F.layer_norm, "group_norm": F.group_norm, "rms_norm": F.rms_norm,
     "bitwise_and": operator.and_, "bitwise_or": operator.or_, "bitwise_xor": operator.xor,
-    "bitwise_not": operator.invert,
+    "bitwise_not": operator.invert, "rrelu": F.rrelu,
+    "pdist": F.pdist, "alpha_dropout": F.alpha_dropout, "feature_alpha_dropout": F.feature_alpha_dropout,
 }  # fmt: skip
 """By name of a compiled function or of a method, what takes the same arguments: a function, or the name of a method."""
 
@@ -83,14 +87,20 @@ def spell(graph: fx.Graph) -> None:
 def _of_torch(node: fx.Node, name: str) -> bool:
     """Whether a node calls torch's own function of that name (not math's), or a method of a tensor."""
     if node.op == "call_function":
-        return node.target is getattr(torch, name, None)
+        owner = next((owner for prefix, owner in _OWNERS.items() if name.startswith(prefix)), torch)
+        return node.target is getattr(owner, _plainly(name), None)
     first = node.args[0] if node.args else None
     return isinstance(first, fx.Node) and isinstance(first.meta.get("value"), torch.Tensor)
 
 
+def _plainly(name: str) -> str:
+    """The name of a compiled function within its module: torch.special.expit calls itself special_expit."""
+    return next((name[len(prefix) :] for prefix in _OWNERS if name.startswith(prefix)), name)
+
+
 def _rename(node: fx.Node, name: str) -> None:
     """Call an operator without a rule by another name for it that has one."""
-    name = _SYNONYMS.get(name, name)
+    name = _SYNONYMS.get(_plainly(name), _plainly(name))
     own = name if node.op == "call_method" else getattr(torch, name, None)
     for other in (own, _OTHERWISE.get(name), getattr(torch, name, None)):
         if other is not None and other in registered() and _takes(other, node):

@@ -147,6 +147,9 @@ def output_bounds(node: fx.Node, module: nn.Module | None, args: Any, kwargs: An
         return Bounds()
     if known is _counted:
         return _counted(*args, **options)
+    exponent = node.args[1] if known is _power and len(node.args) == 2 else None
+    if isinstance(exponent, fx.Node) and isinstance(args[1], Value):
+        return _raised_by(bounds_of(args[0]), _table_at(exponent)).rounded(torch.finfo(example.dtype).tiny)
     given = [_is_complex(one) for one in node.args]
     if example.is_complex() or any(given):
         return known(*args) if _keeps_real_parts(known, given) and not options else Bounds()
@@ -260,6 +263,16 @@ def _power(input: Any, exponent: Any) -> Bounds:
     return bounds_of(input).power(float(number))
 
 
+def _raised_by(base: Bounds, exponents: torch.Tensor | None) -> Bounds:
+    """Of a power by a tensor: positive ones of the model's own are taken to stay below twice what they are."""
+    if base.low < 0:
+        return Bounds()
+    if exponents is None or exponents.is_meta or not bool((exponents > 0).all()):
+        return POSITIVE
+    steepest = 2 * float(exponents.max())
+    return Bounds(min(1.0, base.power(steepest).low), max(1.0, base.power(steepest).high))
+
+
 def _matrix_product(input: Any, other: Any) -> Bounds:
     return (bounds_of(input) * bounds_of(other)).signed()
 
@@ -284,8 +297,9 @@ def _clamped_above(input: Any, max: Any) -> Bounds:
 
 
 def _exponential(input: Any) -> Bounds:
-    highest = bounds_of(input).high
-    return Bounds(0.0, math.exp(highest) if highest <= 700 else math.inf)
+    given = bounds_of(input)
+    lowest = 0.99 * math.exp(given.low) if given.low >= -700 else 0.0  # whatever is rounded
+    return Bounds(lowest, math.exp(given.high) if given.high <= 700 else math.inf)
 
 
 def _root(input: Any) -> Bounds:
@@ -311,6 +325,17 @@ def _softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Bounds:
 def _size(*args: Any, **kwargs: Any) -> Bounds:
     """A norm or a spread; the order of a norm may be infinite, and its entries are not."""
     return POSITIVE
+
+
+def _averaged(
+    input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: Any = None,
+) -> Bounds:  # fmt: skip
+    """Means of windows, in which padding counts as zeros."""
+    found = bounds_of(input)
+    if divisor_override is not None:
+        return found.signed()
+    return found if padding == 0 and not varies(padding) else found | Bounds(0.0, 0.0)
 
 
 def _same(bounds: Bounds) -> Bounds:
@@ -366,14 +391,18 @@ _BY_NAME: dict[str, Bounding] = {
         ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand",
          "expand_as", "repeat", "contiguous", "clone", "detach", "float", "double", "half",
          "bfloat16", "to", "cpu", "type_as", "unbind", "select", "chunk",
-         "split", "getitem", "movedim", "flip", "roll", "mean", "amax", "amin"), _first(_same)),
+         "split", "getitem", "movedim", "flip", "roll", "mean", "amax", "amin",
+         *(f"{kind}_pool{rank}d" for kind in ("adaptive_avg", "adaptive_max", "max") for rank in (1, 2, 3))),
+        _first(_same)),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _averaged),
 }  # fmt: skip
 
 _MODULES: dict[type[nn.Module], str] = {
     nn.ReLU: "relu", nn.ReLU6: "relu6", nn.ELU: "elu", nn.Hardtanh: "hardtanh", nn.Sigmoid: "sigmoid",
     nn.Hardsigmoid: "hardsigmoid", nn.Softmax: "softmax", nn.Softplus: "softplus", nn.Tanh: "tanh",
     nn.Softsign: "softsign", nn.LogSoftmax: "log_softmax", nn.LogSigmoid: "logsigmoid", nn.Identity: "clone",
-    nn.Dropout: "dropout", nn.Flatten: "flatten", ByMode: _EITHER, CopyInOneMode: _EITHER,
+    nn.Dropout: "dropout", nn.Flatten: "flatten", nn.AdaptiveAvgPool1d: "mean", nn.AdaptiveAvgPool2d: "mean",
+    nn.AdaptiveAvgPool3d: "mean", ByMode: _EITHER, CopyInOneMode: _EITHER,
 }  # fmt: skip
 
 

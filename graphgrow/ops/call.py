@@ -29,6 +29,7 @@ from graphgrow.ir.facts import (
 )
 from graphgrow.ir.terms import Axes, Reason, Space, Term, freeze, product, unify
 from graphgrow.ir.value import Fresh, Value
+from graphgrow.ops.registry import plain_of
 
 BY_POSITION = ("a table that is indexed by position", "sliced by position")
 """Why rows of a table may not grow, but for new ones behind them that nobody asks for yet."""
@@ -68,8 +69,8 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The name of the function or method that is called."""
-        target = self.node.target
+        """The name of the function or method that is called; of one in place, that of the plain one."""
+        target: Any = plain_of(self.node.target)
         return target if isinstance(target, str) else target.__name__
 
     # -- values and axes ---------------------------------------------------------------------------------

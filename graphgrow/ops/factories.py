@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import Extent
@@ -31,6 +32,27 @@ def ones_like(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
 def full_like(call: Call, input: Value, fill_value: Any, *args: Any, **kwargs: Any) -> Value:
     """One number with the axes of another tensor."""
     return ones_like(call, input)
+
+
+@rule("fill_", torch.fill)
+def filled(call: Call, input: Value, value: Any) -> Value:
+    """One number with the axes of another tensor, which may be an entry of a tensor."""
+    given = (call.operand(value),) if isinstance(value, Value) else ()
+    return call.output(input.axes, fl.Pointwise((fl.Operand(input, ()), *given)))
+
+
+@rule("zero_")
+def emptied(call: Call, input: Value) -> Value:
+    """Zeros in the place of what was there."""
+    return zeros_like(call, input)
+
+
+@rule("new_tensor")
+def constant_beside(call: Call, input: Value, data: Any, **kwargs: Any) -> Value:
+    """Numbers of the source, as a tensor of another's dtype and device."""
+    if any(isinstance(item, Value) for item in pytree.tree_leaves(data)):
+        raise RuleDeclined("made from tensors")
+    return call.output((call.fixed(size, "a constant") for size in meta_shape(call.meta)), fl.Pointwise(()))
 
 
 @rule(torch.zeros, "new_zeros")

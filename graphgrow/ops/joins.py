@@ -45,6 +45,16 @@ def stack_axis(call: Call, tensors: Sequence[Value]) -> Value:
     return cat(call, tensors, dim)
 
 
+@rule(torch.column_stack)
+def columns(call: Call, tensors: Sequence[Value]) -> Value:
+    """Vectors as columns of a matrix, or concatenation along the second axis."""
+    if all(len(value.axes) == 1 for value in tensors):
+        return stack(call, tensors, 1)
+    if any(len(value.axes) < 2 for value in tensors):
+        raise RuleDeclined("vectors and matrices")
+    return cat(call, tensors, 1)
+
+
 @rule(torch.stack)
 def stack(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
     """A new axis, indexed by position."""
@@ -89,6 +99,13 @@ def split(
     return _parts(call, input, dim)
 
 
+@rule(torch.hsplit, "hsplit", torch.vsplit, "vsplit", torch.dsplit, "dsplit")
+def split_axis(call: Call, input: Value, *parts: Any, **named: Any) -> tuple[Value, ...]:
+    """Parts along the second axis (of a vector its only one), the first, or the third."""
+    dim = {"hsplit": min(1, len(input.axes) - 1), "vsplit": 0, "dsplit": 2}[call.name]
+    return _parts(call, input, dim)
+
+
 @rule(torch.tensor_split, "tensor_split")
 def tensor_split(
     call: Call,
@@ -101,3 +118,13 @@ def tensor_split(
 ) -> tuple[Value, ...]:
     """So many parts, or parts that end at given places."""
     return _parts(call, input, dim)
+
+
+@rule(torch.meshgrid)
+def grid(call: Call, *tensors: Any, indexing: str | None = None) -> tuple[Value, ...]:
+    """(n), (m), ... -> for each of them its entries laid out along a grid of all (n, m, ...)."""
+    given: Sequence[Value] = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors
+    axes = [value.axes[0] if value.axes else call.fixed(1, "an axis of size 1 that a view makes") for value in given]
+    if indexing == "xy" and len(axes) > 1:
+        axes[:2] = axes[1], axes[0]
+    return tuple(call.output(axes, call.same_flow(value), index=i) for i, value in enumerate(given))

@@ -12,6 +12,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import varies
+from graphgrow.ir.terms import product
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, plain
@@ -56,8 +57,8 @@ def _multiply(call: Call, input: Value, other: Value) -> tuple[tuple[Any, ...], 
     return (*batch, *rows, *columns), flow
 
 
-@rule(torch.matmul, torch.bmm, operator.matmul, torch.mm, torch.mv, torch.dot, "matmul", "bmm", "mm", "mv", "dot",
-      "__matmul__")  # fmt: skip
+@rule(torch.matmul, torch.bmm, operator.matmul, torch.mm, torch.mv, torch.dot, torch.vdot, "matmul", "bmm", "mm", "mv",
+      "dot", "vdot", "__matmul__")  # fmt: skip
 def matmul(call: Call, input: Value, other: Value) -> Value:
     """(..., n, k) x (..., k, m) -> (..., n, m), batch axes broadcast; a vector lacks its n or m."""
     return call.output(*_multiply(call, input, other))
@@ -92,6 +93,58 @@ def tensor_product(call: Call, a: Value, b: Value, dims: Any = 2, out: None = No
         call.contract(a, one, b, other)
     kept = (term for value, summed in ((a, left), (b, right)) for i, term in enumerate(value.axes) if i not in summed)
     return call.output(kept, fl.Mul((call.operand(a, drop=left), call.operand(b, drop=right))))
+
+
+@rule(torch.linalg.multi_dot, torch.chain_matmul)
+def chain(call: Call, *tensors: Any) -> Value:
+    """A product of several matrices, of which the first and the last may be vectors."""
+    first, *others = tensors[0] if len(tensors) == 1 else tensors
+    for other in others:
+        first = call.output(*_multiply(call, first, other))
+    return first  # type: ignore[no-any-return]
+
+
+@rule(torch.inner, "inner")
+def inner(call: Call, input: Value, other: Value) -> Value:
+    """(..., k) and (..., k) -> the axes in front of both."""
+    if not input.axes or not other.axes:
+        raise RuleDeclined("a product with a number")
+    call.contract(input, -1, other, -1)
+    flow = fl.Mul((call.operand(input, drop=[-1]), call.operand(other, drop=[-1])))
+    return call.output((*input.axes[:-1], *other.axes[:-1]), flow)
+
+
+@rule(torch.linalg.vecdot)
+def products_along(call: Call, x: Value, y: Value, *, dim: int = -1) -> Value:
+    """Sums of products along one axis, the others broadcast."""
+    axes = align(call, [x.axes, y.axes])
+    at = dim % len(axes) - len(axes)
+    if min(len(x.axes), len(y.axes)) < -at or x.axes[at].size != y.axes[at].size:
+        raise RuleDeclined("one of them is broadcast along the axis")
+    call.contract(x, at, y, at)
+    flow = fl.Mul((call.operand(x, drop=[at]), call.operand(y, drop=[at])))
+    return call.output((term for i, term in enumerate(axes) if i != at + len(axes)), flow)
+
+
+@rule(torch.linalg.cross, torch.cross, "cross")
+def cross_product(call: Call, input: Value, other: Value, dim: int | None = None) -> Value:
+    """Normals to pairs of vectors of three entries: linear in each of the two."""
+    axes = align(call, [input.axes, other.axes])
+    if dim is None:  # torch.cross takes the first axis of three entries
+        dim = -1 if call.node.target is torch.linalg.cross else [term.size for term in axes].index(3)
+    at = dim % len(axes) - len(axes)
+    call.freeze([axes[at]], "vectors of three entries")
+    drops = [[at] if len(value.axes) >= -at else [] for value in (input, other)]
+    return call.output(axes, fl.Mul(tuple(map(call.operand, (input, other), drops))))
+
+
+@rule(torch.kron, "kron")
+def kronecker_product(call: Call, input: Value, other: Value) -> Value:
+    """(a, b) and (c, d) -> (a c, b d)."""
+    if len(input.axes) != len(other.axes):
+        raise RuleDeclined("operands of different ranks")
+    axes = (product(pair) for pair in zip(input.axes, other.axes, strict=True))
+    return call.output(axes, fl.Mul((call.operand(input), call.operand(other))))
 
 
 @rule(torch.outer, "outer", torch.ger, "ger")

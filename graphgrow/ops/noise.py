@@ -40,6 +40,24 @@ def dropout(call: Call, input: Value, p: float = 0.5, training: Any = True, inpl
     return call.output(input.axes, call.same_flow(input))
 
 
+@rule(F.alpha_dropout, F.feature_alpha_dropout)
+def alpha_dropout(call: Call, input: Value, p: float = 0.5, training: Any = False, inplace: bool = False) -> Value:
+    """Alpha dropout whose mode is fixed in the model's source."""
+    if training:
+        call.noise(input, float(plain(p)))
+    return call.output(input.axes, fl.Pointwise((call.operand(input),)))
+
+
+@rule(F.rrelu)
+def random_slope(
+    call: Call, input: Value, lower: Any = 1 / 8, upper: Any = 1 / 3, training: Any = False, inplace: bool = False
+) -> Value:
+    """Below zero, a slope that is drawn for each element by itself, where the mode is fixed in the model's source."""
+    if training:
+        call.noise(input, 1.0)
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+
+
 def drops_rows(module: nn.Module) -> bool:
     """Whether a module is stochastic depth, as nearly every library writes it anew.
 

@@ -15,7 +15,7 @@ from graphgrow.ir.terms import Term, product
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.layers import RootMeanSquareNorm
 from graphgrow.ops.broadcast import align
-from graphgrow.ops.call import Call, RuleDeclined
+from graphgrow.ops.call import Call, RuleDeclined, meta_shape
 from graphgrow.ops.registry import rule
 
 _POSITIONS: dict[type, int] = {nn.BatchNorm1d: 1, nn.InstanceNorm1d: 1, nn.BatchNorm3d: 3, nn.InstanceNorm3d: 3}
@@ -298,6 +298,18 @@ def distances(call: Call, x1: Value, x2: Value, p: float = 2.0, compute_mode: An
     output = call.output((*batch, x1.axes[-2], x2.axes[-2]), flow)
     for value in (x1, x2):
         call.statistic(StatisticKind.NORM, value, [len(value.axes) - 1], output, float(p))
+    return output
+
+
+@rule(F.pdist)
+def distances_within(call: Call, input: Value, p: float = 2.0) -> Value:
+    """(N, M) -> (N (N - 1) / 2): norms of differences of rows, to which zeros add nothing."""
+    call.freeze(input.axes[:1], "compared with each other")
+    if p <= 0:
+        call.freeze(input.axes[1:], f"a norm of order {p} over it")
+    pairs = [call.fixed(size, "compared with each other") for size in meta_shape(call.meta)]
+    output = call.output(pairs, fl.Pointwise(()))
+    call.statistic(StatisticKind.NORM, input, [1], output, float(p))
     return output
 
 

@@ -22,7 +22,7 @@ from graphgrow.ops.registry import module_rule, rule
 
 FLAT_MODULES = (nn.ReLU, nn.ReLU6, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink)
 FLAT = {"relu", "relu_", "relu6", "tanhshrink", "softshrink", "hardshrink", "abs", "square",
-        "sign", "round", "ceil", "floor", "trunc"}  # fmt: skip
+        "sign", "sgn", "round", "ceil", "floor", "trunc"}  # fmt: skip
 """Functions whose slope at zero is zero, as torch differentiates them."""
 
 
@@ -36,7 +36,7 @@ FLAT = {"relu", "relu_", "relu6", "tanhshrink", "softshrink", "hardshrink", "abs
     torch.sign, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign",
     F.tanhshrink, F.softshrink, F.hardshrink, torch.atan, "atan", torch.arctan, "arctan", torch.asinh, "asinh",
     torch.round, "round", torch.ceil, "ceil", torch.floor, "floor", torch.trunc, "trunc", torch.frac, "frac",
-    torch.nan_to_num, "nan_to_num", "tanh_",
+    torch.nan_to_num, "nan_to_num", "tanh_", torch.sgn, "sgn",
 )  # fmt: skip
 def zero_keeping(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """f(0) = 0, finite everywhere."""
@@ -65,7 +65,7 @@ def random_slope(call: Call, input: Value) -> Value:
     nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus,
     F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus, torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_",
     torch.erfc, "erfc", torch.sinc, "sinc", nn.Threshold, F.threshold, torch.isnan, torch.isinf, torch.isfinite,
-    "isnan", "isinf", "isfinite",
+    "isnan", "isinf", "isfinite", torch.signbit, "signbit", torch.isposinf, "isposinf", torch.isneginf, "isneginf",
 )  # fmt: skip
 def bounded(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Finite everywhere, not zero at zero."""
@@ -93,10 +93,10 @@ def growing_from_zero(call: Call, input: Value) -> Value:
 
 
 @rule(torch.log, torch.log2, torch.log10, torch.sqrt, torch.rsqrt, torch.reciprocal,
-      "log", "log2", "log10", "sqrt", "rsqrt", "reciprocal")  # fmt: skip
+      "log", "log2", "log10", "sqrt", "rsqrt", "reciprocal", torch.acosh, "acosh")  # fmt: skip
 def partial(call: Call, input: Value) -> Value:
     """Neither finite everywhere nor at zero: free new units could make 0 times inf of a closed reading weight."""
-    total = input.bounds.low > 0
+    total = input.bounds.low > (1 if call.name == "acosh" else 0)
     return call.output(input.axes, fl.Pointwise((call.operand(input),), total=total))
 
 
@@ -128,11 +128,13 @@ def at_most(call: Call, input: Value, max: Any) -> Value:
     return clamp(call, input, max=max)
 
 
-@rule(operator.mod, torch.remainder, torch.fmod, "remainder", "fmod")
+@rule(operator.mod, torch.remainder, torch.fmod, "remainder", "fmod", operator.floordiv, torch.floor_divide,
+      "floor_divide")  # fmt: skip
 def rest(call: Call, input: Any, other: Any) -> Value:
-    """What is left of a division by a number; one by a tensor may not be finite."""
+    """A division by a number without a rest, or what is left of it; one by a tensor may not be finite."""
     if isinstance(input, Value) and isinstance(plain(other), (int, float)) and bounds_of(other).excludes_zero:
-        return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True))
+        flat = call.name in ("floordiv", "floor_divide")
+        return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, flat=flat))
     operands = [value for value in (input, other) if isinstance(value, Value)]
     return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
 
@@ -203,14 +205,15 @@ def blend(call: Call, input: Value) -> Value:
 
 @rule(
     nn.Identity, operator.pos, torch.positive, "positive", operator.neg, torch.neg, "neg", "contiguous", "clone",
-    "detach", "requires_grad_", torch.clone,
+    "detach", "requires_grad_", torch.clone, torch.deg2rad, "deg2rad", torch.rad2deg, "rad2deg",
 )  # fmt: skip
 def identity(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Each unit as it is, up to a factor that is the same for all."""
     return call.output(input.axes, call.same_flow(input))
 
 
-@rule("to", "cpu", "type", "type_as", "float", "double", "half", "bfloat16")
+@rule("to", "cpu", "cuda", "type", "type_as", "float", "double", "half", "bfloat16", "long", "int", "short", "char",
+      "byte")  # fmt: skip
 def cast(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Another dtype or device; what becomes a whole number or a truth is no longer linear.
 
@@ -297,17 +300,23 @@ def divide(call: Call, input: Any, other: Any, *, rounding_mode: str | None = No
     return call.output(_broadcast(call, [input, other]), fl.Mul((call.operand(input), denominator)))
 
 
-@rule(torch.pow, operator.pow, "pow", "__pow__")
+@rule(torch.pow, operator.pow, "pow", "__pow__", torch.float_power, "float_power")
 def power(call: Call, input: Any, exponent: Any) -> Value:
     """A power x ** p by a number, or of or by a tensor."""
     if not isinstance(input, Value) or isinstance(exponent, Value):
         operands = [value for value in (input, exponent) if isinstance(value, Value)]
-        return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=False))
+        total = _is_one_number(exponent) and isinstance(input, Value) and input.bounds.low > 0
+        return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), total=total))
     whole = not varies(exponent) and float(exponent).is_integer() and float(exponent) > 0
     total = whole or input.bounds.low > 0
     return call.output(
         input.axes, fl.Pointwise((call.operand(input),), zero=whole, total=total, flat=whole and exponent > 1)
     )
+
+
+def _is_one_number(exponent: Any) -> bool:
+    """Whether an exponent is a single number that no input has a part in, as that of a generalised mean."""
+    return isinstance(exponent, Value) and exponent.constant and all(term.size == 1 for term in exponent.axes)
 
 
 @rule(torch.maximum, torch.minimum, torch.fmax, torch.fmin, "maximum", "minimum")
@@ -317,7 +326,7 @@ def extreme(call: Call, input: Value, other: Value) -> Value:
     return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), zero=True))
 
 
-@rule(torch.logaddexp, "logaddexp")
+@rule(torch.logaddexp, "logaddexp", torch.logaddexp2, "logaddexp2")
 def soft_maximum(call: Call, input: Value, other: Value) -> Value:
     """Finite everywhere, log 2 at zeros."""
     operands = [input, other]

@@ -42,6 +42,11 @@ _WITH_PLACES: dict[object, int] = {  # what `return_indices=True` makes of the f
     **dict.fromkeys((F.max_pool2d_with_indices, F.adaptive_max_pool2d_with_indices), 2),
     **dict.fromkeys((F.max_pool3d_with_indices, F.adaptive_max_pool3d_with_indices), 3),
 }
+_POWER_AVERAGES: dict[object, int] = {
+    **dict.fromkeys((nn.LPPool1d, F.lp_pool1d), 1),
+    **dict.fromkeys((nn.LPPool2d, F.lp_pool2d), 2),
+    **dict.fromkeys((nn.LPPool3d, F.lp_pool3d), 3),
+}
 _UNPOOLED: dict[object, int] = {
     **dict.fromkeys((nn.MaxUnpool1d, F.max_unpool1d), 1),
     **dict.fromkeys((nn.MaxUnpool2d, F.max_unpool2d), 2),
@@ -55,7 +60,8 @@ def average_pool(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     return _move(call, input, call.same_flow(input), _first_position(call, input, _AVERAGES))
 
 
-@rule(nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate)
+@rule(nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate,
+      F.upsample, F.upsample_nearest, F.upsample_bilinear)  # fmt: skip
 def interpolate(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Linear along positions, which stand behind the batch and the channels."""
     return _move(call, input, call.same_flow(input), 2)
@@ -72,6 +78,13 @@ def max_pool(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value | tup
     moved = [call.fixed(size, "positions that are pooled") for size in call.meta[0].shape[first:]]
     axes = (*input.axes[:first], *moved)
     return call.output(axes, flow, index=0), call.output(axes, fl.Pointwise((call.operand(input),)), index=1)
+
+
+@rule(*_POWER_AVERAGES)
+def power_average_pool(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+    """A root of the sum of powers in each window, which has no slope where that is zero, and may be of less."""
+    first = _first_position(call, input, _POWER_AVERAGES)
+    return _move(call, input, fl.Pointwise((call.operand(input),), zero=True, total=False), first)
 
 
 @rule(*_UNPOOLED)

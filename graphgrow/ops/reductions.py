@@ -50,9 +50,9 @@ def mean(call: Call, input: Value, dim: Any = None, keepdim: bool = False, *, dt
     return output
 
 
-@rule(torch.sum, "sum")
+@rule(torch.sum, "sum", torch.nansum, "nansum")
 def total(call: Call, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
-    """The sum over axes: new units must be zero, copies must be shares."""
+    """The sum over axes: new units must be zero, copies must be shares; of what is no number the shares are none."""
     dims = _dims(call, input, _dims_or_flag(dim, dtype))
     for i in dims:
         call.sum_over(input, i)
@@ -175,8 +175,9 @@ def norm(
     return output
 
 
-@rule(torch.logsumexp, "logsumexp", torch.prod, "prod", torch.median, "median", torch.all, "all", torch.any, "any")
-def of_all(call: Call, input: Value, dim: Any = None, keepdim: bool = False) -> Any:
+@rule(torch.logsumexp, "logsumexp", torch.prod, "prod", torch.median, "median", torch.all, "all", torch.any, "any",
+      torch.nanmedian, "nanmedian", torch.nanmean, "nanmean", torch.count_nonzero, "count_nonzero")  # fmt: skip
+def of_all(call: Call, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Numbers that every unit of the axes has a part in."""
     dims = _dims(call, input, dim)
     call.freeze((input.axes[i] for i in dims), "reduced over")
@@ -185,6 +186,38 @@ def of_all(call: Call, input: Value, dim: Any = None, keepdim: bool = False) -> 
     if isinstance(call.meta, torch.Tensor):
         return call.output(axes, flow)
     return tuple(call.output(axes, flow, index=i) for i in range(len(call.meta)))
+
+
+@rule(torch.mode, "mode")
+def commonest(call: Call, input: Value, dim: int = -1, keepdim: bool = False) -> Any:
+    """The commonest entry along an axis, and where it lies."""
+    return of_all(call, input, dim, keepdim)
+
+
+@rule(torch.quantile, "quantile", torch.nanquantile, "nanquantile")
+def quantile(
+    call: Call, input: Value, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+) -> Value:
+    """A quantile along an axis, or several, which then are the first axis of the output."""
+    dims = _dims(call, input, dim)
+    call.freeze((input.axes[i] for i in dims), "reduced over")
+    axes = _reduced(call, input, dims, keepdim)
+    if isinstance(q, Value):
+        call.freeze(q.axes, "quantiles by number")
+        axes = [*q.axes, *axes]
+    return call.output(axes, fl.Pointwise((call.operand(input, drop=dims),)))
+
+
+@rule(torch.aminmax, "aminmax")
+def extremes(call: Call, input: Value, *, dim: int | None = None, keepdim: bool = False) -> tuple[Value, Value]:
+    """The smallest and the largest along an axis, which copies do not change."""
+    dims = _dims(call, input, dim)
+    flow = fl.Pointwise((call.operand(input, drop=dims),), zero=True)
+    axes = _reduced(call, input, dims, keepdim)
+    least, most = (call.output(axes, flow, index=i) for i in range(2))
+    for output in (least, most):
+        call.statistic(StatisticKind.EXTREME, input, dims, output)
+    return least, most
 
 
 @rule(nn.Softmax, nn.LogSoftmax, nn.Softmin, F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax",
@@ -198,12 +231,10 @@ def softmax(call: Call, input: Value, dim: int | None = None, _stacklevel: Any =
     return call.output(input.axes, fl.Pointwise((call.operand(input),)))
 
 
-@rule(torch.cumsum, "cumsum", torch.cumprod, "cumprod", torch.flip, "flip")
-def along(call: Call, input: Value, dim: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """Each position of the axis depends on the others, or on its place; `x.flip(1, 2)` names its axes one by one."""
-    several = call.name == "flip" and isinstance(dim, int)
-    dims = call.node.kwargs.get("dims", (dim, *args) if several else dim)
-    call.freeze((input.axes[i] for i in _dims(call, input, dims)), "an axis whose order counts")
+@rule(nn.Softmax2d)
+def softmax_over_channels(call: Call, input: Value) -> Value:
+    """Over the third axis from behind, at each place of a map."""
+    call.freeze([input.axes[-3]], "a softmax over it")
     return call.output(input.axes, fl.Pointwise((call.operand(input),)))
 
 

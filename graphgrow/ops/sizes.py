@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import fx
 
 from graphgrow.ir.facts import Extent
@@ -50,12 +51,15 @@ def size(call: Call, value: Value, dim: int | None = None) -> Any:
     return sizes if dim is None else sizes[int(plain(dim))]
 
 
-@rule("dim", "ndimension", "numel", "is_floating_point", "is_complex", "get_device")
+@rule("numel", "nelement", torch.numel)
+def number_of_entries(call: Call, value: Value) -> Extent:
+    """A product of all sizes."""
+    return Extent(call.meta, value.axes)
+
+
+@rule("dim", "ndimension", "is_floating_point", "is_complex", "get_device", "element_size", "is_signed")
 def plain_fact(call: Call, value: Value, *args: Any) -> Any:
-    """Facts that no growth changes, save `numel`, which depends on every axis."""
-    if call.node.target == "numel":
-        call.freeze(value.axes, "counted as a whole")
-        return Extent(call.meta, value.axes)
+    """Facts that no growth changes."""
     return call.meta
 
 

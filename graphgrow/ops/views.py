@@ -193,6 +193,12 @@ def matrix_transpose(call: Call, input: Value) -> Value:
     return call.output(reversed(input.axes), call.view_flow(input))
 
 
+@rule(torch.adjoint, "adjoint")
+def adjoint(call: Call, input: Value) -> Value:
+    """The last two axes exchanged, and complex numbers conjugated."""
+    return call.output((*input.axes[:-2], input.axes[-1], input.axes[-2]), call.same_flow(input))
+
+
 @rule(torch.movedim, "movedim", torch.moveaxis, "moveaxis")
 def movedim(call: Call, input: Value, source: int, destination: int) -> Value:
     """One axis moved."""
@@ -208,6 +214,15 @@ def unsqueeze(call: Call, input: Value, dim: int) -> Value:
     index = dim % (len(input.axes) + 1)
     new = call.fixed(1, "an axis of size 1 that a view makes")
     return call.output((*input.axes[:index], new, *input.axes[index:]), call.view_flow(input))
+
+
+@rule(torch.atleast_1d, torch.atleast_2d, torch.atleast_3d)
+def of_some_rank(call: Call, input: Value) -> Value:
+    """New axes of size 1 until there are so many: in front, and the third one behind."""
+    least = int(call.name[len("atleast_")])
+    new = [call.fixed(1, "an axis of size 1 that a view makes") for _ in range(least - len(input.axes))]
+    behind = new[:1] if least == 3 else []
+    return call.output((*new[len(behind) :], *input.axes, *behind), call.view_flow(input))
 
 
 @rule(torch.squeeze, "squeeze")

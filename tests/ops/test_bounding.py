@@ -22,6 +22,7 @@ REST: dict[str, tuple[Any, ...]] = {
     "log_softmax": (-1,), "view": (12,), "reshape": (4, 3), "unflatten": (1, (2, 2)), "permute": (1, 0),
     "transpose": (0, 1), "unsqueeze": (0,), "expand": (3, 4), "repeat": (2, 1), "to": (torch.float64,),
     "select": (0, 1), "chunk": (2, 1), "split": (2, 1), "getitem": (0,), "movedim": (0, 1), "flip": ((0,),),
+    "avg_pool1d": (2, 1, 1), "max_pool1d": (2, 1, 1), "adaptive_avg_pool1d": (3,), "adaptive_max_pool1d": (3,),
     "roll": (1,), "clamp_min": (0.25,), "clamp_max": (0.25,), "full_like": (-0.75,),
 }  # fmt: skip
 TWO = {
@@ -69,7 +70,8 @@ def _targets() -> list[tuple[Any, str]]:
         owned = [getattr(owner, name) for owner in (torch, F, operator, torch.linalg) if hasattr(owner, name)]
         method = [name] if hasattr(torch.Tensor, name) else []
         found += [(target, name) for target in dict.fromkeys([*owned, *method])]
-    return found + [(kind, name) for kind, name in bounding._MODULES.items() if kind not in (nn.Softmax, nn.LogSoftmax)]
+    asking = (nn.Softmax, nn.LogSoftmax, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+    return found + [(kind, name) for kind, name in bounding._MODULES.items() if kind not in asking]
 
 
 BEFORE = {
@@ -135,6 +137,8 @@ ADMITTED: list[Callable[[Any, Any], Any]] = [
     lambda a, b: a / torch.sqrt(torch.var_mean(b, 0, keepdim=True)[0] + 1e-5),
     lambda a, b: 1 / (torch.relu(a) + a.shape[0]),  # at least 1, whatever the batch
     lambda a, b: torch.log(torch.sigmoid(a) + a.shape[0] ** 0.5 / 2),
+    lambda a, b: F.avg_pool1d(a.clamp(min=1e-6)[..., None].expand(-1, -1, 4) ** 3, 2)[..., 0] ** (1 / 3),
+    lambda a, b: torch.log(F.adaptive_avg_pool1d(torch.exp(a.tanh())[..., None].expand(-1, -1, 4), 1)[..., 0]),
     lambda a, b: torch.rsqrt(torch.relu(a) + (a.shape[1] - 6)),  # a width, which stays what it was
     lambda a, b: torch.sqrt(torch.relu(a) + a.shape[0] // 2 + 1),
 ]
@@ -185,6 +189,35 @@ def test_what_may_reach_a_pole_is_declined(run: Callable[[Any, Any], Any]) -> No
 def test_what_keeps_zero_on_the_example_alone_is_not_summed_with_new_units(run: Callable[[Any, Any], Any]) -> None:
     with pytest.raises(gg.Declined):
         gg.apply(_grown(lambda a, b: b * run(a, b).sum(-1, keepdim=True)), "widen(a, extra=3)")
+
+
+class _GeneralisedMean(nn.Module):
+    """Powers of maps are averaged, and a root is taken of the mean, by a number that is learned (GeM)."""
+
+    def __init__(self, power: float = 3.0) -> None:
+        super().__init__()
+        self.first, self.out, self.p = nn.Conv2d(2, 5, 3), nn.Linear(5, 2), nn.Parameter(torch.full((1,), power))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).clamp(min=1e-6).pow(self.p)
+        result: torch.Tensor = self.out(F.avg_pool2d(x, (x.size(-2), x.size(-1))).pow(1.0 / self.p).flatten(1))
+        return result
+
+
+def test_units_behind_a_generalised_mean_are_appended() -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(_GeneralisedMean(), torch.randn(2, 2, 6, 6))
+    for text in ("widen(first, extra=2)", "split(first)"):
+        child = gg.apply(graph, text)
+        assert_preserved(graph, child)
+        assert gg.verify(graph, child).preserved is True
+
+
+@pytest.mark.parametrize("power", [-2.0, 40.0])  # of the smallest number that it is given there is infinity, or nothing
+def test_a_generalised_mean_whose_powers_may_vanish_is_declined(power: float) -> None:
+    graph = gg.trace(_GeneralisedMean(power), torch.randn(2, 2, 6, 6))
+    with pytest.raises(gg.Declined, match="may not be finite on new units"):
+        gg.apply(graph, "widen(first, extra=2)")
 
 
 def test_a_small_number_that_the_type_rounds_to_zero_bounds_nothing() -> None:

@@ -22,6 +22,17 @@ def _like(target: Any, *arguments: Any) -> Callable[[Draw], nn.Module]:
     return build
 
 
+def _filled(target: Any, *arguments: Any) -> Callable[[Draw], nn.Module]:
+    return lambda draw: Probe(
+        lambda m: op(target, m.x.clone(), *arguments), {"x": normal_tensor(draw, draw(2, 4), draw(2, 4))}
+    )
+
+
+def _filled_with_an_entry(draw: Draw) -> nn.Module:
+    sources = {"x": normal_tensor(draw, draw(2, 4), draw(2, 4))}
+    return Probe(lambda m: op(torch.fill, m.x, m.y.sum()), {**sources, "y": normal_tensor(draw, 1)})
+
+
 NULL = "free>null zero>null mean>null copy>null share>null"  # zeros, whatever grows
 EVEN = "free>even zero>even mean>even copy>even share>even"
 
@@ -51,6 +62,11 @@ CASES = [
     Case((torch.full_like,), _like(torch.full_like, 1.5), {"x.0": EVEN, "x.1": EVEN}),
     *(Case((target,), _like(target, (3, 2)), {"x.0": UNREAD, "x.1": UNREAD}) for target in ("new_zeros", "new_ones")),
     Case(("new_full",), _like("new_full", (3,), 2.5), {"x.0": UNREAD, "x.1": UNREAD}),
+    Case(("fill_",), _filled("fill_", 1.5), {"x.0": EVEN, "x.1": EVEN}),
+    Case((torch.fill,), _filled(torch.fill, 1.5), {"x.0": EVEN, "x.1": EVEN}),
+    Case((torch.fill,), _filled_with_an_entry, {"x.0": EVEN, "x.1": EVEN}, "an-entry"),
+    Case(("zero_",), _filled("zero_"), {"x.0": NULL, "x.1": NULL}),
+    Case(("new_tensor",), _like("new_tensor", [1.0, 2.0]), {"x.0": UNREAD, "x.1": UNREAD}),
     *(Case((torch.zeros,), _sized("zeros", form=form), {"x.0": NULL, "x.1": NULL}, form)
       for form in ("apart", "packed", "whole", "by-name")),
     Case((torch.ones,), _sized("ones"), {"x.0": EVEN, "x.1": EVEN}),

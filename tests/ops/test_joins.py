@@ -64,6 +64,20 @@ def _stack(draw: Draw) -> nn.Module:
     return Probe(lambda m: torch.stack([m.x, m.y], 1), sources)
 
 
+def _columns(draw: Draw) -> nn.Module:
+    size = draw(2, 4)
+    sources = {name: normal_tensor(draw, size) for name in "xy"}
+    return Probe(lambda m: op(torch.column_stack, (m.x, m.y)), sources)
+
+
+def _grid(indexing: str) -> Callable[[Draw], nn.Module]:
+    def build(draw: Draw) -> nn.Module:
+        sources = {name: normal_tensor(draw, draw(2, 4)) for name in "xy"}
+        return Probe(lambda m: op(torch.meshgrid, m.x, m.y, indexing=indexing), sources)
+
+    return build
+
+
 def _on(target: Any, shape: tuple[int, ...], *arguments: Any, **options: Any) -> Callable[[Draw], nn.Module]:
     return lambda draw: Probe(lambda m: op(target, m.x, *arguments, **options), {"x": normal_tensor(draw, *shape)})
 
@@ -87,6 +101,8 @@ JOINED = {"x.0": ACROSS, "x.1": LINEAR, "x.2": ACROSS, "y.1": LINEAR}
 STACKED = [
     {**{f"x.{i}": ACROSS for i in range(3) if i != axis}, f"x.{axis}": LINEAR, f"y.{axis}": LINEAR} for axis in range(3)
 ]
+# Along the axis of one of them, the other's entries are the same everywhere.
+SPREAD = "free>even,free zero>even,zero mean>even,mean copy>copy,even share>even,share"
 CHUNKED = {"x.0": LINEAR, "x.1:0": PART, "x.1:1": PART, "x.2": LINEAR}
 
 CASES = [
@@ -100,6 +116,15 @@ CASES = [
     Case((torch.cat,), _three, {"x.0": ACROSS, "x.1": LINEAR, "y.1": LINEAR}, "apart"),
     Case((torch.cat,), _with_nothing, {"x.0": LINEAR, "x.1": LINEAR}, "nothing"),
     Case((torch.stack,), _stack, {"x.0": ACROSS, "x.1": ACROSS}),
+    Case((torch.column_stack,), _stacked_along(torch.column_stack, 1), STACKED[1]),
+    Case((torch.column_stack,), _columns, {"x.0": ACROSS}, "vectors"),
+    *(Case((target,), _on(target, (2, 6, 2), 2), CHUNKED) for target in (torch.hsplit, "hsplit")),
+    *(Case((target,), _on(target, (5, 3, 2), [2]), {**_every("x.0:0", "x.0:1", "x.1", "x.2")})
+      for target in (torch.vsplit, "vsplit")),
+    *(Case((target,), _on(target, (2, 3, 4), 2), _every("x.0", "x.1", "x.2:0", "x.2:1"))
+      for target in (torch.dsplit, "dsplit")),
+    Case((torch.hsplit,), _on(torch.hsplit, (6,), 2), _every("x.0:0", "x.0:1"), "vector"),
+    *(Case((torch.meshgrid,), _grid(indexing), {"x.0": SPREAD, "y.0": SPREAD}, indexing) for indexing in ("ij", "xy")),
     *(Case((target,), _on(target, (2, 6, 2), 2, 1), CHUNKED) for target in (torch.chunk, "chunk")),
     *(Case((target,), _on(target, (2, 6, 2), 3, 1), CHUNKED) for target in (torch.split, "split")),
     *(Case((target,), _on(target, (2, 5, 2), [2, 3], dim=1), CHUNKED, "parts") for target in (torch.split, "split")),

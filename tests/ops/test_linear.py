@@ -94,6 +94,35 @@ def _shaped(target: Any, *letters: str, **options: Any) -> Callable[[Draw], nn.M
     return build
 
 
+def _chain(target: Any, *letters: str) -> Callable[[Draw], nn.Module]:
+    """Operands handed over one by one, or in a list."""
+
+    def build(draw: Draw) -> nn.Module:
+        size = {letter: draw(2, 4) for letter in sorted(set("".join(letters)))}
+        shapes = zip("xyz", ([size[a] for a in axes] for axes in letters), strict=False)
+        sources = {name: normal_tensor(draw, *shape) for name, shape in shapes}
+
+        def run(m: Any) -> Any:
+            operands = [getattr(m, name) for name in sources]
+            return op(target, operands) if target is torch.linalg.multi_dot else op(target, *operands)
+
+        return Probe(run, sources)
+
+    return build
+
+
+def _vectors(target: Any, dim: int) -> Callable[[Draw], nn.Module]:
+    """Vectors of three entries along an axis, none of which is left to be found out."""
+
+    def build(draw: Draw) -> nn.Module:
+        sizes = [2, 4, 4]
+        sizes[dim] = 3
+        sources = {name: normal_tensor(draw, *sizes) for name in "xy"}
+        return Probe(lambda m: op(target, m.x, m.y, **({} if target is torch.linalg.cross else {"dim": dim})), sources)
+
+    return build
+
+
 def _added_by_name(draw: Draw) -> nn.Module:
     """As BLOOM calls it."""
     b, n, m, k = (draw(2, 3) for _ in range(4))
@@ -143,8 +172,22 @@ CASES = [
       for target in (torch.matmul, operator.matmul, "matmul", "__matmul__", torch.mm, "mm")),
     *(Case((target,), _shaped(target, "nk", "k"), {"x.0": LINEAR, "x.1": SUMMED})
       for target in (torch.mv, "mv", torch.matmul)),
-    *(Case((target,), _shaped(target, "k", "k"), {"x.0": SUMMED}) for target in (torch.dot, "dot")),
+    *(Case((target,), _shaped(target, "k", "k"), {"x.0": SUMMED}) for target in (torch.dot, "dot", torch.vdot, "vdot")),
     Case((torch.matmul,), _shaped(torch.matmul, "k", "bkm"), {"x.0": SUMMED, "y.0": LINEAR, "y.2": LINEAR}, "vector"),
+    *(Case((target,), _chain(target, "nk", "km", "ml"),
+           {"x.0": LINEAR, "x.1": SUMMED, "y.1": SUMMED, "z.1": LINEAR})
+      for target in (torch.linalg.multi_dot, torch.chain_matmul)),
+    Case((torch.linalg.multi_dot,), _chain(torch.linalg.multi_dot, "k", "km", "m"), {"x.0": SUMMED, "y.1": SUMMED},
+         "vectors"),
+    *(Case((target,), _shaped(target, "bnk", "mk"),
+           {"x.0": LINEAR, "x.1": LINEAR, "x.2": SUMMED, "y.0": LINEAR}) for target in (torch.inner, "inner")),
+    Case((torch.linalg.vecdot,), _shaped(torch.linalg.vecdot, "nk", "nk"), {"x.0": PRODUCT, "x.1": SUMMED}),
+    Case((torch.linalg.vecdot,), _shaped(torch.linalg.vecdot, "nkm", "km", dim=-2),
+         {"x.0": LINEAR, "x.1": SUMMED, "x.2": PRODUCT}, "broadcast"),
+    *(Case((target,), _vectors(target, dim), {f"x.{i}": table for i in range(3) if i != dim})
+      for target, dim, table in ((torch.linalg.cross, 2, PRODUCT), (torch.cross, 1, PRODUCT), ("cross", 1, PRODUCT))),
+    *(Case((target,), _shaped(target, "nm", "kj"),
+           {"x.0": LINEAR, "x.1": LINEAR, "y.0": LINEAR, "y.1": LINEAR}) for target in (torch.kron, "kron")),
     *(Case((target,), _shaped(target, "n", "m"), {"x.0": LINEAR, "y.0": LINEAR})
       for target in (torch.outer, "outer", torch.ger, "ger")),
     *(Case((target,), _shaped(target, "nm", "nk", "km"), {"x.0": ADDED, "x.1": ADDED, "y.1": SUMMED})

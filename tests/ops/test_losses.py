@@ -36,6 +36,8 @@ def _arguments(loss: Any, p: torch.Tensor, q: torch.Tensor) -> tuple[torch.Tenso
         return p, torch.zeros(len(p), dtype=torch.long)
     if "cosineembedding" in name:
         return p, q, torch.ones(len(p))
+    if "multimargin" in name or "multilabelmargin" in name:
+        return p, torch.zeros(p.shape if "label" in name else len(p), dtype=torch.long)
     return (p, q, p + q) if "triplet" in name or "marginranking" in name else (p, q)
 
 

@@ -93,6 +93,7 @@ class UnevenDropPath(MyDropPath):
 
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
 FINITE = "free>free zero>free mean>free copy>copy"
+ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
 
 DROPOUTS: list[Any] = [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d]
 ALPHA: list[Any] = [nn.AlphaDropout, nn.FeatureAlphaDropout]
@@ -115,7 +116,7 @@ def _module(kind: Any, *arguments: Any) -> Callable[[Draw], nn.Module]:
 def _function(target: Any, training: bool) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         x = normal_tensor(draw, 2, 3, *[2] * _rank(target))
-        return Probe(lambda m: op(target, m.x, 0.5, training), {"x": x})
+        return Probe(lambda m: op(target, m.x, *((0.1, 0.5) if target is F.rrelu else (0.5,)), training), {"x": x})
 
     return build
 
@@ -129,6 +130,9 @@ CASES = [
     *(Case((kind,), _module(kind, 0.0), _axes(kind, LINEAR), "off") for kind in DROPOUTS),
     *(Case((kind,), _module(kind, 0.5), _axes(kind, FINITE)) for kind in ALPHA),
     *(Case((target,), _function(target, False), _axes(target, LINEAR)) for target in FUNCTIONS),
+    *(Case((target,), _function(target, False), _axes(target, FINITE))
+      for target in (F.alpha_dropout, F.feature_alpha_dropout)),
+    Case((F.rrelu,), _function(F.rrelu, False), _axes(F.rrelu, ZERO_KEEPING)),
     Case((StochasticDepth, "torchvision.ops.stochastic_depth.StochasticDepth"), _module(StochasticDepth, 0.5, "batch"),
          {f"x.{i}": LINEAR for i in range(3)}),
     Case((StochasticDepth, "torchvision.ops.stochastic_depth.StochasticDepth"), _module(StochasticDepth, 0.5, "row"),
@@ -150,9 +154,10 @@ def test_a_rate_of_zero_is_no_noise() -> None:
     assert not Square.of(_module(nn.Dropout, 0.0)(lambda low, high: low), (nn.Dropout,)).facts.noises
 
 
+@pytest.mark.parametrize("target", [F.dropout, F.alpha_dropout, F.feature_alpha_dropout, F.rrelu])
 @pytest.mark.parametrize("training", [False, True])
-def test_functional_dropout_is_noise_where_its_mode_is_fixed_to_train(training: bool) -> None:
-    square = Square.of(_function(F.dropout, training)(lambda low, high: low), (F.dropout,))
+def test_functional_noise_is_noise_where_its_mode_is_fixed_to_train(target: Any, training: bool) -> None:
+    square = Square.of(_function(target, training)(lambda low, high: low), (target,))
     assert bool(square.facts.noises) is training
 
 

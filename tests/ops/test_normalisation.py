@@ -181,6 +181,10 @@ def _compared(target: Any, **options: Any) -> Callable[[Draw], nn.Module]:
     return build
 
 
+def _within(p: float) -> Callable[[Draw], nn.Module]:
+    return lambda draw: Probe(lambda m: op(F.pdist, m.x, p), {"x": normal_tensor(draw, 4, 3)})
+
+
 def _matrix(draw: Draw) -> nn.Module:
     return Probe(lambda m: op(F.normalize, m.x, dim=(1, 2)), {"x": normal_tensor(draw, 2, 3, 4)})
 
@@ -245,6 +249,8 @@ CASES = [
     Case((nn.PairwiseDistance,), _compared(nn.PairwiseDistance), {"x.0": FINITE}),
     *(Case((torch.cdist,), _compared(torch.cdist, p=p),
            {"x.0": FINITE, "x.1": "zero>- copy>-", "y.0": FINITE}, f"order-{p}") for p in (1.0, 2.0, math.inf)),
+    *(Case((F.pdist,), _within(p),
+           {"x.1": "zero>- copy>-"} if p else {}, f"order-{p}") for p in (0.0, 1.0, 2.0)),
     Case((torch.cdist,), _compared(torch.cdist, p=0.0), {"x.0": FINITE, "y.0": FINITE}, "order-0"),
 ]  # fmt: skip
 

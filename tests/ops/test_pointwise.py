@@ -110,13 +110,14 @@ ZERO_FUNCTIONS: list[Any] = [
     torch.sign, "relu", "relu_", "tanh", "sin", "abs", "square", "erf", "sign", F.tanhshrink,
     F.softshrink, F.hardshrink, torch.atan, "atan", torch.arctan, "arctan", torch.asinh, "asinh", torch.round, "round",
     torch.ceil, "ceil", torch.floor, "floor", torch.trunc, "trunc", torch.frac, "frac", torch.nan_to_num, "nan_to_num",
-    "tanh_", operator.abs,
+    "tanh_", operator.abs, torch.sgn, "sgn",
 ]  # fmt: skip
 FINITE_FUNCTIONS: list[Any] = [
     nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus, F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softplus,
     torch.sigmoid, torch.cos, "sigmoid", "cos", "sigmoid_", torch.erfc, "erfc", torch.isnan, torch.isinf,
     "isnan", "isinf", "isfinite",
-    torch.isfinite, torch.sinc, "sinc",
+    torch.isfinite, torch.sinc, "sinc", torch.signbit, "signbit", torch.isposinf, "isposinf", torch.isneginf,
+    "isneginf",
 ]  # fmt: skip
 PARTIAL_FUNCTIONS: list[Any] = [
     torch.log,
@@ -138,7 +139,7 @@ GROWING_FROM_ZERO: list[Any] = [torch.log1p, torch.sinh, torch.tan, "log1p", "si
                                 "expm1"]  # fmt: skip
 LINEAR_FUNCTIONS: list[Any] = [
     nn.Identity, operator.pos, torch.positive, "positive", operator.neg, torch.neg, "neg", "contiguous", "clone",
-    "double", torch.clone, "detach",
+    "double", torch.clone, "detach", torch.deg2rad, "deg2rad", torch.rad2deg, "rad2deg",
 ]  # fmt: skip
 SUMS: list[Any] = [
     operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, torch.rsub, "add", "add_", "sub",
@@ -147,7 +148,8 @@ SUMS: list[Any] = [
 PRODUCTS: list[Any] = [
     operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__", "__rmul__", "__imul__", torch.multiply,
 ]  # fmt: skip
-RESTS: list[Any] = [operator.mod, torch.remainder, torch.fmod, "remainder", "fmod"]
+RESTS: list[Any] = [operator.mod, torch.remainder, torch.fmod, "remainder", "fmod", operator.floordiv,
+                    torch.floor_divide, "floor_divide"]  # fmt: skip
 QUOTIENTS: list[Any] = [operator.truediv, torch.div, torch.true_divide, "div", "div_", "__truediv__"]
 COMPARISONS: list[Any] = [
     operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge, torch.eq, torch.ne, torch.lt,
@@ -282,6 +284,7 @@ CASES = [
     *(unary(target, PARTIAL, positive=True) for target in PARTIAL_FUNCTIONS),
     *(unary(target, "zero>free copy>copy") for target in GROWING),
     *(unary(target, PARTIAL) for target in (torch.acos, "acos", torch.arccos, "arccos")),
+    *(unary(target, PARTIAL, positive=True) for target in (torch.acosh, "acosh")),
     *(unary(target, "zero>zero copy>copy", positive=True) for target in GROWING_FROM_ZERO),
     *(unary(target, FINITE, 0.1, 1.0) for target in (nn.Threshold, F.threshold)),
     *(unary(target, LINEAR) for target in LINEAR_FUNCTIONS),
@@ -290,6 +293,7 @@ CASES = [
     *(unary(target, ZERO_KEEPING, torch.float32, label="rounded") for target in ("to", "type")),
     *(unary(target, ZERO_KEEPING, label="rounded") for target in ("float", "bfloat16")),
     unary("half", "zero>zero copy>copy", label="rounded"),
+    *(unary(target, ZERO_KEEPING, label="whole") for target in ("long", "int", "short", "char", "byte")),
     Case(("type_as",), _type_as, {**_every(LINEAR), "y.0": "free>- zero>- mean>- copy>- share>-"}),
     unary("requires_grad_", LINEAR, False),
     *(unary(target, ZERO_KEEPING, -0.5, 0.5)
@@ -301,7 +305,8 @@ CASES = [
     *(unary(target, SHIFTED, 1.5, label="number")
       for target in (operator.add, torch.sub, torch.rsub, "add_", "__radd__")),
     *(unary(target, LINEAR, 1.5, label="number") for target in (operator.mul, "mul", torch.div, operator.truediv)),
-    *(unary(target, ZERO_KEEPING, 2) for target in (torch.pow, operator.pow, "pow", "__pow__")),
+    *(unary(target, ZERO_KEEPING, 2)
+      for target in (torch.pow, operator.pow, "pow", "__pow__", torch.float_power, "float_power")),
     *(unary(target, PARTIAL, 0.5, positive=True, label="root") for target in (torch.pow, operator.pow)),
     *(binary(target, SUM) for target in SUMS),
     binary(torch.add, SUM, "alpha", alpha=0.5),
@@ -311,7 +316,8 @@ CASES = [
     binary(torch.pow, PARTIAL, "by-a-tensor"),
     *(binary(target, EXTREME)
       for target in (torch.maximum, torch.minimum, torch.fmax, torch.fmin, "maximum", "minimum")),
-    *(binary(target, FINITE) for target in [*COMPARISONS, torch.isclose, torch.logaddexp, "logaddexp"]),
+    *(binary(target, FINITE) for target in [*COMPARISONS, torch.isclose, torch.logaddexp, "logaddexp",
+                                         torch.logaddexp2, "logaddexp2"]),
     *(unary(target, FINITE, 0.5) for target in (torch.clamp_min, "clamp_min", "clamp_min_")),
     *(unary(target, ZERO_KEEPING, 0.5) for target in (torch.clamp_max, "clamp_max", "clamp_max_")),
     *(unary(target, ZERO_KEEPING, 0.75) for target in RESTS),

@@ -67,6 +67,27 @@ MAXIMA: list[tuple[Any, int]] = [
     (nn.AdaptiveMaxPool2d, 2), (nn.AdaptiveMaxPool3d, 3), (F.adaptive_max_pool1d, 1), (F.adaptive_max_pool2d, 2),
     (F.adaptive_max_pool3d, 3),
 ]  # fmt: skip
+POWERS: list[tuple[Any, int]] = [
+    (nn.LPPool1d, 1), (nn.LPPool2d, 2), (nn.LPPool3d, 3), (F.lp_pool1d, 1), (F.lp_pool2d, 2), (F.lp_pool3d, 3),
+]  # fmt: skip
+
+
+def _powers(target: Any, rank: int) -> Callable[[Draw], nn.Module]:
+    """Of order 2, over windows of 2."""
+
+    def build(draw: Draw) -> nn.Module:
+        x = normal_tensor(draw, 2, 3, *[4] * rank)
+        if isinstance(target, type):
+            return Probe(lambda m: m.op(m.x), {"x": x}, {"op": target(2, 2)})
+        return Probe(lambda m: op(target, m.x, 2, 2), {"x": x})
+
+    return build
+
+
+def _on(target: Any, factor: int) -> Callable[[Draw], nn.Module]:
+    return lambda draw: Probe(lambda m: op(target, m.x, scale_factor=factor), {"x": normal_tensor(draw, 2, 3, 4, 4)})
+
+
 PADS: list[tuple[Any, Any, int, str]] = [
     (nn.ConstantPad1d, (2, 0.0), 1, LINEAR), (nn.ConstantPad2d, (1, 0.5), 2, FINITE),
     (nn.ZeroPad1d, (1,), 1, LINEAR), (nn.ZeroPad2d, (1,), 2, LINEAR),
@@ -149,6 +170,9 @@ CASES = [
     *(Case((target,), _unpooled(target, rank), _channels(READ)) for target, rank in UNPOOLED),
     *(Case((target,), _pool(target, rank, 2), _channels(LINEAR)) for target, rank in AVERAGES),
     *(Case((target,), _pool(target, rank, 2), _channels(ZERO_KEEPING)) for target, rank in MAXIMA),
+    *(Case((target,), _powers(target, rank), _channels("copy>copy")) for target, rank in POWERS),
+    *(Case((target,), _on(target, 2), _channels(LINEAR))
+      for target in (F.upsample, F.upsample_nearest, F.upsample_bilinear)),
     *(Case((target,), _pool(target, rank, 2, batched=False), {"x.0": LINEAR}, "unbatched")
       for target, rank in AVERAGES[:2]),
     *(Case((target,), _pool(target, rank, 2, batched=False), {"x.0": ZERO_KEEPING}, "unbatched")

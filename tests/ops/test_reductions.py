@@ -32,7 +32,9 @@ ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
 EXTREMES: list[Any] = [torch.amax, torch.amin, "amax", "amin"]
 SPREADS: list[Any] = [torch.var, torch.std, "var", "std", torch.var_mean, torch.std_mean]
 NORMS: list[Any] = [torch.norm, "norm", torch.linalg.norm, torch.linalg.vector_norm]
-OF_ALL: list[Any] = [torch.prod, "prod", torch.logsumexp, "logsumexp", torch.median, "median"]
+OF_ALL: list[Any] = [torch.prod, "prod", torch.logsumexp, "logsumexp", torch.median, "median",
+                     torch.nanmedian, "nanmedian", torch.nanmean, "nanmean", torch.count_nonzero, "count_nonzero",
+                     torch.mode, "mode"]  # fmt: skip
 
 
 def _along(target: Any, *arguments: Any, **options: Any) -> Callable[[Draw], nn.Module]:
@@ -98,7 +100,8 @@ CASES = [
     Case((torch.mean,), _along(torch.mean, (0, -1), True), {"x.0": AVERAGED, "x.1": LINEAR, "x.2": AVERAGED},
          "keepdim"),
     Case((torch.mean,), _along(torch.mean), {f"x.{i}": AVERAGED for i in range(3)}, "all"),
-    *(Case((target,), _along(target, 1), {**_but(1, LINEAR), "x.1": SUMMED}) for target in (torch.sum, "sum")),
+    *(Case((target,), _along(target, 1), {**_but(1, LINEAR), "x.1": SUMMED})
+      for target in (torch.sum, "sum", torch.nansum, "nansum")),
     Case((torch.sum,), _along(torch.sum, dim=(0, 1), keepdim=True), {"x.0": SUMMED, "x.1": SUMMED, "x.2": LINEAR},
          "keepdim"),
     Case((torch.sum,), _along(torch.sum), {f"x.{i}": SUMMED for i in range(3)}, "all"),
@@ -131,11 +134,12 @@ CASES = [
                                           "x.1": "mean>zero copy>copy"}, "mean-of-a-pair"),
     *(Case((target,), _along(target, dim=1), _but(1, FINITE)) for target in SOFTMAX),
     *(Case((kind,), _along(kind, dim=-1), _but(2, FINITE)) for kind in (nn.Softmax, nn.LogSoftmax, nn.Softmin)),
-    *(Case((target,), _along(target, 1), _but(1, FINITE))
-      for target in (torch.cumsum, "cumsum", torch.cumprod, "cumprod")),
-    *(Case((target,), _along(target, (0, 2)), {"x.1": FINITE}) for target in (torch.flip, "flip")),
-    Case(("flip",), _along("flip", 0, 2), {"x.1": FINITE}, "one-by-one"),
-    Case((torch.flip,), _along(torch.flip, dims=(1,)), _but(1, FINITE), "by-name"),
+    Case((nn.Softmax2d,), _along(nn.Softmax2d), _but(0, FINITE)),
+    *(Case((target,), _along(target, 0.3, 1), _but(1, FINITE))
+      for target in (torch.quantile, "quantile", torch.nanquantile, "nanquantile")),
+    Case((torch.quantile,), _along(torch.quantile, torch.tensor([0.1, 0.5]).double(), 1), _but(1, FINITE), "several"),
+    *(Case((target,), _along(target, dim=1), {**_but(1, ZERO_KEEPING), "x.1": LARGEST})
+      for target in (torch.aminmax, "aminmax")),
     Case((F.softmax,), _along(F.softmax), _but(0, FINITE), "implicit-axis"),
 ]  # fmt: skip
 

@@ -207,11 +207,11 @@ def test_what_no_graph_holds_is_refused(target: object, message: str) -> None:
 
 
 def test_a_rule_for_torchs_own_functions_and_methods_is_found() -> None:
-    def rule(call: Call, x: Value) -> Value:
+    def rule(call: Call, x: Value, other: Value | None = None) -> Value:
         return call.output(x.axes, flow.Pointwise((call.operand(x),)))
 
-    axis_rule(torch.special.bessel_j0, "lgamma")(rule)
-    model = nn.Sequential(nn.Linear(3, 4), _Calls(lambda x: torch.special.bessel_j0(x).lgamma()), nn.Linear(4, 2))
+    axis_rule(torch.special.bessel_j0, "nextafter")(rule)
+    model = nn.Sequential(nn.Linear(3, 4), _Calls(lambda x: torch.special.bessel_j0(x).nextafter(x)), nn.Linear(4, 2))
     graph = gg.trace(model, torch.randn(2, 3))
     assert graph.group("0").frozen is None
     assert isinstance(graph.module, fx.GraphModule)
@@ -229,6 +229,10 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "index_reduce_": (0, torch.tensor([0, 2]), torch.tensor([0.5, 2.0]), "prod"),
     "scatter_reduce_": (0, torch.tensor([0, 2]), torch.tensor([0.5, 2.0]), "sum"),
     "lerp_": (torch.ones(3), 0.3), "swapaxes_": (0, 0), "swapdims_": (0, 0), "unsqueeze_": (0,),
+    "index_fill_": (0, torch.tensor([0, 2]), 0.5), "masked_scatter_": (torch.tensor([True] * 3), torch.ones(3)),
+    "index_put_": ((torch.tensor([0, 2]),), torch.tensor([0.5, 2.0])), "mvlgamma_": (1,), "polygamma_": (1,),
+    **dict.fromkeys(("float_power_", "floor_divide_"), (2.0,)),
+    **dict.fromkeys(("atan2_", "copysign_", "heaviside_", "hypot_", "ldexp_", "xlogy_"), (torch.tensor([2.0]),)),
     **dict.fromkeys(("eq_", "ge_", "gt_", "le_", "lt_", "ne_", "fmod_", "remainder_", "pow_"), (0.5,)),
 }  # fmt: skip
 
@@ -237,6 +241,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 def test_a_method_in_place_writes_what_the_plain_one_returns(name: str) -> None:
     x = torch.tensor([0.3, 0.7, 0.2])
     arguments = ARGUMENTS.get(name, ())
+    if name == "float_power_":
+        x = x.double()
     if name in ("tril_", "triu_", "t_"):
         x = torch.arange(6.0).reshape(2, 3)
     if name in ("addmm_", "addmv_", "baddbmm_"):

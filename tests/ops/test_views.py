@@ -118,6 +118,9 @@ CASES = [
     *(view(t, (2, 3, 4), names="x.0 x.1 x.2") for t in (torch.ravel, "ravel")),
     *(view(t, (2, 3), names="x.0 x.1") for t in (torch.t, "t")),
     *(view(t, (2, 3, 4), 0, 2, names="x.0 x.1 x.2") for t in (torch.movedim, "movedim", torch.moveaxis, "moveaxis")),
+    *(view(t, (2, 3, 4), names="x.0 x.1 x.2") for t in (torch.adjoint, "adjoint")),
+    *(view(t, shape, names=" ".join(f"x.{i}" for i in range(len(shape))), label=str(len(shape)))
+      for t in (torch.atleast_1d, torch.atleast_2d, torch.atleast_3d) for shape in ((4,), (3, 4), (2, 3, 4))),
     *(view(t, (2, 3), 1, names="x.0 x.1") for t in (torch.unsqueeze, "unsqueeze")),
     *(view(t, (2, 1, 3), 1, names="x.0 x.2") for t in (torch.squeeze, "squeeze")),
     view("squeeze", (2, 1, 3), names="", label="whatever"),
