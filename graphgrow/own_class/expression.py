@@ -1,10 +1,10 @@
-"""Sums and products of a model's numbers: where the place of a slice comes from, and which number it asks for."""
+"""Sums, products and quotients of a model's numbers: where a size comes from, and which number it asks for."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from graphgrow.own_class.origin import Origin
@@ -13,60 +13,87 @@ Number = int | float
 
 
 @dataclass(frozen=True)
+class Quotient:
+    """A division without a rest, which counts as one number.
+
+    Attributes:
+        of: what is divided.
+        by: by what.
+    """
+
+    of: Expression
+    by: Expression
+
+    def __str__(self) -> str:
+        return f"({self.of}) // ({self.by})"
+
+
+Factor = Origin | Quotient
+Terms = tuple[tuple[tuple[Factor, ...], int], ...]
+
+
+@dataclass(frozen=True)
 class Expression:
     """A polynomial in numbers that a model keeps.
 
     Attributes:
-        terms: by the numbers that are multiplied, in the order of their names, the factor in front; a term of no number
-            is a constant.
+        terms: the numbers that are multiplied, in the order of their names, and the factor in front; a term of no
+            number is a constant.
     """
 
-    terms: Mapping[tuple[Origin, ...], int]
+    terms: Terms
 
     @classmethod
-    def of(cls, origin: Origin) -> Expression:
+    def of(cls, factor: Factor) -> Expression:
         """One number by itself."""
-        return cls({(origin,): 1})
+        return cls((((factor,), 1),))
+
+    @classmethod
+    def _summed(cls, terms: Iterable[tuple[tuple[Factor, ...], int]]) -> Expression:
+        found: dict[tuple[Factor, ...], int] = {}
+        for names, number in terms:
+            found[names] = found.get(names, 0) + number
+        return cls(tuple(sorted((item for item in found.items() if item[1]), key=str)))
+
+    def __str__(self) -> str:
+        products = [" * ".join(map(str, [*([number] if number != 1 else []), *names])) for names, number in self.terms]
+        return " + ".join(text or "1" for text in products) or "0"
 
     @property
-    def origins(self) -> frozenset[Origin]:
+    def factors(self) -> frozenset[Factor]:
         """The numbers that it is made of."""
-        return frozenset(itertools.chain(*self.terms))
+        return frozenset(itertools.chain(*(names for names, _ in self.terms)))
 
     def plus(self, other: Expression | int, factor: int = 1) -> Expression:
         """The sum with another, or with so many times another."""
-        found = dict(self.terms)
-        for names, number in _terms(other).items():
-            found[names] = found.get(names, 0) + factor * number
-        return Expression({names: number for names, number in found.items() if number})
+        return self._summed([*self.terms, *((names, factor * number) for names, number in _terms(other))])
 
     def times(self, other: Expression | int) -> Expression:
         """The product with another."""
-        found: dict[tuple[Origin, ...], int] = {}
-        for (mine, first), (theirs, second) in itertools.product(self.terms.items(), _terms(other).items()):
-            names = tuple(sorted((*mine, *theirs), key=str))
-            found[names] = found.get(names, 0) + first * second
-        return Expression({names: number for names, number in found.items() if number})
+        pairs = itertools.product(self.terms, _terms(other))
+        return self._summed(
+            (tuple(sorted((*mine, *theirs), key=str)), first * second) for (mine, first), (theirs, second) in pairs
+        )
 
-    def divided(self, by: int) -> Expression | None:
-        """The quotient with a number that divides each factor; None where one has a rest."""
-        if by == 0 or any(number % by for number in self.terms.values()):
-            return None
-        return Expression({names: number // by for names, number in self.terms.items()})
+    def divided(self, by: Expression | int) -> Expression:
+        """The quotient with another, where there is no rest."""
+        if isinstance(by, int) and not any(number % by for _, number in self.terms):
+            return Expression(tuple((names, number // by) for names, number in self.terms))
+        return Expression.of(Quotient(self, by if isinstance(by, Expression) else Expression(_terms(by))))
 
-    def value(self, known: Mapping[Origin, Number]) -> Number:
+    def value(self, known: Mapping[Factor, Number]) -> Number:
         """What it comes to, where all its numbers are known."""
-        return sum(factor * math.prod(known[name] for name in names) for names, factor in self.terms.items())
+        return sum(factor * math.prod(known[name] for name in names) for names, factor in self.terms)
 
-    def solved(self, value: Number, known: Mapping[Origin, Number]) -> dict[Origin, Number]:
-        """The one number that is not known, by its origin, so that the whole has a value.
+    def solved(self, value: Number, known: Mapping[Factor, Number]) -> dict[Factor, Number]:
+        """The one number that is not known, so that the whole has a value.
 
         Empty where more than one is not known, or it has another power than the first, and where no whole number does.
         """
-        unknown = [origin for origin in self.origins if origin not in known]
-        if len(unknown) != 1 or any(names.count(unknown[0]) > 1 for names in self.terms):
+        unknown = [factor for factor in self.factors if factor not in known]
+        if len(unknown) != 1 or any(names.count(unknown[0]) > 1 for names, _ in self.terms):
             return {}
-        if self.terms == {(unknown[0],): 1}:
+        if self == Expression.of(unknown[0]):
             return {unknown[0]: value}
         without = self.value({**known, unknown[0]: 0})
         slope = self.value({**known, unknown[0]: 1}) - without
@@ -75,5 +102,5 @@ class Expression:
         return {unknown[0]: (value - without) // slope}
 
 
-def _terms(given: Expression | int) -> Mapping[tuple[Origin, ...], int]:
-    return given.terms if isinstance(given, Expression) else {(): given} if given else {}
+def _terms(given: Expression | int) -> Terms:
+    return given.terms if isinstance(given, Expression) else (((), given),) if given else ()

@@ -12,7 +12,7 @@ from graphgrow.own_class.origin import Origin
 
 
 class MarkedInt(int):
-    """A whole number of a model's; sums and products with whole numbers know what they are made of.
+    """A whole number of a model's; what sums, products and divisions without a rest give knows what it is made of.
 
     Attributes:
         expression: what it is made of.
@@ -27,12 +27,11 @@ class MarkedInt(int):
         made.expression = expression
         return made
 
-    def _with(self, plain: Any, other: Any, combine: Callable[[Any], Expression | None]) -> Any:
-        """The result of an operation; an ordinary one where the other is no whole number, or nothing is known of it."""
+    def _with(self, plain: Any, other: Any, combine: Callable[[Any], Expression]) -> Any:
+        """The result of an operation; an ordinary one where the other is no whole number."""
         if plain is NotImplemented or not isinstance(other, int):
             return plain
-        expression = combine(other.expression if isinstance(other, MarkedInt) else int(other))
-        return plain if expression is None else MarkedInt.of(plain, expression)
+        return MarkedInt.of(plain, combine(other.expression if isinstance(other, MarkedInt) else int(other)))
 
     def __add__(self, other: int) -> int:
         return self._with(int.__add__(self, other), other, self.expression.plus)  # type: ignore[no-any-return]
@@ -58,9 +57,17 @@ class MarkedInt(int):
         return MarkedInt.of(int.__neg__(self), self.expression.times(-1))
 
     def __floordiv__(self, other: int) -> int:
-        return self._with(  # type: ignore[no-any-return]
-            int.__floordiv__(self, other), other, lambda by: self.expression.divided(by) if type(by) is int else None
-        )
+        return self._divided(self, other, int.__floordiv__(self, other))  # type: ignore[no-any-return]
+
+    def __rfloordiv__(self, other: int) -> int:
+        return self._divided(other, self, int.__rfloordiv__(self, other))  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _divided(of: Any, by: Any, plain: Any) -> Any:
+        if plain is NotImplemented or not isinstance(by, int) or int(plain) * int(by) != int(of):
+            return plain  # a rest, of which nothing is known
+        whole = of.expression if isinstance(of, MarkedInt) else Expression(()).plus(int(of))
+        return MarkedInt.of(plain, whole.divided(by.expression if isinstance(by, MarkedInt) else int(by)))
 
 
 class MarkedFloat(float):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx
 
 from graphgrow.errors import ExportError
-from graphgrow.own_class.expression import Expression, Number
+from graphgrow.own_class.expression import Expression, Factor, Number, Quotient
 from graphgrow.own_class.marked import MarkedFloat, MarkedInt
 from graphgrow.own_class.origin import Origin
 from graphgrow.own_class.parting import arguments_of, called, settings_of
@@ -27,8 +27,8 @@ class _Wish:
 def numbers_of(grown: fx.GraphModule, base: fx.GraphModule) -> dict[Origin, Any]:
     """By attribute of the model, the number that the grown graph has where the base's reads that attribute.
 
-    Where the base reads a sum or a product of several (`heads * head_dim`), the one of them that no other node says
-    follows from it.
+    Where the base reads a sum, a product or a quotient of several (`heads * head_dim`), the one of them that no other
+    node says follows from it.
 
     Args:
         grown: the grown graph.
@@ -38,24 +38,41 @@ def numbers_of(grown: fx.GraphModule, base: fx.GraphModule) -> dict[Origin, Any]
         ExportError: if two operators want different numbers of one attribute, as where layers that share a
             configuration have grown unevenly.
     """
-    found: dict[Origin, Any] = {}
-    readers: dict[Origin, str] = {}
-    waiting = list(_wishes(grown, base))
+    found: dict[Factor, Any] = {}
+    readers: dict[Factor, str] = {}
+    wishes = list(_wishes(grown, base))
+    waiting = list(wishes)
     while waiting:
         later = []
         for wish in waiting:
+            _divide(wish.expression, found)
             solved = wish.expression.solved(wish.value, found)
-            if not solved and not wish.expression.origins <= found.keys():
+            if not solved and not wish.expression.factors <= found.keys():
                 later.append(wish)
             found.update(solved)
             readers.update(dict.fromkeys(solved, wish.node))
-        if len(later) == len(waiting):
+            for one, number in solved.items():
+                if isinstance(one, Quotient) and isinstance(number, int):
+                    later.append(_Wish(one.of.plus(one.by.times(number), -1), 0, wish.node))
+        if later == waiting:
             break  # what is left does not say which of several numbers it is
         waiting = later
-    for wish in _wishes(grown, base):
-        if wish.expression.origins <= found.keys() and wish.expression.value(found) != wish.value:
+    for wish in wishes:
+        if wish.expression.factors <= found.keys() and wish.expression.value(found) != wish.value:
             raise ExportError(_disagreement(wish, found, readers))
-    return found
+    return {origin: number for origin, number in found.items() if isinstance(origin, Origin)}
+
+
+def _divide(expression: Expression, known: dict[Factor, Any]) -> None:
+    """Work out the quotients of an expression of which both sides are known by now."""
+    for factor in expression.factors:
+        if isinstance(factor, Quotient) and factor not in known:
+            for side in (factor.of, factor.by):
+                _divide(side, known)
+            if factor.of.factors | factor.by.factors <= known.keys():
+                whole, by = factor.of.value(known), factor.by.value(known)
+                if by and not whole % by:
+                    known[factor] = whole // by
 
 
 def _wishes(grown: fx.GraphModule, base: fx.GraphModule) -> Iterator[_Wish]:
@@ -72,12 +89,14 @@ def _wishes(grown: fx.GraphModule, base: fx.GraphModule) -> Iterator[_Wish]:
                 yield _Wish(number.expression, value, node.name)
 
 
-def _disagreement(wish: _Wish, found: dict[Origin, Any], readers: dict[Origin, str]) -> str:
-    origins = sorted(wish.expression.origins, key=str)
-    if wish.expression == Expression.of(origins[0]):
-        found_for = f"{found[origins[0]]} for `{readers[origins[0]]}`"
-        return f"`{origins[0]}` would have to be {found_for} and {wish.value} for `{wish.node}`"
-    held = " and ".join(f"`{origin}` is {found[origin]} for `{readers[origin]}`" for origin in origins)
+def _disagreement(wish: _Wish, found: dict[Factor, Any], readers: dict[Factor, str]) -> str:
+    factors = sorted(wish.expression.factors, key=str)
+    if wish.expression == Expression.of(factors[0]) and factors[0] in readers:
+        found_for = f"{found[factors[0]]} for `{readers[factors[0]]}`"
+        return f"`{factors[0]}` would have to be {found_for} and {wish.value} for `{wish.node}`"
+    held = " and ".join(
+        f"`{one}` is {found[one]}" + (f" for `{readers[one]}`" if one in readers else "") for one in factors
+    )
     return f"{held}, which makes {wish.expression.value(found)}, and `{wish.node}` has {wish.value}"
 
 

@@ -13,7 +13,7 @@ from graphgrow.pretrained.names import Renaming
 
 Shapes = Mapping[str, tuple[int, ...]]
 Apart = dict[str, tuple[tuple[int, ...] | None, tuple[int, ...]]]
-UNSURE = ("head_dim",)  # more heads and wider ones have the same shapes; heads are what grows
+UNSURE = ("head_dim", "d_kv", "kv_channels")  # more heads and wider ones have the same shapes; heads are what grows
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 LAYERS_OF = {
     "decoder": ("decoder_layers", "num_decoder_layers"), "encoder": ("encoder_layers", "num_encoder_layers"),
@@ -23,6 +23,8 @@ SIZES = (
     "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "num_attention_heads", "n_head", "n_heads", "num_heads",
     "encoder_attention_heads", "decoder_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings",
     "max_source_positions", "max_target_positions", "n_positions", "num_labels", "type_vocab_size", "num_channels",
+    "word_embed_proj_dim", "embedding_size", "projection_dim", "decoder_vocab_size", "num_kv_heads", "d_kv",
+    "kv_channels", "ffn_hidden_size", "attention_heads", "moe_intermediate_size", "shared_expert_intermediate_size",
 )  # fmt: skip
 WIDTHS, HEADS = ("hidden_size", "n_embd", "d_model"), ("num_attention_heads", "n_head", "num_heads")
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon")
@@ -62,9 +64,17 @@ def _with_head_width(config: Any) -> Any | None:
     width, heads = (next(filter(None, (getattr(config, n, 0) for n in names)), 0) for names in (WIDTHS, HEADS))
     if getattr(config, "head_dim", None) is not None or not width or not heads or width % heads:
         return None
-    pinned = copy.deepcopy(config)
-    pinned.head_dim = width // heads
-    return pinned
+    return _changed(config, "head_dim", width // heads)
+
+
+def _changed(config: Any, name: str, value: int) -> Any | None:
+    """A copy of a configuration with another number; None where that one is worked out from others."""
+    other = copy.deepcopy(config)
+    try:
+        setattr(other, name, value)
+    except AttributeError:
+        return None
+    return other
 
 
 def _nearest(build: Callable[[Any], nn.Module], best: Any, wanted: Shapes) -> Any:
@@ -89,9 +99,8 @@ def _better(
     """The one change after which the fewest tensors differ, fewer than now; None if there is none."""
     trials = []
     for name, value in proposals:
-        trial = copy.deepcopy(config)
-        setattr(trial, name, value)
-        left = differences(build, trial, wanted)
+        trial = _changed(config, name, value)
+        left = None if trial is None else differences(build, trial, wanted)
         if left is not None and len(left) < len(apart):
             trials.append((len(left), name, trial, left))
     if not trials:
@@ -163,9 +172,8 @@ def _sums(build: Callable[[Any], nn.Module], config: Any, apart: Apart, wanted: 
         value = getattr(config, name, 0)
         if type(value) is not int or value <= 0:
             continue
-        trial = copy.deepcopy(config)
-        setattr(trial, name, 2 * value)
-        doubled = differences(build, trial, wanted) or {}
+        trial = _changed(config, name, 2 * value)
+        doubled = (None if trial is None else differences(build, trial, wanted)) or {}
         for tensor, (made, asked) in apart.items():
             after = doubled.get(tensor, (asked, asked))[0]
             for mine, then, theirs in zip(made or (), after or (), asked, strict=False):

@@ -26,7 +26,7 @@ def test_each_number_knows_its_place_and_configurations_have_one_owner() -> None
     assert (first.heads, first.eps, first.window, first.flag) == (3, 1e-5, (7, 5), True)
     assert [type(value) for value in (first.heads, first.eps, first.flag)] == [MarkedInt, MarkedFloat, bool]
     numbers: list[Any] = [first.heads, second.eps, second.window[1], config.width, config.rates[0]]
-    origins = [str(*number.expression.origins) for number in numbers]
+    origins = [str(number.expression) for number in numbers]
     assert origins == ["0.heads", "1.eps", "1.window[1]", "0.config.width", "0.config.rates[0]"]
     assert first.heads * 2 == 6
     assert torch.zeros(first.heads, config.width).shape == (3, 8)

@@ -71,6 +71,32 @@ def test_numbers_of_which_only_products_are_read_follow() -> None:
     assert torch.allclose(result(x), model(x), atol=1e-6)
 
 
+def test_what_is_read_of_a_quotient_follows() -> None:
+    """As in Falcon, whose packed map is laid out by how many queries share a key."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.groups, self.inner = 4, 2, 12
+            self.qkv, self.out = nn.Linear(6, 24), nn.Linear(12, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            width = self.inner // self.heads
+            packed = self.qkv(x).view(*x.shape[:2], -1, self.heads // self.groups + 2, width)
+            q, k, v = packed[..., :-2, :], packed[..., -2:-1, :], packed[..., -1:, :]
+            q, k, v = (t.expand(q.shape).reshape(*x.shape[:2], self.heads, width).transpose(1, 2) for t in (q, k, v))
+            attended = F.scaled_dot_product_attention(q, k, v)
+            result: torch.Tensor = self.out(attended.transpose(1, 2).flatten(2))
+            return result
+
+    model: Any = Shared().eval()
+    grown = gg.apply(gg.trace(model, torch.randn(2, 5, 6)), "widen(qkv:0, extra=1)")  # a third group
+    result: Any = gg.to_model(grown, model)
+    assert (result.heads, result.groups, result.inner) == (6, 3, 18)
+    x = torch.randn(3, 4, 6)
+    assert torch.allclose(result(x), model(x), atol=1e-6)
+
+
 def test_products_that_have_grown_apart_are_refused() -> None:
     model, graph = packed(2)
     grown = gg.apply(graph, "add-heads(0)")

@@ -1,0 +1,64 @@
+"""Numbers of a configuration are found by the shapes that they make."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch import nn
+
+from graphgrow.pretrained.config import fitting_config
+from graphgrow.pretrained.names import Renaming
+
+
+class Packed(nn.Module):
+    """Queries, keys and values in one map; the width of a head is worked out where none is given."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        inner = config.num_attention_heads * width
+        self.qkv = nn.Linear(config.hidden_size, inner + 2 * config.num_key_value_heads * width)
+        self.out = nn.Linear(inner, config.hidden_size)
+        self.mlp = nn.Linear(config.hidden_size, config.ffn_hidden_size)
+
+
+class Fixed(SimpleNamespace):
+    """A configuration that works the width of a head out by itself, and lets nobody say it."""
+
+    @property
+    def head_dim(self) -> int:
+        return int(self.hidden_size // self.num_attention_heads)
+
+
+SIZES = {"hidden_size": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "ffn_hidden_size": 12}
+
+
+def fitted(config: Any, **sizes: int) -> dict[str, Any]:
+    wanted = {n: tuple(p.shape) for n, p in Packed(SimpleNamespace(**{**SIZES, **sizes})).named_parameters()}
+    return vars(fitting_config(Packed, config, wanted, Renaming({}), ()))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 2},
+        {"hidden_size": 12, "head_dim": 2},
+        {"hidden_size": 10, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 2, "ffn_hidden_size": 20},
+    ],
+    ids=str,
+)
+def test_sizes_of_packed_maps_and_a_width_of_heads_are_found(sizes: dict[str, int]) -> None:
+    assert fitted(SimpleNamespace(**SIZES), **sizes) == {**SIZES, **sizes}
+
+
+def test_a_width_of_heads_is_not_said_without_need() -> None:
+    assert fitted(SimpleNamespace(**SIZES), ffn_hidden_size=20) == {**SIZES, "ffn_hidden_size": 20}
+
+
+def test_a_configuration_that_does_not_let_a_number_be_said_keeps_it() -> None:
+    """Falcon's raised AttributeError."""
+    found = fitted(Fixed(**SIZES), num_attention_heads=6, num_key_value_heads=3, head_dim=2, ffn_hidden_size=20)
+    assert found["ffn_hidden_size"] == 20
+    assert "head_dim" not in found
