@@ -54,7 +54,7 @@ def test_what_is_listed_says_how_often_it_grows_and_there_has_to_be_time_for_it(
     assert read(SMALL + "[growth]").growth == GrowthPart()
     assert GrowthPart().most_stages == 4
     assert GrowthPart(stages=0).most_stages == 0
-    assert GrowthPart(interval=2, cool_down=3, until=0.5).room(16) == 2, "a round more than the cool-down"
+    assert GrowthPart(interval=2, cool_down=3, until=0.5).room(24) == 3, "a round more than the cool-down"
     assert GrowthPart(plateau=2).room(16) is None
     refused = {
         LISTED + "stages = 1": "2 stages are listed, and growth.stages is 1; leave it out",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 import torch
 
 import graphgrow as gg
 from graphgrow.data.parts import Data, Part
+from graphgrow.models import MLP
+from tools.bench.learning import plateau, tune
 from tools.bench.learning.course import from_scratch, traced
-from tools.bench.learning.tasks import TASKS, widened
+from tools.bench.learning.tasks import TASKS, Task, widened
 
 
 def test_stages_pair_half_of_what_is_new_with_the_other_half() -> None:
@@ -49,3 +53,27 @@ def test_a_net_from_scratch_draws_its_embeddings_as_the_model_does_and_no_weight
     for name, parameter in fresh.module.named_parameters():
         if name.endswith(".weight") and parameter.dim() == 2:
             assert bool((parameter != 0).all()), name
+
+
+def test_a_run_for_the_plateau_takes_the_steps_it_is_told_and_looks_at_what_no_report_uses() -> None:
+    torch.manual_seed(0)
+    parts = [Part(torch.randn(count, 1, 8, 8), torch.randint(10, (count,))) for count in (40, 16, 8)]
+    data = Data(*parts, 10, "noise")
+    task = Task(
+        "noise", {}, MLP, lambda: MLP(channels=1, image_size=8, hidden=(8,)), steps=9, stages=1, lr=1e-2, batch_size=20
+    )
+    rows = [plateau.measured("noise", task, data, steps, 100) for steps in (3, 60)]
+    assert [row["steps"] for row in rows] == [3, 60]
+    assert [row["key"] for row in rows] == ["noise/3-100", "noise/60-100"]
+    assert rows[1]["training_loss"] < rows[0]["training_loss"]
+    assert rows[1]["validation_loss"] > rows[1]["training_loss"], "noise is learned by heart"
+    assert plateau.show(rows[::-1]).splitlines()[2].startswith("| noise      |     3 |  100 |")
+
+
+def test_choices_are_read_as_values_of_what_there_is() -> None:
+    assert tune.changes("boost=1.0, forget=False") == {"boost": 1.0, "forget": False}
+    assert tune.named(tune.changes("boost=1.0, forget=False")) == "boost = 1.0, forget = False"
+    assert tune.named(tune.changes("")) == "as the task has it"
+    for text, message in (("5", "not of the form"), ("boost=", "not of the form"), ("bost=1", "no choice bost")):
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            tune.changes(text)
