@@ -1,4 +1,4 @@
-"""The device that a training runs on, and what of a training lies there."""
+"""The device that a training runs on, what compiles for it, and what of a training lies there."""
 
 from __future__ import annotations
 
@@ -37,6 +37,19 @@ def usable_device(name: str) -> torch.device:
     if index >= count:
         raise TrainingError(f"there is no GPU {index}; torch sees {count}, which are counted from 0")
     return torch.device("cuda", index)
+
+
+def require_backend(name: str) -> None:
+    """Refuse a backend that torch.compile does not know; none at all is well.
+
+    Raises:
+        TrainingError: names those that there are.
+    """
+    if not name:
+        return
+    known = torch.compiler.list_backends(exclude_tags=())
+    if name not in known:
+        raise TrainingError(f"torch.compile has no backend {name!r} here; there are {', '.join(sorted(known))}")
 
 
 def random_states(device: torch.device) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from graphgrow.errors import NotPreserved, SignalError
+from graphgrow.errors import NotPreserved, SignalError, TrainingError
 from graphgrow.graph import Graph
 from graphgrow.records import DecisionRecord
 from graphgrow.rewrite.apply import apply
@@ -72,7 +72,7 @@ class Grower:
 
     Raises:
         OptimizerError: if it is not known what the optimizer keeps (`gg.register_optimizer` says it).
-        TrainingError: if there is no such policy.
+        TrainingError: if there is no such policy, or `every` is less than 1.
 
     Attributes:
         graph: the newest.
@@ -101,6 +101,8 @@ class Grower:
         seed: int = 0,
     ) -> None:
         require_network(graph, "gg.Grower")
+        if every < 1:
+            raise TrainingError(f"every={every}: one of so many batches is observed, of 1 at least")
         if optimizer is not None:
             state_roles(optimizer)  # refused now rather than at the first growth
         self.graph = graph

@@ -31,7 +31,7 @@ from graphgrow.store.tracing import trace
 from graphgrow.train.board import Board
 from graphgrow.train.budget import Budget
 from graphgrow.train.checkpoint import newest_checkpoint, recipe_text, refuse_another, write_checkpoint
-from graphgrow.train.device import placed, random_states, set_random_states, usable_device
+from graphgrow.train.device import placed, random_states, require_backend, set_random_states, usable_device
 from graphgrow.train.grower import Grower
 from graphgrow.train.narration import Narration
 from graphgrow.train.optimizers import make_optimizer, optimizer_state, restore_optimizer
@@ -115,6 +115,7 @@ class _Run:
     ) -> None:
         self.recipe, self.folder, self.tell, self.repeats, self.ranks = recipe, folder, tell, repeats, ranks
         self.events, self.device = events, device
+        require_backend(recipe.training.compile)
         self.data = load_data(recipe.data.name, root, **recipe.data.options)
         model, *_ = build(recipe.model.name, **recipe.model.options)
         graph = trace(model.to(device), self.data.training.inputs[:2].to(device))

@@ -14,6 +14,21 @@ PACKAGE = "graphgrow.train"
 ENDING = ".toml"
 PRECISIONS = ("float32", "bfloat16")
 STAGES = 4  # of a policy that decides by itself
+ANY = float("inf")
+LIMITS: dict[str, dict[str, tuple[float, float]]] = {
+    "training": {
+        **dict.fromkeys(("epochs", "batch_size", "save_every"), (1, ANY)),
+        **dict.fromkeys(("lr", "weight_decay"), (0, ANY)),
+        **dict.fromkeys(("anneal", "average"), (0, 1)),
+    },
+    "growth": {
+        **dict.fromkeys(("interval", "every"), (1, ANY)),
+        **dict.fromkeys(("plateau", "cool_down", "stages", "warm_up", "rollback_after"), (0, ANY)),
+        **dict.fromkeys(("parameters", "flops", "latency_ms"), (0, ANY)),
+        "until": (0, 1),
+    },
+}
+"""Between which values the numbers of a recipe's parts are, both included."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,7 @@ class GrowthPart:
         """How often it is time to grow in so many epochs; None where a plateau decides."""
         if self.plateau:
             return None
-        return int(self.until * epochs) // max(self.interval, self.cool_down + 1, 1)
+        return int(self.until * epochs) // max(self.interval, self.cool_down + 1)
 
 
 @dataclass(frozen=True)
@@ -142,8 +157,12 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.training.epochs, self.training.batch_size, self.training.save_every) < 1:
-            raise RecipeError(f"recipe {self.name}: epochs, batch_size and save_every are at least 1")
+        for part, limits in LIMITS.items():
+            for key, (least, most) in limits.items():
+                value = getattr(getattr(self, part), key, None)
+                if value is not None and not least <= value <= most:
+                    wanted = f"at least {least:g}" if most == ANY else f"from {least:g} to {most:g}"
+                    raise RecipeError(f"recipe {self.name}: {part}.{key} is {value}, wanted {wanted}")
         if self.training.precision not in PRECISIONS:
             raise RecipeError(
                 f"recipe {self.name}: precision {self.training.precision!r} is none of {', '.join(PRECISIONS)}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from graphgrow.errors import TrainingError
-from graphgrow.train.device import placed, random_states, set_random_states, usable_device
+from graphgrow.train.device import placed, random_states, require_backend, set_random_states, usable_device
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -28,6 +28,13 @@ def test_what_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, name: str, 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(TrainingError, match=message):
         usable_device(name)
+
+
+def test_a_backend_that_is_not_there_is_named() -> None:
+    require_backend("")
+    require_backend("eager")
+    with pytest.raises(TrainingError, match=r"no backend 'nothing' here; there are .*eager.*inductor"):
+        require_backend("nothing")
 
 
 def test_under_torchrun_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -351,6 +351,8 @@ def test_nothing_is_left_on_the_module_and_most_batches_are_left_alone() -> None
 
 
 def test_an_unknown_policy_or_option_is_named() -> None:
+    with pytest.raises(TrainingError, match="every=0: one of so many batches"):
+        Grower(small.graph(), None, every=0)
     with pytest.raises(TrainingError, match="no policy `dmn`; there are dnm, gradmax, net2net, progressive, random"):
         Grower(small.graph(), None, "dmn")
     from graphgrow.train.policy import make_policy
