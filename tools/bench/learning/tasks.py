@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -100,3 +100,4 @@ TASKS = {
         recipe=widened(["blocks.0.mlp.0", "blocks.1.mlp.0"], (32, 112, 256)),
     ),
 }
+TASKS["text-long"] = replace(TASKS["text"], steps=6400)  # where more bring the big net nothing (plateau.py)
