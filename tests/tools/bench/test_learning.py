@@ -57,8 +57,8 @@ def test_a_net_from_scratch_draws_its_embeddings_as_the_model_does_and_no_weight
 
 def test_a_run_for_the_plateau_takes_the_steps_it_is_told_and_looks_at_what_no_report_uses() -> None:
     torch.manual_seed(0)
-    parts = [Part(torch.randn(count, 1, 8, 8), torch.randint(10, (count,))) for count in (40, 16, 8)]
-    data = Data(*parts, 10, "noise")
+    part, held = (Part(torch.randn(count, 1, 8, 8), torch.randint(10, (count,))) for count in (40, 16))
+    data = Data(part, held, held, 10, "noise")
     task = Task(
         "noise", {}, MLP, lambda: MLP(channels=1, image_size=8, hidden=(8,)), steps=9, stages=1, lr=1e-2, batch_size=20
     )
