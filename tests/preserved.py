@@ -33,7 +33,7 @@ class Observed:
         if key is not None and (mode, *key) in self._known:
             return self._known[mode, *key]
         before = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
-        torch.manual_seed(3)
+        torch.default_generator.manual_seed(3)
         with torch.no_grad():
             outputs = self._module.train(mode == "train")(*inputs[0], **inputs[1])
             buffers = {name: buffer.clone() for name, buffer in self._module.named_buffers()}

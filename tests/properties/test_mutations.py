@@ -24,7 +24,7 @@ from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.contract import Mutation
 from graphgrow.rewrite.junctions import junctions
 from tests.effort import examples
-from tests.preserved import assert_preserved, assert_same_bits, assert_untouched, fingerprint
+from tests.preserved import Observed, assert_preserved, assert_same_bits, assert_untouched, fingerprint
 from tests.properties.models import FAMILIES, models
 from tests.properties.written import Model
 
@@ -32,25 +32,24 @@ MOST = 4  # about as many mutations of one pass are tried on one model
 LARGE = 20_000  # parameters above which a chain goes on in small steps
 
 
-def _check(graph: Graph, mutation: Mutation, seed: int) -> Graph:
-    """One mutation, applied by its text."""
+def _check(graph: Graph, mutation: Mutation, seed: int, seen: Observed) -> None:
+    """One mutation, applied by its text; what was seen of the parent is used again."""
     text = str(mutation)
     assert gg.parse_mutation(text) == mutation
     child = gg.apply(graph, text, seed=seed)
-    assert_preserved(graph, child, seed)
+    assert_preserved(graph, child, seed, seen=(seen, Observed(child)))
     assert (child.parameter_count, child.text()) != (graph.parameter_count, graph.text())
     assert [entry.mutation for entry in child.ledger][-1] == text
     assert_same_bits(replay(graph, child.ledger.entries[len(graph.ledger) :]).module, child.module)
-    return child
 
 
-def _check_unless_refused(graph: Graph, mutation: Mutation) -> None:
+def _check_unless_refused(graph: Graph, mutation: Mutation, seen: Observed) -> None:
     """Only applying may refuse; what then fails, a replay say, is a failure."""
     try:
         gg.apply(graph, mutation, seed=1)
     except (gg.Declined, gg.MutationError):
         return
-    _check(graph, mutation, seed=1)
+    _check(graph, mutation, 1, seen)
 
 
 @pytest.mark.parametrize("strategy", FAMILIES.values(), ids=FAMILIES)
@@ -60,12 +59,12 @@ def test_every_offered_mutation(strategy: st.SearchStrategy[Model], data: st.Dat
     model, inputs = data.draw(strategy)
     graph = gg.trace(model, inputs)
     assert not graph.analysis.unknown, graph.explain()
-    before = fingerprint(graph.module)
+    before, seen = fingerprint(graph.module), Observed(graph)
     for pass_name in gg.pass_names():
         mutations = list(graph.mutations(pass_name))
         stride = max(1, len(mutations) // MOST)
         for number, mutation in enumerate(mutations[data.draw(st.integers(0, stride - 1)) :: stride]):
-            _check(graph, mutation, seed=number)
+            _check(graph, mutation, number, seen)
     assert_untouched(graph.module, before)
 
 
@@ -75,6 +74,7 @@ def test_other_options_are_exact_or_decline(data: st.DataObject) -> None:
     """Any number of units, any subset of them, several copies: of groups that are offered and of others."""
     model, inputs = data.draw(models())
     graph = gg.trace(model, inputs)
+    seen = Observed(graph)
     for group in graph.groups:
         chosen = data.draw(st.sets(st.integers(0, group.size - 1), min_size=1, max_size=3))
         copies = data.draw(st.integers(2, 3))
@@ -83,7 +83,7 @@ def test_other_options_are_exact_or_decline(data: st.DataObject) -> None:
             Split(group.name, tuple(sorted(chosen)), copies),
         ]
         for mutation in wanted:
-            _check_unless_refused(graph, mutation)
+            _check_unless_refused(graph, mutation, seen)
 
 
 @examples(8)
@@ -92,13 +92,14 @@ def test_what_a_search_may_draw_is_exact_or_declines(data: st.DataObject) -> Non
     """Offered mutations with other options, drawn at random."""
     model, inputs = data.draw(models())
     graph = gg.trace(model, inputs)
+    seen = Observed(graph)
     draw = random.Random(data.draw(st.integers(0, 2**31)))
     for pass_name in gg.pass_names():
         offered = list(graph.mutations(pass_name))
         for mutation in draw.sample(offered, min(2, len(offered))):
             varied = mutation.varied(graph, draw)
             assert varied.site_name == mutation.site_name
-            _check_unless_refused(graph, varied)
+            _check_unless_refused(graph, varied, seen)
 
 
 @examples(12)
@@ -118,8 +119,9 @@ def test_blocks_of_every_kind_are_exact_or_decline(data: st.DataObject) -> None:
         EnlargeKernel(data.draw(st.sampled_from(called)), data.draw(st.integers(2, 7))),
         AddSkip(site, other),
     ]
+    seen = Observed(graph)
     for mutation in wanted:
-        _check_unless_refused(graph, mutation)
+        _check_unless_refused(graph, mutation, seen)
 
 
 @examples(8)
