@@ -23,6 +23,7 @@ from graphgrow.capture.running import in_mode
 from graphgrow.capture.sizes import guard_sizes
 from graphgrow.capture.trial import Trial
 from graphgrow.errors import CaptureError, TimeBudgetError
+from graphgrow.ir.answers import Answers
 from graphgrow.ir.editor import shallow_copy
 from graphgrow.ir.meta import MetaRunner, to_meta
 
@@ -35,11 +36,13 @@ class Captured:
         module: the graph module, called like the model.
         modes: in which the graph is the model's.
         notes: what a user should know.
+        answers: what operators answered on the meta device meanwhile.
     """
 
     module: fx.GraphModule
     modes: frozenset[str]
     notes: tuple[str, ...]
+    answers: Answers
 
 
 def capture_with_dynamo(
@@ -64,7 +67,7 @@ def capture_with_dynamo(
     Raises:
         CaptureError: if there is no single graph, or it computes something else than the model.
     """
-    notes = list[str]()
+    notes, answers = list[str](), Answers()
     assumed = frozenset(name for name, value in WITHOUT.items() if kwargs.get(name) is value)
     inputs = _by_name(model, args, kwargs)
     present = "train" if model.training else "eval"
@@ -89,7 +92,7 @@ def capture_with_dynamo(
                 raise
             failures[mode] = error
             break
-        _thread(graphs[mode], model, inputs, constants)
+        _thread(graphs[mode], model, inputs, constants, answers)
         prune(graphs[mode], model)
     alive = len(graphs) == 2 and same_structure(graphs["train"], graphs["eval"])
     modes = frozenset({"train", "eval"} if alive else {present})
@@ -102,7 +105,7 @@ def capture_with_dynamo(
         revive(flagged(graph, graphs["eval"]), lambda path, module: constants.setdefault(path, module) and path)
     _refuse_higher_order(graph)
     module = assemble(model, graph, constants)
-    _give_examples(module.graph, module, inputs)
+    _give_examples(module.graph, module, inputs, answers)
     check = recordings[present].dtypes
     raise_norms(module, dtypes_of_values(module, inputs, check.admitted if check else ()))
     if trial is not None:
@@ -110,16 +113,18 @@ def capture_with_dynamo(
         notes += found
         with clock.step("comparing graph and model at other sizes"):
             notes += guard_sizes(model, module, recordings[present], inputs, training="eval" not in modes)
-    return Captured(module, modes, tuple(notes))
+    return Captured(module, modes, tuple(notes), answers)
 
 
-def _thread(graph: fx.Graph, model: nn.Module, inputs: Mapping[str, Any], constants: Mapping[str, Any]) -> None:
+def _thread(
+    graph: fx.Graph, model: nn.Module, inputs: Mapping[str, Any], constants: Mapping[str, Any], answers: Answers
+) -> None:
     """Let later readers of overwritten tensors read what was written."""
     holder = shallow_copy(model)
     for name, constant in constants.items():
         if isinstance(constant, torch.Tensor):
             holder.register_buffer(name, constant)
-    _give_examples(graph, holder, inputs)
+    _give_examples(graph, holder, inputs, answers)
     thread_inplace(graph, holder, made=constants)
 
 
@@ -134,13 +139,13 @@ def _refuse_higher_order(graph: fx.Graph) -> None:
             raise CaptureError(f"`{node.name}` is an operator over pieces of code{_place(node)}")
 
 
-def _give_examples(graph: fx.Graph, holder: nn.Module, inputs: Mapping[str, Any]) -> None:
+def _give_examples(graph: fx.Graph, holder: nn.Module, inputs: Mapping[str, Any], answers: Answers) -> None:
     """Give every node its example value: each operator must work out shapes without numbers, as the analysis does.
 
     Raises:
         CaptureError: if one does not; with its place in the model's code.
     """
-    runner, values = MetaRunner(holder), {name: to_meta(value) for name, value in inputs.items()}
+    runner, values = MetaRunner(holder, answers), {name: to_meta(value) for name, value in inputs.items()}
     for node in graph.nodes:
         if node.op == "output":
             return

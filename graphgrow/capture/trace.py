@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ from graphgrow.capture.tracer import ShapeTracer
 from graphgrow.capture.trial import Trial
 from graphgrow.capture.untouched import State, untouched
 from graphgrow.errors import CaptureError, GraphGrowError, TimeBudgetError
+from graphgrow.ir.answers import Answers
 from graphgrow.ir.bits import same_bits
 from graphgrow.ir.inputs import InputSpec
 
@@ -59,6 +60,7 @@ class Capture:
         modes: the modes in which the graph is the model's ("train", "eval").
         notes: what a user should know, one sentence each.
         decided_by: of a graph of one mode, the paths of the modules whose mode decides; none for the whole model's.
+        answers: what operators answered on the meta device meanwhile.
     """
 
     module: fx.GraphModule
@@ -67,6 +69,7 @@ class Capture:
     modes: frozenset[str]
     notes: tuple[str, ...]
     decided_by: tuple[str, ...] = ()
+    answers: Answers = field(default_factory=Answers)
 
 
 def capture(
@@ -140,7 +143,9 @@ def _captured(
             raise
         first, second = str(failure).removesuffix(_REMEDY), str(error).removesuffix(".")
         raise CaptureError(f"{first}. Dynamo finds no graph either: {second}{_REMEDY}") from error
-    return Capture(recorded.module, inputs, "dynamo", recorded.modes, (*notes, *recorded.notes))
+    return Capture(
+        recorded.module, inputs, "dynamo", recorded.modes, (*notes, *recorded.notes), answers=recorded.answers
+    )
 
 
 def _by_fx(
@@ -154,10 +159,10 @@ def _by_fx(
     clock: Clock,
 ) -> Capture:
     examples, fixed = _bind(model, *example)
-    graphs, tracers, failures, decided_by = {}, {}, {}, dict[str, None]()
+    graphs, tracers, failures, decided_by, answers = {}, {}, {}, dict[str, None](), Answers()
     for mode in ("train", "eval"):
         for ints_free in (True, False):
-            tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed, ints_free, clock)
+            tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed, ints_free, clock, answers)
             try:
                 with clock.step(f"tracing in {mode} mode"), in_mode(model, mode == "train"), mode_reads(model) as read:
                     graphs[mode] = tracer.trace(model)
@@ -190,7 +195,7 @@ def _by_fx(
     else:
         found = _merged(model, graphs, held["train"], trial, decided_by) if alike and trial else None
         if found is not None:
-            return Capture(found[0], inputs, "fx", _BOTH, found[1])
+            return Capture(found[0], inputs, "fx", _BOTH, found[1], answers=answers)
         other = "eval" if present == "train" else "train"
         why = f": {failures[other]}" if other in failures else ""
         notes.append(f"in {other} mode this model has another graph{why}; this one holds for {present} mode alone")
@@ -201,7 +206,7 @@ def _by_fx(
         notes += more
         with clock.step("comparing graph and model for a batch of one"):
             drop_idle_checks(module, model, example, modes, state.restore)
-    return Capture(module, inputs, "fx", modes, tuple(notes), tuple(decided_by))
+    return Capture(module, inputs, "fx", modes, tuple(notes), tuple(decided_by), answers)
 
 
 def _merged(

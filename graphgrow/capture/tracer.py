@@ -40,6 +40,7 @@ from graphgrow.capture.running import InputView, layer_by_layer
 from graphgrow.capture.wrappers import called_by_name
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
+from graphgrow.ir.answers import Answers
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
 from graphgrow.layers import form_of, require_form, require_same
 from graphgrow.ops.registry import load_rules, module_rule, own_functions
@@ -59,6 +60,7 @@ class ShapeTracer(fx.Tracer):
         ints_free: whether `int()` of a computed size is a node; else it is the example's number, which is checked.
         clock: ends the trace at the next operator when its time is over.
         leaf_outputs: by path, what those leaves returned on the example inputs, one item a call (on meta).
+        answers: what operators have answered so far; none where it is left out.
 
     Attributes:
         constants: tensors that the forward makes itself, by the name under which the graph fetches them.
@@ -78,10 +80,11 @@ class ShapeTracer(fx.Tracer):
         fixed: dict[str, Any] | None = None,
         ints_free: bool = True,
         clock: Clock | None = None,
+        answers: Answers | None = None,
     ) -> None:
         super().__init__(param_shapes_constant=False)
         self._ints_free = ints_free
-        self._clock = clock or Clock()
+        self._clock, self._answers = clock or Clock(), answers
         self._fixed = fixed or {}
         self._leaf_outputs = {path: list(outputs) for path, outputs in (leaf_outputs or {}).items()}
         self._examples = examples
@@ -107,7 +110,7 @@ class ShapeTracer(fx.Tracer):
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """Record the forward of `root` as a graph whose nodes have example values."""
-        self._runner = MetaRunner(root)
+        self._runner = MetaRunner(root, self._answers)
         self._names = {}
         for name, tensor in (*root.named_parameters(), *root.named_buffers()):
             self._names.setdefault(id(tensor), name)

@@ -1,7 +1,8 @@
 """Answers of torch's operators on the meta device: equal forms of arguments give equal forms of results.
 
 A network is a few blocks many times over, and many of torch's operators are written in Python on the meta device. So
-what one gave is kept by the form of what it was given, and made anew from that, where it is a new tensor.
+what one gave is kept by the form of what it was given, and made anew from that, where it is a new tensor. A network
+shares what is kept with the trace that it comes from, and with all that grows from it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _PLAIN = frozenset(
 _STORES = ("_parameters", "_buffers", "training")
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {*_STORES}
 _TORCHS = ("torch.", "_operator")
+_MOST = 4096  # forms that are kept; a search walks through networks without end
 _REGISTERED = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)  # some are the user's, under names of torch's
 
 
@@ -26,10 +28,13 @@ class _Formless(Exception):
 
 
 class Answers:
-    """What operators gave so far, by the form of the call."""
+    """What operators gave so far, by the form of the call. Copies and pickles begin with nothing."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, tuple[torch.Size, tuple[int, ...], torch.dtype]] = {}
+
+    def __reduce__(self) -> tuple[type[Answers], tuple[()]]:
+        return Answers, ()
 
     def of(self, called: Any, args: Any, kwargs: Any, run: Callable[[], Any]) -> Any:
         """What an operator returns for these arguments: run once for each form of them.
@@ -55,6 +60,8 @@ class Answers:
         before = [tensor._version for tensor in tensors]
         result = run()
         if tensors and before == [tensor._version for tensor in tensors] and _is_new(result, tensors):
+            if len(self._known) >= _MOST:
+                self._known = {}
             self._known[key] = result.shape, result.stride(), result.dtype
         return result
 
@@ -67,7 +74,7 @@ def _called(called: Any, tensors: list[torch.Tensor]) -> Hashable:
         if not type(called).__module__.startswith("torch.nn.modules.") or called._modules:
             raise _Formless
         own = {name: value for name, value in vars(called).items() if name not in _OF_EVERY_MODULE}
-        return type(called), _form(own, tensors)
+        return type(called), type(called).forward, _form(own, tensors)
     module = str(getattr(called, "__module__", None) or "torch")
     if isinstance(called, _REGISTERED) or (module != "torch" and not module.startswith(_TORCHS)):
         raise _Formless

@@ -100,14 +100,15 @@ class MetaRunner:
 
     Args:
         root: whose nodes they are.
-        remember: whether what operators answered is remembered too; not where somebody watches them run, as a counter
-            of FLOPs does.
+        answers: what operators have answered so far; none where it is left out.
+        remember: whether what operators answered is looked up and remembered; not where somebody watches them run, as a
+            counter of FLOPs does.
     """
 
-    def __init__(self, root: nn.Module, remember: bool = True) -> None:
+    def __init__(self, root: nn.Module, answers: Answers | None = None, remember: bool = True) -> None:
         self._root = root
         self._twins: dict[str, nn.Module] = {}
-        self._answers = Answers() if remember else None
+        self._answers = (Answers() if answers is None else answers) if remember else None
 
     def replace(self, path: str, module: nn.Module) -> None:
         """Run another module in the place of the one at a path."""
@@ -155,15 +156,15 @@ def _called(kind: str, target: Any, args: Any, kwargs: Any) -> Any:
     return to_meta(result)  # a new tensor may stand on the default device
 
 
-def propagate(module: fx.GraphModule, inputs: dict[str, Any], runner: MetaRunner | None = None) -> None:
+def propagate(module: fx.GraphModule, inputs: dict[str, Any], answers: Answers | None = None) -> None:
     """Give every node its example value, as `node.meta["value"]`.
 
     Args:
         module: the graph.
         inputs: by name of the placeholder its value; tensors are taken to the meta device.
-        runner: one to go on with, so that unchanged twins are not made again.
+        answers: what operators have answered so far; none where it is left out.
     """
-    runner = runner or MetaRunner(module)
+    runner = MetaRunner(module, answers)
     for node in module.graph.nodes:
         if node.op == "placeholder":
             node.meta["value"] = to_meta(inputs[node.name])

@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from graphgrow.errors import ModeError, Unsupported
+from graphgrow.ir.answers import Answers
 from graphgrow.ir.inputs import InputSpec, bind
 from graphgrow.ir.meta import propagate
 from graphgrow.ir.positions import Kept
@@ -74,6 +75,7 @@ class Network:
         base_inputs: of the base, where a mutation has changed the inputs since; None where they are the same.
         opening: axes of the interface that the analysis leaves free; of a network that a pass looks at, never of one
             that users have.
+        answers: what operators have answered on the meta device, here and in what this was grown from.
     """
 
     module: fx.GraphModule
@@ -86,12 +88,13 @@ class Network:
     steps: tuple[Step, ...] = ()
     base_inputs: InputSpec | None = None
     opening: Opening = field(default_factory=Opening)
+    answers: Answers = field(default_factory=Answers, repr=False)
 
     @cached_property
     def analysis(self) -> Analysis:
         """Every node's axes and facts."""
         if _VALUED.get(self.module.graph) != _signature(self.module, self.inputs):
-            propagate(self.module, placeholder_values(self.module, self.inputs))
+            propagate(self.module, placeholder_values(self.module, self.inputs), self.answers)
         return analyse(self.module, self.opening)
 
     @cached_property

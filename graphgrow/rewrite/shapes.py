@@ -31,7 +31,7 @@ class Shapes:
 
     def __init__(self, network: Network, editor: Editor, inputs: InputSpec | None = None) -> None:
         self._inputs = placeholder_values(editor.module, inputs or network.inputs)
-        self._editor, self._runner = editor, MetaRunner(editor.module)
+        self._editor, self._runner = editor, MetaRunner(editor.module, network.answers)
         self._changed: set[fx.Node] = set()
 
     def reached(self, node: fx.Node) -> bool:

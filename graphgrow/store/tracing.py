@@ -66,7 +66,9 @@ def trace(
             stacklevel=2,
         )
     notes = (*found.notes, *_left_out(model, found.module))
-    return Graph(found.module, found.inputs, way=found.way, modes=found.modes, notes=notes, base=base)
+    return Graph(
+        found.module, found.inputs, way=found.way, modes=found.modes, notes=notes, base=base, answers=found.answers
+    )
 
 
 def _left_out(model: nn.Module, module: nn.Module) -> tuple[str, ...]:

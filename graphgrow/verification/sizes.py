@@ -69,7 +69,7 @@ class _Search:
     def __init__(self, case: Case) -> None:
         self._case, self._spec = case, case.probes.spec
         self._module: fx.GraphModule = case.parent.module
-        self._runner, self._left = MetaRunner(self._module), _MOST
+        self._runner, self._left = MetaRunner(self._module, case.parent.answers), _MOST
         self.why = "the parent takes the example's alone"
 
     def run(self) -> Shapes | None:

@@ -195,7 +195,7 @@ def _as_parent(module: nn.Module, after: Network) -> Network | None:
     try:
         with in_mode(module, module.training if len(after.modes) > 1 else "train" in after.modes):
             found = capture(module, args, kwargs)
-        base = Network(found.module, inputs, way=found.way, modes=found.modes, notes=found.notes)
+        base = Network(found.module, inputs, way=found.way, modes=found.modes, notes=found.notes, answers=found.answers)
         grown = replay(base, after.ledger)
     except GraphGrowError:
         return None

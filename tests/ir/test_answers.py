@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from graphgrow.ir import answers as answers_module
 from graphgrow.ir.answers import Answers
 
 IMAGE = (2, 3, 8, 8)
@@ -150,3 +152,27 @@ def test_errors_come_each_time() -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match="reduction dim"):
             counted(F.linear, meta(4, 6), meta(3, 5))
+
+
+def test_a_class_of_layers_that_is_patched_has_another_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, x = Counted(), meta(4, 6)
+    layer = nn.Linear(6, 3).to("meta")
+    assert counted(layer, x).shape == (4, 3)
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: x.new_zeros(5))
+    assert counted(layer, x).shape == (5,)
+
+
+def test_so_many_forms_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers_module, "_MOST", 2)
+    counted = Counted()
+    for width in (3, 4, 5, 5, 3):
+        assert counted(F.gelu, meta(2, width)).shape == (2, width)
+    assert counted.runs == 4  # with the third form it began anew
+
+
+def test_copies_begin_with_nothing() -> None:
+    counted, x = Counted(), meta(4, 6)
+    counted(F.gelu, x)
+    counted.answers = pickle.loads(pickle.dumps(counted.answers))
+    assert counted(F.gelu, x).shape == (4, 6)
+    assert counted.runs == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -14,7 +15,9 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 import graphgrow as gg
+from graphgrow.ir.answers import Answers
 from graphgrow.ir.meta import MetaRunner, propagate
+from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.network import Network, placeholder_values
 from tests.rewrite.small_models import Forward
 
@@ -106,6 +109,28 @@ def test_only_what_an_edit_reaches_is_run() -> None:
         child = gg.apply(graph, f"widen({site}, extra=2)")
         assert child.analysis.facts
     assert 0 < len(run) <= 4, run
+
+
+def test_what_a_trace_and_its_children_have_answered_is_not_asked_again() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3))
+    asked: list[type] = []
+    original = Answers.of
+
+    def noted(self: Answers, called: Any, args: Any, kwargs: Any, run: Callable[[], Any]) -> Any:
+        def counted() -> Any:
+            asked.append(type(called))
+            return run()
+
+        return original(self, called, args, kwargs, counted)
+
+    with mock.patch.object(Answers, "of", noted):
+        graph = gg.trace(model, torch.randn(2, 6))
+        assert graph.analysis.facts
+        assert asked == [nn.Linear, nn.LayerNorm, nn.Linear]
+        grown = gg.apply(graph, "widen(0, extra=1)")
+        asked.clear()
+        assert replay(graph, grown.ledger).analysis.facts
+    assert asked == []
 
 
 def test_a_module_in_another_dtype_has_other_values() -> None:
