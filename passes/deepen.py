@@ -21,7 +21,7 @@ from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.causality import is_attention, must_be_causal
 from graphgrow.rewrite.channels import Channels, Layout
-from graphgrow.rewrite.closing import close_branches, idempotent_kind, open_ones, set_to_zero
+from graphgrow.rewrite.closing import close_branches, idempotent_kind, open_ones, set_to_zero, turned_from
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import Insertion
 from graphgrow.rewrite.junctions import junctions
@@ -218,7 +218,7 @@ def _weighs(network: Network, region: Region, stream: fx.Node) -> bool:
     for node in region.nodes:
         if any(used in reached for used in node.all_input_nodes):
             reached.add(node)
-            held = (node, *(used for used in node.all_input_nodes if used in region.nodes))
+            held = (node, *(turned_from(used) for used in node.all_input_nodes if used in region.nodes))
             if any(weight.dim() > 1 for used in held for weight in parameters_of(network.module, used)):
                 return True
     return False

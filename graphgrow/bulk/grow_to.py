@@ -18,7 +18,7 @@ from graphgrow.bulk.fit import Fit
 from graphgrow.bulk.lineage import Lineage
 from graphgrow.bulk.widening import widening
 from graphgrow.capture.trace import capture
-from graphgrow.errors import Declined, NotPreserved, Unsupported
+from graphgrow.errors import CaptureError, Declined, NotPreserved, Unsupported
 from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation
@@ -168,7 +168,12 @@ class _Growth:
         """Find the mutations; raises as `grow_to`."""
         device = next(model.parameters()).device
         args, kwargs = graph.inputs.sample(seed, device=device)
-        found = capture(model, args, kwargs, leaves, graph.way)
+        try:
+            found = capture(model, args, kwargs, leaves, graph.way)
+        except CaptureError as error:
+            raise CaptureError(
+                f"the target does not take what the graph takes, or cannot be captured: {error}"
+            ) from error
         target = Network(found.module, found.inputs)
         return cls._along(Lineage.of(graph, target, model.state_dict()), graph, model, target, seed)
 

@@ -33,11 +33,10 @@ def export(
     if as_json:
         show_json(record.to_json())
         return
-    batch = "any batch size" if record.dynamic_batch else "one batch size"
-    show(f"[bold]{escape(str(output))}[/]: {record.bytes / 1e6:.2f} MB, opset {record.opset}, {batch}")
-    show(f"  onnxruntime agrees with torch: off by {record.max_error:.1e} at most, {record.bound:.1e} allowed")
-    for note in record.notes:
-        show_text(f"  note: {note}")
+    head, *rest = str(record).splitlines()
+    show(f"[bold]{escape(str(output))}[/]{escape(head.removeprefix(record.path))}")
+    for line in rest:
+        show_text(line)
     if not Path(model).is_dir():
         show("  note: a name stands for freshly initialised weights; export a saved folder for trained ones")
     show(f"[dim]next: graphgrow bench {escape(str(output))}[/]")

@@ -10,7 +10,7 @@ from graphgrow.records.base import Record
 
 @dataclass(frozen=True)
 class ExportRecord(Record):
-    """One ONNX file that agrees with torch.
+    """One ONNX file that agrees with torch; prints in a few lines.
 
     Attributes:
         path: file name, relative to the record.
@@ -41,6 +41,14 @@ class ExportRecord(Record):
     bound: float
     bound_derivation: str
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        batch = "any batch size" if self.dynamic_batch else "one batch size"
+        lines = [
+            f"{self.path}: {self.bytes / 1e6:.2f} MB, opset {self.opset}, {batch}",
+            f"  onnxruntime agrees with torch: off by {self.max_error:.1e} at most, {self.bound:.1e} allowed",
+        ]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,12 @@ _DIFFERENCES = (operator.sub, operator.isub, torch.sub, "sub", "sub_", "__sub__"
 _PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__", "__imul__")
 _QUOTIENTS = (operator.truediv, operator.itruediv, torch.div, "div", "div_", "__truediv__", "__itruediv__")
 _VIEWS = (
-    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous",
-    torch.flatten, torch.permute, torch.transpose, torch.reshape, torch.squeeze, torch.unsqueeze,
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "t",
+    torch.flatten, torch.permute, torch.transpose, torch.reshape, torch.squeeze, torch.unsqueeze, torch.t,
     operator.getitem, "roll", torch.roll, "to", "type_as",
 )  # fmt: skip
+_TURNED = ("T", "mT", "H", "mH")
+_TURNS = ("t", torch.t, "transpose", torch.transpose, "permute", torch.permute)
 _VIEW_MODULES = ("Identity", "Flatten", "Unflatten", "Permute")  # of torch.nn, and torchvision's
 # By exact class: a subclass may do more than its parent. The second linear map is the output of nn.MultiheadAttention.
 _MAPS = (
@@ -101,8 +103,9 @@ def close_branches(
         walk.through(nodes)
         if walk.known[result] is Known.INPUT:
             return sorted(closed)
-        found = next((targets for side in walk.open_sides for targets in _last_map(module, side, free)), closed)
-        if closed >= found:
+        maps = (targets for side in walk.open_sides for targets in _last_map(module, side, free))
+        found = next((targets for targets in maps if not targets <= closed), None)
+        if found is None:
             return None
         closed.update(found)
     return None
@@ -247,7 +250,18 @@ def _keeps_zero(module: fx.GraphModule, node: fx.Node) -> bool:
         return True
     if isinstance(part, nn.Hardtanh):
         return part.min_val <= 0 <= part.max_val
-    return _is(node, _VIEWS) or _is_over_a_number(node) or rule_of(node, part) is zero_keeping
+    return _is(node, _VIEWS) or _is_turned(node) or _is_over_a_number(node) or rule_of(node, part) is zero_keeping
+
+
+def _is_turned(node: fx.Node) -> bool:
+    return node.target is getattr and node.args[1] in _TURNED
+
+
+def turned_from(node: fx.Node) -> fx.Node:
+    """The value of which a node is the transpose, as the weight in `x @ weight.T`; the node itself where it is none."""
+    while (_is_turned(node) or _is(node, _TURNS)) and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
 
 
 def _is_over_a_number(node: fx.Node) -> bool:
@@ -284,7 +298,8 @@ def _last_map(module: fx.GraphModule, node: fx.Node, own: set[str]) -> list[set[
     """The last linear maps or norms in front of a value, behind operators that keep zero and let its gradient through.
 
     Of a product it is enough to close one factor; that of the first factor comes first, and a factor that is a
-    parameter itself (the weight of a norm that is written out) last.
+    parameter itself (the weight of a norm that is written out) last. Of a sum (of parallel branches) each operand has
+    to be closed.
 
     Returns:
         For each map what is set to zero: its path, or the names of its weight and bias where it is a function.
@@ -298,13 +313,18 @@ def _last_map(module: fx.GraphModule, node: fx.Node, own: set[str]) -> list[set[
             found += [{str(current.target)}] if str(current.target) in own else []
             continue
         if _is(current, _FUNCTIONS):
-            held = {str(part.target) for name, part in _operands(current).items() if name != "input"}
+            held = {str(turned_from(part).target) for name, part in _operands(current).items() if name != "input"}
             found += [held] if held and held <= own else []
             continue
         if _is(current, _PRODUCTS):
             factors = [used for used in current.args if isinstance(used, fx.Node)]
             bare += [{str(used.target)} for used in factors if used.op == "get_attr" and str(used.target) in own]
             pending += reversed(factors)
+        elif _is(current, (*_ADDITIONS, *_DIFFERENCES)):
+            terms = [used for used in current.args if isinstance(used, fx.Node)]
+            pending += reversed([used for used in terms if used.op != "get_attr"])
+            biases = [str(used.target) for used in terms if used.op == "get_attr"]  # of a map that is written out
+            found += [{name} for name in biases if name in own]
         elif _keeps_zero(module, current) and not _is_flat_at_zero(module, current):
             pending += [used for used in current.args[:1] if isinstance(used, fx.Node)]
     return found + bare

@@ -336,6 +336,13 @@ def test_what_is_no_pair_is_refused() -> None:
         grow_to(gg.trace(empty, torch.ones(3, 4, dtype=torch.float64, device="meta")), Scaled(6).double())
 
 
+def test_a_target_that_takes_other_inputs_is_called_that() -> None:
+    """It was told as if the small model failed on its own example."""
+    small, large = (nn.Sequential(nn.Linear(width, 4), nn.ReLU(), nn.Linear(4, 2)) for width in (3, 5))
+    with pytest.raises(gg.CaptureError, match="the target does not take what the graph takes, or cannot be captured: "):
+        grow_to(gg.trace(small, torch.randn(2, 3)), large)
+
+
 def test_weights_that_are_no_numbers_are_refused() -> None:
     example = torch.ones(3, 4, dtype=torch.float64)
     for number in (float("nan"), float("inf")):

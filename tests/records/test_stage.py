@@ -49,6 +49,15 @@ def test_round_trip_through_text(record: Record) -> None:
     assert json.dumps(again.to_json()) == text
 
 
+def test_an_export_prints_in_a_few_lines() -> None:
+    record = dataclasses.replace(EXPORT, bytes=1_234_567, dynamic_batch=False)
+    assert str(record).splitlines() == [
+        "m.onnx: 1.23 MB, opset 20, one batch size",
+        "  onnxruntime agrees with torch: off by 1.0e-07 at most, 2.0e-06 allowed",
+        "  note: a note",
+    ]
+
+
 def test_non_finite_floats_and_nested_records_round_trip() -> None:
     text = json.dumps(STAGE.to_json(), allow_nan=False)
     again = StageRecord.from_json(json.loads(text))
