@@ -17,7 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from graphgrow.ir.bits import whole
 
 _STORES = ("_parameters", "_buffers", "_modules")
+_ASIDE = (*_STORES, "training")
 _CONTAINERS = (list, dict, set)
+_PLAIN = frozenset((bool, int, float, str, type(None)))  # what cannot be changed in place
 
 
 @contextmanager
@@ -76,20 +78,14 @@ class State:
         names: list[str] = []
         before, tensors = self._held, self._copies
         for path, module in self._modules:
-            then = self._attributes[id(module)]
-            names += [
-                f"{path}.{name}".lstrip(".")
-                for name in {**then, **module.__dict__}
-                if name not in (*_STORES, "training")
-                and not _same(then.get(name, self), module.__dict__.get(name, self), before, tensors)
-            ]
-            for store in _STORES:
-                held, old = module.__dict__[store], before[id(then[store])]
-                names += [
-                    f"{path}.{name}".lstrip(".")
-                    for name in {**old, **held}
-                    if not _same(old.get(name, self), held.get(name, self), before, tensors)
-                ]
+            now, then = module.__dict__, self._attributes[id(module)]
+            pairs = [(now, then, _ASIDE), *((now[store], before[id(then[store])], ()) for store in _STORES)]
+            for held, old, aside in pairs:
+                for name in old if held.keys() == old.keys() else {**old, **held}:
+                    one, other = old.get(name, self), held.get(name, self)
+                    plain = one is other and type(one) in _PLAIN
+                    if not plain and name not in aside and not _same(one, other, before, tensors):
+                        names.append(f"{path}.{name}".lstrip("."))
         return names
 
     def before(self, path: str) -> torch.Tensor | None:
@@ -101,6 +97,8 @@ class State:
     def restore(self) -> None:
         """Put everything back."""
         for container, content in self._contents:
+            if not container and not content:
+                continue
             container.clear()
             container.extend(content) if isinstance(container, list) else container.update(content)
         for _, module in self._modules:
@@ -120,8 +118,8 @@ def _same(old: Any, new: Any, containers: dict[int, Any], tensors: dict[int, tor
         return torch.equal(whole(old), whole(tensors[id(old)]))
     if isinstance(old, _CONTAINERS) and id(old) in containers:
         before = containers[id(old)]
-        if len(old) != len(before):
-            return False
+        if len(old) != len(before) or not before:
+            return not old
         pairs = (
             zip(old.values(), before.values(), strict=True) if isinstance(old, dict) else zip(old, before, strict=True)
         )
