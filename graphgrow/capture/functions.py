@@ -6,6 +6,7 @@ same object, so that its code is the one place where a call can be seen for cert
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -97,3 +98,18 @@ WHILE_TRACED: dict[Any, Callable[[Seen], Seen]] = {
     checkpoint.checkpoint_sequential: _called_in_turn,
     torch.autocast.__enter__: _without_autocast,
 }
+
+
+def grouped_products() -> dict[Any, Callable[[Seen], Seen]]:
+    """What lets experts of transformers multiply as where they are compiled: by an operator of transformers' own.
+
+    torch's kernel for grouped products has no form without data but in bfloat16, none in float64, and takes no width
+    that is not aligned, as that of a grown one is not.
+    """
+    home = sys.modules.get("transformers.integrations.moe")
+    asks = getattr(home, "_can_use_grouped_mm", None)
+    return {asks: _denied} if isinstance(asks, types.FunctionType) else {}
+
+
+def _denied(_: Seen) -> Seen:
+    return lambda *args, **kwargs: False

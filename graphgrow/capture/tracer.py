@@ -26,7 +26,7 @@ from graphgrow.capture.einops import einops_open
 from graphgrow.capture.exchanged import classes_called
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
-from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen
+from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen, grouped_products
 from graphgrow.capture.of_torch import (
     masks_taken_as_given,
     own_backwards_refused,
@@ -70,6 +70,7 @@ class ShapeTracer(fx.Tracer):
         ints: how many calls of `int()` are nodes.
         assigned: by name of a buffer, what the forward has put in its place.
         replaced: by path, the layers that the graph calls in the place of the model's.
+        device_type: of the model and its inputs, which the examples do not show; empty where they are on several.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class ShapeTracer(fx.Tracer):
         self._origins: dict[str, torch.Tensor] = {}  # by name of a constant, the tensor that it was copied from
         self._detached: dict[fx.Node, fx.Proxy] = {}  # by node, the proxy of its value that carries no gradient
         self.assigned: dict[str, fx.Proxy] = {}
+        self.device_type = ""
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """Record the forward of `root` as a graph whose nodes have example values."""
@@ -114,6 +116,9 @@ class ShapeTracer(fx.Tracer):
         self._names = {}
         for name, tensor in (*root.named_parameters(), *root.named_buffers()):
             self._names.setdefault(id(tensor), name)
+        tensors = (*root.parameters(), *root.buffers(), *pytree.tree_leaves(self._examples))
+        kinds = {tensor.device.type for tensor in tensors if isinstance(tensor, torch.Tensor)}
+        self.device_type = kinds.pop() if len(kinds) == 1 else ""
         before = set(root.__dict__)
         load_rules()  # they are registered for torch's functions as these are now
         self._present = {id(part) for part in root.modules()}
@@ -135,6 +140,7 @@ class ShapeTracer(fx.Tracer):
                     {
                         **WHILE_TRACED,
                         **SEQUENCES,
+                        **grouped_products(),
                         **{function: self._recording(function) for function in own_functions()},
                     }
                 ),
@@ -236,6 +242,8 @@ class ShapeTracer(fx.Tracer):
         elif kind not in ("output", "get_attr"):
             arguments = values_of((node.args, node.kwargs))
             node.meta["value"], write = run_watched(node, lambda: self._run(kind, target, *arguments))
+            if target is getattr and isinstance(arguments[0][0], torch.device) and arguments[0][1] == "type":
+                node.meta["value"] = self.device_type or node.meta["value"]  # the example is on meta, the model not
             if write is not None:
                 self.writes[node] = write
                 self.overtaken |= storages_of(self._origins.get(str(write.target.target)))

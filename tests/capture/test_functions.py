@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import graphgrow as gg
 from graphgrow.capture.functions import calls_seen
+from graphgrow.store.names import import_torchvision
 from tests.preserved import assert_preserved
 
 
@@ -73,6 +75,32 @@ def test_compiled_parts_are_looked_into(way: str) -> None:
     leaf = gg.trace(model, x, leaves=["1._orig_mod"])
     assert_preserved(leaf, gg.apply(leaf, "add-branch(2, kind=mlp)"))
     assert torch.equal(model(x), before)
+
+
+class Experts(nn.Module):
+    """Rows by the matrix of their expert, by the kernel that transformers picks: it takes whole eights in bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.weight = nn.Linear(3, 8), nn.Parameter(torch.randn(2, 8, 8))
+        self.register_buffer("offs", torch.tensor([2, 5], dtype=torch.int32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        moe = sys.modules["transformers.integrations.moe"]
+        result: torch.Tensor = moe._grouped_mm(self.first(x), self.weight, offs=self.offs)
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_experts_of_transformers_multiply_as_where_they_are_compiled(dtype: torch.dtype) -> None:
+    import_torchvision()
+    moe = pytest.importorskip("transformers.integrations.moe")
+    code, model, x = moe._can_use_grouped_mm.__code__, Experts().to(dtype), torch.randn(5, 3).to(dtype)
+    graph = gg.trace(model, x, way="fx")
+    assert moe._can_use_grouped_mm.__code__ is code
+    assert torch.equal(graph.module(x), model(x))
+    child = gg.apply(graph, "widen(first, extra=1)")  # 9 is no width of torch's own kernel
+    assert gg.verify(graph, child).preserved
 
 
 def test_every_name_of_a_function_leads_to_the_other_one() -> None:

@@ -89,6 +89,18 @@ def test_ranks_are_the_same_for_all_inputs() -> None:
     assert not any(node.target is require_decision for node in graph.module.graph.nodes)
 
 
+def test_a_kind_of_device_is_the_models_own() -> None:
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        shift = torch.arange(2, device=x.device.type)
+        return m.b(m.a(x).relu() if x.device.type in ("cpu", "mps") else m.a(x)) + shift
+
+    model, x = _model(run), torch.randn(2, 3).double()
+    graph = gg.trace(model, x, way="fx")
+    assert torch.equal(graph.module(x), model(x))
+    assert graph.module.to("meta")(x.to("meta")).is_meta  # where it is used, it is read in each call
+    assert {group.name for group in graph.groups if group.frozen is None} == {"a"}
+
+
 @pytest.mark.parametrize(
     "sizes",
     [

@@ -1,4 +1,4 @@
-"""Small models of transformers: captured by Dynamo, called as they are, grown, verified."""
+"""Small models of transformers: captured, called as they are, grown, verified."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def _leaves(answer: Any) -> list[torch.Tensor]:
 def test_a_family(name: str) -> None:
     model, inputs = build_small(name, num_hidden_layers=1)
     graph = gg.trace(model, (), inputs)
+    assert graph.way == "fx"
     assert graph.modes == {"train", "eval"}
     assert set(graph.module.state_dict()) <= set(model.state_dict())
     options = {"use_cache": False} if "use_cache" in graph.inputs.kwargs else {}
