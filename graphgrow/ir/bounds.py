@@ -75,6 +75,11 @@ class Bounds:
         """What is left of the bounds after a sum of any number of entries, or a positive factor: the sign."""
         return Bounds(0.0 if self.low >= 0 else -INFINITE, 0.0 if self.high <= 0 else INFINITE)
 
+    def summed(self) -> Bounds:
+        """The bounds of a sum of one entry or more: where all are away from zero on one side, it is as far away."""
+        low = self.low if self.low >= 0 else -INFINITE
+        return Bounds(low, self.high if self.high <= 0 else INFINITE)
+
     def magnitude(self) -> Bounds:
         """The bounds of the absolute value."""
         nearest = 0.0 if self.low <= 0 <= self.high else min(abs(self.low), abs(self.high))

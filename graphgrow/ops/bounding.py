@@ -274,12 +274,12 @@ def _raised_by(base: Bounds, exponents: torch.Tensor | None) -> Bounds:
 
 
 def _matrix_product(input: Any, other: Any) -> Bounds:
-    return (bounds_of(input) * bounds_of(other)).signed()
+    return (bounds_of(input) * bounds_of(other)).summed()
 
 
 def _einsum(equation: Any, *operands: Any) -> Bounds:
     values = operands[0] if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else operands
-    return functools.reduce(operator.mul, map(bounds_of, values)).signed()
+    return functools.reduce(operator.mul, map(bounds_of, values)).summed()
 
 
 def _clamped(input: Any, min: Any = None, max: Any = None) -> Bounds:
@@ -377,7 +377,7 @@ _BY_NAME: dict[str, Bounding] = {
     "matmul": _matrix_product, "bmm": _matrix_product, "mm": _matrix_product, "dot": _matrix_product,
     "einsum": _einsum, "arange": _counted,
     "clamp": _clamped, "clip": _clamped, "clamp_min": _clamped_below, "clamp_max": _clamped_above,
-    "sum": _first(Bounds.signed), "cumsum": _first(Bounds.signed), "dropout": _first(Bounds.signed),
+    **dict.fromkeys(("sum", "cumsum"), _first(Bounds.summed)), "dropout": _first(Bounds.signed),
     "full_like": _filled, "ones_like": _always(Bounds(1.0, 1.0)), "zeros_like": _always(Bounds(0.0, 0.0)),
     **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax", "rand", "rand_like"), _always(UNIT)),
     "softplus": _softplus, **dict.fromkeys(("var", "std", "norm", "vector_norm"), _size),

@@ -88,7 +88,11 @@ def _exponent_fits(call: Call, input: Value) -> bool:
       torch.arcsin, "arcsin", torch.atanh, "atanh", torch.arctanh, "arctanh")  # fmt: skip
 def growing_from_zero(call: Call, input: Value) -> Value:
     """f(0) = 0; finite near zero, but not everywhere."""
-    total = (call.name == "log1p" and input.bounds.low > -1) or (call.name == "expm1" and _exponent_fits(call, input))
+    if call.name in ("asin", "arcsin", "atanh", "arctanh"):
+        total = _is_inside(input)
+    else:
+        fits = call.name == "expm1" and _exponent_fits(call, input)
+        total = fits or (call.name == "log1p" and input.bounds.low > -1)
     return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, total=total, total_at_zero=True))
 
 
@@ -103,7 +107,13 @@ def partial(call: Call, input: Value) -> Value:
 @rule(torch.acos, "acos", torch.arccos, "arccos")
 def angle_of_cosine(call: Call, input: Value) -> Value:
     """Finite between -1 and 1, with a slope that is not at these."""
-    return call.output(input.axes, fl.Pointwise((call.operand(input),), total=False))
+    flow = fl.Pointwise((call.operand(input),), total=_is_inside(input), total_at_zero=True)
+    return call.output(input.axes, flow)
+
+
+def _is_inside(input: Value) -> bool:
+    """Whether every entry is above -1 and below 1."""
+    return -1 < input.bounds.low and input.bounds.high < 1
 
 
 @rule(torch.clamp, "clamp", torch.clip, "clip", torch.clamp_, "clamp_", "clip_")

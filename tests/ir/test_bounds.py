@@ -39,6 +39,8 @@ def test_two_operands(a: tuple[Bounds, float], b: tuple[Bounds, float]) -> None:
     assert _holds(left | right, x)
     assert _holds(left | right, y)
     assert _holds((left * right).signed(), 5 * x * y)
+    assert _holds((left | right).summed(), x + y)
+    assert _holds(left.summed(), x)
     if _holds(right, x):
         assert _holds(left & right, x)
 

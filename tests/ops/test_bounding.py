@@ -133,6 +133,9 @@ ADMITTED: list[Callable[[Any, Any], Any]] = [
     lambda a, b: (torch.sigmoid(a) + 0.5) ** -0.5,
     lambda a, b: a * torch.reciprocal(1 + torch.exp(b.clamp(max=5))),
     lambda a, b: 1 / (F.elu(a) + 1.5),
+    lambda a, b: torch.acos(0.9 * a.tanh()) + torch.atanh(0.5 * a.sin()),
+    lambda a, b: a / torch.exp(b.tanh())[..., None].expand(-1, -1, 3).sum(-1),
+    lambda a, b: a / torch.einsum("bim,bim->bi", *[(F.softplus(b) + 1e-4)[..., None].expand(-1, -1, 3)] * 2),
     lambda a, b: torch.exp(torch.einsum("bi,bi->bi", F.softplus(a), -torch.exp(b.tanh()))),
     lambda a, b: a / torch.sqrt(torch.var_mean(b, 0, keepdim=True)[0] + 1e-5),
     lambda a, b: 1 / (torch.relu(a) + a.shape[0]),  # at least 1, whatever the batch
@@ -162,6 +165,7 @@ def test_units_behind_what_is_bounded_away_from_its_poles_are_appended(run: Call
         lambda a, b: a / (b.abs() - 1e-3),
         lambda a, b: torch.exp(F.softplus(a)) * b.sigmoid(),
         lambda a, b: 1 / F.elu(a),
+        lambda a, b: 1 / torch.relu(a)[..., None].expand(-1, -1, 3).sum(-1),
         lambda a, b: torch.sqrt(torch.var_mean(a, 0, keepdim=True)[1] + 1e-5) * b,
         lambda a, b: torch.exp(torch.einsum("bi,bi->bi", F.softplus(a), b.sigmoid())),
         lambda a, b: 1 / (torch.relu(a) + (a.shape[0] - 3)),  # 1 on the example alone
