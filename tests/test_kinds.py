@@ -145,6 +145,57 @@ class Remembering(nn.Module):
         return result
 
 
+class NormedGates(nn.Module):
+    """A recurrent cell whose gates are normalised: all of them together, or each by itself."""
+
+    def __init__(self, together: bool = True) -> None:
+        super().__init__()
+        self.together, self.width = together, 6
+        self.read, self.loop = nn.Linear(4, 18), nn.Linear(6, 18, bias=False)
+        widths = [18, 18] if together else [6] * 6
+        self.norms, self.head = nn.ModuleList(map(nn.LayerNorm, widths)), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = x.new_zeros(x.size(0), self.width)
+        for number in range(x.size(1)):
+            if self.together:
+                read, loop = self.norms[0](self.read(x[:, number])), self.norms[1](self.loop(hidden))
+                parts = [*read.chunk(3, 1), *loop.chunk(3, 1)]
+            else:
+                parts = [*self.read(x[:, number]).chunk(3, 1), *self.loop(hidden).chunk(3, 1)]
+                parts = [norm(part) for norm, part in zip(self.norms, parts, strict=True)]
+            reset, update = torch.sigmoid(parts[0] + parts[3]), torch.sigmoid(parts[1] + parts[4])
+            hidden = update * hidden + (1 - update) * torch.tanh(parts[2] + reset * parts[5])
+        result: torch.Tensor = self.head(hidden)
+        return result
+
+
+class EachGateNormed(NormedGates):
+    """Each gate by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(together=False)
+
+
+class Reversible(nn.Module):
+    """A stream in two halves, each of which the other is added to behind a norm (RevNet)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(4, 12), nn.Linear(12, 2)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 7), nn.GELU(), nn.Linear(7, 6)) for _ in range(4)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, other = self.first(x).chunk(2, -1)
+        for number in (0, 2):
+            one = one + self.blocks[number](other)
+            other = other + self.blocks[number + 1](one)
+        result: torch.Tensor = self.head(torch.cat([one, other], -1))
+        return result
+
+
 def images(n: int) -> tuple[torch.Tensor, ...]:
     return (torch.randn(n, 3, 4, 4),)
 
@@ -164,6 +215,9 @@ KINDS: dict[type[nn.Module], tuple[Inputs, list[str]]] = {
     Windowed: (images, ["widen(first, extra=2)", "add-heads(:softmax)", "split(qkv:2)"]),
     Scanned: (rows, ["widen(first:0, extra=2)", "split(first:0)", "widen(mixed:1, extra=2)"]),
     Linearised: (lambda n: (torch.randn(n, 5, 6),), ["widen(q:0, extra=1)", "split(v:1)"]),
+    NormedGates: (rows, ["widen(read:0, extra=2)", "split(read:0)"]),
+    EachGateNormed: (rows, ["widen(read:0, extra=2)", "split(read:0)"]),
+    Reversible: (rows, ["widen(first:0, extra=2)", "widen(first:1, extra=1)", "split(blocks.0.1)"]),
     Remembering: (lambda n: (torch.randn(n, 3, 2, 4, 4),), ["widen(gates:0, extra=2)", "split(gates:0)"]),
 }
 

@@ -77,7 +77,19 @@ class Level:
         return cls(frozenset(leaf for term in terms for leaf in leaves(term) if leaf.size > 1))
 
 
-Held = Fill | Weighted | Level
+@dataclass(frozen=True)
+class Common:
+    """Appended: the mean of all old entries along one axis, of which the space is only a part, at every occurrence.
+
+    Attributes:
+        term: what the axis is made of, in its normal form; along any other axis this is no such mean.
+    """
+
+    term: Term
+    value: str = "common"
+
+
+Held = Fill | Weighted | Level | Common
 State = tuple[Held, ...]
 
 
@@ -240,7 +252,7 @@ def add_fills(fills: list[Held]) -> Held:
         raise Clash("a sum of shares and of whole values")
     if set(carried) <= {Fill.COPY}:
         return Fill.COPY
-    if len(set(carried)) == 1 and carried[0] in (Fill.MEAN, Fill.REPEAT):
+    if len(set(carried)) == 1 and (carried[0] in (Fill.MEAN, Fill.REPEAT) or isinstance(carried[0], Common)):
         return carried[0]
     return Fill.FREE
 

@@ -113,7 +113,7 @@ def angle_of_cosine(call: Call, input: Value) -> Value:
 
 def _is_inside(input: Value) -> bool:
     """Whether every entry is above -1 and below 1."""
-    return -1 < input.bounds.low and input.bounds.high < 1
+    return input.bounds.low > -1 and input.bounds.high < 1
 
 
 @rule(torch.clamp, "clamp", torch.clip, "clip", torch.clamp_, "clamp_", "clip_")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from graphgrow.ir import flow as fl
 from graphgrow.ir.cells import Cell, agree, cells_along, cells_of, groups
 from graphgrow.ir.flow import Fill, Flow, Held, Level, State
-from graphgrow.ir.terms import Axes, Space, find, normal, occurs
+from graphgrow.ir.terms import Axes, Space, Term, find, normal, occurs
 from graphgrow.ir.value import Value
 
 Key = tuple[Value, int]
@@ -34,15 +34,20 @@ def evaluate(flow: Flow, output: Value, axis: int, space: Space, fills: Mapping[
     Raises:
         Clash: if the operator cannot carry the states of its operands.
     """
-    cells = cells_of(output, axis, space)
+    term, cells = normal(output.axes[axis]), cells_of(output, axis, space)
     if isinstance(flow, (fl.Zeros, fl.Drawn)):
         return (Fill.NULL if isinstance(flow, fl.Zeros) else Fill.FREE,) * len(cells)
     found: dict[int, Held] = {}
     for cell, numbers in groups(cells).items():
         state = _state(flow, space, fills, cell)
         state = (Fill.EVEN,) * len(numbers) if state is None else _spread(state, len(numbers))
-        found.update(zip(numbers, state, strict=True))
+        found.update(zip(numbers, (_along(term, fill) for fill in state), strict=True))
     return tuple(found[number] for number in range(len(cells)))
+
+
+def _along(term: Term, fill: Held) -> Held:
+    """A fill along an axis: the common mean of another one is nothing in particular."""
+    return Fill.FREE if isinstance(fill, fl.Common) and fill.term != term else fill
 
 
 def _state(flow: Flow, space: Space, fills: Mapping[Key, State], at: Cell) -> State | None:

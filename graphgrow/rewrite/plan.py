@@ -224,10 +224,10 @@ class _Search:
             self.plan.readers.discard(key)
             self._choose(key, self._requests.asked[key])
             value, axis = key
-            means = any(fill is Fill.MEAN or isinstance(fill, Weighted) for fill in self.plan.fills[key])
-            if means and normal(value.axes[axis]) is not self.plan.units.space:
+            weighted = any(isinstance(fill, Weighted) for fill in self.plan.fills[key])
+            if weighted and normal(value.axes[axis]) is not self.plan.units.space:
                 facts = self._touching[self._first_use[value]]
-                raise _declined(Unmet(facts, "new units at the mean along a part of an axis", [])) from None
+                raise _declined(Unmet(facts, "new units at a weighted mean along a part of an axis", [])) from None
         return self._first_use[keys[0][0]]
 
 

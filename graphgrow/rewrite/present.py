@@ -13,6 +13,7 @@ from graphgrow.ir.positions import Removal, Units, axis_map, shrinkage
 from graphgrow.ir.terms import Space
 from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Analysis
+from graphgrow.rewrite.lines import line_means, lines_along
 from graphgrow.rewrite.network import Network
 
 
@@ -39,9 +40,9 @@ class Numbers:
         gone = torch.nonzero((shrunk.heirs < 0) & (shrunk.occurrence == occurrence)).flatten()
         entries = tensor.index_select(axis, gone.to(tensor.device))
         if fill is Fill.MEAN:
-            kept = tensor.index_select(axis, shrunk.first.to(tensor.device))
-            mean = in_double(kept).mean(axis, keepdim=True).to(tensor.dtype)
-            return bool((entries == mean).all())
+            lines = lines_along(value.axes[axis], self._removal.space)
+            means = line_means(tensor, axis, lines, shrunk.heirs >= 0, gone)
+            return bool((entries == means.to(tensor.dtype)).all())
         if fill is Fill.FREE:
             return bool(entries.isfinite().all())
         for other in value.axes_with(self._removal.space):

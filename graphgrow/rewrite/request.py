@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from graphgrow.ir import flow as fl
 from graphgrow.ir.cells import Cell, cells_of, groups
 from graphgrow.ir.facts import NodeFacts
-from graphgrow.ir.flow import Fill, Flow, Held, Level, Weighted
+from graphgrow.ir.flow import Common, Fill, Flow, Held, Level, Weighted
 from graphgrow.ir.positions import present_size
 from graphgrow.ir.terms import Space, leaves, normal
 from graphgrow.ir.value import Value
@@ -159,7 +159,7 @@ class Requests:
     def _of_operand(self, operand: fl.Operand, at: _Place, fill: Held) -> Wishes | None:
         """The same occurrence of the operand; every one where a view folds parts of the axis together, or unfolds."""
         axis = axis_of(operand, self._space)
-        if axis is None:
+        if axis is None or (isinstance(fill, Common) and normal(operand.value.axes[axis]) != fill.term):
             return None
         found: Wishes = []
         for numbers in groups(cells_of(operand.value, axis, self._space), at.cell).values():
@@ -173,6 +173,8 @@ class Requests:
         if isinstance(flow, fl.Operand):
             return self._of_operand(flow, at, fill)
         if isinstance(fill, Level) and not (isinstance(flow, fl.Same) and flow.view):
+            return None
+        if isinstance(fill, Common) and isinstance(flow, (fl.Slice, fl.Stack, fl.Pick)):
             return None
         if isinstance(flow, fl.Pick):
             return self._wishes(flow.inner, replace(at, cell=picked(flow, at.cell)), fill)
@@ -222,9 +224,8 @@ class Requests:
     def _all(self, flow: Flow, at: _Place, fill: Held) -> Wishes | None:
         """Sums, choices and zero-keeping functions: every operand that has the axis."""
         carriers = self._carriers(flow)
-        if fill not in (Fill.MEAN, Fill.REPEAT) and len(carriers) < len(
-            children(flow)
-        ):  # what all units share is no zero
+        moves_along = fill in (Fill.MEAN, Fill.REPEAT) or isinstance(fill, Common)
+        if not moves_along and len(carriers) < len(children(flow)):  # what all units share is no zero
             return None
         return self._every(carriers, at, fill)
 
@@ -242,7 +243,7 @@ class Requests:
         carriers = self._carriers(flow)
         if fill is Fill.REPEAT:
             return self._every(carriers, at, fill)
-        if fill is Fill.MEAN or isinstance(fill, Weighted):
+        if fill is Fill.MEAN or isinstance(fill, (Weighted, Common)):
             return self._scaled(carriers, at, fill)
         wishes = [
             found

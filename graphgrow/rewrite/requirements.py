@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation, NormKind, Statistic, flatten_values
-from graphgrow.ir.flow import Clash, Fill, Held, Level, Weighted
-from graphgrow.ir.positions import axis_map
-from graphgrow.ir.terms import Space
+from graphgrow.ir.flow import Clash, Common, Fill, Held, Level, Weighted
+from graphgrow.ir.positions import axis_map, present_size
+from graphgrow.ir.terms import Space, normal
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.evaluate import Key, holds, is_whole
 from graphgrow.rewrite.growth import Kind, Plan
@@ -79,11 +79,11 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
         raise Unmet(facts, f"{norm.kind.value} without a weight or an eps to correct", [])
     wanted = wanted_by(norm, space)
     for i, fill in enumerate(state):
-        if fill != wanted:
-            text = f"{norm.kind.value} over the axis needs new units at {wanted.value}, but they are {fill.value}"
-            if isinstance(wanted, Level):
+        if fill not in wanted:
+            text = f"{norm.kind.value} over the axis needs new units at {wanted[0].value}, but they are {fill.value}"
+            if len(wanted) > 1 or isinstance(wanted[0], Level):
                 text = f"{norm.kind.value} over an axis of which this is only a part"
-            raise Unmet(facts, text, [(norm.value, axis, i, wanted)])
+            raise Unmet(facts, text, [(norm.value, axis, i, each) for each in wanted])
     if norm.weight is None and norm.output is not None:
         plan.factors[norm.output] = math.sqrt(old_share(norm, plan.units))
     if norm.bias is not None:
@@ -94,11 +94,19 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
                 raise Unmet(facts, text, [(norm.bias, at, i, Fill.ZERO)])
 
 
-def wanted_by(norm: Normalisation, space: Space) -> Held:
-    """What new units of a space must hold, so that a norm over it puts out zero there: its own mean, or zero."""
+def wanted_by(norm: Normalisation, space: Space) -> tuple[Held, ...]:
+    """What new units of a space must hold, so that a norm over it puts out zero there: its own mean, or zero.
+
+    Where the space is a part of one axis, that mean is asked for along the axis as it stands, or along those that views
+    have made it of.
+    """
     if norm.kind is not NormKind.LAYER:
-        return Fill.ZERO
-    return Fill.MEAN if is_whole(norm.term, space) else Level.over(norm.term)
+        return (Fill.ZERO,)
+    if is_whole(norm.term, space):
+        return (Fill.MEAN,)
+    longer = [normal(term) for term in norm.term if present_size(term) > 1 or holds((term,), space)]
+    level = Level.over(norm.term)
+    return (Common(longer[0]), level) if len(longer) == 1 else (level,)
 
 
 def _fills_of(plan: Plan, value: Value, space: Space) -> set[Held]:
@@ -137,7 +145,7 @@ def changes_noise(facts: NodeFacts, plan: Plan) -> bool:
         for noise in facts.noises
         for axis in noise.value.axes_with(space)
         for fill in plan.state((noise.value, axis))
-        if fill in (Fill.MEAN, Fill.COPY, Fill.SHARE) or isinstance(fill, (Weighted, Level))
+        if fill in (Fill.MEAN, Fill.COPY, Fill.SHARE) or isinstance(fill, (Weighted, Level, Common))
     ]
     if any(noise.always for noise in changed):
         raise Unmet(facts, "its elements are dropped one by one in eval mode too, copies and shares apart", [])

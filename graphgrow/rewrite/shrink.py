@@ -18,6 +18,7 @@ from graphgrow.ir.value import Value
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.evaluate import holds
 from graphgrow.rewrite.growth import Kind, Plan
+from graphgrow.rewrite.lines import line_means, lines_along
 from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.plan import plan_growth
 from graphgrow.rewrite.present import Numbers
@@ -151,9 +152,10 @@ def set_means(wide: nn.Module, removal: Removal, plan: Plan) -> bool:
         for occurrence, fill in enumerate(state):
             if fill is Fill.MEAN:
                 gone = torch.nonzero((shrunk.heirs < 0) & (shrunk.occurrence == occurrence)).flatten()
-                mean = tensor.detach().index_select(axis, shrunk.first.to(tensor.device)).mean(axis, keepdim=True)
+                lines = lines_along(value.axes[axis], removal.space)
+                means = line_means(tensor.detach(), axis, lines, shrunk.heirs >= 0, gone)
                 with torch.no_grad():
-                    assign(tensor, axis, gone, mean)
+                    assign(tensor, axis, gone, means)
                 changed = True
     return changed
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import torch
 
 from graphgrow.ir.doubles import in_double, of_kind
-from graphgrow.ir.flow import Fill, Level, State, Weighted
+from graphgrow.ir.flow import Common, Fill, Level, State, Weighted
 from graphgrow.ir.positions import AxisMap, Units, axis_map
 from graphgrow.ir.value import Fresh, Value
+from graphgrow.rewrite.lines import line_means, lines_along
 from graphgrow.rewrite.request import along
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign, deviation_of, draw_normal, runs, spread
@@ -23,15 +24,28 @@ _SMALL = 0.1  # the deviation of numbers that must not be zero, where the old on
 
 @dataclass(frozen=True)
 class AxisGrowth:
-    """One axis of a parameter that grows: the map of its positions and the fill of each occurrence."""
+    """One axis of a parameter that grows.
+
+    Attributes:
+        axis: its number.
+        map: of its positions.
+        fills: of each occurrence.
+        lines: of its old positions.
+    """
 
     axis: int
     map: AxisMap
     fills: State
+    lines: torch.Tensor
 
     def added(self, occurrence: int) -> torch.Tensor:
         """The new positions of one occurrence."""
         return torch.nonzero(self.map.added & (self.map.occurrence == occurrence)).flatten()
+
+    def means(self, tensor: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        """For each of some new positions the mean of the old entries in its line, wide."""
+        every = torch.ones_like(self.lines, dtype=torch.bool)
+        return line_means(tensor, self.axis, self.lines, every, self.map.source[where])
 
     def spread(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor with each position of the axis at its new places; appended positions are left unset."""
@@ -69,7 +83,8 @@ class TensorGrowth:
     ) -> TensorGrowth:
         """The growth along all axes that hold the space; `fills` by axis."""
         order = sorted(fills, key=lambda axis: (axis not in readers, axis))
-        axes = [AxisGrowth(axis, axis_map(value.axes[axis], units), fills[axis]) for axis in order]
+        terms = [(axis, value.axes[axis]) for axis in order]
+        axes = [AxisGrowth(i, axis_map(t, units), fills[i], lines_along(t, units.space)) for i, t in terms]
         return cls(value, axes, apart=apart)
 
     def grow(self, old: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -106,6 +121,8 @@ class TensorGrowth:
             first = growth.map.source[where].to(before.device)
             assign(new, growth.axis, where, before.index_select(growth.axis, first))
         elif fill is Fill.MEAN:
+            assign(new, growth.axis, where, growth.means(before, where))
+        elif isinstance(fill, Common):
             assign(new, growth.axis, where, before.mean(growth.axis, keepdim=True, dtype=_wide(new.dtype)))
         elif isinstance(fill, Level):
             axes = along(self.value, fill)

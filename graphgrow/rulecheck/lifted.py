@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from graphgrow.ir.doubles import in_double
-from graphgrow.ir.flow import Fill, State
+from graphgrow.ir.flow import Common, Fill, State
 from graphgrow.ir.positions import AxisMap, Kept, Units, axis_map
 from graphgrow.ir.terms import Term
 from graphgrow.rewrite.draws import Drawing
@@ -108,6 +108,8 @@ def require_filled(
             kept = here & ~where.added
             means = _means(old, axis, where.source[kept], line[kept])
             expected = torch.where(new_here.reshape(shape), means.index_select(axis, line), expected)
+        elif isinstance(fill, Common):
+            expected = torch.where(new_here.reshape(shape), old.mean(axis, keepdim=True).expand_as(expected), expected)
         elif fill is Fill.SHARE:
             compared &= ~here
             sums = torch.zeros_like(old).index_add_(

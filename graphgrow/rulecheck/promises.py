@@ -57,7 +57,8 @@ def promised(facts: NodeFacts, plan: Plan) -> bool:
                 return False
             continue
         mended = norm.eps is not None and (norm.weight is not None or norm.output is not None)
-        if norm.kind is NormKind.GROUP or not mended or states(norm.value, axis) != {wanted_by(norm, space)}:
+        met = any(states(norm.value, axis) == {wanted} for wanted in wanted_by(norm, space))
+        if norm.kind is NormKind.GROUP or not mended or not met:
             return False
         if norm.bias is not None and _parameter_states(plan, norm.bias) != {Fill.ZERO}:
             return False

@@ -22,7 +22,7 @@ from graphgrow.errors import GraphGrowError, RuleError
 from graphgrow.graph import Graph
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import NodeFacts, flatten_values
-from graphgrow.ir.flow import Clash, Fill, Held, Level, State
+from graphgrow.ir.flow import Clash, Common, Fill, Held, Level, State
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Space, leaves, normal, occurs
 from graphgrow.ir.value import Value
@@ -261,12 +261,11 @@ class Square:
 
     def _states(self, value: Value, axis: int, space: Space, kind: Kind) -> list[State]:
         choices: list[Held] = list(APPENDED if kind is Kind.APPEND else REPLICATED)
-        if kind is Kind.APPEND and normal(value.axes[axis]) is not space:
-            choices.remove(Fill.MEAN)
         if kind is Kind.APPEND:
             norms = (norm for facts in self._until for norm in facts.normalisations if normalised_over(norm, space))
-            levels = {wanted for norm in norms if isinstance(wanted := wanted_by(norm, space), Level)}
-            choices += [level for level in levels if along(value, level) is not None]
+            wanted = dict.fromkeys(fill for norm in norms for fill in wanted_by(norm, space))
+            choices += [fill for fill in wanted if isinstance(fill, Level) and along(value, fill) is not None]
+            choices += [fill for fill in wanted if isinstance(fill, Common) and fill.term == normal(value.axes[axis])]
         return list(itertools.product(choices, repeat=occurrences(value.axes[axis], space)))
 
     def _evaluated(self, plan: Plan, main: State) -> Outcome | None:

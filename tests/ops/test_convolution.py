@@ -129,14 +129,13 @@ def _function(target: Any, groups: int, unbatched: bool = False) -> Callable[[Dr
 
 
 PLAIN = {"x.0": BATCH, "x.1": SUMMED, "op.bias.0": ROWS}
-# Of a part of an axis no mean is taken. The axis of groups comes out as filters, bias and input hold it.
-WITHIN = "free>- zero>- copy>- share>-"
-ROWS_WITHIN = "free>free zero>free|zero copy>copy share>share"
-GROUPS = "free>free|zero zero>free|zero copy>copy|share share>share"
+# The axis of groups comes out as filters, bias and input hold it.
+WITHIN = "free>- zero>- mean>- copy>- share>-"
+ROWS_WITHIN = "free>free zero>free|zero mean>free|mean copy>copy share>share"
 CHANNELS = "free>free|zero zero>free|zero mean>free|zero copy>copy|share share>share"
-GROUPED = {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": WITHIN, "op.bias.0:1": ROWS_WITHIN}
+GROUPED = {"x.0": BATCH, "x.1:0": CHANNELS, "x.1:1": WITHIN, "op.bias.0:1": ROWS_WITHIN}
 # What a group reads and what it writes are one axis: it comes out as the filters and the bias hold it.
-RESIDUAL = "free>free|zero zero>free|zero copy>copy|share share>copy|share"
+RESIDUAL = "free>free|mean|zero zero>free|mean|zero mean>free|mean|zero copy>copy|share share>copy|share"
 
 CASES = [
     *(Case((target,), _module(target), PLAIN) for target in CONVOLUTIONS + TRANSPOSED),
@@ -147,19 +146,19 @@ CASES = [
     *(Case((target,), _grouped(target, 3, 1, 2), {"x.0": BATCH, "x.1": CHANNELS, "op.bias.0:1": ROWS_WITHIN},
            "multiplier")
       for target in CONVOLUTIONS),
-    *(Case((target,), _grouped(target, 3, 2, 1), {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": WITHIN}, "funnel")
+    *(Case((target,), _grouped(target, 3, 2, 1), {"x.0": BATCH, "x.1:0": CHANNELS, "x.1:1": WITHIN}, "funnel")
       for target in CONVOLUTIONS),
     *(Case((target,), _grouped(target, 2, 2, 3),
-           {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": WITHIN, "op.bias.0:1": ROWS_WITHIN}, "grouped")
+           {"x.0": BATCH, "x.1:0": CHANNELS, "x.1:1": WITHIN, "op.bias.0:1": ROWS_WITHIN}, "grouped")
       for target in TRANSPOSED),
     *(Case((target,), _transposed_function(target, 1), {"x.0": BATCH, "x.1": SUMMED, "y.0": ROWS})
       for target in TRANSPOSED_FUNCTIONS),
     Case((F.conv_transpose2d,), _transposed_function(F.conv_transpose2d, 2),
-         {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": WITHIN, "y.0:1": ROWS_WITHIN}, "grouped"),
+         {"x.0": BATCH, "x.1:0": CHANNELS, "x.1:1": WITHIN, "y.0:1": ROWS_WITHIN}, "grouped"),
     *(Case((target,), _function(target, 1), {"x.0": BATCH, "x.1": SUMMED, "b.0": ROWS}) for target in FUNCTIONS),
-    *(Case((target,), _function(target, 2), {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": WITHIN, "b.0:1": ROWS_WITHIN},
+    *(Case((target,), _function(target, 2), {"x.0": BATCH, "x.1:0": CHANNELS, "x.1:1": WITHIN, "b.0:1": ROWS_WITHIN},
            "grouped") for target in FUNCTIONS),
-    Case((F.conv1d,), _function(F.conv1d, 2, True), {"x.0:0": GROUPS, "x.0:1": WITHIN, "b.0:1": ROWS_WITHIN},
+    Case((F.conv1d,), _function(F.conv1d, 2, True), {"x.0:0": CHANNELS, "x.0:1": WITHIN, "b.0:1": ROWS_WITHIN},
          "unbatched"),
     Case((nn.Conv1d,), _still(nn.Conv1d, (1,)), {**PLAIN, "x.2": BATCH}, "still"),
     Case((nn.Conv2d,), _still(nn.Conv2d, (1, 3), padding=(0, 1)), {**PLAIN, "x.2": BATCH}, "still in height"),
@@ -174,7 +173,7 @@ CASES = [
     Case((F.conv1d,), _still_function(F.conv1d, (2,)), {"x.0": BATCH, "x.1": SUMMED, "b.0": ROWS}, "strided"),
     Case((F.conv_transpose1d,), _still_function(F.conv_transpose1d, (1,), (0,)),
          {"x.0": BATCH, "x.1": SUMMED, "x.2": BATCH, "b.0": ROWS}, "still"),
-    Case((nn.Conv1d,), _grouped_residual, {"x.0": BATCH, "x.1:0": GROUPS, "x.1:1": RESIDUAL}, "grouped-residual"),
+    Case((nn.Conv1d,), _grouped_residual, {"x.0": BATCH, "x.1:0": CHANNELS, "x.1:1": RESIDUAL}, "grouped-residual"),
 ]  # fmt: skip
 
 

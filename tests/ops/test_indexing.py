@@ -18,8 +18,8 @@ from tests.ops.squares import squares
 from tests.preserved import assert_preserved
 
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
-PART = "free>free zero>zero copy>copy share>share"
-LEFT = "free>- zero>- copy>- share>-"  # a part of an axis that a slice leaves out
+PART = "free>free zero>zero mean>mean copy>copy share>share"
+LEFT = "free>- zero>- mean>- copy>- share>-"  # a part of an axis that a slice leaves out
 FINITE = "free>free zero>free mean>free copy>copy"
 CHOICE = "free>free zero>free|zero mean>free|mean copy>copy share>share"
 SUM = "free>free zero>free|zero mean>free|mean copy>copy share>share"

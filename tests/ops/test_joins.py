@@ -13,7 +13,7 @@ from tests.ops.square import Case
 from tests.ops.squares import squares
 
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
-PART = "free>free zero>zero copy>copy share>share"
+PART = "free>free zero>zero mean>mean copy>copy share>share"
 ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
 ACROSS = "free>free zero>free|zero mean>free|mean copy>copy share>share"  # by what the other operand holds
 

@@ -19,7 +19,7 @@ from tests.ops.squares import squares
 CHANNELS = "free>free mean>free copy>copy"  # constant units are refused: the gradient of their scale would explode
 FINITE = "free>free zero>free mean>free copy>copy"
 ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
-GROUPS = "free>free zero>free copy>copy"  # of a part of an axis no mean is taken
+GROUPS = "free>free zero>free mean>free copy>copy"
 OVER_LAYER = "mean>zero copy>copy"
 LEVELLED = "level>zero copy>copy"  # the mean of all that is normalised, where this is a part of it
 OVER_RMS = "zero>zero copy>copy"

@@ -20,7 +20,7 @@ from tests.rewrite.small_models import Forward
 
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
 ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
-PART = "free>free zero>zero copy>copy share>share"
+PART = "free>free zero>zero mean>mean copy>copy share>share"
 FINITE = "free>free zero>free mean>free copy>copy"
 
 

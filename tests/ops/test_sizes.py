@@ -13,7 +13,7 @@ from tests.ops.square import Case
 from tests.ops.squares import squares
 
 LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
-PART = "free>free zero>zero copy>copy share>share"
+PART = "free>free zero>zero mean>mean copy>copy share>share"
 
 
 def _run(run: Callable[[Any], Any], *shape: int) -> Callable[[Draw], nn.Module]:

@@ -30,7 +30,7 @@ TOGETHER = (  # two tensors over one axis, each filled in its own way, in no ord
 )
 ONE_EVEN = "free>even,free zero>even,zero mean>even,mean copy>copy,even share>even,share"
 EVEN = "free>even zero>even mean>even copy>even share>even"  # one value for all units
-PART = "free>free zero>zero copy>copy share>share"  # no mean is taken of a part of an axis
+PART = "free>free zero>zero mean>mean copy>copy share>share"
 
 
 def _every(*names: str) -> dict[str, str]:

@@ -229,7 +229,7 @@ EXPECTED = [
                                             second=nn.Linear(3, 2), norm=nn.LayerNorm(6), last=nn.Linear(6, 2)), (2, 3),
              "", ""),
     Expected("norm-of-a-part", _hidden(lambda m, x: m.last(m.norm(m.first(x).chunk(2, -1)[0])), norm=nn.LayerNorm(2),
-                                       last=nn.Linear(2, 2)), (2, 3), "first:1", "first:0 first:1"),
+                                       last=nn.Linear(2, 2)), (2, 3), "first:0 first:1", "first:0 first:1"),
     Expected("grouped-residual-and-sum", lambda: Forward(
         lambda m, x: (m.last(m.a(x) + m.b(m.a(x))), m.a(x).sum(1)), a=nn.Conv1d(2, 4, 1),
         b=nn.Conv1d(4, 4, 3, padding=1, groups=2), last=nn.Conv1d(4, 2, 1)), (2, 2, 5), "a:groups a:group_width", ""),

@@ -67,7 +67,6 @@ def _named(label: str) -> Graph:
         ("layer-norm-behind-relu", "widen(first, extra=1)", r"new units at mean, but they are free \(at `mid.1`\)"),
         ("norm-weight-used-twice", "widen(first, extra=1)", r"must be rescaled is used here too \(at `sum_1`\)"),
         ("sum-behind-sigmoid", "split(first)", r"summed over with copy units \(at `sum_1`\)"),
-        ("norm-of-a-part", "widen(first:0, extra=1)", r"mean along a part of an axis \(at `first`\)"),
     ],
 )
 def test_reasons_name_the_node_and_the_cause(label: str, text: str, reason: str) -> None:
