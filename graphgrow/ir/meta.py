@@ -25,12 +25,18 @@ HOLDS_IN_TRAIN = "holds_in_train"
 # Key of node.meta for fetched parameters and buffers that the forward overwrites.
 OVERWRITTEN = "overwritten"
 
-# Layers that, in eval mode, answer a tensor of floating point with one of its shape and dtype. To run one on the meta
-# device takes dozens of operators that are written in Python.
-_ELEMENTWISE = frozenset(
+# Layers that, in eval mode, answer a tensor of floating point with a new one of its shape. On the meta device one takes
+# dozens of operators that are written in Python.
+_ELEMENTWISE: frozenset[Any] = frozenset(
     (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh, nn.Softplus)
 )
-_BATCH_NORMS = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}  # with the axes that they admit
+_BATCH_NORMS: dict[Any, tuple[int, ...]] = {
+    nn.BatchNorm1d: (2, 3),
+    nn.BatchNorm2d: (4,),
+    nn.BatchNorm3d: (5,),
+}  # with the axes that they admit
+# How they compute, so that a class that somebody patched is run.
+_FORWARDS: dict[Any, Any] = {kind: kind.forward for kind in (*_ELEMENTWISE, *_BATCH_NORMS, nn.Linear, nn.LayerNorm)}
 
 
 def stand_beside(new: fx.Node, node: fx.Node) -> None:
@@ -83,16 +89,28 @@ def meta_twin(module: nn.Module) -> nn.Module:
     return twin
 
 
-def _answers_alike(twin: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Whether a layer's answer is known to be a new tensor like its one input; if not, it has to be run."""
+def _known_answer(twin: nn.Module, args: Any, kwargs: Any) -> torch.Tensor | None:
+    """What a layer answers, where that is known to be a new tensor of some shape; None where it has to be run."""
     if kwargs or len(args) != 1 or not isinstance(args[0], torch.Tensor) or not args[0].is_floating_point():
-        return False
-    x = args[0]
-    if not isinstance(twin, nn.modules.batchnorm._BatchNorm):
-        return type(twin) in _ELEMENTWISE and not getattr(twin, "inplace", False)
-    held = [tensor for tensor in (*twin._parameters.values(), *twin._buffers.values()) if tensor is not None]
-    known = twin.running_mean is not None and x.dim() in _BATCH_NORMS.get(type(twin), ())
-    return known and all(t.dim() == 0 or (t.dtype == x.dtype and len(t) == x.shape[1]) for t in held)
+        return None
+    if "forward" in vars(twin) or type(twin).forward is not _FORWARDS.get(type(twin)):
+        return None
+    x, held = args[0], [t for t in (*twin._parameters.values(), *twin._buffers.values()) if t is not None]
+    if isinstance(twin, nn.Linear):
+        fits = x.dim() > 0 and x.is_contiguous() and x.shape[-1] == twin.weight.shape[1]
+        if not fits or any(t.dtype != x.dtype or len(t) != len(twin.weight) for t in held):
+            return None
+        return x.new_empty((*x.shape[:-1], len(twin.weight)))
+    if isinstance(twin, nn.LayerNorm):
+        axes = twin.normalized_shape
+        alike = x.is_contiguous() and x.shape[-len(axes) :] == axes
+        alike = alike and all(t.dtype == x.dtype and t.shape == axes for t in held)
+    elif isinstance(twin, nn.modules.batchnorm._BatchNorm):
+        alike = twin.running_mean is not None and x.dim() in _BATCH_NORMS[type(twin)]
+        alike = alike and all(t.dim() == 0 or (t.dtype == x.dtype and len(t) == x.shape[1]) for t in held)
+    else:
+        alike = not getattr(twin, "inplace", False)
+    return torch.empty_like(x) if alike else None
 
 
 class MetaRunner:
@@ -127,8 +145,10 @@ class MetaRunner:
                 if target not in self._twins:
                     self._twins[target] = meta_twin(self._root.get_submodule(target))
                 twin = self._twins[target]
-                if _answers_alike(twin, args, kwargs):
-                    return torch.empty_like(args[0])
+                watched = self._answers is None and isinstance(twin, nn.Linear)  # a counter has to see its product
+                known = None if watched else _known_answer(twin, args, kwargs)
+                if known is not None:
+                    return known
                 return self._answer(twin, args, kwargs, lambda: twin(*args, **kwargs))
             if kind == "get_attr":
                 value: Any = self._root

@@ -54,16 +54,33 @@ def test_methods_of_sizes_run() -> None:
 
 LAYERS: list[nn.Module] = [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.BatchNorm3d(4), nn.BatchNorm2d(4, affine=False)]
 LAYERS += [kind() for kind in (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)]
+LAYERS += [
+    nn.Linear(6, 3),
+    nn.Linear(6, 1, bias=False),
+    nn.LayerNorm(6),
+    nn.LayerNorm((5, 6), elementwise_affine=False),
+]
+LAYERS += [nn.Linear(6, 3, dtype=torch.bfloat16), nn.LayerNorm(6, bias=False), nn.LayerNorm(1)]
 LAYERS += [nn.Sigmoid(), nn.Tanh(), nn.Softplus(), nn.ReLU(inplace=True), nn.BatchNorm2d(4, track_running_stats=False)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
-def test_what_answers_like_its_input_is_not_run_and_yet_as_torch_has_it(layer: nn.Module, dtype: torch.dtype) -> None:
+def test_what_is_known_of_a_layer_is_not_run_and_yet_as_torch_has_it(layer: nn.Module, dtype: torch.dtype) -> None:
     root = nn.ModuleDict({"layer": layer})
     kept = torch.empty_strided((2, 4, 5, 6), (120, 1, 24, 4), dtype=dtype, device="meta")
     dense = torch.empty(2, 4, 5, 6, dtype=dtype, device="meta")
-    for x in (kept, dense, dense[:, :, ::2], dense[:, :3], dense[0], dense[0, 0], dense[None]):
+    for x in (
+        kept,
+        dense,
+        dense[:, :, ::2],
+        dense[:, :3],
+        dense[0],
+        dense[0, 0],
+        dense[0, 0, 0],
+        dense[:0],
+        dense[None],
+    ):
         answers: list[object] = []
         for run in (meta_twin(layer), lambda x: MetaRunner(root).run("call_module", "layer", (x,), {})):
             try:
@@ -72,3 +89,16 @@ def test_what_answers_like_its_input_is_not_run_and_yet_as_torch_has_it(layer: n
             except (RuntimeError, ValueError, TypeError) as error:
                 answers.append(type(error))
         assert answers[0] == answers[1]
+
+
+def test_a_layer_that_is_patched_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def patched(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return x.new_zeros(7)
+
+    root, x = nn.ModuleDict({"layer": nn.Linear(6, 3)}), torch.empty(2, 6, device="meta")
+    assert MetaRunner(root).run("call_module", "layer", (x,), {}).shape == (2, 3)
+    root["layer"].forward = patched.__get__(root["layer"])
+    assert MetaRunner(root).run("call_module", "layer", (x,), {}).shape == (7,)
+    del root["layer"].forward
+    monkeypatch.setattr(nn.Linear, "forward", patched)
+    assert MetaRunner(root).run("call_module", "layer", (x,), {}).shape == (7,)
