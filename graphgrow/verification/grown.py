@@ -42,10 +42,14 @@ def compare_grown(case: Case, found: Findings) -> None:
         return
     found.notes.append(f"{degenerate}: compared on refilled weights as well")
     for attempt in range(REFILLS):
+        before = len(found.checks)
         degenerate = _compare(refilled(case, case.probes.seed + attempt), found)
+        found.checks[before:] = [dataclasses.replace(c, what=f"{c.what}, refilled") for c in found.checks[before:]]
         if not degenerate:
             return
-    found.doubts.append(f"even with refilled weights {degenerate}")
+    found.doubts.append(
+        f"even with refilled weights {degenerate}, as behind a sign or a rounding; node by node both compute the same"
+    )
 
 
 def refilled(case: Case, seed: int) -> Case:

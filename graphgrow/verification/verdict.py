@@ -88,7 +88,7 @@ def conclude(
     elif doubts or not checks:
         preserved, reason = None, "; ".join(doubts) or "nothing was compared"
     error, bound = (worst.max_error, worst.bound) if worst else (float("nan"), float("nan"))
-    return Verdict(preserved, error, bound, modes, tuple(checks), part, reason, tuple(notes))
+    return Verdict(preserved, error, bound, modes, tuple(checks), part, reason, tuple(dict.fromkeys(notes)))
 
 
 def _nearness(check: Check) -> float:

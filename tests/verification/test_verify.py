@@ -127,6 +127,31 @@ def test_a_nearly_closed_branch_is_compared_on_refilled_weights() -> None:
     assert any("does not show at the outputs: compared on refilled weights" in note for note in verdict.notes)
 
 
+def test_why_nothing_can_be_said_behind_a_sign_is_said_once() -> None:
+    """The notes came four times, and the checks on refilled weights were not told from the first."""
+    model = Signs()
+    graph = gg.trace(model, torch.randn(4, 5))
+    verdict = gg.verify(graph, gg.apply(graph, "widen(inner, extra=2)"))
+    assert verdict.preserved is None, verdict
+    assert verdict.reason.endswith("as behind a sign or a rounding; node by node both compute the same")
+    assert len(set(verdict.notes)) == len(verdict.notes)
+    assert [check.what for check in verdict.checks].count("outputs, float64") == 1
+    assert [check.what for check in verdict.checks].count("outputs, float64, refilled") == 3
+
+
+class Signs(nn.Module):
+    """A net of binary activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.outer, self.head = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(torch.sign(self.outer(torch.sign(self.inner(x)))))
+        return result
+
+
 def test_a_small_mistake_that_no_output_shows_is_seen_at_its_node() -> None:
     """One part in a million of one weight, and a trillionth of that at the outputs."""
     graph = gg.trace(NearlyClosed(), torch.randn(4, 5))
