@@ -17,7 +17,7 @@ from graphgrow.graph import Graph
 from graphgrow.records import DecisionRecord
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.network import require_network
-from graphgrow.rewrite.roles import state_roles
+from graphgrow.rewrite.optimizer import Migration
 from graphgrow.signals.watch import Watch
 from graphgrow.train.averaging import follow_growth
 from graphgrow.train.budget import Budget
@@ -71,7 +71,8 @@ class Grower:
         seed: of fresh weights, of samples that signals draw, and of what policies draw.
 
     Raises:
-        OptimizerError: if it is not known what the optimizer keeps (`gg.register_optimizer` says it).
+        OptimizerError: if it is not known what the optimizer keeps (`gg.register_optimizer` says it), or it trains
+            nothing of the graph.
         TrainingError: if there is no such policy, or `every` is less than 1.
 
     Attributes:
@@ -104,7 +105,7 @@ class Grower:
         if every < 1:
             raise TrainingError(f"every={every}: one of so many batches is observed, of 1 at least")
         if optimizer is not None:
-            state_roles(optimizer)  # refused now rather than at the first growth
+            Migration(optimizer).require_any(graph.module.parameters())  # refused now rather than at the first growth
         self.graph = graph
         self.policy = make_policy(policy)
         self.decisions: list[DecisionRecord] = []

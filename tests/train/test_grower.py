@@ -361,6 +361,13 @@ def test_an_unknown_policy_or_option_is_named() -> None:
         make_policy("dnm", entropie=0.3)
 
 
+def test_an_optimizer_of_another_model_is_refused_at_once() -> None:
+    """It was at the first growth, hours later."""
+    graph, other = (gg.trace("graphgrow:mlp") for _ in range(2))
+    with pytest.raises(gg.OptimizerError, match="trains none of the parameters of this graph"):
+        gg.Grower(graph, torch.optim.SGD(other.module.parameters(), 1e-3))
+
+
 def test_an_optimizer_that_is_unknown_is_refused_before_anything_is_trained() -> None:
     graph = small.graph()
     with pytest.raises(gg.OptimizerError, match="the state of Rprop cannot be carried over"):
