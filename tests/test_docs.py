@@ -106,6 +106,12 @@ EXTRAS = {
 }
 FOLLOWING = {
     # By the first line of a snippet that only defines something: a use of it, which must go through.
+    "@rule(nn.Linear)": """
+        import torch
+        gg.axis_rule(nn.Linear, replace=True)(linear_module)
+        report = gg.check_rule(lambda draw: (nn.Linear(n := draw(1, 4), draw(1, 4)), torch.randn(2, n)), cases=4)
+        assert report.right, report
+    """,
     "def rewrite(self, network, editor, generator):": """
         import torch
         from types import SimpleNamespace

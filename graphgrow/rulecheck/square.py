@@ -280,7 +280,10 @@ class Square:
                     plan.fills[(output, axis)] = state
             if not promised(facts, plan):
                 return None
-        outputs = [(v, a, plan.fills[(v, a)]) for v in flatten_values(self.facts.output) for a in v.axes_with(space)]
+        places = [(v, a) for v in flatten_values(self.facts.output) for a in v.axes_with(space)]
+        if any(place not in plan.fills for place in places):
+            raise RuleError("the rule does not say how new units get to its output: call.output(axes, flow)")
+        outputs = [(value, axis, plan.fills[value, axis]) for value, axis in places]
         return Outcome(plan, main[0] if len(set(main)) == 1 else None, outputs)
 
 

@@ -149,6 +149,13 @@ def test_what_is_no_example_is_refused() -> None:
         check_rule(scales)
 
 
+def test_a_rule_without_a_flow_is_called_that() -> None:
+    """A `KeyError` left the check."""
+    axis_rule(Scale)(lambda call, x: call.output(x.axes))
+    with pytest.raises(gg.RuleError, match=r"does not say how new units get to its output: call.output\(axes, flow\)"):
+        check_rule(scales, cases=2)
+
+
 def test_numbers_are_drawn_again_as_given() -> None:
     first = Draws(given=[7, 2])
     assert [first(1, 5), first(1, 5), first(3, 9)] == [5, 2, 3]
