@@ -239,7 +239,9 @@ def _sum(input: Any, other: Any, *, alpha: Any = 1) -> Bounds:
 
 
 def _difference(input: Any, other: Any, *, alpha: Any = 1) -> Bounds:
-    return bounds_of(input) + -(bounds_of(other) * bounds_of(alpha))
+    found = bounds_of(input) + -(bounds_of(other) * bounds_of(alpha))
+    stabilised = isinstance(other, Value) and plain(alpha) == 1 and any(input is value for value in other.above)
+    return found & Bounds(high=0.0) if stabilised else found
 
 
 def _product(input: Any, other: Any) -> Bounds:

@@ -219,7 +219,9 @@ def blend(call: Call, input: Value) -> Value:
 )  # fmt: skip
 def identity(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
     """Each unit as it is, up to a factor that is the same for all."""
-    return call.output(input.axes, call.same_flow(input))
+    output = call.output(input.axes, call.same_flow(input))
+    output.above = input.above if call.name in ("detach", "clone", "contiguous") else ()
+    return output
 
 
 @rule("to", "cpu", "cuda", "type", "type_as", "float", "double", "half", "bfloat16", "long", "int", "short", "char",
@@ -333,7 +335,9 @@ def _is_one_number(exponent: Any) -> bool:
 def extreme(call: Call, input: Value, other: Value) -> Value:
     """The larger or smaller of two."""
     operands = [input, other]
-    return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), zero=True))
+    output = call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands)), zero=True))
+    output.above = (input, other) if call.name == "maximum" else ()
+    return output
 
 
 @rule(torch.logaddexp, "logaddexp", torch.logaddexp2, "logaddexp2")

@@ -66,6 +66,7 @@ def extreme(call: Call, input: Value, dim: Any = None, keepdim: bool = False) ->
     flow = fl.Pointwise((call.operand(input, drop=dims),), zero=True)
     output = call.output(_reduced(call, input, dims, keepdim), flow)
     call.statistic(StatisticKind.EXTREME, input, dims, output)
+    output.above = (input,) if keepdim and call.name in ("amax", "max") else ()
     return output
 
 

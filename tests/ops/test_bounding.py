@@ -121,6 +121,10 @@ def _grown(run: Callable[[Any, Any], Any]) -> gg.Graph:
     return gg.trace(Model().double(), torch.randn(4, 5, dtype=torch.float64))
 
 
+def _stabilised(x: Any) -> Any:
+    return torch.exp(x - x.amax(-1, keepdim=True))[..., 0]
+
+
 ADMITTED: list[Callable[[Any, Any], Any]] = [
     lambda a, b: torch.log(F.softplus(a) + 1e-3),
     lambda a, b: torch.log1p(torch.relu(a)),
@@ -134,6 +138,8 @@ ADMITTED: list[Callable[[Any, Any], Any]] = [
     lambda a, b: a * torch.reciprocal(1 + torch.exp(b.clamp(max=5))),
     lambda a, b: 1 / (F.elu(a) + 1.5),
     lambda a, b: torch.acos(0.9 * a.tanh()) + torch.atanh(0.5 * a.sin()),
+    lambda a, b: torch.exp(a - torch.maximum(a, b)) * torch.exp(b - torch.maximum(a, b).detach()),
+    lambda a, b: _stabilised(a[..., None] * torch.arange(3.0, dtype=a.dtype)),
     lambda a, b: a / torch.exp(b.tanh())[..., None].expand(-1, -1, 3).sum(-1),
     lambda a, b: a / torch.einsum("bim,bim->bi", *[(F.softplus(b) + 1e-4)[..., None].expand(-1, -1, 3)] * 2),
     lambda a, b: torch.exp(torch.einsum("bi,bi->bi", F.softplus(a), -torch.exp(b.tanh()))),
@@ -165,6 +171,10 @@ def test_units_behind_what_is_bounded_away_from_its_poles_are_appended(run: Call
         lambda a, b: a / (b.abs() - 1e-3),
         lambda a, b: torch.exp(F.softplus(a)) * b.sigmoid(),
         lambda a, b: 1 / F.elu(a),
+        lambda a, b: torch.exp(a - torch.minimum(a, b)),
+        lambda a, b: torch.exp(torch.maximum(a, b) - a),
+        lambda a, b: torch.exp(torch.sub(a, torch.maximum(a, b), alpha=0.5)),
+        lambda a, b: torch.exp(a - 2 * torch.maximum(a, b)),
         lambda a, b: 1 / torch.relu(a)[..., None].expand(-1, -1, 3).sum(-1),
         lambda a, b: torch.sqrt(torch.var_mean(a, 0, keepdim=True)[1] + 1e-5) * b,
         lambda a, b: torch.exp(torch.einsum("bi,bi->bi", F.softplus(a), b.sigmoid())),
