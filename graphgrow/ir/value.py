@@ -37,7 +37,7 @@ class Value:
         infinite: whether entries may be infinite by the model's own doing, as a mask of minus infinity leaves them.
         constant: whether it is computed from parameters alone, so that its sizes are the same in every call.
         mean_of: the value and the axis that this is the mean of, with that axis kept at size 1.
-        above: values of which no entry is larger than the one that it meets here, broadcast: what a maximum is taken of.
+        above: values of which no entry is larger than the one that it meets here: what a maximum is taken of.
     """
 
     axes: Axes

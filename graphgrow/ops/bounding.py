@@ -271,7 +271,7 @@ def _raised_by(base: Bounds, exponents: torch.Tensor | None) -> Bounds:
         return Bounds()
     if exponents is None or exponents.is_meta or not bool((exponents > 0).all()):
         return POSITIVE
-    steepest = 2 * float(exponents.max())
+    steepest = 2 * float(exponents.detach().max())
     return Bounds(min(1.0, base.power(steepest).low), max(1.0, base.power(steepest).high))
 
 
