@@ -77,6 +77,7 @@ def test_progressive_follows_its_list() -> None:
     for stage in (0, 1):
         (candidate,) = policy.candidates(graph, Evidence(stage=stage), GENERATOR)
         assert candidate.mutations == policy.stages[stage]
+        assert candidate.numbers == {"listed_stage": stage + 1}, "as the screen counts them"
     assert not list(policy.candidates(graph, Evidence(stage=2), GENERATOR))
 
 

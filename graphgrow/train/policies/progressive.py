@@ -68,7 +68,7 @@ class Progressive(GrowthPolicy):
         """The stage that is next; of uniform widening the whole share or, where that is too much, a part of it."""
         if self.stages:
             if evidence.stage < len(self.stages):
-                numbers = {"stage": float(evidence.stage)}
+                numbers = {"listed_stage": evidence.stage + 1.0}
                 yield Candidate(self.stages[evidence.stage], numbers, Start(self.start), listed=True)
             return
         offered = [(mutation.site_name, graph.group(mutation.site_name).size) for mutation in graph.mutations("widen")]
