@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools.bench import analysis, large, linearity, mutation, onnx_speed
-from tools.bench.learning import plateau
+from tools.bench.learning import plateau, tune
 from tools.bench.learning import run as learning
 from tools.bench.results import Results, Rows
 from tools.bench.search import arms, choice, cost
@@ -39,6 +39,7 @@ SHOW: dict[str, Callable[[Rows], str]] = {
     "text": learning.show,
     "text-long": learning.show,
     "plateau": plateau.show,
+    "tuning": tune.show,
 }
 
 
