@@ -47,7 +47,7 @@ def own_backwards_refused() -> Iterator[None]:
                 f"the autograd function {kind.__name__} has a backward of its own, for which there is no rule; mark "
                 "the submodule that calls it as a leaf"
             )
-        return original.__func__(kind, *args, **kwargs)
+        return original.__get__(None, kind)(*args, **kwargs)  # a descriptor in C from torch 2.14 on
 
     torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
     try:
