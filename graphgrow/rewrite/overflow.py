@@ -23,9 +23,11 @@ from graphgrow.ops.registry import rule_of
 from graphgrow.rewrite.ranges import Ranges, operator_name
 
 _UNBOUNDED = {
-    "exp2", "expm1", "sinh", "cosh", "tan", "special_expm1", "asin", "acos", "atanh", "acosh", "arcsin",
-    "arccos", "arctanh", "arccosh", "erfinv", "logit", "lgamma", "digamma",
-    "addcdiv", "float_power",
+    "exp2", "expm1", "sinh", "cosh", "tan", "asin", "acos", "atanh", "acosh", "arcsin", "arccos", "arctanh", "arccosh",
+    "erfinv", "erfcx", "ndtri", "logit", "entr", "lgamma", "digamma", "polygamma", "mvlgamma", "i0", "i1",
+    "addcdiv", "float_power", "ldexp", "xlogy", "xlog1py",
+    "logdet", "slogdet", "inverse", "inv", "pinverse", "pinv", "cholesky", "cholesky_solve", "solve",
+    "solve_triangular", "matrix_exp", "matrix_power", "cond", "weight_norm", "kl_div", "poisson_nll_loss",
 }  # fmt: skip
 _OF_POSITIVE = {"rsqrt", "log", "log2", "log10"}
 _QUOTIENTS = {

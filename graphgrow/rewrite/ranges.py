@@ -70,7 +70,7 @@ def operator_name(node: fx.Node) -> str:
     if node.op not in ("call_function", "call_method"):
         return ""
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
-    name = name.removeprefix("linalg_").strip("_")
+    name = name.removeprefix("linalg_").removeprefix("special_").strip("_")
     return {"iadd": "add", "imul": "mul", "itruediv": "truediv", "ipow": "pow"}.get(name, name)
 
 

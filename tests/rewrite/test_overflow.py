@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 import graphgrow as gg
+from graphgrow.ops.registry import registered
 from graphgrow.rewrite.overflow import first_overflowing
 from tests.rewrite.small_models import Forward
 
@@ -117,6 +121,37 @@ def test_what_may_overflow_is_found(name: str) -> None:
     model = Forward(WILD[name], norm=nn.LayerNorm(4), scale=torch.rand(4))
     values = [model(scale * torch.ones(2, 4)) for scale in (0.0, 1.0, -1.0, 1e4, -1e4)]
     assert not all(bool(torch.isfinite(value).all()) for value in values)
+
+
+def wild_functions() -> list[Any]:
+    """All functions with a rule, of one tensor or of two, that answer some finite numbers with infinity or NaN."""
+    given = [scale * torch.ones(2, 4, 4, dtype=torch.float64) for scale in (0, 0.5, -0.5, 1, -1, 30, -30, 1e4, -1e4)]
+    functions: list[Any] = [key for key in registered() if callable(key) and not isinstance(key, type)]
+    found = []
+    for target in functions:
+        for operands in (1,) if target is F.gumbel_softmax else (1, 2):  # whose second is a temperature
+            with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):  # it wants something else
+                values = [target(*[x] * operands) for x in given]
+                kept = [value.isfinite().all() for value in values if value.is_floating_point()]
+                if len(kept) == len(given) and not all(kept):
+                    found.append(partial(_of_equals, target, operands))
+    return found
+
+
+def _of_equals(target: Any, operands: int, m: Any, x: Any) -> Any:
+    return target(*[x] * operands)
+
+
+@pytest.mark.parametrize("run", wild_functions(), ids=lambda run: f"{run.args[0].__name__}-{run.args[1]}")
+def test_no_function_with_a_rule_is_trusted_in_vain(run: Any) -> None:
+    """Nor where it stands behind what keeps it finite, if that is left outside."""
+    for first in (lambda m, x: x, lambda m, x: x.sigmoid() * 0.5 + 0.25):
+        model = Forward(lambda m, x: run(m, first(m, x)), norm=nn.LayerNorm(4), scale=torch.ones(4))  # noqa: B023
+        graph = gg.trace(model, torch.rand(2, 4, 4) + 0.5)
+        assert graph.analysis.facts
+        nodes = list(graph.module.graph.nodes)
+        start = next((node for node in nodes if node.name == "add"), nodes[0])
+        assert first_overflowing(nodes[nodes.index(start) + 1 :], {start}) is not None
 
 
 def test_only_what_the_sources_reach_counts() -> None:
