@@ -14,6 +14,7 @@ from graphgrow.capture.writes import is_inplace
 from graphgrow.ir.layers_apart import layers_apart, tensors_apart
 from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value
+from graphgrow.layers import require_dtypes
 from graphgrow.rewrite.network import Network
 
 _SIMPLE = (bool, int, float, str, type(None), torch.dtype, torch.Size)
@@ -46,8 +47,10 @@ class _Comparison:
 
     def parting(self) -> tuple[str, str] | None:
         first, second = list(_roots(self._mine)), list(_roots(self._theirs))
+        checks, others = (_taken_out(roots, require_dtypes) for roots in (first, second))
         for one, other in zip(first, second, strict=False):
             self._pair(one, other)
+        self._pair_checks(checks, others)
         for node in self._mine.graph.nodes:
             if node in self._apart:
                 return node.name, self._apart[node]
@@ -77,6 +80,33 @@ class _Comparison:
             if apart:
                 self._apart[first] = apart
             waiting += pairs
+
+    def _pair_checks(self, checks: list[fx.Node], others: list[fx.Node]) -> None:
+        """Pair the checks of dtypes, each with one of the same value.
+
+        The class may have more, of lines that decide so elsewhere: the copy of a layer has none of those that stand
+        behind its result.
+        """
+        for one in checks:
+            found = next((other for other in others if self._alike(one, other)), None)
+            if found is None:
+                self._apart[one] = f"`{one.name}` is not there in the class"
+                return
+            others.remove(found)
+            self._pair(one, found)
+        known = {str(one.args[1:]) for one in checks}
+        more = next((other for other in others if str(other.args[1:]) not in known), None)
+        if more is not None:
+            self._apart[next(reversed(self._mine.graph.nodes))] = f"`{more.name}` is only there in the class"
+
+    def _alike(self, first: fx.Node, second: fx.Node) -> bool:
+        """Whether two nodes are paired already, or compute the same of what is."""
+        if first in self._paired or second in self._taken:
+            return self._paired.get(first) is second
+        if self._nodes_apart(first, second):
+            return False
+        pairs, apart = self._arguments(first, second)
+        return not apart and all(self._alike(*pair) for pair in pairs)
 
     def _nodes_apart(self, first: fx.Node, second: fx.Node) -> str:
         here, there = called(self._mine, first), called(self._theirs, second)
@@ -150,6 +180,13 @@ def _roots(module: fx.GraphModule) -> Iterator[fx.Node]:
         besides = not node.users and (node.target in EFFECTS or is_inplace(node, module) or node.op == "call_module")
         if node.op in ("placeholder", "output") or besides:
             yield node
+
+
+def _taken_out(roots: list[fx.Node], target: Any) -> list[fx.Node]:
+    """The nodes among some that call a function, which the others are without from now on."""
+    found = [node for node in roots if node.target is target]
+    roots[:] = [node for node in roots if node.target is not target]
+    return found
 
 
 def called(module: fx.GraphModule, node: fx.Node) -> str:

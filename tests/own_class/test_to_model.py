@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.own_class import to_model as module
@@ -143,6 +144,31 @@ def test_convolutions_norms_and_their_buffers() -> None:
 def test_a_name_is_no_model() -> None:
     with pytest.raises(gg.ExportError, match="the model that was captured, a module, not a str"):
         gg.to_model(gg.trace("graphgrow:mlp"), "graphgrow:mlp")  # type: ignore[arg-type]
+
+
+class Halving(nn.Module):
+    """Decides by the dtype of what it has worked out, as Whisper's encoder layers do, and is a residual block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.down(F.gelu(self.up(x)))
+        if x.dtype == torch.float16:
+            x = x.clamp(-60000, 60000)
+        return x
+
+
+def test_what_a_layer_decides_behind_its_result_is_its_own() -> None:
+    """The copy of one has no check of the dtype there, which the class has."""
+    model: Any = nn.Sequential(nn.Sequential(Halving(), Halving()))
+    x = torch.randn(5, 3)
+    graph = gg.trace(model, x)
+    for site in ("0.0", "0.1"):
+        result: Any = gg.to_model(gg.apply(graph, f"deepen({site}, kind=copy)"), model)
+        assert len(result[0]) == 3
+        assert torch.allclose(result(x), model(x))
 
 
 class Wider(nn.Module):
