@@ -13,6 +13,7 @@ from graphgrow.errors import CaptureError, ExportError, GraphGrowError
 from graphgrow.ir.editor import follow_flat_weights, shallow_copy
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.own_class.attentions import resize_attentions
+from graphgrow.own_class.configuration import restate_config
 from graphgrow.own_class.layers import insert_layers
 from graphgrow.own_class.marked import mark
 from graphgrow.own_class.numbers import numbers_of
@@ -32,8 +33,9 @@ def to_model(network: Network, model: nn.Module, leaves: Leaves = ()) -> nn.Modu
     copy is captured anew, and has to have the grown graph to the last node, number and weight: what its forward
     computes is known for all inputs that the graph takes. Attributes that hold a size which grew (a number of heads,
     the place of a split, an item of a configuration) are found by the operators that read them, and follow; copies of
-    layers go into the list of the one that they are copies of. What the class does elsewhere is its own code over the
-    grown weights: an attribute that no captured operator reads stays.
+    layers go into the list of the one that they are copies of; where the growth is uniform, the configuration of a
+    Hugging Face model says so (its loss asks for `vocab_size`, its `save_pretrained` for all). What the class does
+    elsewhere is its own code over the grown weights: any other attribute that no captured operator reads stays.
 
     Args:
         network: the grown graph.
@@ -73,6 +75,7 @@ def _made(network: Network, model: nn.Module, leaves: Leaves) -> nn.Module:
         for origin, number in numbers_of(network.module, base.module).items():
             origin.write(fresh, number)
         insert_layers(fresh, _copied(model), renaming, {key: tuple(t.shape) for key, t in _named(network.module)})
+        restate_config(fresh, network, model, renaming)
         _fill(fresh, network.module, base.module, renaming)
         if fresh.training != network.module.training:  # else a part may stay in a mode of its own: a frozen norm
             fresh.train(network.module.training)

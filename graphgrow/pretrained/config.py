@@ -112,13 +112,14 @@ def _better(
 def differences(build: Callable[[Any], nn.Module], config: Any, wanted: Shapes) -> Apart | None:
     """By name of a parameter, its shape in the configuration's model and the one wanted, where they differ.
 
-    Parameters that are not asked for may have any shape. None where the configuration makes no model.
+    Parameters that are not asked for may have any shape. None where the configuration makes no model: a size does not
+    divide another, say.
     """
     try:
         with torch.device("meta"):
             named = build(config).named_parameters(remove_duplicate=False)
             made = {name: tuple(parameter.shape) for name, parameter in named}
-    except (ValueError, RuntimeError, TypeError, AssertionError):  # a size that does not divide another, say
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return None
     return {name: (made.get(name), shape) for name, shape in wanted.items() if made.get(name) != shape}
 

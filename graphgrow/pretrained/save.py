@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.errors import ExportError
-from graphgrow.ir.called import called_module
-from graphgrow.pretrained.config import Apart, differences, fitting_config
+from graphgrow.pretrained.config import Apart
+from graphgrow.pretrained.fit import Fit
 from graphgrow.pretrained.names import Renaming, tensors_of
 from graphgrow.rewrite.network import Network
 
@@ -49,16 +49,12 @@ def save_pretrained(network: Network, model: nn.Module, folder: str | Path) -> P
     renaming = Renaming.of(network.module, model)
     tensors = tensors_of(network.module, renaming)
     build = type(model)
-    named = network.module.named_parameters(remove_duplicate=False)
-    shapes = {renaming.name(name): tuple(parameter.shape) for name, parameter in named}
-    epsilons = _epsilons(network, renaming)
-    fitting = fitting_config(build, config, shapes, renaming, epsilons.values())
-    apart = differences(build, fitting, shapes)
-    if apart is None or apart:
-        raise ExportError(f"no configuration of {build.__name__} fits: {_first(apart)}; {_ADVICE}")
-    _refuse_invalid(fitting)
-    fresh: Any = build(fitting)
-    _refuse_other_epsilons(fresh, epsilons)
+    fit = Fit.of(network, model, renaming)
+    if fit.apart is None or fit.apart:
+        raise ExportError(f"no configuration of {build.__name__} fits: {_first(fit.apart)}; {_ADVICE}")
+    _refuse_invalid(fit.config)
+    fresh: Any = build(fit.config)
+    _refuse_other_epsilons(fresh, fit.epsilons)
     fresh.load_state_dict(_state(fresh, tensors, model.state_dict()))
     fresh = fresh.to(next(model.parameters()).dtype).train(network.module.training)
     if getattr(model, "generation_config", None) is not None:
@@ -82,16 +78,6 @@ def _refuse_invalid(config: Any) -> None:
     except Exception as error:  # of a class of its library's
         reason = " ".join(str(error).split())
         raise ExportError(f"{type(config).__name__} refuses the grown sizes: {reason}; gg.save keeps any") from error
-
-
-def _epsilons(network: Network, renaming: Renaming) -> dict[str, float]:
-    """By path in the base's class, the eps of each norm."""
-    found = {}
-    for node in network.module.graph.nodes:
-        part = called_module(network.module, node)
-        if isinstance(getattr(part, "eps", None), float):
-            found[renaming.name(str(node.target))] = float(part.eps)  # type: ignore[union-attr, arg-type]
-    return found
 
 
 def _refuse_other_epsilons(fresh: nn.Module, epsilons: dict[str, float]) -> None:

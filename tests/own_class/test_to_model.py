@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -273,3 +274,24 @@ def test_a_grown_language_model_generates_with_its_cache(family: str) -> None:
     with_cache = result.generate(ids, use_cache=True, **options)
     assert torch.equal(with_cache, result.generate(ids, use_cache=False, **options))
     assert torch.equal(with_cache, model.generate(ids, **options))
+
+
+def test_the_configuration_says_what_has_grown_evenly(tmp_path: Path) -> None:
+    """The loss of the class asks for the vocabulary there, and its own checkpoints did not load."""
+    pytest.importorskip("transformers")
+    import_torchvision()
+    from tools.sweep.small_transformers import build_small
+
+    model, inputs = build_small("llama")
+    graph = gg.trace(model, (), inputs)
+    evenly = [f"widen(model.layers.{i}.mlp.gate_proj, extra=6)" for i in range(2)]
+    vocabulary = ["grow-vocabulary(model.embed_tokens, extra=4)", "grow-outputs(lm_head, extra=4)"]
+    result: Any = gg.to_model(gg.apply(graph, [*evenly, *vocabulary]), model)
+    assert (result.config.vocab_size, result.config.intermediate_size, model.config.vocab_size) == (100, 54, 96)
+    assert result(**inputs, labels=inputs["input_ids"]).loss.isfinite()
+    result.save_pretrained(tmp_path)
+    kind: Any = type(model)
+    loaded = kind.from_pretrained(tmp_path).eval()
+    assert torch.equal(loaded(**inputs).logits, result(**inputs).logits)
+    unevenly: Any = gg.to_model(gg.apply(graph, evenly[:1]), model)
+    assert unevenly.config.to_dict() == model.config.to_dict()
