@@ -85,6 +85,10 @@ def meta_twin(module: nn.Module) -> nn.Module:
     twin.__dict__["_modules"] = {
         name: None if child is None else meta_twin(child) for name, child in module._modules.items()
     }
+    if type(module) in (nn.LSTM, nn.GRU, nn.RNN):  # what they compute with is in a list beside the parameters
+        names, weights = vars(module)["_flat_weights_names"], vars(module)["_flat_weights"]
+        pairs = zip(names, weights, strict=True)
+        twin.__dict__["_flat_weights"] = [twin._parameters.get(name, weight) for name, weight in pairs]
     twin.training = bool(getattr(module, HOLDS_IN_TRAIN, False))
     return twin
 

@@ -37,7 +37,10 @@ class Counted:
             return self.answers.of(called, args, kwargs, run)
 
 
-def form(tensor: torch.Tensor) -> tuple[Any, ...]:
+def form(result: Any) -> tuple[Any, ...]:
+    if isinstance(result, tuple):
+        return tuple(map(form, result))
+    tensor: torch.Tensor = result
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.untyped_storage().nbytes()
 
 
@@ -65,6 +68,12 @@ def calls() -> Iterator[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
     yield operator.getitem, (rows, (slice(1, None, 2), None, [0, 2])), {}
     for layer in (nn.LayerNorm(6), nn.LayerNorm(6, bias=False), nn.Linear(6, 3), nn.Linear(6, 4), nn.Softmax(1)):
         yield layer.to("meta"), (rows,), {}
+    for options in ({}, {"batch_first": True}, {"bidirectional": True, "num_layers": 2}):
+        for kind in (nn.LSTM, nn.GRU, nn.RNN):
+            yield kind(6, 3, **options).to("meta"), (meta(2, 5, 6),), {}
+    yield nn.LSTM(6, 3).to("meta"), (meta(5, 6),), {}
+    yield nn.LSTM(6, 3).to("meta"), (meta(2, 5, 6), (meta(1, 5, 3), meta(1, 5, 3))), {}
+    yield torch.var_mean, (rows,), {"dim": 1}
     for padding in (0, 1):
         yield nn.MaxPool2d(2, padding=padding), (image,), {}
         yield (
@@ -90,9 +99,9 @@ def test_what_is_kept_is_what_the_operator_answers() -> None:
 
 def test_each_answer_has_memory_of_its_own() -> None:
     counted, x = Counted(), meta(4, 6)
-    one, other = (counted(F.gelu, x) for _ in range(2))
+    pairs = [counted(torch.var_mean, x, dim=1) for _ in range(2)]
     assert counted.runs == 1
-    assert len({t.untyped_storage()._cdata for t in (x, one, other)}) == 3
+    assert len({t.untyped_storage()._cdata for t in (x, *pairs[0], *pairs[1])}) == 5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -109,13 +118,14 @@ def test_the_default_dtype_is_part_of_a_form(dtype: torch.dtype) -> None:
 def test_views_and_writes_are_made_each_time() -> None:
     counted, x = Counted(), meta(4, 6)
     for _ in range(2):
+        assert all(part.untyped_storage()._cdata == x.untyped_storage()._cdata for part in counted("unbind", x, 1))
         assert counted("view", x, 24).untyped_storage()._cdata == x.untyped_storage()._cdata
         assert counted(F.dropout, x, training=False).untyped_storage()._cdata == x.untyped_storage()._cdata
         before = x._version
         assert counted("add_", x, 1) is x
         assert counted(torch.add, x, 1, out=x) is x
         assert x._version == before + 2
-    assert counted.runs == 8
+    assert counted.runs == 10
 
 
 def test_numbers_and_what_is_not_torchs_are_asked_each_time() -> None:
