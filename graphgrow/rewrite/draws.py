@@ -23,6 +23,17 @@ Draw = Callable[[Any, Any], Any]  # from positional arguments, and those by name
 _SIZED = {"rand": 0, "randn": 0, "normal": 2}  # by name, how many arguments stand in front of the sizes
 
 
+def begin_random(seed: int) -> None:
+    """Seed the random numbers of the CPU, and of other devices that are in use.
+
+    `torch.manual_seed` walks through all kinds of devices, which takes as long as running several small layers.
+    """
+    if torch.cuda.is_initialized() or torch.backends.mps.is_available():  # type: ignore[no-untyped-call]
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 def is_random(node: fx.Node) -> bool:
     """Whether a node draws random numbers, as torch.rand does."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.errors import RuleError
+from graphgrow.rewrite.draws import begin_random
 from graphgrow.rulecheck.lifted import Mismatch
 from graphgrow.rulecheck.missing import Hints, agreed, missing
 from graphgrow.rulecheck.probe import Draw, Probe
@@ -139,7 +140,7 @@ class _Run:
     def case(self, draws: Draws, hints: bool = False) -> Failure | None:
         """One case; takes down what is admitted."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            begin_random(self.seed)
             operator, options, arguments = _given(self.example(draws))
             probe = _probe(operator, options, arguments)
         square = Square.of(probe, [type(operator) if isinstance(operator, nn.Module) else operator])

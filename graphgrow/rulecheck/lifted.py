@@ -13,7 +13,7 @@ from graphgrow.ir.doubles import in_double
 from graphgrow.ir.flow import Common, Fill, State
 from graphgrow.ir.positions import AxisMap, Kept, Units, axis_map
 from graphgrow.ir.terms import Term
-from graphgrow.rewrite.draws import Drawing
+from graphgrow.rewrite.draws import Drawing, begin_random
 
 TOLERANCE = 1e-12  # relative to the magnitude of what the operator puts out
 
@@ -50,7 +50,7 @@ def observe(
     The same random numbers each time; in a grown graph, those of the graph before at the places of its units.
     """
     recorder = _Recorder(module.train(training), name, places or {})
-    torch.manual_seed(7)
+    begin_random(7)
     with torch.no_grad():
         recorder(torch.ones(2, dtype=torch.float64))
     return Observed(list(_tensors(recorder.found)), dict(module.named_buffers()))

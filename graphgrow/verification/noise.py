@@ -80,17 +80,6 @@ def is_noise(node: fx.Node) -> bool:
     return node.op == "call_function" and node.target in _FUNCTIONS
 
 
-def begin_random(seed: int) -> None:
-    """Seed the random numbers of the CPU, and of other devices that are in use.
-
-    `torch.manual_seed` walks through all kinds of devices, which takes as long as running several small layers.
-    """
-    if torch.cuda.is_initialized() or torch.backends.mps.is_available():  # type: ignore[no-untyped-call]
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
-
-
 def steady_function(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
     """What stands for such a function, with its arguments."""
     return input * (1 + p) if training else input

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.ir.editor import Editor
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.draws import Drawing
+from graphgrow.rewrite.draws import Drawing, begin_random
 from graphgrow.rewrite.network import Network
 from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Case, Findings
 from graphgrow.verification.copies import wide_network
@@ -86,7 +86,7 @@ def _gradients(
     numbers = Numbers(torch.float64, one_ulp(case.probes.seed) if noise else None, keep=0)
     wanted = {name for name, p in module.named_parameters() if p.is_floating_point()}
     twin, leaves = own_parameters(module.train(mode == "train"), numbers, wanted)
-    torch.manual_seed(case.probes.seed)
+    begin_random(case.probes.seed)
     with torch.enable_grad():
         args, kwargs = pytree.tree_map(_tracked, case.inputs_of(module, probe))
         inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if _is_tracked(leaf)]
