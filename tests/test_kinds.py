@@ -234,3 +234,15 @@ def test_what_should_grow_does(kind: type[nn.Module]) -> None:
         verdict = gg.verify(graph, grown, batch_sizes=())
         assert verdict.preserved, f"{text}\n{verdict}"
         assert torch.allclose(grown.module(*other), model(*other), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [NormedGates, EachGateNormed])
+def test_normed_gates_grow_twice_in_one_list(kind: type[nn.Module]) -> None:
+    """The second growth is of axes that have grown in place."""
+    torch.manual_seed(0)
+    model: Any = kind().double().eval()
+    graph = gg.trace(model, rows(2)[0].double())
+    grown = gg.apply(graph, ["widen(read:0, extra=3)", "widen(read:0, extra=2)"])
+    assert gg.verify(graph, grown, batch_sizes=()).preserved
+    x = rows(3)[0].double()
+    assert torch.allclose(grown.module(x), model(x), rtol=0, atol=1e-12)

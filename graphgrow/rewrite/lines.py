@@ -14,7 +14,7 @@ def lines_along(term: Term, space: Space) -> torch.Tensor:
 
     An axis that is the space itself is one line; heads x width has one over the width for each head.
     """
-    return axis_map(term, Units(space, torch.zeros(space.size, dtype=torch.int64))).source[: term.size]
+    return axis_map(term, Units(space, torch.zeros(space.size, dtype=torch.int64))).source
 
 
 def line_means(
