@@ -237,12 +237,12 @@ def test_what_should_grow_does(kind: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("kind", [NormedGates, EachGateNormed])
-def test_normed_gates_grow_twice_in_one_list(kind: type[nn.Module]) -> None:
-    """The second growth is of axes that have grown in place."""
+def test_normed_gates_grow_several_times_in_one_list(kind: type[nn.Module]) -> None:
+    """The last growth is of axes that have grown in place."""
     torch.manual_seed(0)
     model: Any = kind().double().eval()
     graph = gg.trace(model, rows(2)[0].double())
-    grown = gg.apply(graph, ["widen(read:0, extra=3)", "widen(read:0, extra=2)"])
+    grown = gg.apply(graph, ["widen(read:0, extra=1)", "split(read:0)", "widen(read:0, extra=2)"])
     assert gg.verify(graph, grown, batch_sizes=()).preserved
     x = rows(3)[0].double()
     assert torch.allclose(grown.module(x), model(x), rtol=0, atol=1e-12)
