@@ -42,7 +42,7 @@ MUTANTS = (
     # passes
     Mutant("passes/widen.py", "if self.extra <= 0:", "if self.extra < 0:", ("tests/test_bad_input.py",)),
     Mutant("passes/widen.py", "units, Kind.APPEND), generator)", "units, Kind.REPLICATE), generator)"),
-    Mutant("passes/widen.py", "max(1, group.size // 2)", "max(0, group.size // 2)"),
+    Mutant("passes/widen.py", "max(1, found[0].size // 2)", "max(0, found[0].size // 2)"),
     Mutant("passes/split.py", "if self.copies < 2:", "if self.copies < 1:", ("tests/test_bad_input.py",)),
     Mutant("passes/split.py", "chosen.repeat(self.copies - 1)", "chosen.repeat(self.copies)"),
     Mutant("passes/split.py", "not 0 <= unit < group.size", "not 0 <= unit <= group.size", ("tests/test_bad_input.py",)),
@@ -93,10 +93,10 @@ MUTANTS = (
     Mutant("graphgrow/ops/embedding.py", 'call.freeze([weight.axes[0]], "a table that is indexed by position")\n    if max_norm', 'if max_norm', EXACT),
     Mutant("graphgrow/ops/pooling.py", "linear = not varies(value) and not plain(value)", "linear = True", EXACT),
     Mutant("graphgrow/ops/reductions.py", 'call.freeze([input.axes[call.axis(input, chosen)]], "a softmax over it")', "call.axis(input, chosen)", EXACT),
-    Mutant("graphgrow/ops/reductions.py", 'call.freeze((input.axes[i] for i in dims), "reduced over")', "pass", EXACT),
+    Mutant("graphgrow/ops/reductions.py", 'call.freeze((input.axes[i] for i in dims), "reduced over")\n    axes = _reduced(call, input, dims, keepdim)\n    flow =', "axes = _reduced(call, input, dims, keepdim)\n    flow =", EXACT),
     # rewriting
     Mutant("graphgrow/rewrite/tensors.py", "draw = torch.rand(whole.shape, generator=generator, dtype=torch.float32)", "draw = torch.full(whole.shape, 0.5)", ("tests/verification/test_alive.py", *GROWN)),
-    Mutant("graphgrow/rewrite/tensors.py", "where.to(new.device), whole - part)", "where.to(new.device), whole)", GROWN),
+    Mutant("graphgrow/rewrite/tensors.py", "whole.sub_(part))", "whole)", GROWN),
     Mutant("graphgrow/rewrite/tensors.py", "new / self.scale**role.order", "new / self.scale", ("tests/rewrite/test_optimizer.py",)),
     Mutant("graphgrow/rewrite/tensors.py", "before.mean(growth.axis, keepdim=True) if role.averaged else 0.0", "0.0", ("tests/rewrite/test_optimizer.py",)),
     Mutant("graphgrow/rewrite/tensors.py", "(self.offset + new) * self.scale - self.offset if self.offset else", "", GROWN),
