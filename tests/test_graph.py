@@ -26,7 +26,7 @@ class Residual(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
         x = x + self.outer(torch.relu(self.inner(x)))
-        return self.head(x) + torch.logcumsumexp(self.odd(x), dim=-1).sum(-1, keepdim=True)
+        return self.head(x) + torch.special.bessel_j0(self.odd(x)).sum(-1, keepdim=True)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_groups_by_name_alias_and_reason(graph: gg.Graph) -> None:
     assert graph.group("outer") is stream
     frozen = by_name["odd"].frozen
     assert frozen is not None
-    assert "logcumsumexp has no axis rule" in str(frozen)
+    assert "special_bessel_j0 has no axis rule" in str(frozen)
     assert "a model output" in str(by_name["head"].frozen)
 
 
@@ -50,7 +50,7 @@ def test_explain_says_what_can_grow_and_why_not(graph: gg.Graph) -> None:
     text = graph.explain()
     assert "2 channel groups can grow" in text
     assert "2 cannot" in text
-    assert "logcumsumexp has no axis rule" in text
+    assert "special_bessel_j0 has no axis rule" in text
     grown = gg.apply(graph, "split(inner)", seed=4)
     assert "split(inner) seed=4" in grown.explain()
 

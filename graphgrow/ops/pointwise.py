@@ -107,8 +107,7 @@ def partial(call: Call, input: Value) -> Value:
 @rule(torch.acos, "acos", torch.arccos, "arccos")
 def angle_of_cosine(call: Call, input: Value) -> Value:
     """Finite between -1 and 1, with a slope that is not at these."""
-    flow = fl.Pointwise((call.operand(input),), total=_is_inside(input), total_at_zero=True)
-    return call.output(input.axes, flow)
+    return call.output(input.axes, fl.Pointwise((call.operand(input),), total=_is_inside(input)))
 
 
 def _is_inside(input: Value) -> bool:

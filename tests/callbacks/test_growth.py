@@ -99,8 +99,9 @@ def test_a_state_goes_on_with_an_optimizer_made_anew_and_refuses_what_does_not_f
         ends.append(torch.cat([parameter.detach().flatten() for parameter in net.parameters()]))
     assert torch.equal(*ends)
     run.restore(kept)
+    other = model()
     with pytest.raises(TrainingError, match="has grown otherwise"):
-        run.begin(model(), optimizer)
+        run.begin(other, groups(other))
     run.restore(kept)
     net.load_state_dict(weights)
     with pytest.raises(TrainingError, match=r"groups hold 8 parameters .* those of the checkpoint 4 \+ 4"):

@@ -31,7 +31,7 @@ class _Cumulative(nn.Module):
         self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.last(torch.logcumsumexp(self.first(x), -1))
+        result: torch.Tensor = self.last(torch.special.bessel_j0(self.first(x)))
         return result
 
 
