@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from graphgrow.blocks.block import Block
-from graphgrow.blocks.residual import AttentionBlock, ConvBlock, IdentityLayer, MlpBlock
+from graphgrow.blocks.residual import AttentionBlock, ConvBlock, IdentityLayer, MlpBlock, RepeatedLayer
 
 C = 4
 
@@ -150,3 +150,8 @@ def test_it_starts_as_identity_in_narrow_types(case: Case, dtype: torch.dtype) -
     block = started(case).to(dtype).eval()
     x = torch.randn(2, *case.shape).to(dtype)
     assert torch.equal(block(x), x)
+
+
+def test_a_kernel_without_a_middle_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a kernel of \(3, 2\) has no middle; odd sizes are wanted"):
+        RepeatedLayer(C, (3, 2), True, nn.ReLU())

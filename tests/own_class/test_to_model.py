@@ -295,3 +295,10 @@ def test_the_configuration_says_what_has_grown_evenly(tmp_path: Path) -> None:
     assert torch.equal(loaded(**inputs).logits, result(**inputs).logits)
     unevenly: Any = gg.to_model(gg.apply(graph, evenly[:1]), model)
     assert unevenly.config.to_dict() == model.config.to_dict()
+
+
+def test_what_dynamo_captured_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    graph = gg.trace(model, torch.randn(5, 3), way="dynamo")
+    with pytest.raises(gg.ExportError, match="captured with Dynamo, which does not keep the model's modules"):
+        gg.to_model(gg.apply(graph, "widen(0, extra=1)"), model)
