@@ -86,8 +86,6 @@ def _made(network: Network, model: nn.Module, leaves: Leaves) -> nn.Module:
     if apart is not None:
         at = f" at `{apart[0]}`" if apart[0] else ""
         raise ExportError(f"does not compute the grown graph: they part{at}, {apart[1]}")
-    if not network.modes <= again.modes:
-        raise ExportError("at the grown sizes has another graph in train mode than in eval mode")
     return fresh
 
 

@@ -302,3 +302,23 @@ def test_what_dynamo_captured_is_refused() -> None:
     graph = gg.trace(model, torch.randn(5, 3), way="dynamo")
     with pytest.raises(gg.ExportError, match="captured with Dynamo, which does not keep the model's modules"):
         gg.to_model(gg.apply(graph, "widen(0, extra=1)"), model)
+
+
+class Late(nn.Module):
+    """Puts out two answers in train mode once it is wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.last(torch.relu(self.first(x)))
+        return (y, y) if self.training and self.first.out_features > 8 else y
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_class_that_has_another_graph_in_one_mode_at_the_grown_sizes_is_refused(training: bool) -> None:
+    model = Late().train(training)
+    graph = gg.trace(model, torch.randn(4, 3))
+    with pytest.raises(gg.ExportError, match="they part at `output`, the class has a OneMode there"):
+        gg.to_model(gg.apply(graph, "widen(first, extra=2)"), model)
