@@ -27,29 +27,25 @@ class MarkedInt(int):
         made.expression = expression
         return made
 
-    def _with(self, plain: Any, other: Any, combine: Callable[[Any], Expression]) -> Any:
+    def _with(self, plain: Any, other: Any, combine: Callable[[Expression | int], Expression]) -> int:
         """The result of an operation; an ordinary one where the other is no whole number."""
         if plain is NotImplemented or not isinstance(other, int):
-            return plain
+            return plain  # type: ignore[no-any-return]  # an answer to Python, not a number
         return MarkedInt.of(plain, combine(other.expression if isinstance(other, MarkedInt) else int(other)))
 
     def __add__(self, other: int) -> int:
-        return self._with(int.__add__(self, other), other, self.expression.plus)  # type: ignore[no-any-return]
+        return self._with(int.__add__(self, other), other, self.expression.plus)
 
     __radd__ = __add__
 
     def __sub__(self, other: int) -> int:
-        return self._with(  # type: ignore[no-any-return]
-            int.__sub__(self, other), other, lambda theirs: self.expression.plus(theirs, -1)
-        )
+        return self._with(int.__sub__(self, other), other, lambda theirs: self.expression.plus(theirs, -1))
 
     def __rsub__(self, other: int) -> int:
-        return self._with(  # type: ignore[no-any-return]
-            int.__rsub__(self, other), other, lambda theirs: self.expression.times(-1).plus(theirs)
-        )
+        return self._with(int.__rsub__(self, other), other, lambda theirs: self.expression.times(-1).plus(theirs))
 
     def __mul__(self, other: int) -> int:
-        return self._with(int.__mul__(self, other), other, self.expression.times)  # type: ignore[no-any-return]
+        return self._with(int.__mul__(self, other), other, self.expression.times)
 
     __rmul__ = __mul__
 
@@ -57,15 +53,15 @@ class MarkedInt(int):
         return MarkedInt.of(int.__neg__(self), self.expression.times(-1))
 
     def __floordiv__(self, other: int) -> int:
-        return self._divided(self, other, int.__floordiv__(self, other))  # type: ignore[no-any-return]
+        return self._divided(self, other, int.__floordiv__(self, other))
 
     def __rfloordiv__(self, other: int) -> int:
-        return self._divided(other, self, int.__rfloordiv__(self, other))  # type: ignore[no-any-return]
+        return self._divided(other, self, int.__rfloordiv__(self, other))
 
     @staticmethod
-    def _divided(of: Any, by: Any, plain: Any) -> Any:
+    def _divided(of: Any, by: Any, plain: Any) -> int:
         if plain is NotImplemented or not isinstance(by, int) or int(plain) * int(by) != int(of):
-            return plain  # a rest, of which nothing is known
+            return plain  # type: ignore[no-any-return]  # or a rest, of which nothing is known
         whole = of.expression if isinstance(of, MarkedInt) else Expression(()).plus(int(of))
         return MarkedInt.of(plain, whole.divided(by.expression if isinstance(by, MarkedInt) else int(by)))
 
