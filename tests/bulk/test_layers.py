@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import graphgrow as gg
+from graphgrow.bulk.layers import extra_layers
 from tests.bulk.families import Perceptron, torchvision
 from tests.bulk.test_grow_to import IMAGES, assert_same_function, assert_trains, trained
 
@@ -157,3 +158,10 @@ def test_a_layer_that_is_called_twice_has_no_place_of_its_own() -> None:
 
     with pytest.raises(gg.Unsupported, match=r"`maps.0` is called several times"):
         gg.grow_to(gg.trace(Twice(1).double(), ROWS), Twice(2).double())
+
+
+def test_a_run_that_is_shorter_in_the_target_is_refused() -> None:
+    """Three runs in both: results of 6 units, of 7, and of 2."""
+    graph, target = gg.trace(trained(mlp(6, 6, 7)), ROWS), gg.trace(trained(mlp(6, 7)), ROWS)
+    with pytest.raises(gg.Unsupported, match=r"fewer layers `N` of shape .* than the graph; nothing can shrink"):
+        extra_layers(graph, target, "", "")

@@ -322,3 +322,13 @@ def test_a_class_that_has_another_graph_in_one_mode_at_the_grown_sizes_is_refuse
     graph = gg.trace(model, torch.randn(4, 3))
     with pytest.raises(gg.ExportError, match="they part at `output`, the class has a OneMode there"):
         gg.to_model(gg.apply(graph, "widen(first, extra=2)"), model)
+
+
+def test_a_tensor_that_the_class_has_no_name_for_is_refused() -> None:
+    """No pass puts one beside a layer's own today; one of a user's might."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    graph = gg.trace(model, torch.randn(5, 3))
+    grown = gg.apply(graph, "widen(0, extra=1)", share=False)
+    grown.module.get_submodule("0").register_parameter("slope", nn.Parameter(torch.ones(5)))
+    with pytest.raises(gg.ExportError, match=r"`0\.slope` of the graph is not there"):
+        gg.to_model(grown, model)
