@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from torch import fx
+
 from graphgrow.ir.cells import cells_of, meeting
 from graphgrow.ir.facts import Contraction, Normalisation
 from graphgrow.ir.flow import Fill, Held, State
@@ -32,6 +34,7 @@ class Plan:
         fills: for each value and axis that holds the space, the fill state of each occurrence.
         readers: the axes of parameters along which the space is read and nothing else.
         exact_in: the modes in which the growth is exact.
+        train_alone: nodes of the graph that count in train mode alone.
         rescaled: normalisations whose scale and eps must change, by how many more units they see.
         factors: by value, what a statistic over the axis must be multiplied by to be what it was.
         apart: whether the shares of copies are pulled apart.
@@ -42,6 +45,7 @@ class Plan:
     fills: dict[Key, State] = field(default_factory=dict)
     readers: set[Key] = field(default_factory=set)
     exact_in: frozenset[str] = frozenset({"eval", "train"})
+    train_alone: frozenset[fx.Node] = frozenset()
     rescaled: list[Normalisation] = field(default_factory=list)
     factors: dict[Value, float] = field(default_factory=dict)
     apart: bool = False

@@ -38,6 +38,7 @@ from graphgrow.rewrite.requirements import (
     rescaled,
 )
 from graphgrow.rewrite.slopes import check_slopes
+from graphgrow.rewrite.train_alone import in_train_alone
 
 _REMEDIES = {
     "a model output": "; `grow-outputs` appends to what leaves the model",
@@ -106,6 +107,8 @@ class _Search:
         self.met_pole, self._repeats = False, repeats
         self._touching = touching
         self._present = present
+        if any(facts.draws or facts.noises for facts in touching):
+            plan.train_alone = in_train_alone(touching[0].node.graph)
         self._requests = Requests(touching, plan.units.space, None if present is None else present.shows)
         self._start = Fill.FREE if plan.kind is Kind.APPEND else Fill.COPY
         self._settled: set[Key] = set()  # reading axes whose fills were derived by the last evaluation
@@ -195,6 +198,8 @@ class _Search:
                     raise Unmet(facts, str(clash), [], clash) from None
                 if facts.noises or facts.draws:  # what was drawn for the first unit is not drawn again
                     state = tuple(Fill.FREE if fill is Fill.REPEAT else fill for fill in state)
+                if facts.draws and self.plan.kind is Kind.REPLICATE:  # where it counts: as `require` has it
+                    state = (Fill.COPY,) * len(state)
                 self.plan.fills[(output, axis)] = state
 
     def mend(self, unmet: Unmet) -> int:

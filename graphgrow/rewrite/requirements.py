@@ -37,7 +37,7 @@ def require(facts: NodeFacts, plan: Plan) -> None:
         for i, fill in enumerate(plan.state(key)):
             if fill not in (wanted, Fill.NULL):
                 raise Unmet(facts, f"summed over with {fill.value} units", [(*key, i, wanted)])
-    if not append and any(value.axes_with(space) for value in facts.draws):
+    if not append and facts.node not in plan.train_alone and any(value.axes_with(space) for value in facts.draws):
         raise Unmet(facts, "random numbers are drawn for each copy apart", [])
     for statistic in facts.statistics:
         _require_statistic(facts, statistic, plan)
@@ -134,7 +134,7 @@ def check_rescaled(touching: list[NodeFacts], plan: Plan) -> None:
 
 
 def changes_noise(facts: NodeFacts, plan: Plan) -> bool:
-    """Whether elements that depend on each other are dropped one by one, so that train mode is another.
+    """Whether noise falls apart on elements that depend on each other, so that train mode is another.
 
     Raises:
         Unmet: if they are in eval mode too.
@@ -147,9 +147,10 @@ def changes_noise(facts: NodeFacts, plan: Plan) -> bool:
         for fill in plan.state((noise.value, axis))
         if fill in (Fill.MEAN, Fill.COPY, Fill.SHARE) or isinstance(fill, (Weighted, Level, Common))
     ]
-    if any(noise.always for noise in changed):
+    if any(noise.always for noise in changed) and facts.node not in plan.train_alone:
         raise Unmet(facts, "its elements are dropped one by one in eval mode too, copies and shares apart", [])
-    return bool(changed)
+    drawn = plan.kind is Kind.REPLICATE and any(value.axes_with(space) for value in facts.draws)
+    return bool(changed) or drawn
 
 
 def check_storings(facts: NodeFacts, plan: Plan) -> None:

@@ -133,14 +133,47 @@ class Noisy(nn.Module):
 
 
 @pytest.mark.parametrize("name", NOISES)
-def test_noise_on_features_goes_along_with_new_units_and_never_with_copies(name: str) -> None:
+def test_noise_on_features_goes_along_with_new_units(name: str) -> None:
     torch.manual_seed(0)
     graph = gg.trace(Noisy(NOISES[name]), torch.randn(4, 6))
     child = gg.apply(graph, "widen(first, extra=3)")
     verdict = gg.verify(graph, child, modes=("eval", "train", "gradients", "alive"))
     assert verdict.preserved, verdict
+
+
+@pytest.mark.parametrize("name", ["added in both modes", "Gumbel's"])
+def test_noise_never_goes_along_with_copies(name: str) -> None:
+    graph = gg.trace(Noisy(NOISES[name]), torch.randn(4, 6))
     with pytest.raises(gg.Declined, match="random numbers are drawn for each copy apart"):
         gg.apply(graph, "split(first)")
+
+
+@pytest.mark.parametrize("name", sorted(set(NOISES) - {"added in both modes", "Gumbel's"}))
+def test_copies_under_noise_of_train_mode_alone_are_exact_in_eval_mode(name: str) -> None:
+    torch.manual_seed(0)
+    model, x = Noisy(NOISES[name]).double(), torch.randn(4, 6, dtype=torch.float64)
+    graph = gg.trace(model, x)
+    child = gg.apply(graph, "split(first)")
+    assert torch.allclose(child.module.eval()(x), model.eval()(x), rtol=1e-12, atol=1e-12)
+    verdict = gg.verify(graph, child)
+    assert verdict.preserved, verdict
+    assert "declared exact in eval mode alone: split(first)" in str(verdict)
+
+
+def test_noise_that_eval_mode_reads_too_is_no_noise_of_train_mode_alone() -> None:
+    """One draw, scaled by the mode: what a `ByMode` picks is another number, and the noise counts in both."""
+    graph = gg.trace(Noisy(lambda m, h: h + torch.randn_like(h) * (0.1 if m.training else 0.01)), torch.randn(4, 6))
+    with pytest.raises(gg.Declined, match="random numbers are drawn for each copy apart"):
+        gg.apply(graph, "split(first)")
+
+
+def test_dropout_by_its_function_under_a_branch_of_the_mode() -> None:
+    """F.dropout drops by default, and the branch is what makes it noise of train mode."""
+    graph = gg.trace(Noisy(lambda m, h: F.dropout(h, 0.3) if m.training else h), torch.randn(4, 6))
+    child = gg.apply(graph, "split(first)")
+    verdict = gg.verify(graph, child)
+    assert verdict.preserved, verdict
+    assert "eval mode alone" in str(verdict)
 
 
 def test_the_distribution_of_outputs_stays() -> None:
