@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from graphgrow.ir.doubles import of_kind
+from graphgrow.ir.doubles import in_double, of_kind
 from graphgrow.ir.positions import Units, axis_map
 from graphgrow.ir.terms import Space, Term
 
@@ -43,3 +43,14 @@ def line_means(
     counts = place[at].bincount(minlength=len(first)).reshape([-1 if i == axis else 1 for i in range(tensor.dim())])
     means: torch.Tensor = sums / counts.to(tensor.device)
     return means.index_select(axis, place[wanted].to(tensor.device))
+
+
+def weighted(tensor: torch.Tensor, axis: int, weights: torch.Tensor) -> torch.Tensor:
+    """A tensor whose entries are weighted along an axis, wide.
+
+    Args:
+        tensor: what is weighted.
+        axis: along which.
+        weights: by position, float64, shape (size,).
+    """
+    return in_double(tensor) * weights.to(tensor.device).reshape([-1 if i == axis else 1 for i in range(tensor.dim())])

@@ -18,7 +18,7 @@ from graphgrow.errors import Declined
 from graphgrow.ir.cells import cells_of
 from graphgrow.ir.editor import argument_at
 from graphgrow.ir.facts import Extent, NodeFacts, flatten_values
-from graphgrow.ir.flow import Clash, Fill, Held, Weighted
+from graphgrow.ir.flow import Clash, Fill, Held
 from graphgrow.ir.positions import Units, occurrences
 from graphgrow.ir.terms import Axes, Product, Space, Term, children, leaves, normal
 from graphgrow.ir.value import Fresh, Value
@@ -228,11 +228,6 @@ class _Search:
         for key in keys:
             self.plan.readers.discard(key)
             self._choose(key, self._requests.asked[key])
-            value, axis = key
-            weighted = any(isinstance(fill, Weighted) for fill in self.plan.fills[key])
-            if weighted and normal(value.axes[axis]) is not self.plan.units.space:
-                facts = self._touching[self._first_use[value]]
-                raise _declined(Unmet(facts, "new units at a weighted mean along a part of an axis", [])) from None
         return self._first_use[keys[0][0]]
 
 

@@ -8,12 +8,12 @@ import torch
 
 from graphgrow.ir.doubles import in_double
 from graphgrow.ir.facts import flatten_values
-from graphgrow.ir.flow import Fill, Held
+from graphgrow.ir.flow import Fill, Held, Weighted
 from graphgrow.ir.positions import Removal, Units, axis_map, shrinkage
 from graphgrow.ir.terms import Space
 from graphgrow.ir.value import Value
 from graphgrow.ops.analysis import Analysis
-from graphgrow.rewrite.lines import line_means, lines_along
+from graphgrow.rewrite.lines import line_means, lines_along, weighted
 from graphgrow.rewrite.network import Network
 
 
@@ -29,7 +29,7 @@ class Numbers:
         self._network, self._removal = network, removal
 
     def shows(self, value: Value, axis: int, occurrence: int, fill: Held) -> bool:
-        """Whether the entries that go are zero, the mean of those that stay, or merely finite.
+        """Whether the entries that go are zero, the mean of those that stay, a weighted one, or merely finite.
 
         Zeros count where the other axes of the parameter stay: what only units that go read is of no matter.
         """
@@ -43,6 +43,8 @@ class Numbers:
             lines = lines_along(value.axes[axis], self._removal.space)
             means = line_means(tensor, axis, lines, shrunk.heirs >= 0, gone)
             return bool((entries == means.to(tensor.dtype)).all())
+        if isinstance(fill, Weighted):
+            return self._shows_weighted(tensor, value, axis, gone, fill)
         if fill is Fill.FREE:
             return bool(entries.isfinite().all())
         for other in value.axes_with(self._removal.space):
@@ -51,6 +53,25 @@ class Numbers:
                     other, shrinkage(value.axes[other], self._removal).first.to(entries.device)
                 )
         return fill is Fill.ZERO and not bool(entries.any())
+
+    def _shows_weighted(
+        self, tensor: torch.Tensor, value: Value, axis: int, gone: torch.Tensor, fill: Weighted
+    ) -> bool:
+        """Whether the entries that go are the means which a scale weights, or its one number for them, not zero."""
+        scale = tensor_of(self._network, fill.by).flatten()
+        if scale.is_meta:
+            return True
+        number = scale[self._removal.gone[:1].to(scale.device)]
+        if not bool(number) or bool((scale[self._removal.gone.to(scale.device)] != number).any()):
+            return False
+        if fill.scale:
+            return True
+        space = self._removal.space
+        weights = (scale.double() / number.double())[_units_along(value, axis, space).to(scale.device)]
+        kept = shrinkage(value.axes[axis], self._removal).heirs >= 0
+        means = line_means(weighted(tensor, axis, weights), axis, lines_along(value.axes[axis], space), kept, gone)
+        entries = tensor.index_select(axis, gone.to(tensor.device))
+        return bool((entries == means.to(tensor.dtype)).all())
 
     def equal(self, value: Value, axis: int, occurrence: int) -> bool:
         """Whether units that are merged hold the same bits along one occurrence."""
@@ -93,6 +114,7 @@ def droppable_units(network: Network, space: Space) -> Iterator[list[int]]:
     near = _near_means(network, space)
     yield _middling(near)
     yield _partly_middling(near)
+    yield _middling_numbers(network, space)
 
 
 def _unread(network: Network, space: Space) -> list[int]:
@@ -153,6 +175,20 @@ def _partly_middling(near: list[torch.Tensor]) -> list[int]:
     """The units that some map writes with something near the mean of all: no norm may stand behind the others."""
     found = [units for units in near if not units.all()]  # else the map tells units not apart
     return torch.nonzero(torch.stack(found).any(0)).flatten().tolist() if found else []
+
+
+def _middling_numbers(network: Network, space: Space) -> list[int]:
+    """The units that have the root mean square of all in some scale with one number for each, as rounding leaves it."""
+    middling = torch.zeros(space.size, dtype=torch.bool)
+    for value, _ in writing(network.analysis, space):
+        tensor = tensor_of(network, value)
+        if tensor.is_meta or value.buffer or value.complex or tensor.numel() != space.size:
+            continue
+        numbers = in_double(tensor).flatten()
+        near = (numbers - numbers.square().mean().sqrt()).abs() <= torch.finfo(tensor.dtype).eps * numbers.abs().max()
+        if not near.all():
+            middling |= near.cpu()
+    return torch.nonzero(middling).flatten().tolist()
 
 
 def _near_means(network: Network, space: Space) -> list[torch.Tensor]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from graphgrow.ir.doubles import in_double, of_kind
+from graphgrow.ir.doubles import of_kind
 from graphgrow.ir.flow import Common, Fill, Level, State, Weighted
 from graphgrow.ir.positions import AxisMap, Units, axis_map
 from graphgrow.ir.value import Fresh, Value
-from graphgrow.rewrite.lines import line_means, lines_along
+from graphgrow.rewrite.lines import line_means, lines_along, weighted
 from graphgrow.rewrite.request import along
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign, deviation_of, draw_normal, runs, spread
@@ -41,6 +41,11 @@ class AxisGrowth:
     def added(self, occurrence: int) -> torch.Tensor:
         """The new positions of one occurrence."""
         return torch.nonzero(self.map.added & (self.map.occurrence == occurrence)).flatten()
+
+    @property
+    def old_units(self) -> torch.Tensor:
+        """For each old position the unit that lies there, for all others the last one, int64, shape (old size,)."""
+        return self.map.unit[self.map.kept]
 
     def means(self, tensor: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         """For each of some new positions the mean of the old entries in its line, wide."""
@@ -129,20 +134,20 @@ class TensorGrowth:
             assert axes is not None  # none was asked of it else
             assign(new, growth.axis, where, before.mean(axes, keepdim=True, dtype=_wide(new.dtype)))
         elif isinstance(fill, Weighted):
-            assign(new, growth.axis, where, self._weighted(before, growth.axis, fill))
+            assign(new, growth.axis, where, self._weighted(before, growth, where, fill))
         else:
             assign(new, growth.axis, where, 0)
 
-    def _weighted(self, before: torch.Tensor, axis: int, fill: Weighted) -> torch.Tensor:
-        """The scale's new number, its root mean square (1 where all are zero); or the mean that it weights."""
+    def _weighted(self, before: torch.Tensor, growth: AxisGrowth, where: torch.Tensor, fill: Weighted) -> torch.Tensor:
+        """The scale's new number, its root mean square (1 where all are zero); or the means that it weights."""
         scale = self.weights[fill.by].detach().flatten()
         weights = scale.double()
         number = weights.square().mean().sqrt()
         number = torch.where(number > 0, number, torch.ones_like(number)).to(scale.dtype).double()
         if fill.scale:
             return number.to(before.dtype).expand([1] * before.dim())
-        shape = [-1 if i == axis else 1 for i in range(before.dim())]
-        return (in_double(before) * weights.reshape(shape) / number).mean(axis, keepdim=True)
+        by_position = (weights / number)[growth.old_units.to(scale.device)]
+        return growth.means(weighted(before, growth.axis, by_position), where)
 
     def _freshen(
         self,

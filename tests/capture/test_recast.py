@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils.checkpoint import checkpoint
 
 import graphgrow as gg
+from graphgrow.capture import recast
 from graphgrow.layers import RootMeanSquareNorm
 from tests.capture.test_dtypes import WAYS, Model, X
 
@@ -214,3 +215,40 @@ def test_saved_exported_and_written_as_source(tmp_path: Path) -> None:
     assert torch.equal(again(X.bfloat16()), copy.deepcopy(child.module).bfloat16()(X.bfloat16()))
     assert gg.export_onnx(child, tmp_path / "m.onnx").max_error < 1e-5
     gg.export_source(child, tmp_path / "written")  # which compares both, to the bit
+
+
+def _record(
+    called: Callable[..., Any] = torch.add,
+    power: float | None = 2,
+    crossed: bool = False,
+    longer: bool = False,
+    held: torch.Tensor | None = None,
+) -> fx.GraphModule:
+    """What a recording may look like: a sum with a held tensor, and a power of it."""
+    graph, root = fx.Graph(), nn.Module()
+    root.register_buffer("held", torch.ones(2) if held is None else held)
+    x, y = graph.placeholder("x"), graph.get_attr("held")
+    total = graph.call_function(called, (x, y))
+    last = graph.call_function(torch.pow, (x if crossed else total, y if power is None else power))
+    graph.output(graph.call_function(torch.neg, (last,)) if longer else last)
+    return fx.GraphModule(root, graph)
+
+
+@pytest.mark.parametrize(
+    ("other", "at"),
+    [
+        (_record(called=torch.sub), "sub"),
+        (_record(power=3), "pow"),
+        (_record(power=None), "pow"),
+        (_record(crossed=True), "pow"),
+        (_record(longer=True), "neg"),
+        (_record(held=torch.ones(3)), "held"),
+        (_record(held=torch.zeros(2)), "held"),
+        (_record(held=torch.ones(2, dtype=torch.float64)), "held"),
+    ],
+)
+def test_records_that_differ_in_more_than_dtypes_and_floats_are_two(other: fx.GraphModule, at: str) -> None:
+    assert list(recast._literals(_record(), _record())) == []
+    assert [found[1:] for found in recast._literals(_record(power=2.0), _record(power=3.0))] == [(2.0, 3.0)]
+    with pytest.raises(recast._Differs, match=at):
+        list(recast._literals(_record(), other))

@@ -217,6 +217,47 @@ def test_other_products_have_no_such_mean(run: Callable[[Any, Any], Any]) -> Non
         gg.apply(_scaled_stream(run), "widen(first, extra=2)")
 
 
+def _part_scaled(m: Any, x: torch.Tensor) -> Any:
+    kept, scaled = m.packed(x).chunk(2, -1)
+    return m.last(m.norm(scaled * m.scale) + kept)
+
+
+def _heads_scaled(m: Any, x: torch.Tensor) -> Any:
+    return m.wide(m.norm(m.packed(x).unflatten(-1, (2, 4)) * m.scale).flatten(-2))
+
+
+@pytest.mark.parametrize(("run", "parts"), [(_part_scaled, [1]), (_heads_scaled, [0, 1])])
+def test_weighted_means_along_a_packed_axis_are_those_of_each_part(
+    run: Callable[[Any, Any], Any], parts: list[int]
+) -> None:
+    """By hand, for each part: row sum_i s_i w_i / (n c) behind the new scale c."""
+    torch.manual_seed(0)
+    model = Forward(run, packed=nn.Linear(3, 8), norm=nn.LayerNorm(4), last=nn.Linear(4, 2), wide=nn.Linear(8, 2))
+    model.scale = nn.Parameter(torch.randn(4))
+    graph = gg.trace(model.double(), torch.randn(5, 3, dtype=torch.float64))
+    child = gg.apply(graph, f"widen(packed:{len(parts) - 1}, extra=3)")
+    assert_preserved(graph, child)
+    old, new = (dict(g.module.named_parameters()) for g in (graph, child))
+    scale, number, rows = old["scale"].detach(), new["scale"][4].item(), new["packed.weight"].unflatten(0, (2, -1))
+    assert number == pytest.approx(scale.square().mean().sqrt().item())
+    for part in parts:
+        mean = (scale[:, None] * old["packed.weight"].unflatten(0, (2, 4))[part]).mean(0) / number
+        torch.testing.assert_close(rows[part][4:], mean.expand(len(rows[part]) - 4, -1))
+    back = gg.clean(child)
+    assert_preserved(graph, back)
+    assert {n: p.shape for n, p in back.module.named_parameters()} == {n: p.shape for n, p in old.items()}
+
+
+def test_units_behind_a_scale_that_has_moved_stay() -> None:
+    """A single new unit is recognised only while its rows are the mean that its own number weights."""
+    graph = _scaled_stream(lambda m, x: m.scale * m.down(x))
+    child = gg.apply(graph, "widen(first, extra=2)")
+    assert gg.clean(child).parameter_count == graph.parameter_count
+    with torch.no_grad():
+        child.module.get_parameter("scale")[6:] *= 1.5
+    assert gg.clean(child).parameter_count == child.parameter_count
+
+
 @pytest.mark.parametrize("layer", [nn.RMSNorm(12, eps=1e-2), nn.RMSNorm(12, eps=1e-2, elementwise_affine=False)])
 def test_an_rms_norm_over_a_part_of_its_axis_is_rescaled_by_all_that_it_sees(layer: nn.Module) -> None:
     """12 entries become 15, of which 3 are zero: scale sqrt(12 / 15), eps * 12 / 15; and back."""
