@@ -52,7 +52,7 @@ class LedgerError(GraphGrowError):
 
 
 class FolderError(GraphGrowError):
-    """A folder in which one process works at a time is another's, or cannot be locked."""
+    """A folder in which one process works at a time is another's or cannot be locked, or one holds a model already."""
 
 
 class ExportError(GraphGrowError):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from graphgrow.cli.keep import keep
+from graphgrow.cli.keep import OverwriteOption, keep, require_free
 from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, SeedOption, open_model
 from graphgrow.cli.screen import working
 
@@ -25,6 +25,7 @@ def grow(
         Path | None,
         typer.Option("--recipe", metavar="FILE", help="Mutations from a file, one a line; # begins a comment."),
     ] = None,
+    overwrite: OverwriteOption = False,
     seed: SeedOption = 0,
     shape: InputOption = None,
     base: BaseOption = None,
@@ -32,8 +33,8 @@ def grow(
 ) -> None:
     """Apply mutations to a model, verify that its function is preserved, and save it.
 
-    All of them or none; nothing is written unless the verdict is a plain yes. A saved folder can be grown again.
-    Those of a recipe come before those of the command line.
+    All of them or none; nothing is written unless the verdict is a plain yes. A saved folder can be grown again; one
+    that holds a model is written to with --overwrite alone. Those of a recipe come before those of the command line.
 
     For example:
     $ graphgrow grow graphgrow:resnet "widen(stem, extra=8)" "split(stages.0.0.conv1)" --out runs/wide
@@ -48,6 +49,7 @@ def grow(
     entries += [Entry(str(parse_mutation(text)), seed) for text in mutations or ()]
     if not entries:
         raise typer.BadParameter("give at least one mutation, or a --recipe")
+    require_free(out, overwrite)
     graph = open_model(model, shape, base)
     grown = graph
     with working("growing"):

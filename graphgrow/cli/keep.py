@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.markup import escape
 
 from graphgrow.cli.models import again
 from graphgrow.cli.screen import show, show_json, show_text, working
-from graphgrow.errors import NotPreserved
+from graphgrow.errors import FolderError, NotPreserved
 
 if TYPE_CHECKING:
     from graphgrow.graph import Graph
+
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the model that is saved in the folder of --out.")
+]
+
+
+def require_free(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds a saved model, unless it is to be replaced.
+
+    Raises:
+        FolderError: naming the folder and the option.
+    """
+    from graphgrow.store.folder import LEDGER_FILE
+
+    if not overwrite and (out / LEDGER_FILE).exists():
+        raise FolderError(f"a model is saved in {out} already; choose another --out, or add --overwrite to replace it")
 
 
 def keep(graph: Graph, grown: Graph, out: Path, *, model: str, base: str | None, seed: int, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from graphgrow.cli.keep import keep
+from graphgrow.cli.keep import OverwriteOption, keep, require_free
 from graphgrow.cli.models import BaseOption, InputOption, JsonOption, ModelArgument, SeedOption, open_model
 from graphgrow.cli.screen import show_text, working
 
@@ -27,6 +27,7 @@ def scale(
             "--only", metavar="PATTERN", help='Names of groups and stages that may grow, as "*.mlp.*"; several add up.'
         ),
     ] = None,
+    overwrite: OverwriteOption = False,
     seed: SeedOption = 0,
     shape: InputOption = None,
     base: BaseOption = None,
@@ -47,6 +48,8 @@ def scale(
         raise typer.BadParameter("give --width or --depth, a factor above 1")
     if as_json and out is None:
         raise typer.BadParameter("--json tells what was grown; add --out")
+    if out is not None:
+        require_free(out, overwrite)
     graph = open_model(model, shape, base)
     patterns = only or ["*"]
     if out is None:

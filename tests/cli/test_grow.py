@@ -76,3 +76,17 @@ def test_a_recipe_is_applied_with_its_own_seeds(tmp_path: Path) -> None:
     assert "line 1 of" in found
     assert "lacks extra" in found
     assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_holds_a_model_is_replaced_on_demand_alone(tmp_path: Path) -> None:
+    call("grow", MLP, SHAPE, "widen(0, extra=2)", "--out", tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    for command in (["grow", MLP, SHAPE, "split(0)"], ["scale", MLP, SHAPE, "--width", "2"]):
+        refused = call(*command, "--out", tmp_path, code=1).stderr
+        assert "is saved in" in refused
+        assert "add --overwrite" in refused
+        assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    call("grow", tmp_path, "split(0)", "--base", MLP, "--out", tmp_path, "--overwrite")  # into its own place
+    assert len(gg.load(tmp_path, model=mlp()).ledger) == 2
+    call("scale", MLP, SHAPE, "--width", "2", "--out", tmp_path, "--overwrite")
+    assert len(gg.load(tmp_path, model=mlp()).ledger) == 1
