@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from graphgrow.own_class.expression import Expression, Factor, Number, Quotient
 from graphgrow.own_class.marked import MarkedFloat, MarkedInt
 from graphgrow.own_class.origin import Origin
 from graphgrow.own_class.parting import arguments_of, called, settings_of
+
+_COMPARED = {operator.eq, operator.ne}
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ def numbers_of(grown: fx.GraphModule, base: fx.GraphModule) -> dict[Origin, Any]
     """By attribute of the model, the number that the grown graph has where the base's reads that attribute.
 
     Where the base reads a sum, a product or a quotient of several (`heads * head_dim`), the one of them that no other
-    node says follows from it.
+    node says follows from it. A number that the model compares with a size, and finds equal, is that size.
 
     Args:
         grown: the grown graph.
@@ -63,6 +66,25 @@ def numbers_of(grown: fx.GraphModule, base: fx.GraphModule) -> dict[Origin, Any]
     return {origin: number for origin, number in found.items() if isinstance(origin, Origin)}
 
 
+def numbers_read(base: fx.GraphModule) -> frozenset[Factor]:
+    """The numbers of a model that a graph reads, by themselves or in what is worked out of them.
+
+    Args:
+        base: captured of a model whose numbers are marked.
+    """
+    read: set[Factor] = set()
+    waiting = [number.expression for node in base.graph.nodes for number in _given(node, base) if _is_marked(number)]
+    while waiting:
+        for factor in waiting.pop().factors - read:
+            read.add(factor)
+            waiting += (factor.of, factor.by) if isinstance(factor, Quotient) else ()
+    return frozenset(read)
+
+
+def _is_marked(number: Any) -> bool:
+    return isinstance(number, (MarkedInt, MarkedFloat))
+
+
 def _divide(expression: Expression, known: dict[Factor, Any]) -> None:
     """Work out the quotients of an expression of which both sides are known by now."""
     for factor in expression.factors:
@@ -79,14 +101,27 @@ def _wishes(grown: fx.GraphModule, base: fx.GraphModule) -> Iterator[_Wish]:
     now = {node.name: node for node in grown.graph.nodes}
     for node in base.graph.nodes:
         twin = now.get(node.name)
-        if twin is None or not twin.users or called(grown, twin) != called(base, node):
+        if twin is None or called(grown, twin) != called(base, node):
+            continue
+        if not twin.users:
+            yield from _compared(twin, node)
             continue
         before, after = _given(node, base), _given(twin, grown)
         if len(before) != len(after):
             continue
         for number, value in zip(before, after, strict=True):
-            if isinstance(number, (MarkedInt, MarkedFloat)) and isinstance(value, (int, float)):
+            if _is_marked(number) and isinstance(value, (int, float)):
                 yield _Wish(number.expression, value, node.name)
+
+
+def _compared(twin: fx.Node, node: fx.Node) -> Iterator[_Wish]:
+    """What a comparison by which the model decided, while it was captured, says of a number: it is that size."""
+    if node.target not in _COMPARED or len(node.args) != 2:
+        return
+    for (size, number), grown in zip((node.args, node.args[::-1]), (twin.args, twin.args[::-1]), strict=True):
+        if isinstance(size, fx.Node) and isinstance(number, MarkedInt) and size.meta["value"] == number:
+            assert isinstance(grown[0], fx.Node)
+            yield _Wish(number.expression, grown[0].meta["value"], node.name)
 
 
 def _disagreement(wish: _Wish, found: dict[Factor, Any], readers: dict[Factor, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from graphgrow.capture.writes import is_inplace
 from graphgrow.ir.layers_apart import layers_apart, tensors_apart
 from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value
-from graphgrow.layers import require_dtypes
+from graphgrow.layers import require_decision, require_dtypes
 from graphgrow.rewrite.network import Network
 
 _SIMPLE = (bool, int, float, str, type(None), torch.dtype, torch.Size)
 _ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg, torch.sym_int}
 _SPLITS = {torch.split, "split"}
+_DECISIONS = {require_decision, torch._assert}
 _THERE = "in the class"
 
 
@@ -29,7 +30,7 @@ def parting(mine: fx.GraphModule, theirs: Network) -> tuple[str, str] | None:
     Equal graphs call the same operators on the same values, with the same numbers, from their outputs and from what
     they do besides (checks, writes) back to their inputs; the modules that they call are of one class and have the same
     settings, and tensors have the same bits. A size that one of them computes is the number that the other has where it
-    follows from the shapes of weights alone.
+    follows from the shapes of weights alone; what the class decides by such a size it always decides so.
 
     Returns:
         The node's name (empty where the other graph does more), and what the other has instead.
@@ -47,10 +48,13 @@ class _Comparison:
 
     def parting(self) -> tuple[str, str] | None:
         first, second = list(_roots(self._mine)), list(_roots(self._theirs))
-        checks, others = (_taken_out(roots, require_dtypes) for roots in (first, second))
+        dtypes, dtypes_there = (_taken_out(roots, {require_dtypes}) for roots in (first, second))
+        decisions, decisions_there = (_taken_out(roots, _DECISIONS) for roots in (first, second))
         for one, other in zip(first, second, strict=False):
             self._pair(one, other)
-        self._pair_checks(checks, others)
+        known = {str(one.args[1:]) for one in dtypes}
+        self._pair_checks(dtypes, dtypes_there, lambda check: str(check.args[1:]) in known)
+        self._pair_checks(decisions, decisions_there, self._sizes.decide)
         for node in self._mine.graph.nodes:
             if node in self._apart:
                 return node.name, self._apart[node]
@@ -81,11 +85,11 @@ class _Comparison:
                 self._apart[first] = apart
             waiting += pairs
 
-    def _pair_checks(self, checks: list[fx.Node], others: list[fx.Node]) -> None:
-        """Pair the checks of dtypes, each with one of the same value.
+    def _pair_checks(self, checks: list[fx.Node], others: list[fx.Node], needless: Callable[[fx.Node], bool]) -> None:
+        """Pair the checks of a kind, each with one of the same value.
 
-        The class may have more, of lines that decide so elsewhere: the copy of a layer has none of those that stand
-        behind its result.
+        The class may have more: of dtypes, of lines that decide so elsewhere (the copy of a layer has none of those
+        that stand behind its result), and of sizes that are what they are (growth takes away those of what grows).
         """
         for one in checks:
             found = next((other for other in others if self._alike(one, other)), None)
@@ -94,8 +98,7 @@ class _Comparison:
                 return
             others.remove(found)
             self._pair(one, found)
-        known = {str(one.args[1:]) for one in checks}
-        more = next((other for other in others if str(other.args[1:]) not in known), None)
+        more = next((other for other in others if not needless(other)), None)
         if more is not None:
             self._apart[next(reversed(self._mine.graph.nodes))] = f"`{more.name}` is only there in the class"
 
@@ -146,7 +149,7 @@ class WeightSizes:
 
     def __init__(self, network: Network) -> None:
         self._facts = network.analysis.facts
-        self._of_weights = {group.space for group in network.groups}
+        self._of_weights = network.analysis.settled
 
     def of(self, node: fx.Node) -> Any:
         """The number that a node always is; None where it may be another on other inputs."""
@@ -158,6 +161,12 @@ class WeightSizes:
         if not isinstance(output, Value) or not isinstance(axis, int):
             return None
         return node.meta["value"] if set(leaves(output.axes[axis])) <= self._of_weights else None
+
+    def decide(self, check: fx.Node) -> bool:
+        """Whether a check of what a model decides comes out as it does on all inputs."""
+        condition = check.args[0]
+        read = condition.all_input_nodes if isinstance(condition, fx.Node) else ()
+        return bool(read) and all(self.of(node) is not None for node in read)
 
 
 def _size_of(node: fx.Node) -> tuple[fx.Node | None, Any]:
@@ -182,10 +191,10 @@ def _roots(module: fx.GraphModule) -> Iterator[fx.Node]:
             yield node
 
 
-def _taken_out(roots: list[fx.Node], target: Any) -> list[fx.Node]:
-    """The nodes among some that call a function, which the others are without from now on."""
-    found = [node for node in roots if node.target is target]
-    roots[:] = [node for node in roots if node.target is not target]
+def _taken_out(roots: list[fx.Node], targets: set[Any]) -> list[fx.Node]:
+    """The nodes among some that call one of a few functions, which the others are without from now on."""
+    found = [node for node in roots if node.target in targets]
+    roots[:] = [node for node in roots if node.target not in targets]
     return found
 
 

@@ -16,7 +16,7 @@ from graphgrow.own_class.attentions import resize_attentions
 from graphgrow.own_class.configuration import restate_config
 from graphgrow.own_class.layers import insert_layers
 from graphgrow.own_class.marked import mark
-from graphgrow.own_class.numbers import numbers_of
+from graphgrow.own_class.numbers import numbers_of, numbers_read
 from graphgrow.own_class.parting import parting
 from graphgrow.pretrained.names import Renaming
 from graphgrow.rewrite.apply import replay
@@ -33,9 +33,10 @@ def to_model(network: Network, model: nn.Module, leaves: Leaves = ()) -> nn.Modu
     copy is captured anew, and has to have the grown graph to the last node, number and weight: what its forward
     computes is known for all inputs that the graph takes. Attributes that hold a size which grew (a number of heads,
     the place of a split, an item of a configuration) are found by the operators that read them, and follow; copies of
-    layers go into the list of the one that they are copies of; where the growth is uniform, the configuration of a
-    Hugging Face model says so (its loss asks for `vocab_size`, its `save_pretrained` for all). What the class does
-    elsewhere is its own code over the grown weights: any other attribute that no captured operator reads stays.
+    layers go into the list of the one that they are copies of; the configuration of a Hugging Face model says what has
+    grown evenly, and so do attributes that its class makes of it (its loss asks for `vocab_size` or `num_labels`, its
+    `save_pretrained` for all). What the class does elsewhere is its own code over the grown weights: any other
+    attribute that no captured operator reads stays.
 
     Args:
         network: the grown graph.
@@ -75,7 +76,7 @@ def _made(network: Network, model: nn.Module, leaves: Leaves) -> nn.Module:
         for origin, number in numbers_of(network.module, base.module).items():
             origin.write(fresh, number)
         insert_layers(fresh, _copied(model), renaming, {key: tuple(t.shape) for key, t in _named(network.module)})
-        restate_config(fresh, network, model, renaming)
+        restate_config(fresh, network, model, renaming, numbers_read(base.module))
         _fill(fresh, network.module, base.module, renaming)
         if fresh.training != network.module.training:  # else a part may stay in a mode of its own: a frozen norm
             fresh.train(network.module.training)

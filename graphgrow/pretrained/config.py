@@ -29,25 +29,23 @@ SIZES = (
 WIDTHS, HEADS = ("hidden_size", "n_embd", "d_model"), ("num_attention_heads", "n_head", "num_heads")
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon")
 MOST_CHANGES = 12
+LABELS = "num_labels"  # counts the names of the classes; no number of its own
 
 
-def fitting_config(
-    build: Callable[[Any], nn.Module], config: Any, wanted: Shapes, renaming: Renaming, epsilons: Collection[float]
-) -> Any:
+def fitting_config(build: Callable[[Any], nn.Module], config: Any, wanted: Shapes, epsilons: Collection[float]) -> Any:
     """A configuration whose model comes nearest to the wanted shapes; the caller looks at what still differs.
 
-    The number of layers is counted. Sizes are changed one after the other, as long as fewer tensors differ: an axis of
-    s that is now s' proposes v s' / s for each size v that divides it; then, for an axis that packs several parts, each
-    size v by as much as makes the axis s', going by what twice v makes of it.
+    Sizes are changed one after the other, as long as fewer tensors differ: an axis of s that is now s' proposes
+    v s' / s for each size v that divides it; then, for an axis that packs several parts, each size v by as much as
+    makes the axis s', going by what twice v makes of it.
 
     Args:
         build: makes a model of a configuration.
-        config: of the base; it is not changed.
+        config: of the base, with the layers counted that there are now; it is not changed.
         wanted: the shapes, by name.
-        renaming: which layers were put in.
         epsilons: of the norms, which growth changes with their width.
     """
-    best = count_layers(copy.deepcopy(config), renaming)
+    best = copy.deepcopy(config)
     if len(set(epsilons)) == 1:
         for name in EPSILONS:
             if isinstance(getattr(best, name, None), float):
@@ -67,14 +65,49 @@ def _with_head_width(config: Any) -> Any | None:
     return _changed(config, "head_dim", width // heads)
 
 
-def _changed(config: Any, name: str, value: int) -> Any | None:
+def _changed(config: Any, name: str, value: float) -> Any | None:
     """A copy of a configuration with another number; None where that one is worked out from others."""
     other = copy.deepcopy(config)
     try:
-        setattr(other, name, value)
+        set_number(other, name, value)
     except AttributeError:
         return None
     return other
+
+
+def set_number(config: Any, name: str, value: float) -> None:
+    """Put a number into a configuration, in place; the classes that there were keep their names."""
+    names = dict(getattr(config, "id2label", None) or {}) if name == LABELS else {}
+    setattr(config, name, value)
+    if names:
+        config.id2label = {**config.id2label, **{place: text for place, text in names.items() if place < value}}
+        config.label2id = {text: place for place, text in config.id2label.items()}
+
+
+def numbers_in(config: Any) -> dict[str, float]:
+    """The numbers of a configuration by name, that of the classes among them."""
+    found = {name: value for name, value in vars(config).items() if type(value) in (int, float)}
+    return found if getattr(config, LABELS, None) is None else {**found, LABELS: getattr(config, LABELS)}
+
+
+def even_config(build: Callable[[Any], nn.Module], config: Any, wanted: Shapes, nearest: Any) -> Any:
+    """A configuration with those numbers of the nearest one that are right by themselves, wherever they are read.
+
+    Args:
+        build: makes a model of a configuration.
+        config: with the layers counted; it is not changed.
+        wanted: the shapes, by name.
+        nearest: what `fitting_config` found, which does not fit.
+    """
+    apart, even = differences(build, config, wanted), config
+    for name, value in numbers_in(nearest).items():
+        if numbers_in(config).get(name) == value or apart is None:
+            continue
+        trial = _changed(config, name, value)
+        left = None if trial is None else differences(build, trial, wanted)
+        if left is not None and left.items() < apart.items():
+            even = _changed(even, name, value)
+    return even
 
 
 def _nearest(build: Callable[[Any], nn.Module], best: Any, wanted: Shapes) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from graphgrow.ir.called import called_module
-from graphgrow.pretrained.config import Apart, differences, fitting_config
+from graphgrow.pretrained.config import Apart, count_layers, differences, even_config, fitting_config
 from graphgrow.pretrained.names import Renaming
 from graphgrow.rewrite.network import Network
 
@@ -20,11 +21,13 @@ class Fit:
     Attributes:
         config: a configuration of the model's class.
         apart: what of the grown shapes its model would not have; None where it makes no model.
+        even: the same configuration where all fits, else one with the numbers that are right wherever they are read.
         epsilons: by path in the class, the eps of each norm of the graph.
     """
 
     config: Any
     apart: Apart | None
+    even: Any
     epsilons: dict[str, float]
 
     @classmethod
@@ -40,8 +43,11 @@ class Fit:
         named = network.module.named_parameters(remove_duplicate=False)
         shapes = {renaming.name(name): tuple(parameter.shape) for name, parameter in named}
         epsilons = _epsilons(network, renaming)
-        config = fitting_config(build, model.config, shapes, renaming, epsilons.values())
-        return cls(config, differences(build, config, shapes), epsilons)
+        counted = count_layers(copy.deepcopy(model.config), renaming)
+        config = fitting_config(build, counted, shapes, epsilons.values())
+        apart = differences(build, config, shapes)
+        even = even_config(build, counted, shapes, config) if apart != {} else config
+        return cls(config, apart, even, epsilons)
 
 
 def _epsilons(network: Network, renaming: Renaming) -> dict[str, float]:

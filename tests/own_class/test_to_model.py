@@ -297,6 +297,56 @@ def test_the_configuration_says_what_has_grown_evenly(tmp_path: Path) -> None:
     assert unevenly.config.to_dict() == model.config.to_dict()
 
 
+def test_numbers_of_the_class_that_no_operator_reads_follow_where_they_are_even(tmp_path: Path) -> None:
+    """BERT's loss asks `num_labels` of the model; the MLPs have grown apart, which is no matter of the classes."""
+    pytest.importorskip("transformers")
+    import_torchvision()
+    from tools.sweep.small_transformers import build_small
+
+    built, inputs = build_small("bert")
+    model: Any = built
+    model.config.id2label, model.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+    graph = gg.trace(model, (), inputs)
+    evenly = ["grow-outputs(classifier, extra=2)", "grow-vocabulary(bert.embeddings.word_embeddings, extra=4)"]
+    apart = "widen(bert.encoder.layer.0.intermediate.dense, extra=6)"
+    for mutations in (evenly, [*evenly, apart]):
+        result: Any = gg.to_model(gg.apply(graph, mutations), model)
+        assert (result.num_labels, result.config.num_labels, result.config.vocab_size) == (4, 4, 100)
+        assert result.config.intermediate_size == 48
+        assert result.config.id2label == {0: "no", 1: "yes", 2: "LABEL_2", 3: "LABEL_3"}
+        assert result(**inputs, labels=torch.tensor([3, 1])).loss.isfinite()
+    assert (model.num_labels, model.config.label2id) == (2, {"no": 0, "yes": 1})
+    uniform: Any = gg.to_model(gg.apply(graph, evenly), model)
+    uniform.save_pretrained(tmp_path)
+    assert torch.equal(type(uniform).from_pretrained(tmp_path).eval()(**inputs).logits, uniform(**inputs).logits)
+
+
+class Checking(nn.Module):
+    """Refuses images of another number of channels than it was made for, as vision transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = 3
+        self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[1] != self.channels:
+            raise ValueError("other channels")
+        result: torch.Tensor = self.head(self.stem(images).mean((2, 3)))
+        return result
+
+
+def test_a_number_that_a_size_is_compared_with_follows_it() -> None:
+    model: Any = Checking().eval()
+    graph = gg.trace(model, torch.randn(2, 3, 5, 5))
+    result: Any = gg.to_model(gg.apply(graph, "grow-inputs(stem, extra=2)"), model)
+    assert (result.channels, model.channels) == (5, 3)
+    images = torch.randn(3, 5, 6, 6)
+    assert torch.allclose(result(images), model(images[:, :3]), atol=1e-6)
+    with pytest.raises(ValueError, match="other channels"):
+        result(images[:, :3])
+
+
 def test_what_dynamo_captured_is_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     graph = gg.trace(model, torch.randn(5, 3), way="dynamo")

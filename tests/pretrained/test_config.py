@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from graphgrow.pretrained.config import fitting_config
-from graphgrow.pretrained.names import Renaming
+from graphgrow.pretrained.config import even_config, fitting_config
 
 
 class Packed(nn.Module):
@@ -37,7 +36,7 @@ SIZES = {"hidden_size": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "
 
 def fitted(config: Any, **sizes: int) -> dict[str, Any]:
     wanted = {n: tuple(p.shape) for n, p in Packed(SimpleNamespace(**{**SIZES, **sizes})).named_parameters()}
-    return vars(fitting_config(Packed, config, wanted, Renaming({}), ()))
+    return vars(fitting_config(Packed, config, wanted, ()))
 
 
 @pytest.mark.parametrize(
@@ -62,3 +61,25 @@ def test_a_configuration_that_does_not_let_a_number_be_said_keeps_it() -> None:
     found = fitted(Fixed(**SIZES), num_attention_heads=6, num_key_value_heads=3, head_dim=2, ffn_hidden_size=20)
     assert found["ffn_hidden_size"] == 20
     assert "head_dim" not in found
+
+
+def test_numbers_that_are_right_wherever_they_are_read_are_told_from_the_others() -> None:
+    """Two of three MLPs are wider: the nearest number is theirs, and not that of all. The heads are even."""
+
+    class Three(nn.Module):
+        def __init__(self, config: Any) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(Packed(config) for _ in range(3))
+
+    base = SimpleNamespace(**SIZES)
+    wanted: dict[str, tuple[int, ...]] = {}
+    for number, hidden in enumerate((20, 12, 20)):
+        grown = Packed(SimpleNamespace(**SIZES | {"num_attention_heads": 6, "head_dim": 2, "ffn_hidden_size": hidden}))
+        wanted |= {f"layers.{number}.{name}": tuple(p.shape) for name, p in grown.named_parameters()}
+    nearest = SimpleNamespace(**SIZES | {"ffn_hidden_size": 20})
+    assert vars(even_config(Three, base, wanted, nearest)) == SIZES
+    nearest.num_key_value_heads = 2
+    base.head_dim = nearest.head_dim = 2
+    nearest.num_attention_heads = 6
+    even = even_config(Three, base, wanted, nearest)
+    assert (even.num_attention_heads, even.ffn_hidden_size) == (6, 12)
