@@ -32,8 +32,10 @@ def torchvision_data(name: str, root: str | None, held_out: int = 5000) -> Data:
         fitted, tested = (kind(root, train=train, download=False) for train in (True, False))
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f"{Path(root)} holds no complete {CLASSES[name]}, and nothing is downloaded: put its files there, as "
-            f"torchvision.datasets.{CLASSES[name]}({str(root)!r}, download=True) does"
+            f"{Path(root)} holds no complete {CLASSES[name]} (a file is missing, or its checksum is not that of the "
+            f"published one), and nothing is downloaded: put its files there, as "
+            f"torchvision.datasets.{CLASSES[name]}({str(root)!r}, download=True) does; images of your own are the data "
+            "`folder`"
         ) from error
     whole = _part(fitted)
     if not 0 < held_out < len(whole):

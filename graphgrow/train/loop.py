@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from graphgrow.data.evaluation import loss_of, require_logits, score
 from graphgrow.data.names import load_data
@@ -29,19 +29,15 @@ from graphgrow.store.names import build
 from graphgrow.store.tensors import install, unique_tensors
 from graphgrow.store.tracing import trace
 from graphgrow.train.board import Board
-from graphgrow.train.budget import Budget
 from graphgrow.train.checkpoint import newest_checkpoint, recipe_text, refuse_another, write_checkpoint
 from graphgrow.train.device import placed, random_states, require_backend, set_random_states, usable_device
-from graphgrow.train.grower import Grower
+from graphgrow.train.growth import average_of, grower_of
 from graphgrow.train.narration import Narration
 from graphgrow.train.optimizers import make_optimizer, optimizer_state, restore_optimizer
-from graphgrow.train.pace import Pace
-from graphgrow.train.policy import make_policy
 from graphgrow.train.proposal import Proposal
 from graphgrow.train.ranks import Ranks, joined
-from graphgrow.train.recipe import GrowthPart, Recipe
+from graphgrow.train.recipe import Recipe
 from graphgrow.train.reproducible import reproducible
-from graphgrow.train.schedule import Interval, Plateau, Schedule
 from graphgrow.train.stages import Stages
 
 CHECKPOINTS, BOARD = "checkpoints", "board"
@@ -142,8 +138,8 @@ class _Run:
 
     def _set_up(self, graph: Graph) -> None:
         """The average of a graph, the grower over it, and its stages."""
-        self.averaged = self._average(graph.module)
-        self.grower = self._grower(graph, self.recipe.growth)
+        self.averaged = average_of(graph.module, self.recipe.training.average)
+        self.grower = grower_of(self.recipe, graph, self.optimizer, self.averaged, self._held_out)
         self.stages = Stages(self.grower, self.optimizer, self.folder, self.repeats)
         self.grower.going_back = self._end
 
@@ -373,34 +369,6 @@ class _Run:
         total = self.recipe.training.epochs
         falling = max(1, round(self.recipe.training.anneal * total))
         return min(1.0, (total - epoch) / falling)
-
-    def _average(self, module: nn.Module) -> AveragedModel | None:
-        decay = self.recipe.training.average
-        if decay == 0:
-            return None
-        return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-
-    def _grower(self, graph: Graph, growth: GrowthPart | None) -> Grower:
-        part = growth or GrowthPart(stages=0)
-        when: Schedule = Plateau(part.plateau) if part.plateau else Interval(part.interval)
-        budget = Budget(part.parameters or None, part.flops or None, part.latency_ms or None)
-        return Grower(
-            graph,
-            self.optimizer,
-            make_policy(part.policy, **part.options),
-            budget=budget,
-            when=when,
-            cool_down=part.cool_down,
-            most_stages=part.most_stages,
-            averaged=self.averaged,
-            pace=None if part.warm_up is None else Pace(warm_up=part.warm_up),
-            every=part.every,
-            held_out=self._held_out,
-            rollback_after=part.rollback_after or None,
-            rollback_margin=part.rollback_margin,
-            verify=False,  # stages do that
-            seed=self.recipe.seed,
-        )
 
     def _held_out(self, module: nn.Module) -> torch.Tensor:
         part = self.data.validation

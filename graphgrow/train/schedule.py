@@ -10,13 +10,13 @@ from graphgrow.rewrite.describe import counted
 
 
 class Schedule(Protocol):
-    """Says from what was measured since the last growth whether it is time for the next."""
+    """Says from what was measured since the last decision, or the beginning, whether it is time for the next."""
 
     def due(self, metrics: list[float | None]) -> str | None:
         """Why it is time, in words, or None.
 
         Args:
-            metrics: one for each round since the last growth, the lower the better; None where none was given.
+            metrics: one for each round since then, the lower the better; None where none was given.
         """
 
 
@@ -25,7 +25,7 @@ class Interval:
     """Every so many rounds.
 
     Attributes:
-        rounds: from one growth to the next.
+        rounds: from one decision to the next.
     """
 
     rounds: int = 5
@@ -33,7 +33,7 @@ class Interval:
     def due(self, metrics: list[float | None]) -> str | None:
         """Once as many rounds have passed."""
         passed = len(metrics)
-        return f"{counted(passed, 'round')} since the last growth" if passed >= self.rounds else None
+        return f"after {counted(passed, 'round')}" if passed >= self.rounds else None
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,14 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load_data("cifar")
     with pytest.raises(DataError, match="cifar10 is read from a folder: give --root"):
         load_data("cifar10")
-    with pytest.raises(DataError, match="holds no complete CIFAR10, and nothing is downloaded: put its files there"):
+    refused = r"holds no complete CIFAR10 \(a file is missing, or its checksum .* put its files there.*data `folder`"
+    with pytest.raises(DataError, match=refused):
+        load_data("cifar10", root=str(tmp_path))
+    made = tmp_path / "cifar-10-batches-py"
+    made.mkdir()
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"):
+        (made / name).write_bytes(b"of the user's own")
+    with pytest.raises(DataError, match=refused):
         load_data("cifar10", root=str(tmp_path))
     with pytest.raises(DataError, match="'patterns' do not take these options"):
         load_data("patterns", size=3)

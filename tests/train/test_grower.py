@@ -53,7 +53,7 @@ def test_every_policy_grows_within_its_budget_and_changes_no_output(policy: str,
     grown = [decision for decision in grower.decisions if decision.verdict == "grown"]
     assert [decision.parameters_after for decision in grown] == sizes
     assert all(decision.flops_after <= 2.1 * decision.flops_before for decision in grown)
-    assert all(decision.reason == "2 rounds since the last growth" for decision in grown)
+    assert all(decision.reason == "after 2 rounds" for decision in grown)
 
 
 def _proposed() -> tuple[Grower, torch.optim.Optimizer, Proposal]:

@@ -21,5 +21,5 @@ def test_a_plateau_is_as_many_rounds_without_a_new_best() -> None:
 
 def test_an_interval_counts_rounds_with_or_without_a_metric() -> None:
     assert Interval(3).due([None, 1.0]) is None
-    assert Interval(1).due([None]) == "1 round since the last growth"
-    assert Interval(3).due([None, 1.0, 2.0]) == "3 rounds since the last growth"
+    assert Interval(1).due([None]) == "after 1 round"
+    assert Interval(3).due([None, 1.0, 2.0]) == "after 3 rounds"
