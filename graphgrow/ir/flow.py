@@ -181,7 +181,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Normalised:
-    """Layer norm and its like. New units at the mean (layer norm) or at zero (RMS norm) come out as zero.
+    """Layer norm and its like. New units at the mean (layer norm) or at zero (RMS norm) come out as zero, or its bias.
 
     Attributes:
         inner: what is normalised.
@@ -189,12 +189,14 @@ class Normalised:
         otherwise: the flow for all other axes.
         affine: the weight, and the bias, by which what is normalised is multiplied and moved: of copies their shares
             make shares.
+        bias: the bias, if there is one.
     """
 
     inner: Flow
     term: Axes
     otherwise: Flow
     affine: tuple[Flow, ...] = ()
+    bias: Flow | None = None
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def _normalise_last(
 ) -> Value:
     term = input.axes[len(input.axes) - rank :]
     flows: list[fl.Flow] = [call.operand(input)]
-    for parameter, fresh in ((weight, Fresh.ONES), (bias, Fresh.ZEROS)):
+    for parameter, fresh in ((weight, Fresh.ONES), (bias, Fresh.ABOVE)):  # a bias is zero where it need not be free
         if parameter is None:
             continue
         call.starts(parameter, fresh)
@@ -130,7 +130,8 @@ def _normalise_last(
         flows.append(call.operand(parameter))
     axes = tuple(range(len(input.axes) - rank, len(input.axes)))
     affine = () if weight is None or offset else tuple(flows[1:])  # shares of w are none of 1 + w
-    output = call.output(input.axes, fl.Normalised(flows[0], term, fl.Pointwise(tuple(flows)), affine))
+    moved = None if bias is None else flows[-1]
+    output = call.output(input.axes, fl.Normalised(flows[0], term, fl.Pointwise(tuple(flows)), affine, moved))
     call.normalise(kind, input, axes, term, weight, bias, eps, eps_value, offset, output)
     return output
 
@@ -177,7 +178,7 @@ def last_norm_module(call: Call, input: Value) -> Value:
     rank = len(module.normalized_shape)
     call.attribute("normalized_shape", *input.axes[-rank:], as_tuple=True)
     kind = NormKind.LAYER if isinstance(module, nn.LayerNorm) else NormKind.RMS
-    weight, bias = call.parameter("weight", Fresh.ONES), call.parameter("bias", Fresh.ZEROS)
+    weight, bias = call.parameter("weight", Fresh.ONES), call.parameter("bias", Fresh.ABOVE)
     return _normalise_last(call, kind, input, rank, weight, bias, Slot(("eps",), True), _eps(call, module.eps))
 
 

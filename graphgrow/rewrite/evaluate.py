@@ -150,7 +150,10 @@ def _normalised(flow: fl.Normalised, space: Space, fills: Mapping[Key, State], a
         return None
     if flow.affine and set(state) == {Fill.COPY}:
         return _zip([_state(term, space, fills, at) for term in flow.affine], _affine_of_copies)
-    return tuple(fill if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.ZERO for fill in state)
+    standard = tuple(fill if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.ZERO for fill in state)
+    if flow.bias is None or set(standard) != {Fill.ZERO}:
+        return standard
+    return _state(flow.bias, space, fills, at)
 
 
 def _affine_of_copies(fills: list[Held]) -> Held:

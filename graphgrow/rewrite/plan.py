@@ -113,6 +113,7 @@ class _Search:
         self._start = Fill.FREE if plan.kind is Kind.APPEND else Fill.COPY
         self._settled: set[Key] = set()  # reading axes whose fills were derived by the last evaluation
         self._first_use: dict[Value, int] = {}
+        self._resting = _biases(touching, plan.units.space) if present is None else frozenset[Value]()
         lifted = _lifted_axes(touching, plan.units.space)
         for facts in touching:
             if facts.node.op == "placeholder":
@@ -142,6 +143,8 @@ class _Search:
         value = key[0]
         table = value.parameter and value.buffer and value.fresh is Fresh.LIKE and self._start is Fill.FREE
         start = Fill.REPEAT if table and self._present is None else self._start  # numbers that mean something
+        if value in self._resting and self._start is Fill.FREE:
+            start = Fill.ZERO  # what a norm puts out is read afresh then
         self.plan.fills[key] = tuple(wanted.get(i, start) for i in range(count))
 
     def run(self) -> Plan:
@@ -289,6 +292,12 @@ def _squared(term: Term, space: Space) -> bool:
     if isinstance(term, Product) and len(holding) > 1:
         return True
     return any(_squared(child, space) for child in holding)
+
+
+def _biases(touching: list[NodeFacts], space: Space) -> frozenset[Value]:
+    """The biases of norms over the space."""
+    norms = (norm for facts in touching for norm in facts.normalisations if holds(norm.term, space))
+    return frozenset(norm.bias for norm in norms if norm.bias is not None)
 
 
 def _lifted_axes(touching: list[NodeFacts], space: Space) -> set[Key]:

@@ -188,6 +188,8 @@ class Requests:
                 return self._wishes(flow.otherwise, at, fill)
             if fill is Fill.SHARE:
                 return self._every(flow.affine, at, fill) or None
+            if fill in (Fill.ZERO, Fill.FREE) and flow.bias is not None:
+                return self._wishes(flow.bias, at, fill)
             return [] if fill is Fill.ZERO else None
         if isinstance(flow, fl.Zeros):
             return [] if fill in (Fill.ZERO, Fill.MEAN, Fill.REPEAT) else None

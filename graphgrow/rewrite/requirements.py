@@ -77,6 +77,8 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
         raise Unmet(facts, "group norm takes statistics over it: append whole groups instead", [])
     if norm.eps is None or (norm.weight is None and norm.output is None):
         raise Unmet(facts, f"{norm.kind.value} without a weight or an eps to correct", [])
+    if norm.weight is None and norm.bias is not None:  # what is rescaled is the output, which has the bias in it
+        raise Unmet(facts, f"{norm.kind.value} with a bias and no weight to correct", [])
     wanted = wanted_by(norm, space)
     for i, fill in enumerate(state):
         if fill not in wanted:
@@ -89,7 +91,7 @@ def _require_normalisation(facts: NodeFacts, norm: Normalisation, plan: Plan) ->
     if norm.bias is not None:
         at = next(iter(norm.bias.axes_with(space)))
         for i, fill in enumerate(plan.state((norm.bias, at))):
-            if fill is not Fill.ZERO:  # what comes out of the norm is zero, and must stay so
+            if fill not in (Fill.ZERO, Fill.FREE):  # what comes out of the norm is the bias alone
                 text = f"{norm.kind.value} with a bias that is {fill.value}"
                 raise Unmet(facts, text, [(norm.bias, at, i, Fill.ZERO)])
 
@@ -188,7 +190,8 @@ def check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh:
                 raise Unmet(facts, "a product with what may be infinite, as a mask leaves it", [])
             tied = any(_written_too(side, plan) for side in (left, right))
             if learns and pair == (Fill.ZERO, Fill.ZERO) and not (tied and read_afresh):
-                raise Unmet(facts, "both sides of a product would be zero, and never learn", [])
+                moved = [(*left, i, Fill.FREE), (*right, j, Fill.FREE)]  # by the bias of a norm, if by anything
+                raise Unmet(facts, "both sides of a product would be zero, and never learn", moved)
             if Fill.ZERO not in pair:
                 remedies = [(*right, j, Fill.ZERO), (*left, i, Fill.ZERO)]
                 raise Unmet(facts, "a product of two activations over the axis, neither of them zero", remedies)

@@ -56,11 +56,11 @@ def promised(facts: NodeFacts, plan: Plan) -> bool:
             if states(norm.value, axis) != {Fill.COPY} or not set().union(*own) <= {Fill.COPY}:
                 return False
             continue
-        mended = norm.eps is not None and (norm.weight is not None or norm.output is not None)
+        mended = norm.eps is not None and (norm.weight is not None or (norm.output is not None and norm.bias is None))
         met = any(states(norm.value, axis) == {wanted} for wanted in wanted_by(norm, space))
         if norm.kind is NormKind.GROUP or not mended or not met:
             return False
-        if norm.bias is not None and _parameter_states(plan, norm.bias) != {Fill.ZERO}:
+        if norm.bias is not None and _parameter_states(plan, norm.bias) not in ({Fill.ZERO}, {Fill.FREE}):
             return False
         plan.rescaled.append(norm)
     return True

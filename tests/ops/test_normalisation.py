@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -21,6 +22,7 @@ FINITE = "free>free zero>free mean>free copy>copy"
 ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
 GROUPS = "free>free zero>free mean>free copy>copy"
 OVER_LAYER = "mean>zero copy>copy"
+OVER_BIASED = "mean>free|zero copy>copy"  # by what the bias holds
 LEVELLED = "level>zero copy>copy"  # the mean of all that is normalised, where this is a part of it
 OVER_RMS = "zero>zero copy>copy"
 
@@ -128,6 +130,12 @@ def _last_function(target: Any, named: bool) -> Callable[[Draw], nn.Module]:
     return build
 
 
+def _bias_alone(draw: Draw) -> nn.Module:
+    width = draw(2, 5)
+    sources = {"x": normal_tensor(draw, 3, width), "bias": normal_tensor(draw, width)}
+    return Probe(lambda m: op(F.layer_norm, m.x, (width,), bias=m.bias), sources)
+
+
 def _group(groups: int, width: int, function: bool = False) -> Callable[[Draw], nn.Module]:
     def build(draw: Draw) -> nn.Module:
         channels = groups * width
@@ -210,13 +218,13 @@ CASES = [
     Case((F.batch_norm,), _standardised(True, 1), {"x.0": CHANNELS, "x.1": OVER_LAYER}, "rows-of-one"),
     Case((F.batch_norm,), _alone, {"x.0": LEVELLED, "x.1": CHANNELS, "x.2": OVER_LAYER}, "alone"),
     *(Case((F.batch_norm,), _batch_norm(training), {"x.1": CHANNELS}, str(training)) for training in (False, True)),
-    Case((nn.LayerNorm,), _last(nn.LayerNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_LAYER}),
+    Case((nn.LayerNorm,), _last(nn.LayerNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_BIASED}),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1, bias=False), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_LAYER},
          "no-bias"),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1, elementwise_affine=False),
          {"x.0": FINITE, "x.1": FINITE, "x.2": "mean>zero copy>copy"}, "bare"),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 2),
-         {"x.0": FINITE, "x.1": FINITE, "x.2": LEVELLED, "x.3": LEVELLED}, "two-axes"),
+         {"x.0": FINITE, "x.1": FINITE, **dict.fromkeys(("x.2", "x.3"), "level>free|zero copy>copy")}, "two-axes"),
     Case((nn.RMSNorm,), _last(nn.RMSNorm, 1, eps=1e-2), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS}),
     Case((nn.RMSNorm,), _last(nn.RMSNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS}, "default-eps"),
     Case((nn.RMSNorm,), _last(nn.RMSNorm, 2, eps=1e-2),
@@ -225,8 +233,9 @@ CASES = [
          {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS, "x.3": OVER_RMS}, "two-axes-bare"),
     *(Case((RootMeanSquareNorm,), _root_mean_square(offset), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_RMS},
            str(offset)) for offset in (0.0, 1.0)),
-    *(Case((F.layer_norm,), _last_function(F.layer_norm, named), {"x.0": FINITE, "x.1": OVER_LAYER}, label)
+    *(Case((F.layer_norm,), _last_function(F.layer_norm, named), {"x.0": FINITE, "x.1": OVER_BIASED}, label)
       for named, label in ((False, ""), (True, "by-name"))),
+    Case((F.layer_norm,), _bias_alone, {"x.0": FINITE, "x.1": "copy>copy"}, "bias-alone"),
     Case((F.rms_norm,), _last_function(F.rms_norm, False), {"x.0": FINITE, "x.1": OVER_RMS}),
     *(Case((target,), _group(2, 3, function), {"x.0": FINITE, "x.1:0": GROUPS, "x.1:1": "copy>copy"})
       for target, function in ((nn.GroupNorm, False), (F.group_norm, True))),
@@ -265,3 +274,69 @@ def test_new_units_of_a_batch_norm_start_as_those_of_a_new_one() -> None:
     new = nn.BatchNorm1d(3)
     for name in ("weight", "bias", "running_mean", "running_var"):
         assert torch.equal(getattr(norm, name)[4:], getattr(new, name)), name
+
+
+class _NormedHeads(nn.Module):
+    """Attention whose queries and keys are normalised over the width of a head."""
+
+    def __init__(self, norms: tuple[nn.Module, nn.Module]) -> None:
+        super().__init__()
+        self.qkv, self.out, (self.norm_q, self.norm_k) = nn.Linear(6, 24), nn.Linear(8, 3), norms
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).view(*x.shape[:2], 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(self.norm_q(q), self.norm_k(k), v)
+        result: torch.Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return result
+
+
+def test_normalised_queries_and_keys_widen_where_a_bias_can_move_them() -> None:
+    """Both come out of their norms as zero: one side's bias is free, so that the other side has a gradient."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6, dtype=torch.float64)
+    model = _NormedHeads((_stir(nn.LayerNorm(4)), _stir(nn.LayerNorm(4)))).double()
+    graph = gg.trace(model, x)
+    child = gg.apply(graph, "widen(qkv:head_width, extra=2)")
+    assert torch.allclose(child.module(x), model(x), rtol=1e-12, atol=1e-12)
+    verdict = gg.verify(graph, child, modes=("eval", "train", "gradients", "alive"))
+    assert verdict.preserved, verdict
+    biases = [child.module.get_parameter(f"norm_{side}.bias")[4:] for side in "qk"]
+    assert sorted(bool(bias.any()) for bias in biases) == [False, True]
+    gg.clean(child)  # what is removed is found by the same rules
+
+
+@pytest.mark.parametrize(
+    "norms",
+    [(nn.LayerNorm(4, bias=False), nn.LayerNorm(4, bias=False)), (nn.RMSNorm(4), nn.RMSNorm(4))],
+    ids=["layer", "rms"],
+)
+def test_normalised_queries_and_keys_without_a_bias_are_split_alone(norms: tuple[nn.Module, nn.Module]) -> None:
+    graph = gg.trace(_NormedHeads(norms), torch.randn(2, 3, 6))
+    with pytest.raises(gg.Declined, match="both sides of a product would be zero"):
+        gg.apply(graph, "widen(qkv:head_width, extra=2)")
+    assert gg.verify(graph, gg.apply(graph, "split(qkv:head_width)")).preserved
+
+
+def test_one_norm_for_queries_and_keys_cannot_be_zero_on_one_side_alone() -> None:
+    norm = nn.LayerNorm(4)
+    graph = gg.trace(_NormedHeads((norm, norm)), torch.randn(2, 3, 6))
+    with pytest.raises(gg.Declined, match="neither of them zero"):
+        gg.apply(graph, "widen(qkv:head_width, extra=2)")
+
+
+def test_a_layer_norm_with_a_bias_and_no_weight_is_split_alone() -> None:
+    """What would be rescaled is its output, with the bias in it: widening moved the outputs."""
+
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last, self.shift = nn.Linear(3, 6), nn.Linear(6, 2), nn.Parameter(torch.randn(6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.last(F.layer_norm(self.first(x), (6,), bias=self.shift))
+            return result
+
+    graph = gg.trace(Shifted(), torch.randn(4, 3))
+    with pytest.raises(gg.Declined, match="with a bias and no weight"):
+        gg.apply(graph, "widen(first, extra=2)")
+    assert gg.verify(graph, gg.apply(graph, "split(first)")).preserved
