@@ -27,7 +27,7 @@ from tools.sweep.options import Limits, Options
 from tools.sweep.results import read_rows, to_do, write_row, write_rows
 from tools.sweep.supervise import INTERRUPTED, run_model
 from tools.sweep.table import chain_words, summary
-from tools.sweep.versions import versions_for
+from tools.sweep.versions import versions_by_model, versions_for
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
 def sweep(models: list[str], options: Options, limits: Limits, parsed: argparse.Namespace) -> None:
     """Make the rows that are missing, one after the other."""
     rows = read_rows(parsed.out)
-    today = {} if parsed.keep_stale else {name: versions_for(name) for name in models}
+    today = {} if parsed.keep_stale else versions_by_model(models)
     missing = to_do(models, rows if parsed.resume else {}, options, today)
     print(f"{len(missing)} of {len(models)} models to do", flush=True)
     for number, name in enumerate(missing, 1):

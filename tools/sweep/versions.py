@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def versions_for(model: str) -> dict[str, str]:
     if source in ("torchvision", "transformers", "timm"):
         found[source] = version(source)
     return found
+
+
+def versions_by_model(models: Iterable[str]) -> dict[str, dict[str, str]]:
+    """`versions_for` each model; the sources are read once for all models from one place."""
+    places = {model: model.partition(":")[0] for model in models}
+    found = {place: versions_for(place) for place in set(places.values())}
+    return {model: found[place] for model, place in places.items()}
 
 
 def source_digest(folders: list[Path]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools.sweep.versions import source_digest, versions_for
+from tools.sweep.versions import source_digest, versions_by_model, versions_for
 
 
 def test_the_digest_follows_names_and_contents(tmp_path: Path) -> None:
@@ -33,3 +33,8 @@ def test_each_model_states_what_it_depends_on() -> None:
     assert set(own) == set(factory) == {"torch", "source"}
     assert set(foreign) == {"torch", "source", "torchvision"}
     assert own["source"] != factory["source"] == foreign["source"]  # the reference models' sources
+
+
+def test_versions_of_many_models_are_those_of_each() -> None:
+    names = ["graphgrow:mlp", "graphgrow:vgg", "torchvision:resnet18", "a.b:c"]
+    assert versions_by_model(names) == {name: versions_for(name) for name in names}
