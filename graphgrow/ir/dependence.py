@@ -1,6 +1,8 @@
-"""Which nodes compute from the numbers of a graph's inputs, and not from their sizes alone."""
+"""Which nodes compute from the numbers of a graph's inputs or parameters, and not from their sizes alone."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import fx
 
@@ -11,11 +13,16 @@ _FORM = frozenset(
 
 def nodes_fed(graph: fx.Graph) -> frozenset[fx.Node]:
     """The inputs, and all nodes that their numbers reach."""
-    fed: set[fx.Node] = set()
+    return nodes_reached(graph, lambda node: node.op == "placeholder")
+
+
+def nodes_reached(graph: fx.Graph, begins: Callable[[fx.Node], bool]) -> frozenset[fx.Node]:
+    """The nodes that `begins` names, and all that their numbers reach."""
+    reached: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or not fed.isdisjoint(numbers_read(node)):
-            fed.add(node)
-    return frozenset(fed)
+        if begins(node) or not reached.isdisjoint(numbers_read(node)):
+            reached.add(node)
+    return frozenset(reached)
 
 
 def numbers_read(node: fx.Node) -> list[fx.Node]:

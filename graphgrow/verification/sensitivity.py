@@ -11,7 +11,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from graphgrow.errors import Unsupported
-from graphgrow.ir.dependence import nodes_fed
+from graphgrow.ir.dependence import nodes_fed, nodes_reached
 from graphgrow.ir.doubles import parts
 from graphgrow.ir.editor import Editor, follow_flat_weights
 from graphgrow.rewrite.interface import returned_leaves
@@ -28,7 +28,7 @@ def apart_from_inputs(module: fx.GraphModule) -> frozenset[int]:
 
 
 def apart_from_tensors(module: fx.GraphModule) -> frozenset[int]:
-    """Numbers of the outputs' leaves that no parameter or buffer reaches: masks, random orders, what inputs say."""
+    """Numbers of the outputs' leaves that no parameter's or buffer's numbers reach: masks, random orders."""
 
     def holds_tensors(node: fx.Node) -> bool:
         if node.op == "get_attr":
@@ -36,11 +36,7 @@ def apart_from_tensors(module: fx.GraphModule) -> frozenset[int]:
         called = module.get_submodule(str(node.target)) if node.op == "call_module" else None
         return called is not None and any(True for _ in itertools.chain(called.parameters(), called.buffers()))
 
-    reached: set[fx.Node] = set()
-    for node in module.graph.nodes:
-        if holds_tensors(node) or not reached.isdisjoint(node.all_input_nodes):
-            reached.add(node)
-    return _leaves_apart(module, reached)
+    return _leaves_apart(module, nodes_reached(module.graph, holds_tensors))
 
 
 def _leaves_apart(module: fx.GraphModule, reached: Collection[fx.Node]) -> frozenset[int]:

@@ -11,19 +11,24 @@ from graphgrow.verification.sensitivity import degeneracy
 
 
 class Masked(nn.Module):
-    """Beside its answer the mask, of nothing here, as masked autoencoders return it."""
+    """Beside its answer the mask, of nothing here, as masked autoencoders return it.
 
-    def __init__(self) -> None:
+    Of the inputs, or of as many places as a hidden value has.
+    """
+
+    def __init__(self, sized: bool) -> None:
         super().__init__()
-        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.first, self.last, self.sized = nn.Linear(3, 4), nn.Linear(4, 2), sized
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.last(self.first(x).relu()), (x > 1e9).to(x.dtype)
+        hidden = self.first(x).relu()
+        return self.last(hidden), hidden.new_zeros(len(hidden)) if self.sized else (x > 1e9).to(x.dtype)
 
 
-def test_an_output_of_zeros_that_no_parameter_reaches_hides_nothing() -> None:
+@pytest.mark.parametrize("sized", [False, True])
+def test_an_output_of_zeros_that_no_parameter_reaches_hides_nothing(sized: bool) -> None:
     torch.manual_seed(0)
-    graph = gg.trace(Masked(), torch.randn(4, 3))
+    graph = gg.trace(Masked(sized), torch.randn(4, 3))
     grown = gg.apply(graph, "widen(first, extra=2)", share=False)
     assert gg.verify(graph, grown).preserved is True
     with torch.no_grad():
