@@ -15,6 +15,7 @@ from torch import fx
 
 from graphgrow.ir.bounds import A_SIZE, UNBOUNDED, Bounds
 from graphgrow.ir.flow import Flow
+from graphgrow.ir.quasilinear import QuasiLinear
 from graphgrow.ir.terms import Axes, Term, leaves
 from graphgrow.ir.value import Value
 
@@ -227,29 +228,42 @@ def flatten_values(output: Any) -> Iterator[Value]:
 
 
 class Extent(int):
-    """A size that the graph computes, with the terms that it came from, and its bounds over all inputs."""
+    """A size that the graph computes, with the terms that it came from, and its bounds over all inputs.
+
+    Where it comes from one size alone, and evenly, its `law` says how.
+    """
 
     terms: Axes
     bounds: Bounds
+    law: QuasiLinear | None
 
-    def __new__(cls, value: int, terms: Axes, bounds: Bounds = A_SIZE) -> Extent:
-        """The integer `value`, read off axes with these terms."""
+    def __new__(cls, value: int, terms: Axes, bounds: Bounds = A_SIZE, law: QuasiLinear | None = None) -> Extent:
+        """The integer `value`, computed from the sizes of axes with these terms."""
         extent = super().__new__(cls, value)
-        extent.terms, extent.bounds = terms, bounds
+        extent.terms, extent.bounds, extent.law = terms, bounds, law
         return extent
 
-    def __getnewargs__(self) -> tuple[int, Axes, Bounds]:  # type: ignore[override]  # int's own has the number alone
+    @classmethod
+    def of(cls, term: Term) -> Extent:
+        """The size of an axis."""
+        return cls(term.size, (term,), law=QuasiLinear(term))
+
+    def __getnewargs__(self) -> tuple[int, Axes, Bounds, QuasiLinear | None]:  # type: ignore[override]  # int has one
         """What copies and pickles make it of."""
-        return int(self), self.terms, self.bounds
+        return int(self), self.terms, self.bounds, self.law
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A number computed from sizes by more than looking: its value, the terms behind it, its bounds over all inputs."""
+    """A number computed from sizes by more than looking: its value, the terms behind it, its bounds over all inputs.
+
+    Where it comes from one size alone, and evenly, its `law` says how.
+    """
 
     value: Any
     terms: Axes
     bounds: Bounds = UNBOUNDED
+    law: QuasiLinear | None = None
 
 
 def varies(number: Any) -> bool:

@@ -35,6 +35,8 @@ class Value:
         bounds: between which numbers every entry is known to lie.
         complex: whether its numbers are complex (parameters only).
         infinite: whether entries may be infinite by the model's own doing, as a mask of minus infinity leaves them.
+        margins: where it is so by a padding with minus infinity alone, how many such places there are at the front and
+            at the end of the last axis, of the one in front of it, and so on, as torch's `pad` has them.
         constant: whether it is computed from parameters alone, so that its sizes are the same in every call.
         mean_of: the value and the axis that this is the mean of, with that axis kept at size 1.
         above: values of which no entry is larger than the one that it meets here: what a maximum is taken of.
@@ -50,6 +52,7 @@ class Value:
     bounds: Bounds = UNBOUNDED
     complex: bool = False
     infinite: bool = False
+    margins: tuple[Bounds, ...] = ()
     constant: bool = False
     mean_of: tuple[Value, int] | None = None
     above: tuple[Value, ...] = ()

@@ -16,10 +16,12 @@ from torch.utils import _pytree as pytree
 from graphgrow.ir.facts import Derived, Extent, NodeFacts, Pin, Slot, StatisticKind, flatten_values
 from graphgrow.ir.hooks import hook_of
 from graphgrow.ir.meta import OVERWRITTEN
+from graphgrow.ir.quasilinear import computed
 from graphgrow.ir.terms import Axes, Concat, Reason, Space, Term, freeze, leaves, normal
 from graphgrow.ir.value import Value
 from graphgrow.ops.bounding import POSITIVE, bound, number_bounds
 from graphgrow.ops.call import Call, RuleDeclined
+from graphgrow.ops.infinities import mark_infinite
 from graphgrow.ops.registry import Rule, rule_of
 
 
@@ -216,6 +218,7 @@ class _Analyser:
                 problem = _misshapen(facts.output, node.meta["value"])
                 if problem is None:
                     bound(facts, module, args, kwargs)
+                    mark_infinite(facts, module, args, kwargs)
                     self._pin_numbers(node, facts)
                     return
             except RuleDeclined as declined:
@@ -262,9 +265,11 @@ class _Analyser:
         if node.target is operator.add and all(isinstance(arg, tuple) for arg in args):
             return tuple(args[0]) + tuple(args[1])
         bounds = number_bounds(node.target, args, kwargs)
+        law = None if kwargs else computed(node.target, tuple(getattr(arg, "law", arg) for arg in args))
+        bounds = bounds if law is None else bounds & law.bounds
         if isinstance(value, int) and not isinstance(value, bool):
-            return Extent(value, terms, bounds)
-        return Derived(value, terms, bounds)
+            return Extent(value, terms, bounds, law)
+        return Derived(value, terms, bounds, law)
 
     def _pin_numbers(self, node: fx.Node, facts: NodeFacts) -> None:
         """Numbers computed from sizes that an operator takes as numbers must not change with the sizes."""

@@ -20,7 +20,7 @@ from graphgrow import layers
 from graphgrow.ir.bounds import Bounds
 from graphgrow.ir.facts import Derived, Extent, NodeFacts, varies
 from graphgrow.ir.value import Value
-from graphgrow.layers import ByMode, CopyInOneMode, ScaledDotProductAttention, set_item
+from graphgrow.layers import ByMode, CopyInOneMode, set_item
 from graphgrow.ops.call import plain
 from graphgrow.ops.registry import plain_of
 
@@ -52,75 +52,22 @@ def bounds_of(argument: Any) -> Bounds:
 def bound(facts: NodeFacts, module: nn.Module | None, args: Any, kwargs: Any) -> None:
     """Set what is known of the entries that an operator puts out.
 
-    Bounds, where they are of floating point, whether they may be infinite, and whether they are the same in every call.
+    Bounds, where they are of floating point, and whether they are the same in every call.
     """
-    target = type(module) if module is not None else facts.node.target
     found = output_bounds(facts.node, module, args, kwargs)
-    operands = _attended(args, kwargs) if target in _ATTENTIONS else facts.operands
-    given = [*_items((args, kwargs))]
-    if _known(target) in _LIMITS:
-        held = facts.operands[0].infinite or _moves_to_infinity(facts.node, args, kwargs, *_LIMITS[_known(target)])
-    else:
-        held = any(value.infinite for value in operands)
-        held = held or (_known(target) is not _size and _is_infinite([*given, getattr(module, "value", None)]))
-    held = held and _known(target) is not _exponential  # of minus infinity that is 0
-    constant = bool(facts.operands) and all(value.constant for value in facts.operands) and not _is_sized(given)
+    sized = _is_sized(items((args, kwargs)))
+    constant = bool(facts.operands) and all(value.constant for value in facts.operands) and not sized
     for i, (value, _) in enumerate(facts.flows):
-        value.bounds = found[i] if isinstance(found, tuple) else found
-        value.infinite, value.constant = held and not value.bounds.limited, constant
+        value.bounds, value.constant = found[i] if isinstance(found, tuple) else found, constant
 
 
-_ATTENTIONS = (F.scaled_dot_product_attention, nn.MultiheadAttention, ScaledDotProductAttention)
-
-
-def _attended(args: Any, kwargs: Any) -> list[Value]:
-    """Queries, keys and values: a mask of minus infinity ends in the softmax of what is attended to."""
-    places = zip(("query", "key", "value"), (*args[:3], None, None, None), strict=False)
-    found = (plain(kwargs.get(name, given)) for name, given in places)
-    return [value for value in found if isinstance(value, Value)]
-
-
-def _moves_to_infinity(node: fx.Node, args: Any, kwargs: Any, *limits: tuple[str, int, float]) -> bool:
-    """Whether a lower limit is infinity, or an upper one minus infinity; the others, limits that are off, do nothing.
-
-    Args:
-        node: that clamps.
-        args: its arguments, values in the place of the nodes that it reads.
-        kwargs: those by name.
-        limits: of each its name, its position, and the number that would move everything.
-    """
-    for name, at, moving in limits:
-        limit, source = (a[at] if len(a) > at else k.get(name) for a, k in ((args, kwargs), (node.args, node.kwargs)))
-        if not isinstance(limit, Value):
-            if plain(limit) == moving:
-                return True
-        elif limit.infinite:
-            table = _table_at(source) if isinstance(source, fx.Node) else None
-            if table is None or bool((table == moving).any()):
-                return True
-    return False
-
-
-def _table_at(node: fx.Node) -> torch.Tensor | None:
-    """The buffer that a node stands for; None where it stands for something else."""
-    found: Any = node.graph.owning_module if node.op == "get_attr" else None
-    for part in str(node.target).split("."):
-        found = getattr(found, part, None)
-    return found if isinstance(found, torch.Tensor) else None
-
-
-def _items(arguments: Any) -> Iterator[Any]:
+def items(arguments: Any) -> Iterator[Any]:
     """What stands within nested arguments. A pytree would ask much more of each, and this runs at every node."""
     if isinstance(arguments, (tuple, list, dict)):
         for item in arguments.values() if isinstance(arguments, dict) else arguments:
-            yield from _items(item)
+            yield from items(item)
     else:
         yield arguments
-
-
-def _is_infinite(given: Iterable[Any]) -> bool:
-    """Whether an infinite number is among the arguments: that of `masked_fill`, `where`, `full`, of a padding."""
-    return any(isinstance(item, float) and math.isinf(item) for item in given)
 
 
 def _is_sized(given: Iterable[Any]) -> bool:
@@ -149,7 +96,7 @@ def output_bounds(node: fx.Node, module: nn.Module | None, args: Any, kwargs: An
         return _counted(*args, **options)
     exponent = node.args[1] if known is _power and len(node.args) == 2 else None
     if isinstance(exponent, fx.Node) and isinstance(args[1], Value):
-        return _raised_by(bounds_of(args[0]), _table_at(exponent)).rounded(torch.finfo(example.dtype).tiny)
+        return _raised_by(bounds_of(args[0]), table_at(exponent)).rounded(torch.finfo(example.dtype).tiny)
     given = [_is_complex(one) for one in node.args]
     if example.is_complex() or any(given):
         return known(*args) if _keeps_real_parts(known, given) and not options else Bounds()
@@ -172,14 +119,26 @@ def _keeps_real_parts(known: Bounding, given: list[bool]) -> bool:
     return (known is _product and sum(given) == 1) or (known is _quotient and given == [True, False])
 
 
+def table_at(node: fx.Node) -> torch.Tensor | None:
+    """The buffer that a node stands for; None where it stands for something else."""
+    found: Any = node.graph.owning_module if node.op == "get_attr" else None
+    for part in str(node.target).split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def name_of(target: object) -> str | None:
+    """The name under which an operator or a class of modules is known here; of one in place, that of the plain one."""
+    return _names().get(target) or _names().get(plain_of(target))
+
+
 def _known(target: object) -> Bounding | None:
-    """What is known of an operator; of one in place, what is of the plain one."""
-    return _table().get(target) or _table().get(plain_of(target))
+    return _BY_NAME.get(name_of(target) or "")
 
 
 def number_bounds(target: Any, args: Any, kwargs: Any) -> Bounds:
     """The bounds of a number that is computed from sizes: by what, and from which numbers."""
-    known = _table().get(target)
+    known = _BY_NAME.get(_names().get(target, ""))
     if known is None or not _takes(known, len(args), tuple(kwargs)):
         return Bounds()
     found = known(*args, **kwargs)
@@ -230,7 +189,7 @@ def _filled(input: Any, fill_value: Any, *args: Any, **kwargs: Any) -> Bounds:
 
 def _any_of(*args: Any, **kwargs: Any) -> Bounds:
     """What comes from any of the tensors: those within lists too."""
-    tensors = [item for item in _items((args, kwargs)) if isinstance(item, Value)]
+    tensors = [item for item in items((args, kwargs)) if isinstance(item, Value)]
     return functools.reduce(operator.or_, (value.bounds for value in tensors), tensors[0].bounds)
 
 
@@ -325,7 +284,7 @@ def _softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Bounds:
 
 
 def _size(*args: Any, **kwargs: Any) -> Bounds:
-    """A norm or a spread; the order of a norm may be infinite, and its entries are not."""
+    """A norm or a spread."""
     return POSITIVE
 
 
@@ -358,11 +317,6 @@ def _assigned(input: Any, index: Any, value: Any) -> Bounds:
     return bounds_of(input) | bounds_of(value)
 
 
-_LIMITS: dict[Bounding | None, tuple[tuple[str, int, float], ...]] = {
-    _clamped: (("min", 1, math.inf), ("max", 2, -math.inf)),
-    _clamped_below: (("min", 1, math.inf),),
-    _clamped_above: (("max", 1, -math.inf),),
-}
 _EITHER = "either"  # of modules that pass on one of their inputs
 
 _BY_NAME: dict[str, Bounding] = {
@@ -404,16 +358,17 @@ _MODULES: dict[type[nn.Module], str] = {
     nn.Hardsigmoid: "hardsigmoid", nn.Softmax: "softmax", nn.Softplus: "softplus", nn.Tanh: "tanh",
     nn.Softsign: "softsign", nn.LogSoftmax: "log_softmax", nn.LogSigmoid: "logsigmoid", nn.Identity: "clone",
     nn.Dropout: "dropout", nn.Flatten: "flatten", nn.AdaptiveAvgPool1d: "mean", nn.AdaptiveAvgPool2d: "mean",
-    nn.AdaptiveAvgPool3d: "mean", ByMode: _EITHER, CopyInOneMode: _EITHER,
+    nn.AdaptiveAvgPool3d: "mean", nn.MaxPool1d: "max_pool1d", nn.MaxPool2d: "max_pool2d", nn.MaxPool3d: "max_pool3d",
+    ByMode: _EITHER, CopyInOneMode: _EITHER,
 }  # fmt: skip
 
 
 @functools.cache
-def _table() -> dict[object, Bounding]:
-    """By function, name of a method, or class of a module."""
+def _names() -> dict[object, str]:
+    """By function, name of a method, or class of a module, under which name it is known."""
     owners = (torch, F, operator, math, torch.linalg, layers)
-    functions = {found: bounding for name, bounding in _BY_NAME.items() for found in _named(owners, name)}
-    return {**functions, **_BY_NAME, **{kind: _BY_NAME[name] for kind, name in _MODULES.items()}}
+    functions = {found: name for name in _BY_NAME for found in _named(owners, name)}
+    return {**functions, **{name: name for name in _BY_NAME}, **_MODULES}
 
 
 def _named(owners: Iterable[Any], name: str) -> list[Any]:

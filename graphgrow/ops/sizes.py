@@ -32,7 +32,7 @@ def only_measured(node: fx.Node) -> bool:
 def attribute(call: Call, value: Any, name: str, *default: Any) -> Any:
     """`x.shape` is read off the axes; a transposed view is one; the rest is plain."""
     if isinstance(value, Value) and name == "shape":
-        return tuple(Extent(term.size, (term,)) for term in value.axes)
+        return tuple(map(Extent.of, value.axes))
     if isinstance(value, Value) and name in ("T", "mT", "mH"):
         axes = (*value.axes[:-2], value.axes[-1], value.axes[-2]) if name != "T" else tuple(reversed(value.axes))
         return call.output(axes, call.same_flow(value))
@@ -47,7 +47,7 @@ def attribute(call: Call, value: Any, name: str, *default: Any) -> Any:
 @rule("size")
 def size(call: Call, value: Value, dim: int | None = None) -> Any:
     """`x.size()` and `x.size(i)`."""
-    sizes = tuple(Extent(term.size, (term,)) for term in value.axes)
+    sizes = tuple(map(Extent.of, value.axes))
     return sizes if dim is None else sizes[int(plain(dim))]
 
 
