@@ -64,6 +64,11 @@ def register_pass(kind: P) -> P:
     return kind
 
 
+def own_passes() -> dict[str, type[Mutation]]:
+    """The passes that `register_pass` made known, by name."""
+    return dict(_OWN)
+
+
 def _refuse_unfit(kind: Any) -> None:
     """Raises `MutationError` for what is no pass."""
     if not isinstance(kind, type) or not issubclass(kind, Mutation):

@@ -23,6 +23,7 @@ from graphgrow.search.objectives import objective
 from graphgrow.search.recipe import Evolution
 from graphgrow.search.selection import Place, compromise, front, hypervolume, survivors
 from graphgrow.search.study import Study
+from graphgrow.search.variation import require_known_to_workers
 
 RELATIVE_WORST = 4.0  # the worst value of an objective, in multiples of the base's, where the recipe gives none
 INVALID = 1e30  # stands for an infinite loss: pymoo wants finite numbers
@@ -130,8 +131,9 @@ def evolve(recipe: Evolution, study: Study, crew: Crew, watch: Watcher | None = 
         watch: is told how it comes along.
 
     Raises:
-        SearchError: if the base cannot be evaluated, with the reason.
+        SearchError: if the base cannot be evaluated, with the reason, or a pass may be drawn that workers do not know.
     """
+    require_known_to_workers(recipe)
     watch = watch or Silent()
     state, known = State(recipe, study.folder, {}), study.candidates()
     if (0, 0) in known and known[0, 0].status != "done":  # there is nothing to lose, and its cause may be gone

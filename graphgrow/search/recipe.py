@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -25,11 +26,24 @@ class Task:
         data: as `load_data` knows it: `digits`, `patterns`, `text`, or `package.module:function`, which returns a
             `graphgrow.data.parts.Data`.
         seed: of the base's weights.
+        passes: modules that register passes of your own (`gg.register_pass`); they are imported wherever the recipe is
+            read, in each worker too.
     """
 
     model: str
     data: str = "digits"
     seed: int = 0
+    passes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for module in self.passes:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise RecipeError(
+                    f"the recipe cannot be followed: passes names {module}, which cannot be imported: {error}; is its "
+                    "folder on PYTHONPATH?"
+                ) from error
 
 
 @dataclass(frozen=True)

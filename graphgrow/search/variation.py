@@ -12,11 +12,33 @@ from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation
 from graphgrow.rewrite.ledger import Entry, Ledger
-from graphgrow.rewrite.registry import pass_named, pass_names
-from graphgrow.search.recipe import Limits, Variation
+from graphgrow.rewrite.registry import own_passes, pass_named, pass_names
+from graphgrow.search.recipe import Evolution, Limits, Variation
 
 CHOICE = "mix-operators"  # opening a site to a choice is for the differentiable search, which settles it again
 NOT_HERE = (Declined, MutationError, Unsupported, StructureError)
+
+
+def require_known_to_workers(recipe: Evolution) -> None:
+    """Refuse an evolution that may draw a pass which this process alone knows.
+
+    Workers import what the recipe names. A pass of the user's that is registered elsewhere would never be drawn there,
+    and a study that goes on in another process would take another course.
+
+    Raises:
+        SearchError: with the pass, its module and what to write.
+    """
+    task = recipe.task
+    imported = {*task.passes, *(name.partition(":")[0] for name in (task.model, task.data))}
+    for name, kind in own_passes().items():
+        if kind.__module__ in imported or not _rate(name, recipe.variation.rates):
+            continue
+        module = kind.__module__ if kind.__module__ != "__main__" else "the_module"
+        move = "" if module == kind.__module__ else "move it to a module, and "
+        raise SearchError(
+            f"the pass `{name}` is registered in {kind.__module__}, which workers do not import; {move}write "
+            f'passes = ["{module}"] under [task] in the recipe, or give it a rate of 0'
+        )
 
 
 def within(graph: Graph, limits: Limits) -> bool:
@@ -69,7 +91,11 @@ def draw_mutation(graph: Graph, draw: random.Random, rates: Mapping[str, float])
 
 def _weights(rates: Mapping[str, float]) -> list[float]:
     """How often each pass is drawn, relative to the others."""
-    return [float(rates.get(name, pass_named(name).unasked and name != CHOICE)) for name in pass_names()]
+    return [_rate(name, rates) for name in pass_names()]
+
+
+def _rate(name: str, rates: Mapping[str, float]) -> float:
+    return float(rates.get(name, pass_named(name).unasked and name != CHOICE))
 
 
 def _scaled(graph: Graph, draw: random.Random) -> Graph | None:

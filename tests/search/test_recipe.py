@@ -51,6 +51,10 @@ def test_a_file_with_changes(tmp_path: Path) -> None:
         (WHOLE.replace('"loss"', '"lost"'), "there is no objective 'lost'; there are accuracy, loss, flops"),
         (WHOLE + '[[objectives]]\nname = "loss"', r"objectives are \['loss', 'loss'\]; name each once"),
         (WHOLE + '[budget]\nunit = "hours"', "budget.unit is 'hours'; there are steps, flops, seconds"),
+        (
+            WHOLE.replace("[[obj", 'passes = ["no_such_module"]\n[[obj'),
+            "names no_such_module, which cannot be imported: No mod",
+        ),
         ("parents = 'all'" + WHOLE, "parents is 'all'; there are population and base"),
         (WHOLE.replace("= 3", "= 0"), "population and offspring are whole numbers from 1 on"),
         (WHOLE + "[variation]\nrates = { widen = -1 }", "rates and scaling are numbers from 0 on"),
