@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from graphgrow.store.tracing import trace as trace
     from graphgrow.train.budget import Budget as Budget
     from graphgrow.train.grower import Grower as Grower
+    from graphgrow.train.warm_up import warm_up as warm_up
     from graphgrow.verification.verdict import Verdict as Verdict
     from graphgrow.verification.verify import verify as verify
 
@@ -103,6 +104,7 @@ _HOMES = {
     "to_model": "own_class.to_model",
     "trace": "store.tracing",
     "verify": "verification.verify",
+    "warm_up": "train.warm_up",
 }
 
 __all__ = [
@@ -156,6 +158,7 @@ __all__ = [
     "to_model",
     "trace",
     "verify",
+    "warm_up",
 ]
 
 

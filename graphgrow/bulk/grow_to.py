@@ -101,7 +101,7 @@ def grow_to(
     turn. A stage without a block that could be copied keeps the target's own further blocks, closed by zeros, and a
     dense block its further layers, read by zeros; the grown graph does not get these. Further plain layers behind a
     ReLU start as identity. The growth is carried out in float64 first, on the graph's weights and on lively random
-    ones, and the target's own code is compared with the graph; nothing is changed before that has passed.
+    ones, and the target's own code is compared with the graph, in eval mode; nothing is changed before that has passed.
 
     The larger model's own constants must be those of the smaller one, or attributes called eps: a norm's eps follows
     (it is set on the target's modules), attention's default scale does not. So give the target more heads of the same

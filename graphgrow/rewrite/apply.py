@@ -38,7 +38,8 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
             text means what its names mean in the graph that it comes to.
         seed: of the fresh weights; recorded in the ledger.
         optimizer: over the parent's parameters; its param_groups and state are carried over in place. SGD, Adam, AdamW,
-            NAdam, RAdam, Adamax, Adagrad, RMSprop, and what `gg.register_optimizer` was told of.
+            NAdam, RAdam, Adamax, Adagrad, RMSprop, and what `gg.register_optimizer` was told of. What is new then steps
+            at full pace; `gg.warm_up` slows its first steps down.
         share: unchanged parameters are shared with the parent (training the child trains them); False copies
             them. Buffers are always copied.
 

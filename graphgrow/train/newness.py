@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -56,8 +57,15 @@ def newness(graph: Graph, mutations: Iterable[Mutation | str], seed: int) -> New
     Raises:
         MutationError, Declined: as `apply` does.
     """
+    return newness_along(graph, [(mutation, seed) for mutation in mutations])
+
+
+def newness_along(graph: Graph, growths: Iterable[tuple[Mutation | str, int]]) -> Newness:
+    """What mutations make new, one behind the other, each with its seed; raises as `newness`."""
     marks = _Marks(graph.module.parameters())
-    child = apply(graph, list(mutations), seed=seed, optimizer=marks)
+    child = graph
+    for seed, group in groupby(growths, key=lambda growth: growth[1]):
+        child = apply(child, [mutation for mutation, _ in group], seed=seed, optimizer=marks)
     found = Newness({}, {})
     for name, parameter in child.module.named_parameters():
         state = marks.state.get(parameter, {})
