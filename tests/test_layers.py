@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+SURFACE = "graphgrow"
 FOLDERS = {"graphgrow": "graphgrow", "graphgrow.passes": "passes", "graphgrow.models": "models"}
 
 # Layer -> the layers it may import beside itself. "root" is graphgrow/__init__.py, the public surface.
@@ -58,12 +59,11 @@ OUTSIDE = {"models": {"torch"}, "layers": {"torch"}, "blocks": {"torch"}, "ir": 
 
 
 class Import(NamedTuple):
-    """One import: the module that imports, what it names, and whether it happens when the module is loaded."""
+    """One import: the module that imports, what it names, and in which line."""
 
     importer: str
     imported: str
     line: int
-    on_load: bool
 
 
 def module_files(root: Path) -> dict[str, Path]:
@@ -76,29 +76,14 @@ def module_files(root: Path) -> dict[str, Path]:
     return files
 
 
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
-
-
-def import_nodes(tree: ast.AST, on_load: bool = True) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node, on_load
-        elif isinstance(node, ast.If) and is_type_checking(node):
-            for branch in node.orelse:
-                yield from import_nodes(ast.Module([branch], []), on_load)
-        else:
-            inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            yield from import_nodes(node, on_load and not inside)
-
-
 def imports_of(module: str, source: str, is_package: bool, modules: set[str]) -> Iterator[Import]:
-    """Every import of a module; `from package import submodule` names the submodule."""
+    """Every import of a module, in functions and for type checkers too; `from package import submodule` names that."""
     package = module if is_package else module.rpartition(".")[0]
-    for node, on_load in import_nodes(ast.parse(source)):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(module, alias.name, node.lineno, on_load)
+                yield Import(module, alias.name, node.lineno)
+        if not isinstance(node, ast.ImportFrom):
             continue
         origin = node.module or ""
         if node.level:
@@ -107,7 +92,7 @@ def imports_of(module: str, source: str, is_package: bool, modules: set[str]) ->
             origin = ".".join([*base, origin] if origin else base)
         for alias in node.names:
             full = f"{origin}.{alias.name}"
-            yield Import(module, full if full in modules else origin, node.lineno, on_load)
+            yield Import(module, full if full in modules else origin, node.lineno)
 
 
 def all_imports(root: Path) -> list[Import]:
@@ -147,10 +132,14 @@ def is_standard(top: str) -> bool:
 
 
 def import_circle(imports: list[Import]) -> list[str]:
-    """The modules of one circle of imports on load, or nothing."""
+    """The modules of one circle of imports, those in functions and for type checkers too, or nothing.
+
+    The public surface is left out: it names everything, and loads it when it is asked for.
+    """
     edges: dict[str, set[str]] = {}
     for found in imports:
-        if found.on_load and found.imported.partition(".")[0] == "graphgrow" and found.imported != found.importer:
+        inside = found.imported.partition(".")[0] == "graphgrow" and found.imported != found.importer
+        if inside and SURFACE not in (found.importer, found.imported):
             edges.setdefault(found.importer, set()).add(found.imported)
     try:
         TopologicalSorter(edges).prepare()
@@ -207,19 +196,13 @@ def test_a_wrong_import_is_found(tmp_path: Path, name: str, source: str, fault: 
     assert fault in faults[0]
 
 
-def test_imports_for_type_checkers_are_free(tmp_path: Path) -> None:
-    guarded = "if TYPE_CHECKING:\n    from graphgrow.verification import x\nelse:\n    import math"
-    source = f"from typing import TYPE_CHECKING\n{guarded}"
-    root = write_sources(tmp_path, {"graphgrow/ir/terms.py": source})
-    assert layer_faults(all_imports(root)) == []
-    assert [found.imported for found in all_imports(root)] == ["typing", "math"]
-
-
-def test_a_circle_is_found_and_an_import_inside_a_function_opens_it(tmp_path: Path) -> None:
-    first = "from graphgrow.ir import second"
-    root = write_sources(
-        tmp_path, {"graphgrow/ir/first.py": first, "graphgrow/ir/second.py": "from .first import name"}
-    )
-    assert set(import_circle(all_imports(root))) == {"graphgrow.ir.first", "graphgrow.ir.second"}
-    (root / "graphgrow/ir/second.py").write_text("def f():\n    from .first import name", encoding="utf-8")
+@pytest.mark.parametrize("guard", ["if TYPE_CHECKING:", "def f():", "class Late:", "try:"])
+def test_imports_for_type_checkers_and_late_ones_are_held_too(tmp_path: Path, guard: str) -> None:
+    end = "\nfinally:\n    pass" if guard == "try:" else ""
+    source = f"{guard}\n    from graphgrow.ir import second{end}"
+    root = write_sources(tmp_path, {"graphgrow/ir/first.py": source, "graphgrow/ir/second.py": ""})
     assert import_circle(all_imports(root)) == []
+    (root / "graphgrow/ir/second.py").write_text("from .first import name", encoding="utf-8")
+    assert set(import_circle(all_imports(root))) == {"graphgrow.ir.first", "graphgrow.ir.second"}
+    (root / "graphgrow/ir/second.py").write_text(source.replace("ir", "verification"), encoding="utf-8")
+    assert len(layer_faults(all_imports(root))) == 1

@@ -22,7 +22,7 @@ from graphgrow.rewrite.listing import renamed
 from graphgrow.rewrite.neighbours import near_parameters, new_parameters
 from graphgrow.rewrite.network import Network, note_values, require_network
 from graphgrow.rewrite.optimizer import Migration
-from graphgrow.rewrite.text import parse_mutation
+from graphgrow.rewrite.text import mutations_of, parse_mutation
 
 N = TypeVar("N", bound=Network)
 Mutations = Mutation | str | Iterable["Mutation | str"]
@@ -72,9 +72,12 @@ def replay(network: N, entries: Iterable[Entry], share: bool = True, admit: bool
 
     The structure is rebuilt whatever the numbers are: they may have been trained between the entries. With `admit` a
     mutation that is not exact for the present numbers is declined.
+
+    Raises:
+        LedgerError: if an entry names an unknown pass or option; nothing was applied then.
     """
-    for number, entry in enumerate(entries):
-        mutation = parse_mutation(entry.mutation)
+    entries = tuple(entries)
+    for number, (entry, mutation) in enumerate(zip(entries, mutations_of(entries), strict=True)):
         network = _apply_one(network, mutation, entry.seed, None, share or number > 0, admit, own=number > 0)
     if network.steps:
         note_values(network)

@@ -7,17 +7,15 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
+from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.roles import Role
-
-if TYPE_CHECKING:
-    from graphgrow.rewrite.network import Network, Step
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphgrow.errors import LedgerError, MutationError
-from graphgrow.rewrite.text import parse_mutation
+from graphgrow.rewrite.syntax import read_syntax
 
 SCHEMA_VERSION = 1
 
@@ -56,7 +56,7 @@ class Ledger:
 
     @classmethod
     def from_json(cls, text: str) -> Ledger:
-        """Read a ledger.
+        """Read a ledger. Passes that it names and that are not there are missed when it is replayed.
 
         Raises:
             LedgerError: if the text is not a ledger, holds something unknown, or comes from a newer version.
@@ -89,7 +89,7 @@ def _entry(number: int, item: Any) -> Entry:
     if not isinstance(text, str) or type(seed) is not int or not 0 <= seed < 2**63:
         raise LedgerError(f"entry {number} of the ledger is damaged: {item!r:.80}")
     try:
-        parse_mutation(text)
+        read_syntax(text)
     except MutationError as error:
         raise LedgerError(f"entry {number} of the ledger cannot be read: {error}") from None
     return Entry(text, seed)

@@ -10,15 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from graphgrow.errors import MutationError
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.sites import stem_of
-
-if TYPE_CHECKING:
-    from graphgrow.rewrite.network import Network, Step
 
 _KEY = "_listed"  # no field: it is no part of what the mutation is, nor of its text
 M = TypeVar("M", bound=Mutation)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
+from collections.abc import Iterable
 from typing import Any
 
-from graphgrow.errors import MutationError
+from graphgrow.errors import LedgerError, MutationError
 from graphgrow.rewrite.contract import Mutation
+from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.registry import pass_named
+from graphgrow.rewrite.syntax import WANTED, read_syntax, split
 
-_FORM = re.compile(r"\s*([a-z][a-z0-9-]*)\s*\((.*)\)\s*", re.DOTALL)
 _RUN = re.compile(r"(\d+)\.\.(\d+)")
 _LONGEST_RUN = 2**20
-_WANTED = "a mutation reads `pass(site, option=value)`, for instance `widen(layer1.0.conv1, extra=16)`"
 
 
 def parse_mutation(text: str) -> Mutation:
@@ -23,46 +24,39 @@ def parse_mutation(text: str) -> Mutation:
     Raises:
         MutationError: if the text has another form, or names an unknown pass or option.
     """
-    match = _FORM.fullmatch(str(text))
-    if match is None:
-        raise MutationError(f"cannot read {text!r}: {_WANTED}")
-    mutation_class = pass_named(match[1])
+    written = read_syntax(text)
+    mutation_class = pass_named(written.name)
     fields = dataclasses.fields(mutation_class)
     hints = typing.get_type_hints(mutation_class)
     values: dict[str, Any] = {}
-    for position, item in enumerate(_split(match[2], text)):
-        name, equals, value = (part.strip() for part in item.partition("="))
-        if not equals:
-            if position > 0:
-                raise MutationError(f"cannot read {text!r}: `{name}` has no option name; {_WANTED}")
-            name, value = fields[0].name, name
+    for option, value in written.arguments:
+        name = option or fields[0].name
         if name not in {field.name for field in fields}:
             known = ", ".join(field.name for field in fields)
             comma = "; is a comma missing?" if len(name.split()) > 1 else ""
-            raise MutationError(f"`{match[1]}` has no option `{name}`; it has {known}{comma}")
+            raise MutationError(f"`{written.name}` has no option `{name}`; it has {known}{comma}")
         if name in values:
             raise MutationError(f"{text!r} gives `{name}` twice")
         values[name] = _read(value, hints[name], name, text)
     missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]
     if missing:
-        raise MutationError(f"{text!r} lacks {', '.join(missing)}; {_WANTED}")
+        raise MutationError(f"{text!r} lacks {', '.join(missing)}; {WANTED}")
     return mutation_class(**values)
 
 
-def _split(body: str, text: str) -> list[str]:
-    """The arguments between the commas that stand outside brackets."""
-    items, depth, start = [], 0, 0
-    for position, character in enumerate(body):
-        depth += (character == "[") - (character == "]")
-        if depth < 0:
-            break
-        if character == "," and depth == 0:
-            items.append(body[start:position])
-            start = position + 1
-    if depth:
-        raise MutationError(f"cannot read {text!r}: a bracket is left open")
-    items.append(body[start:])
-    return [item for item in items if item.strip()]
+def mutations_of(entries: Iterable[Entry]) -> list[Mutation]:
+    """The mutations that the entries of a ledger name.
+
+    Raises:
+        LedgerError: if one names an unknown pass or option: of another version, or of passes that are not registered.
+    """
+    found = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            found.append(parse_mutation(entry.mutation))
+        except MutationError as error:
+            raise LedgerError(f"entry {number} of the ledger cannot be read: {error}") from None
+    return found
 
 
 def _read(value: str, hint: Any, name: str, text: str) -> Any:
@@ -79,7 +73,7 @@ def _read(value: str, hint: Any, name: str, text: str) -> Any:
         if not (value.startswith("[") and value.endswith("]")):
             raise MutationError(f"{text!r}: `{name}` wants a list in brackets, not {value!r}")
         inner = typing.get_args(hint)[0]
-        items = [item.strip() for item in _split(value[1:-1], text)]
+        items = [item.strip() for item in split(value[1:-1], text)]
         return tuple(part for item in items for part in _read_items(item, inner, name, text))
     return value
 

@@ -26,6 +26,7 @@ from graphgrow.rewrite.apply import replay as replay_entries
 from graphgrow.rewrite.ledger import Ledger
 from graphgrow.rewrite.network import require_network
 from graphgrow.rewrite.own import own
+from graphgrow.rewrite.text import mutations_of
 from graphgrow.store.files import digest, read_plain, write_atomically
 from graphgrow.store.inputs import inputs_from_data, inputs_to_data
 from graphgrow.store.names import KNOWN_SOURCES, build
@@ -107,6 +108,7 @@ def load(
         raise LedgerError(f"there is no folder {source}")
     header = _read_header(source / LEDGER_FILE)
     ledger = Ledger.from_data(header["ledger"])
+    mutations_of(ledger)  # before anything is built
     tensors = _read_weights(source, header["weights"])
     base = _base_model(source, header, model)
     inputs = inputs_from_data(header["inputs"])

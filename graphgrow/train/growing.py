@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import fx, nn
@@ -15,10 +16,14 @@ from graphgrow.graph import Graph
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.ledger import Ledger
 
-if TYPE_CHECKING:
-    from graphgrow.train.grower import Grower
-
 LEDGER = "ledger"  # the entry of a state dictionary that holds the ledger's JSON, as bytes
+
+
+class Observer(Protocol):
+    """What looks on at training batches, as a Grower does."""
+
+    def observe(self) -> AbstractContextManager[None]:
+        """Around one batch."""
 
 
 class Growing(nn.Module):
@@ -43,7 +48,7 @@ class Growing(nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self._base = graph
-        self.grower: Grower | None = None
+        self.grower: Observer | None = None
         self.graph = graph
         self.module = graph.module
         kind: Any = type(self)

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphgrow.errors import MutationError
+from graphgrow.errors import LedgerError, MutationError
 from graphgrow.passes.split import Split
 from graphgrow.passes.widen import Widen
-from graphgrow.rewrite.text import parse_mutation
+from graphgrow.rewrite.ledger import Entry
+from graphgrow.rewrite.text import mutations_of, parse_mutation
 from tests.effort import examples
 
 PARTS = st.sampled_from(["layer1", "0", "conv_2", "attn", "Block", "_x"])
@@ -84,6 +85,14 @@ def test_blanks_and_names_are_free(text: str) -> None:
 def test_errors_say_what_was_seen(text: str, message: str) -> None:
     with pytest.raises(MutationError, match=message):
         parse_mutation(text)
+
+
+@pytest.mark.parametrize("text", ["grow(a, extra=3)", "widen(a)", "split(a, copies=two)", "split(a, by=2)"])
+def test_the_entry_that_names_something_unknown_is_named(text: str) -> None:
+    good = Entry("widen(a.b, extra=3)", 5)
+    assert mutations_of([good]) == [Widen("a.b", 3)]
+    with pytest.raises(LedgerError, match="entry 2 of the ledger cannot be read: "):
+        mutations_of([good, Entry(text, 0)])
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer": (edit(lambda h: h.update(schema=99)), "newer"),
     "unknown key": (edit(lambda h: h.update(extra=1)), "unknown or missing"),
     "outside path": (edit(lambda h: h["weights"].update(file="../../etc/passwd")), "outside its form"),
+    "an option of another kind": (
+        edit(lambda h: h["ledger"]["entries"][0].update(mutation="split(a, copies=b)")),
+        "wants int",
+    ),
     "unknown pass": (edit(lambda h: h["ledger"]["entries"][0].update(mutation="run(a)")), "no pass"),
     "hostile mutation": (
         edit(lambda h: h["ledger"]["entries"][0].update(mutation="__import__('os')")),
