@@ -7,6 +7,7 @@ import torch
 
 import graphgrow as gg
 from graphgrow.errors import TrainingError
+from graphgrow.models import GPT
 from graphgrow.signals.activity import Activity
 from graphgrow.signals.gradients import UnitGradients
 from graphgrow.signals.skips import SkipScore
@@ -15,6 +16,7 @@ from graphgrow.train.policies.dnm import Dnm
 from graphgrow.train.policies.net2net import Net2Net
 from graphgrow.train.policies.progressive import Progressive
 from graphgrow.train.policies.random import Random
+from graphgrow.train.policies.stack import Stack
 from graphgrow.train.policy import Evidence, make_policy, policies
 from graphgrow.train.schedule import Interval
 from tests.train import small
@@ -116,6 +118,29 @@ def test_a_stage_that_cannot_be_made_is_refused_before_anything_is_trained() -> 
     assert proposal.mutations == ("split(0, units=[5])",)
 
 
+def test_stack_copies_every_block_once_and_fewer_where_the_stage_has_no_room() -> None:
+    tokens = torch.arange(12).view(2, 6)
+    graph = gg.trace(GPT(vocabulary=12, dim=8, depth=2, heads=2, hidden=16), tokens)
+    found = list(Stack().candidates(graph, Evidence(), GENERATOR))
+    assert [one.mutations for one in found] == [
+        ("deepen(blocks.0, kind=copy)", "deepen(blocks.1, kind=copy)"),
+        ("deepen(blocks.1, kind=copy)",),
+    ], "attention and MLP are blocks too, but within larger ones"
+    twice = gg.apply(graph, found[0].mutations)
+    assert torch.equal(twice.module(tokens), graph.module(tokens))
+    assert [len(one.mutations) for one in Stack().candidates(twice, Evidence(), GENERATOR)] == [4, 2, 1]
+    sizes = []
+    for growth in (2.0, 1.5):
+        grower = Grower(graph, None, Stack(growth=growth), when=Interval(1), verify=False)
+        proposal = grower.propose()
+        assert proposal is not None
+        assert proposal.numbers == {"blocks": len(proposal.mutations)}
+        sizes.append(len(proposal.mutations))
+    assert sizes == [2, 1]
+    plain = gg.trace(torch.nn.Linear(3, 2), torch.ones(2, 3))
+    assert not list(Stack().candidates(plain, Evidence(), GENERATOR))
+
+
 def test_random_repeats_with_its_generator_and_differs_with_another() -> None:
     graph = small.graph()
     drawn = [
@@ -126,7 +151,7 @@ def test_random_repeats_with_its_generator_and_differs_with_another() -> None:
 
 
 def test_the_folder_is_the_registry() -> None:
-    assert list(policies()) == ["dnm", "gradmax", "net2net", "progressive", "random"]
+    assert list(policies()) == ["dnm", "gradmax", "net2net", "progressive", "random", "stack"]
     assert all(policy.summary for policy in policies().values())
 
 

@@ -38,6 +38,7 @@ SHOW: dict[str, Callable[[Rows], str]] = {
     "patterns": learning.show,
     "text": learning.show,
     "text-long": learning.show,
+    "text-deep": learning.show,
     "plateau": plateau.show,
     "tuning": tune.show,
 }

@@ -11,7 +11,8 @@ import graphgrow as gg
 from graphgrow.data.parts import Data, Part
 from graphgrow.models import MLP
 from tools.bench.learning import plateau, tune
-from tools.bench.learning.course import from_scratch, traced
+from tools.bench.learning.course import Method, from_scratch, growing, traced
+from tools.bench.learning.run import runs
 from tools.bench.learning.tasks import TASKS, Task, widened
 
 
@@ -37,6 +38,33 @@ def test_a_recipe_ends_with_the_big_net_and_keeps_the_function(name: str) -> Non
     factor = (big.flops / small.flops) ** (1 / task.stages)
     middle = gg.apply(small, task.recipe[0], seed=0)
     assert middle.flops / small.flops == pytest.approx(factor, rel=0.03)
+
+
+def test_stacking_makes_the_deep_net_of_the_shallow_one_within_the_stages_of_the_task() -> None:
+    task = TASKS["text-deep"]
+    tokens = torch.arange(64).reshape(2, 32)
+    torch.manual_seed(0)
+    small, big = gg.trace(task.small(), tokens), gg.trace(task.big(), tokens)
+    part = Part(tokens, tokens)
+    start = growing(
+        task, Data(part, part, part, 128, "numbers"), 0, Method(rounds=1), "stack", {}, (small.flops, big.flops)
+    )
+    grower = start(small, torch.optim.AdamW(small.module.parameters()))
+    for _ in range(task.stages):
+        proposal = grower.propose()
+        assert proposal is not None
+        grower.apply(proposal)
+    shapes = [sorted(tuple(p.shape) for p in graph.module.parameters()) for graph in (grower.graph, big)]
+    assert shapes[0] == shapes[1]
+    assert grower.graph.flops == big.flops
+    assert torch.equal(grower.module(tokens), small.module(tokens))
+    arms = [arm for arm, _ in runs(task, Data(part, part, part, 128, "numbers"), 0, {})]
+    assert [arm for arm in arms if "stack" in arm] == [
+        "stack, 1/2 of the FLOPs",
+        "stack: the net that it had half way from scratch, 1/2 of the FLOPs",
+        "stack, 1/4 of the FLOPs",
+    ]
+    assert not any("dnm" in arm for arm in arms)
 
 
 def test_a_net_from_scratch_draws_its_embeddings_as_the_model_does_and_no_weight_as_zero() -> None:

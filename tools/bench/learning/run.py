@@ -6,9 +6,9 @@ Every run is written as soon as it ends, and those that are in the file are not 
 goes on. `--limit` ends it after so many seconds.
 
 For each seed: the big net from scratch, with the task's steps and with a half and a quarter of them; the small net with
-as many FLOPs as half of the big one's; the small net grown by each policy to the big net's FLOPs, within half of its
-training FLOPs (`dnm` and `progressive` within a quarter as well); and as controls, from scratch and with the same
-training FLOPs, the architectures that `dnm` and `progressive` ended with and had half way. `--arms` runs some alone.
+as many FLOPs as half of the big one's; the small net grown by each policy of the task to the big net's FLOPs, within
+half of its training FLOPs (`dnm`, `progressive` and `stack` within a quarter as well); and as controls, from scratch
+and with the same training FLOPs, the architectures that these ended with and had half way. `--arms` runs some alone.
 What is tuned (see tune.py) is the same for all policies of a task.
 """
 
@@ -40,14 +40,16 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "progressive": ("progressive", {}),
     "random": ("random", {}),
     "noisy split": ("net2net", {"noise": 0.1}),
+    "stack": ("stack", {}),
 }
-AT_A_QUARTER = ("dnm", "progressive")
+AT_A_QUARTER = ("dnm", "progressive", "stack")
 # Of which the first, last or middle net is taken.
 CONTROLS: tuple[tuple[str, int | str], ...] = (
     ("dnm", -1),
     ("dnm", "half"),
     ("progressive", -1),
     ("progressive", "half"),
+    ("stack", "half"),
 )
 
 Run = Callable[[], dict[str, Any]]
@@ -70,7 +72,7 @@ def runs(task: Task, data: Data, seed: int, known: dict[str, dict[str, Any]]) ->
         start = growing(task, data, seed, method, policy, options, (small, big))
         return course(traced(task.small, data, seed), task, data, seed, budget, method, start)
 
-    def control(name: str, which: int | str) -> dict[str, Any]:
+    def scratch(name: str, which: int | str) -> dict[str, Any]:
         ledgers = known[f"{name}, 1/2 of the FLOPs/{seed}"]["ledgers"]
         ledger = ledgers[len(ledgers) // 2 if which == "half" else -1]
         return course(from_scratch(task, data, seed, ledger), task, data, seed, whole // 2, method)
@@ -79,12 +81,12 @@ def runs(task: Task, data: Data, seed: int, known: dict[str, dict[str, Any]]) ->
     yield "big", partial(plain, task.big, whole)
     yield "big, 1/2 of the FLOPs", partial(plain, task.big, whole // 2)
     yield "big, 1/4 of the FLOPs", partial(plain, task.big, whole // 4)
-    for name in POLICIES:
+    for name in task.policies:
         yield f"{name}, 1/2 of the FLOPs", partial(grown, name, whole // 2)
-    for name, which in CONTROLS:
+    for name, which in (control for control in CONTROLS if control[0] in task.policies):
         net = "the net that it had half way" if which == "half" else "its final net"
-        yield f"{name}: {net} from scratch, 1/2 of the FLOPs", partial(control, name, which)
-    for name in AT_A_QUARTER:
+        yield f"{name}: {net} from scratch, 1/2 of the FLOPs", partial(scratch, name, which)
+    for name in (name for name in AT_A_QUARTER if name in task.policies):
         yield f"{name}, 1/4 of the FLOPs", partial(grown, name, whole // 4)
 
 

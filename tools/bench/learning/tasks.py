@@ -36,6 +36,7 @@ class Task:
         batch_size: of all nets.
         how: what of `Method` (course.py) is otherwise, since it was chosen otherwise on the task's validation part.
         recipe: stages from the small net to the big one itself, for `progressive`; empty, it widens uniformly.
+        policies: by which the small net is grown, by their names in run.py.
     """
 
     data: str
@@ -48,6 +49,7 @@ class Task:
     batch_size: int = 64
     how: dict[str, Any] = field(default_factory=dict)
     recipe: tuple[tuple[str, ...], ...] = ()
+    policies: tuple[str, ...] = ("dnm", "gradmax", "net2net", "progressive", "random", "noisy split")
 
 
 def widened(groups: Sequence[str], sizes: Sequence[int]) -> tuple[tuple[str, ...], ...]:
@@ -100,4 +102,15 @@ TASKS = {
         recipe=widened(["blocks.0.mlp.0", "blocks.1.mlp.0"], (32, 112, 256)),
     ),
 }
+TASKS["text-deep"] = Task(
+    "text",
+    {"length": 32, "most": 400_000},
+    lambda: GPT(dim=32, depth=2, heads=2, hidden=128),
+    lambda: GPT(dim=32, depth=8, heads=2, hidden=128),
+    steps=1600,
+    stages=2,
+    lr=1e-2,
+    how={"rounds": 16, "anew": True},
+    policies=("stack",),
+)
 TASKS["text-long"] = replace(TASKS["text"], steps=6400)  # where more bring the big net nothing (plateau.py)
