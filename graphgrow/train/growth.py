@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -39,6 +41,7 @@ def grower_of(
     """
     part = recipe.growth or GrowthPart(stages=0)
     when: Schedule = Plateau(part.plateau) if part.plateau else Interval(part.interval)
+    pace = replace(Pace.under(optimizer), boost=part.boost, forget=part.forget)
     return Grower(
         graph,
         optimizer,
@@ -48,7 +51,7 @@ def grower_of(
         cool_down=part.cool_down,
         most_stages=part.most_stages,
         averaged=averaged,
-        pace=None if part.warm_up is None else Pace(warm_up=part.warm_up),
+        pace=replace(pace, warm_up=pace.warm_up if part.warm_up is None else part.warm_up),
         every=part.every,
         held_out=held_out,
         rollback_after=part.rollback_after or None,

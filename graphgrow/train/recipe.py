@@ -26,6 +26,7 @@ LIMITS: dict[str, dict[str, tuple[float, float]]] = {
         **dict.fromkeys(("plateau", "cool_down", "stages", "warm_up", "rollback_after"), (0, ANY)),
         **dict.fromkeys(("parameters", "flops", "latency_ms"), (0, ANY)),
         "until": (0, 1),
+        "boost": (1, ANY),
     },
 }
 """Between which values the numbers of a recipe's parts are, both included."""
@@ -101,6 +102,9 @@ class GrowthPart:
         parameters, flops, latency_ms: the budget; 0 is no limit.
         warm_up: steps within which updates of what is new rise from zero to full pace; left out, as many as suit the
             optimizer (`Pace.under`).
+        boost: by how much the steps of weights that have become large are sped up at most from a growth on; 1 is not
+            at all (`Pace.boost`).
+        forget: whether the optimizer begins anew at each growth (`Pace.forget`); not for RMSprop.
         every: of so many batches one is observed.
         rollback_after: epochs after which a growth is taken back, optimizer and all, if the validation loss has not
             been below what it was before; 0 is never.
@@ -118,6 +122,8 @@ class GrowthPart:
     flops: int = 0
     latency_ms: float = 0.0
     warm_up: int | None = None
+    boost: float = 1.0
+    forget: bool = False
     every: int = 20
     rollback_after: int = 0
     rollback_margin: float = 0.0
@@ -169,6 +175,11 @@ class Recipe:
             )
         if self.growth is not None:
             self._require_room(self.growth)
+            if self.growth.forget and self.training.optimizer == "rmsprop":
+                raise RecipeError(
+                    f"recipe {self.name}: growth.forget and the optimizer rmsprop, whose first steps without state are "
+                    "up to ten learning rates long; leave growth.forget out, or take adamw"
+                )
 
     def _require_room(self, growth: GrowthPart) -> None:
         """Refuse a training in which stages that the recipe lists would be left out, whatever happens."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from graphgrow.train.growth import average_of, grower_of
+from graphgrow.train.pace import Newcomers, Pace
 from graphgrow.train.recipe import DataPart, GrowthPart, ModelPart, Recipe, TrainingPart
 from tests.train import small
 
@@ -54,6 +55,22 @@ def test_a_budget_of_the_recipe_limits_it() -> None:
     small.epoch(grower, optimizer)
     assert grower.propose(1.0) is None
     assert [one.verdict for one in grower.decisions] == ["declined"]
+
+
+@pytest.mark.parametrize(
+    ("part", "pace"),
+    [
+        (GrowthPart(), Pace(warm_up=100)),
+        (GrowthPart(warm_up=7), Pace(warm_up=7)),
+        (GrowthPart(boost=10.0, forget=True), Pace(warm_up=100, boost=10.0, forget=True)),
+    ],
+)
+def test_the_pace_is_what_the_recipe_says(monkeypatch: pytest.MonkeyPatch, part: GrowthPart, pace: Pace) -> None:
+    given: list[Pace] = []
+    monkeypatch.setattr(Newcomers, "__init__", lambda _, __, mine: given.append(mine))
+    graph = small.graph()
+    grower_of(replace(RECIPE, growth=part), graph, small.adam(graph), None, small.loss)
+    assert given == [pace]
 
 
 def test_an_average_goes_a_share_of_the_way() -> None:

@@ -89,6 +89,11 @@ def test_every_recipe_that_comes_along_names_what_there_is(name: str) -> None:
         (SMALL + "[growth]\nevery = 0", "growth.every is 0, wanted at least 1"),
         (SMALL + "[growth]\nuntil = -1", "growth.until is -1.0, wanted from 0 to 1"),
         (SMALL + "[growth]\nwarm_up = -5", "growth.warm_up is -5, wanted at least 0"),
+        (SMALL + "[growth]\nboost = 0.5", "growth.boost is 0.5, wanted at least 1"),
+        (
+            SMALL + 'optimizer = "rmsprop"\n[growth]\nforget = true',
+            "up to ten learning rates long; leave growth.forget",
+        ),
         (SMALL.replace("epochs = 3", "epochs = 3\nprecision = 'half'"), "'half' is none of float32, bfloat16"),
         (SMALL.replace('"digits"', "5"), "data.name: got 5, wanted str"),
         (SMALL + "[growth]\noptions = 3", "growth.options: got 3"),
