@@ -40,12 +40,12 @@ GROWN = ("tests/passes/test_widen.py", "tests/passes/test_split.py", "tests/rewr
 
 MUTANTS = (
     # passes
-    Mutant("passes/widen.py", "if self.extra <= 0:", "if self.extra < 0:", ("tests/test_bad_input.py",)),
+    Mutant("passes/widen.py", "if self.extra <= 0:", "if self.extra < 0:", ("tests/bad_input/test_mutations.py",)),
     Mutant("passes/widen.py", "units, Kind.APPEND), generator)", "units, Kind.REPLICATE), generator)"),
     Mutant("passes/widen.py", "max(1, found[0].size // 2)", "max(0, found[0].size // 2)"),
-    Mutant("passes/split.py", "if self.copies < 2:", "if self.copies < 1:", ("tests/test_bad_input.py",)),
+    Mutant("passes/split.py", "if self.copies < 2:", "if self.copies < 1:", ("tests/bad_input/test_mutations.py",)),
     Mutant("passes/split.py", "chosen.repeat(self.copies - 1)", "chosen.repeat(self.copies)"),
-    Mutant("passes/split.py", "not 0 <= unit < group.size", "not 0 <= unit <= group.size", ("tests/test_bad_input.py",)),
+    Mutant("passes/split.py", "not 0 <= unit < group.size", "not 0 <= unit <= group.size", ("tests/bad_input/test_mutations.py",)),
     Mutant("passes/split.py", "self.units or range(group.size)", "self.units or range(1)"),
     Mutant("passes/add_branch.py", "if any(step != 1 for step in stride):", "if any(step > 2 for step in stride):"),
     Mutant("passes/add_branch.py", "biased = isinstance(norm, nn.Identity)", "biased = not isinstance(norm, nn.Identity)"),
@@ -110,7 +110,7 @@ MUTANTS = (
     Mutant("graphgrow/rewrite/optimizer.py", "group[\"params\"][position] = heir", "pass"),
     Mutant("graphgrow/rewrite/overflow.py", "return denominator in reached and not _keeps_from_zero(denominator, ranges)", "return False"),
     Mutant("graphgrow/ir/bounds.py", "whole and exponent % 2 == 0", "whole", ("tests/rewrite/test_overflow.py",)),
-    Mutant("graphgrow/rewrite/apply.py", "if suspect and bool(torch.isnan(old).any()):", "if False:", ("tests/test_bad_input.py",)),
+    Mutant("graphgrow/rewrite/apply.py", "if suspect and bool(torch.isnan(old).any()):", "if False:", ("tests/bad_input/test_mutations.py",)),
     Mutant("graphgrow/rewrite/apply.py", 'f"{seed}:{position}:{text}"', 'f"{seed}:{text}"'),
     Mutant("graphgrow/rewrite/erase.py", "(others or not kept.op", "(not kept.op", ("tests/passes/test_drop_identity.py",)),
     # checking
