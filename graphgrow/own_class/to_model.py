@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 from torch import fx, nn
 
+from graphgrow.capture.running import run_in_eval, run_in_train
 from graphgrow.capture.trace import Capture, capture
 from graphgrow.errors import CaptureError, ExportError, GraphGrowError
 from graphgrow.ir.editor import follow_flat_weights, shallow_copy
@@ -49,8 +50,9 @@ def to_model(network: Network, model: nn.Module, leaves: Leaves = ()) -> nn.Modu
 
     Raises:
         ExportError: if the class cannot compute the grown graph (a mutation put in what its forward does not call, or
-            sizes that it takes from one another differ now), with the first node at which the two part; or if the model
-            is no module, or another one than the graph has grown from.
+            sizes that it takes from one another differ now), with the first node at which the two part; if it does not
+            run in a mode that the graph does not have; or if the model is no module, or another one than the graph has
+            grown from.
     """
     require_network(network, "gg.to_model")
     if not isinstance(model, nn.Module):
@@ -87,7 +89,32 @@ def _made(network: Network, model: nn.Module, leaves: Leaves) -> nn.Module:
     if apart is not None:
         at = f" at `{apart[0]}`" if apart[0] else ""
         raise ExportError(f"does not compute the grown graph: they part{at}, {apart[1]}")
+    _refuse_broken_mode(fresh, network, model)
     return fresh
+
+
+def _refuse_broken_mode(fresh: nn.Module, network: Network, model: nn.Module) -> None:
+    """What the mode alone uses that the graph does not have, as an auxiliary head, did not follow the growth.
+
+    Raises:
+        ExportError: if the copy does not run in that mode, and the model does.
+    """
+    mode = next((mode for mode in ("train", "eval") if mode not in network.modes), None)
+    if mode is None:
+        return
+    run = run_in_train if mode == "train" else run_in_eval
+    for made, inputs in ((_copied(model), network.base_inputs or network.inputs), (fresh, network.inputs)):
+        args, kwargs = inputs.sample()
+        try:
+            run(made, args, kwargs)
+        except Exception as error:  # whatever the class raises
+            if made is fresh:
+                words = " ".join(str(error).split())
+                raise ExportError(
+                    f"does not run in {mode} mode, for which the graph does not hold, so that what is used in it alone "
+                    f"did not grow ({words:.200}); grow a graph that was captured in {mode} mode"
+                ) from error
+            return
 
 
 def _another(network: Network, model: nn.Module, leaves: Leaves) -> str:

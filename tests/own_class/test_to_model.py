@@ -374,6 +374,39 @@ def test_a_class_that_has_another_graph_in_one_mode_at_the_grown_sizes_is_refuse
         gg.to_model(gg.apply(graph, "widen(first, extra=2)"), model)
 
 
+class Auxiliary(nn.Module):
+    """Has a second head in train mode alone, as GoogLeNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.trunk = nn.Linear(3, 4), nn.Linear(4, 4)
+        self.norm, self.aux, self.head = nn.BatchNorm1d(4), nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.norm(self.stem(x))
+        y = self.head(torch.relu(self.trunk(x)))
+        return (y, self.aux(x)) if self.training else y
+
+
+@pytest.mark.filterwarnings("ignore:this graph of")
+def test_the_mode_that_the_graph_does_not_have_runs_or_the_class_is_refused() -> None:
+    """The auxiliary head is in the graph of train mode alone: growth of what it reads went past it in silence."""
+    x = torch.randn(5, 3)
+    model: Any = Auxiliary().eval()
+    graph = gg.trace(model, x)
+    beside: Any = gg.to_model(gg.apply(graph, "widen(trunk, extra=2)"), model)
+    assert not beside.training
+    assert torch.equal(beside.norm.running_mean, model.norm.running_mean)
+    assert len(beside.train()(x)) == 2
+    said = r"does not run in train mode, for which the graph does not hold, .*\(mat1 and mat2 .*; grow a graph that was"
+    with pytest.raises(gg.ExportError, match=said):
+        gg.to_model(gg.apply(graph, "widen(stem, extra=2)"), model)
+    model.train()
+    whole: Any = gg.to_model(gg.apply(gg.trace(model, x), "widen(stem, extra=2)"), model)
+    assert whole.aux.in_features == 6
+    assert torch.allclose(whole.eval()(x), model.eval()(x), atol=1e-6)
+
+
 def test_a_tensor_that_the_class_has_no_name_for_is_refused() -> None:
     """No pass puts one beside a layer's own today; one of a user's might."""
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
