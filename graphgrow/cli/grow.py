@@ -41,13 +41,12 @@ def grow(
     $ graphgrow grow graphgrow:resnet --recipe wider.txt --out runs/wide
     """
     from graphgrow.rewrite.apply import apply
-    from graphgrow.rewrite.ledger import Entry
     from graphgrow.rewrite.recipe import read_recipe
     from graphgrow.rewrite.text import parse_mutation
 
-    entries = [] if recipe is None else list(read_recipe(recipe, seed))
-    entries += [Entry(str(parse_mutation(text)), seed) for text in mutations or ()]
-    if not entries:
+    entries = () if recipe is None else read_recipe(recipe, seed)
+    written = [parse_mutation(text) for text in mutations or ()]
+    if not entries and not written:
         raise typer.BadParameter("give at least one mutation, or a --recipe")
     require_free(out, overwrite)
     graph = open_model(model, shape, base)
@@ -55,4 +54,5 @@ def grow(
     with working("growing"):
         for entry in entries:
             grown = apply(grown, entry.mutation, seed=entry.seed)
+        grown = apply(grown, written, seed=seed)
     keep(graph, grown, out, model=model, base=base, seed=seed, as_json=as_json)

@@ -18,7 +18,7 @@ from graphgrow.rewrite.contract import Mutation, TensorChange
 from graphgrow.rewrite.gradients import refuse_gradients_in_buffers
 from graphgrow.rewrite.hooked import refuse_changed_hooks
 from graphgrow.rewrite.ledger import Entry
-from graphgrow.rewrite.listing import renamed
+from graphgrow.rewrite.listing import moved, renamed
 from graphgrow.rewrite.neighbours import near_parameters, new_parameters
 from graphgrow.rewrite.network import Network, note_values, require_network
 from graphgrow.rewrite.optimizer import Migration
@@ -59,7 +59,13 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
     current = network
     for number, mutation in enumerate(chosen):
         wanted = renamed(mutation, current)
-        current = _apply_one(current, wanted, seed, migration, share or number > 0, True, own=number > 0)
+        try:
+            current = _apply_one(current, wanted, seed, migration, share or number > 0, True, own=number > 0)
+        except GraphGrowError as error:
+            hint = moved(mutation, network, current) if wanted is mutation and number else ""
+            if not hint:
+                raise
+            raise type(error)(f"{error}{hint}") from error
     if chosen:
         note_values(current)
     if migration is not None:

@@ -92,3 +92,28 @@ def renamed(mutation: M, network: Network) -> M:
                 "list the mutations of the grown graph"
             )
     return dataclasses.replace(mutation, **changed) if changed else mutation
+
+
+def moved(mutation: Mutation, first: Network, network: Network) -> str:
+    """What the sites of a written mutation are called by now, where its names meant other ones when its list began.
+
+    Args:
+        mutation: of the list, which cannot be applied as it is written.
+        first: the network that the list is for.
+        network: what the mutations in front of it have made of that.
+
+    Returns:
+        A hint for its error; empty where its names have not moved.
+    """
+    nodes = {node.name: node for node in network.module.graph.nodes}
+    for field in mutation.places:
+        name = getattr(mutation, field, None)
+        meant = first.sites.named(name) if isinstance(name, str) else None
+        node = None if meant is None else nodes.get(meant.name)
+        if meant is None or node is None or stem_of(node) != stem_of(meant) or node is network.sites.named(str(name)):
+            continue
+        return (
+            f"; those in front of it in the list have moved names: what was `{name}` is `{network.sites.name(node)}` "
+            "by now. Write that, or pass what graph.mutations() lists"
+        )
+    return ""

@@ -88,9 +88,24 @@ def test_the_cost_of_a_whole_list_is_that_of_what_would_be_applied(opened: Graph
 
 
 def test_written_names_are_those_of_the_graph_that_they_come_to(opened: Graph) -> None:
-    texts = [str(one) for one in opened.mutations("settle-operators")]
+    settled = gg.apply(opened, "settle-operators(act, keep=gelu)")
     with pytest.raises(gg.Declined, match="the strongest, silu, has a weight of 1, and keep=present"):
-        gg.apply(opened, texts)  # `act@2` is the third call, once the first is a GELU
+        gg.apply(settled, "settle-operators(act@2)")  # the third call, once the first is a GELU
+
+
+def test_the_error_of_a_written_list_says_what_its_sites_are_called_by_now(opened: Graph) -> None:
+    texts = [str(one) for one in opened.mutations("settle-operators")]
+    with pytest.raises(
+        gg.Declined, match=r"keep=present.*; those in front .*: what was `act@2` is `act` by now\. Write"
+    ):
+        gg.apply(opened, texts)
+    with pytest.raises(gg.MutationError, match=r"no site `act@3`.*what was `act@3` is `act@2` by now"):
+        gg.apply(opened, [texts[0], texts[2]])
+    by_then = [texts[0], "settle-operators(act)", "settle-operators(act@2, keep=silu)"]
+    assert _kinds(gg.apply(opened, by_then)) == ["GELU", "ReLU", "SiLU"]
+    with pytest.raises(gg.MutationError) as unmoved:
+        gg.apply(opened, [texts[0], "widen(nothing, extra=1)"])
+    assert "moved" not in str(unmoved.value)
 
 
 def test_where_its_node_is_gone_no_other_is_taken_in_its_place() -> None:
