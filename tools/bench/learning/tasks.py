@@ -110,7 +110,7 @@ TASKS["text-deep"] = Task(
     steps=1600,
     stages=2,
     lr=1e-2,
-    how={"rounds": 16, "anew": True},
+    how={"rounds": 4, "anew": True},
     policies=("stack",),
 )
 TASKS["text-long"] = replace(TASKS["text"], steps=6400)  # where more bring the big net nothing (plateau.py)
