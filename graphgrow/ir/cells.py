@@ -8,6 +8,7 @@ permutations move positions about; what stands in one position keeps its name, a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from graphgrow.ir.terms import Concat, Reason, Space, Term, find, freeze, leaves, normal
@@ -57,15 +58,21 @@ def cells_along(term: Term, space: Space) -> tuple[Cell, ...]:
 def cells_of(value: Value, axis: int, space: Space) -> tuple[Cell, ...]:
     """The cells in which a space occurs along one axis of a tensor, by the positions along all its axes.
 
-    A parameter is filled alike at all positions of its other axes.
+    A parameter is filled alike at all positions of its other axes, and so is a tensor at those that it has along two of
+    them (the scores of an attention): which axis one stands in could not be told.
     """
     own = cells_along(value.axes[axis], space)
     if value.parameter or not own:
         return own
-    for i, term in enumerate(value.axes):
-        beside = _ONCE if i == axis else _positions(term)
-        if beside is not _ONCE:
-            own = tuple(outer | inner for outer in beside for inner in own)
+    found = [beside for i, term in enumerate(value.axes) if i != axis and (beside := _positions(term)) is not _ONCE]
+    if not found:
+        return own
+    cut = Counter(family for cells in (own, *found) for family in {each.of for cell in cells for each in cell})
+    twice = frozenset(family for family, count in cut.items() if family is not None and count > 1)
+    own = tuple(regardless(cell, twice) for cell in own)
+    for beside in found:
+        told = dict.fromkeys(regardless(cell, twice) for cell in beside)
+        own = tuple(outer | inner for outer in told for inner in own)
     return own
 
 
@@ -74,6 +81,11 @@ def agree(first: Cell, second: Cell) -> bool:
     if not first or not second:
         return True
     return not any(a is not b and a.of is b.of for a in first for b in second)
+
+
+def regardless(cell: Cell, mixed: frozenset[Space]) -> Cell:
+    """A cell without its positions along axes whose positions come together."""
+    return frozenset(position for position in cell if position.of not in mixed) if mixed else cell
 
 
 def groups(cells: tuple[Cell, ...], given: Cell = frozenset()) -> dict[Cell, list[int]]:
@@ -85,11 +97,14 @@ def groups(cells: tuple[Cell, ...], given: Cell = frozenset()) -> dict[Cell, lis
     return found
 
 
-def meeting(left: tuple[Cell, ...], right: tuple[Cell, ...]) -> Iterator[tuple[int, int]]:
+def meeting(
+    left: tuple[Cell, ...], right: tuple[Cell, ...], unaligned: frozenset[Space] = frozenset()
+) -> Iterator[tuple[int, int]]:
     """The pairs of cells that meet where two tensors are multiplied along the axis, by number.
 
     Where the groups of a grouped map come from several parts of a concatenation, the axis of what it reads holds the
-    space once for each part, and the weights, which have the axis of one group, hold it once for all of them.
+    space once for each part, and the weights, which have the axis of one group, hold it once for all of them. Positions
+    along an `unaligned` axis all meet each other.
 
     Raises:
         ValueError: if one does not hold it a whole number of times as often as the other, a defect of a rule.
@@ -97,7 +112,7 @@ def meeting(left: tuple[Cell, ...], right: tuple[Cell, ...]) -> Iterator[tuple[i
     others = groups(right)
     for mine, own in groups(left).items():
         for theirs, numbers in others.items():
-            if agree(mine, theirs):
+            if agree(regardless(mine, unaligned), theirs):
                 longer, shorter = max(len(own), len(numbers)), min(len(own), len(numbers))
                 if longer % shorter:
                     raise ValueError(f"an axis occurs {len(own)} times in one factor and {len(numbers)} in the other")

@@ -6,7 +6,9 @@ literals and module attributes right. A rule never rewrites anything itself, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -16,7 +18,7 @@ from torch import fx
 from graphgrow.ir.bounds import A_SIZE, UNBOUNDED, Bounds
 from graphgrow.ir.flow import Flow
 from graphgrow.ir.quasilinear import QuasiLinear
-from graphgrow.ir.terms import Axes, Term, leaves
+from graphgrow.ir.terms import Axes, Space, Term, leaves
 from graphgrow.ir.value import Value
 
 
@@ -188,6 +190,7 @@ class NodeFacts:
         flows: for each output value, how it comes from the operands.
         draws: output values that are random numbers, one for each unit in each call, in whatever mode.
         storings: what it stores in buffers.
+        frozen: axes that its rule froze, along which it may do anything.
         split_sizes: the parts of a chunk or split along an axis, if the node is one.
     """
 
@@ -203,16 +206,43 @@ class NodeFacts:
     noises: list[Noise] = field(default_factory=list)
     draws: list[Value] = field(default_factory=list)
     storings: list[Storing] = field(default_factory=list)
+    frozen: list[Term] = field(default_factory=list)
     sizes: list[SizeSlot] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     split_parts: Axes = ()
     split_axis: int = 0
     cuts: list[Cut] = field(default_factory=list)
 
+    @functools.cached_property
+    def mixed(self) -> frozenset[Space]:
+        """The axes of positions (see `cells`) whose positions it sums, counts or moves, by what they were cut from.
+
+        Of what it puts out no position holds what one position of an operand does.
+        """
+        sides = ((c.left.axes[c.left_axis], c.right.axes[c.right_axis]) for c in self.contractions)
+        return self.unaligned | _cut_from(term for pair in sides for term in pair)
+
+    @functools.cached_property
+    def unaligned(self) -> frozenset[Space]:
+        """Those of `mixed` whose positions in one factor of a product meet all of those in the other."""
+        terms = list(self.frozen)
+        terms += [summation.value.axes[summation.axis] for summation in self.summations]
+        terms += [statistic.value.axes[axis] for statistic in self.statistics for axis in statistic.axes]
+        terms += [term for norm in self.normalisations for term in norm.term]
+        for value in flatten_values(self.output):  # along two axes, as scores have them: one is of either factor
+            count = Counter(family for term in value.axes for family in _cut_from((term,)))
+            terms += [term for term in value.axes if any(count[family] > 1 for family in _cut_from((term,)))]
+        return _cut_from(terms)
+
     def values(self) -> Iterator[Value]:
         """Every value the node reads or makes, each at least once."""
         yield from self.operands
         yield from flatten_values(self.output)
+
+
+def _cut_from(terms: Iterable[Term]) -> frozenset[Space]:
+    """What the positions along some axes were cut from."""
+    return frozenset(leaf.of for term in terms for leaf in leaves(term) if leaf.of is not None)
 
 
 def flatten_values(output: Any) -> Iterator[Value]:

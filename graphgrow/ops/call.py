@@ -125,7 +125,9 @@ class Call:
     def freeze(self, terms: Iterable[Term], why: str) -> None:
         """Freeze axes with the reason; not rows that the analysis leaves free, for being looked up by position."""
         free = self._free if why in BY_POSITION else ()
-        freeze((term for term in terms if term not in free), self.reason(why))
+        frozen = [term for term in terms if term not in free]
+        self.facts.frozen.extend(frozen)
+        freeze(frozen, self.reason(why))
 
     def take_apart(self, term: Term, why: str) -> tuple[Space, ...] | None:
         """Freeze an axis that is indexed by constants, position by position where there are few; see `cells`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.cells import Cell, agree, cells_along, cells_of, groups
+from graphgrow.ir.cells import Cell, agree, cells_along, cells_of, groups, regardless
 from graphgrow.ir.flow import Fill, Flow, Held, Level, State
 from graphgrow.ir.terms import Axes, Space, Term, find, normal, occurs
 from graphgrow.ir.value import Value
@@ -28,8 +28,23 @@ def axis_of(operand: fl.Operand, space: Space) -> int | None:
     return next((axis for axis in operand.axes if occurs(space, operand.value.axes[axis])), None)
 
 
-def evaluate(flow: Flow, output: Value, axis: int, space: Space, fills: Mapping[Key, State]) -> State:
+def evaluate(
+    flow: Flow,
+    output: Value,
+    axis: int,
+    space: Space,
+    fills: Mapping[Key, State],
+    mixed: frozenset[Space] = frozenset(),
+) -> State:
     """The fill state of an output along one of its axes.
+
+    Args:
+        flow: how it comes from the operands.
+        output: the value.
+        axis: one that has the space.
+        space: what grows.
+        fills: what the operands hold.
+        mixed: the axes of positions that come together at the node, by what they were cut from.
 
     Raises:
         Clash: if the operator cannot carry the states of its operands.
@@ -39,7 +54,7 @@ def evaluate(flow: Flow, output: Value, axis: int, space: Space, fills: Mapping[
         return (Fill.NULL if isinstance(flow, fl.Zeros) else Fill.FREE,) * len(cells)
     found: dict[int, Held] = {}
     for cell, numbers in groups(cells).items():
-        state = _state(flow, space, fills, cell)
+        state = _state(flow, space, fills, regardless(cell, mixed))
         state = (Fill.EVEN,) * len(numbers) if state is None else _spread(state, len(numbers))
         found.update(zip(numbers, (_along(term, fill) for fill in state), strict=True))
     return tuple(found[number] for number in range(len(cells)))
@@ -128,6 +143,8 @@ def _product_with_infinity(fills: list[Held]) -> Held:
 def _zip(operands: list[State | None], combine: Callable[[list[Held]], Held]) -> State | None:
     count = max((len(state) for state in operands if state is not None), default=0)
     if not count:
+        if any(state is not None for state in operands):
+            raise fl.Clash("positions of an axis that no operand has")
         return None
     rows = [_spread(state, count) if state is not None else (Fill.EVEN,) * count for state in operands]
     return tuple(combine([row[i] for row in rows]) for i in range(count))

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import fx
 
 from graphgrow.ir.cells import cells_of, meeting
-from graphgrow.ir.facts import Contraction, Normalisation
+from graphgrow.ir.facts import Contraction, NodeFacts, Normalisation
 from graphgrow.ir.flow import Fill, Held, State
 from graphgrow.ir.positions import Units
 from graphgrow.ir.value import Value
@@ -54,9 +54,10 @@ class Plan:
         """What the new units of a tensor hold along an axis, cell by cell."""
         return self.fills.get(key, (Fill.EVEN,) * len(cells_of(*key, self.units.space)))
 
-    def meeting(self, c: Contraction) -> Iterator[tuple[int, int]]:
-        """The occurrences on both sides of a sum of products that are multiplied with each other, by number."""
-        return meeting(*(cells_of(*key, self.units.space) for key in ((c.left, c.left_axis), (c.right, c.right_axis))))
+    def meeting(self, facts: NodeFacts, c: Contraction) -> Iterator[tuple[int, int]]:
+        """The occurrences on both sides of a node's sum of products that are multiplied with each other, by number."""
+        left, right = (cells_of(v, i, self.units.space) for v, i in ((c.left, c.left_axis), (c.right, c.right_axis)))
+        return meeting(left, right, facts.unaligned)
 
 
 class Present(Protocol):

@@ -181,7 +181,7 @@ class _Search:
         for facts in self._touching:
             check_storings(facts, self.plan)
         contractions = [(facts, contraction) for facts in self._touching for contraction in facts.contractions]
-        read_afresh = any(reads_afresh(contraction, self.plan) for _, contraction in contractions)
+        read_afresh = any(reads_afresh(facts, contraction, self.plan) for facts, contraction in contractions)
         learns = self._present is None  # what is taken away need not
         for facts, contraction in contractions:
             check_contraction(facts, contraction, self.plan, read_afresh, learns)
@@ -196,7 +196,7 @@ class _Search:
         for output, flow in facts.flows:
             for axis in output.axes_with(space):
                 try:
-                    state = evaluate(flow, output, axis, space, self.plan.fills)
+                    state = evaluate(flow, output, axis, space, self.plan.fills, facts.mixed)
                 except Clash as clash:
                     raise Unmet(facts, str(clash), [], clash) from None
                 if facts.noises or facts.draws:  # what was drawn for the first unit is not drawn again

@@ -21,7 +21,7 @@ def settled_readers(touching: list[NodeFacts], plan: Plan) -> dict[Key, State]:
                     continue
                 seen = _seen(plan, mine, other, c)
                 state = list(opened.get(mine, (Fill.NULL,) * len(cells_of(*mine, plan.units.space))))
-                for pair in plan.meeting(c):
+                for pair in plan.meeting(facts, c):
                     own, theirs = pair if mine == sides[0] else pair[::-1]
                     state[own] = _of_two_readings(state[own], _reading(seen[theirs], plan.kind))
                 opened[mine] = tuple(state)
@@ -65,11 +65,11 @@ def _seen(plan: Plan, mine: Key, other: Key, c: Contraction) -> State:
     return (written if mine == (c.right, c.right_axis) else opposite,) * count
 
 
-def reads_afresh(c: Contraction, plan: Plan) -> bool:
+def reads_afresh(facts: NodeFacts, c: Contraction, plan: Plan) -> bool:
     """Whether fresh weights read new units that are zero, so that what writes those has a gradient."""
     if not holds((c.term,), plan.units.space):
         return False
     sides = ((c.left, c.left_axis), (c.right, c.right_axis))
     left, right = (plan.state(key) for key in sides)
-    afresh = any({left[i], right[j]} == {Fill.ZERO, Fill.FREE} for i, j in plan.meeting(c))
+    afresh = any({left[i], right[j]} == {Fill.ZERO, Fill.FREE} for i, j in plan.meeting(facts, c))
     return afresh and any(key in plan.readers for key in sides)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.cells import Cell, cells_of, groups
+from graphgrow.ir.cells import Cell, cells_of, groups, regardless
 from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.flow import Common, Fill, Flow, Held, Level, Weighted
 from graphgrow.ir.positions import present_size
@@ -87,6 +87,7 @@ class Requests:
         self._space = space
         self._grants = grants or (lambda *wish: True)
         self._flows = {output: flow for facts in touching for output, flow in facts.flows}
+        self._mixed = {output: facts.mixed for facts in touching if facts.mixed for output, _ in facts.flows}
         self._stored = {storing.buffer for facts in touching for storing in facts.storings}
         self.asked: dict[Key, dict[int, Held]] = {}
         self._granted: set[Wish] = set()
@@ -154,7 +155,8 @@ class Requests:
     def _place(self, value: Value, axis: int, occurrence: int) -> _Place:
         cells = cells_of(value, axis, self._space)
         together = groups(cells)[cells[occurrence]]
-        return _Place(cells[occurrence], together.index(occurrence), len(together))
+        place = regardless(cells[occurrence], self._mixed.get(value, frozenset()))
+        return _Place(place, together.index(occurrence), len(together))
 
     def _of_operand(self, operand: fl.Operand, at: _Place, fill: Held) -> Wishes | None:
         """The same occurrence of the operand; every one where a view folds parts of the axis together, or unfolds."""

@@ -181,7 +181,7 @@ def check_contraction(facts: NodeFacts, c: Contraction, plan: Plan, read_afresh:
         return
     left, right = (c.left, c.left_axis), (c.right, c.right_axis)
     states = plan.state(left), plan.state(right)
-    for i, j in plan.meeting(c):
+    for i, j in plan.meeting(facts, c):
         pair = states[0][i], states[1][j]
         if Fill.NULL in pair:
             continue

@@ -41,7 +41,8 @@ def promised(facts: NodeFacts, plan: Plan) -> bool:
             continue
         sides = ((c.left, c.left_axis), (c.right, c.right_axis))
         left, right = (plan.fills.get(key, ()) for key in sides)
-        for i, j in meeting(*(cells_of(*key, space) for key in sides)):
+        cells = [cells_of(*key, space) for key in sides]
+        for i, j in meeting(cells[0], cells[1], facts.unaligned):
             a, b = left[i], right[j]
             if Fill.NULL not in (a, b) and not (Fill.ZERO in (a, b) if append else {a, b} == {Fill.COPY, Fill.SHARE}):
                 return False

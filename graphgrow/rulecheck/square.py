@@ -274,7 +274,7 @@ class Square:
             for output, flow in facts.flows:
                 for axis in output.axes_with(space):
                     try:
-                        state = evaluate(flow, output, axis, space, plan.fills)
+                        state = evaluate(flow, output, axis, space, plan.fills, facts.mixed)
                     except Clash:
                         return None
                     plan.fills[(output, axis)] = state
