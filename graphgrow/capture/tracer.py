@@ -169,7 +169,8 @@ class ShapeTracer(fx.Tracer):
     def _int(self, *args: Any, **kwargs: Any) -> Any:
         """What the model's own `int()` returns."""
         value = args[0] if len(args) == 1 and isinstance(args[0], ValueProxy) else None
-        if value is None or not self._ints_free or type(value.example) not in (int, float):
+        number = value is not None and isinstance(value.example, (int, float)) and not isinstance(value.example, bool)
+        if not number or not self._ints_free:
             return int(*args, **kwargs)
         self.ints += 1
         return self.create_proxy("call_function", torch.sym_int, (value,), {})
