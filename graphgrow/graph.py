@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,7 +116,7 @@ class Mutations(Sequence[Mutation]):
         self._found: list[Mutation] = []
         self._refusals: list[Refusal] = []
         self._graph = graph
-        self._rest = (mutation for kind in kinds for mutation in kind.sites(graph))
+        self._rest = ((kind.name, found) for kind in kinds for found in kind.sites(graph))
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -147,11 +148,11 @@ class Mutations(Sequence[Mutation]):
 
     def _reach(self, count: int | None) -> bool:
         while count is None or len(self._found) < count:
-            found = next(self._rest, None)
+            name, found = next(self._rest, ("", None))
             if found is None:
                 return False
             if isinstance(found, Refusal):
-                self._refusals.append(found)
+                self._refusals.append(dataclasses.replace(found, of=name))
             else:
                 self._found.append(listed(found, self._graph))
         return True

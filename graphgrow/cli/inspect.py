@@ -56,6 +56,8 @@ def mutations(
 ) -> None:
     """List the mutations that apply to a model, one a line, ready for `graphgrow grow`.
 
+    With --pass, lines behind # say where the pass does not apply, and why.
+
     For example:
     $ graphgrow mutations graphgrow:vit --pass widen
     $ graphgrow mutations graphgrow:vit --cost
@@ -64,12 +66,16 @@ def mutations(
     found = graph.mutations(pass_name)
     if as_json:
         costs = {"costs": [asdict(graph.cost(mutation)) for mutation in found]} if cost else {}
-        show_json({"model": model, "mutations": [str(mutation) for mutation in found], **costs})
+        refused = [{"pass": one.of, "site": one.site, "reason": one.reason} for one in found.refusals]
+        show_json({"model": model, "mutations": [str(mutation) for mutation in found], "refusals": refused, **costs})
     elif cost:
         _price_list(graph, found)
     else:
         for mutation in found:
             show_text(str(mutation))
+    if pass_name is not None and not as_json:
+        for refusal in found.refusals:
+            show_text(f"# not at {refusal.site}: {refusal.reason}")
 
 
 def _price_list(graph: Graph, found: Iterable[Mutation]) -> None:

@@ -42,13 +42,15 @@ class Refusal:
     Attributes:
         site: the group, module path or node.
         reason: why not.
+        of: the pass by name, where it was listed.
     """
 
     site: str
     reason: str
+    of: str = ""
 
     def __str__(self) -> str:
-        return f"{self.site}: {self.reason}"
+        return f"{self.of} at {self.site}: {self.reason}" if self.of else f"{self.site}: {self.reason}"
 
 
 @dataclass(frozen=True)

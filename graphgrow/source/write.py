@@ -58,6 +58,11 @@ class SourceRecord(Record):
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        imports = f", imports {', '.join(self.packages)}" if self.packages else ""
+        head = f"{self.path}: {self.class_name}, {self.parameters:,} parameters{imports}; weights in {self.weights}, "
+        return "\n".join([f"{head}{self.bytes / 1e6:.2f} MB together", *(f"  note: {note}" for note in self.notes)])
+
 
 def export_source(graph: Network, folder: str | os.PathLike[str]) -> SourceRecord:
     """Write a graph as plain Python and a safetensors file, which run with torch and safetensors alone.

@@ -270,7 +270,7 @@ def test_what_is_not_listed_says_why() -> None:
     mutations = gg.trace(heads, torch.randn(2, 5, 3)).mutations("deepen")
     assert [str(m) for m in mutations] == []
     assert [str(refusal) for refusal in mutations.refusals] == [
-        ":relu: no weight writes or reads one of its axes as channels"
+        "deepen at :relu: no weight writes or reads one of its axes as channels"
     ]
 
 

@@ -75,8 +75,8 @@ def test_in_between_it_declines(share: float, said: str, keep: str) -> None:
     assert f"the share s of the new activation is {said}, and keep={keep} is exact at {at} alone" in str(caught.value)
     mutations = graph.mutations("settle-activation")
     assert len(mutations) == 0
-    assert [str(refusal) for refusal in mutations.refusals] == [
-        f"act: the share s of the new activation is {said}; at 0 or 1 one of the two activations can go"
+    assert [(refusal.site, refusal.reason) for refusal in mutations.refusals] == [
+        ("act", f"the share s of the new activation is {said}; at 0 or 1 one of the two activations can go")
     ]
 
 

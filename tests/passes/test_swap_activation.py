@@ -243,7 +243,7 @@ def test_a_second_swap_declines_until_the_first_is_settled() -> None:
     with pytest.raises(gg.Declined, match="a swap is under way here; finish it with settle-activation first"):
         gg.apply(graph, "swap-activation(act, to=tanh)")
     assert [str(refusal) for refusal in graph.mutations("swap-activation").refusals] == [
-        "act: a swap is under way here; finish it with settle-activation first"
+        "swap-activation at act: a swap is under way here; finish it with settle-activation first"
     ]
 
 

@@ -127,6 +127,10 @@ def test_what_is_written_and_recorded(tmp_path: Path) -> None:
     assert SourceRecord.from_json(record.to_json()) == record
     assert (record.class_name, record.parameters) == ("Tied", grown.parameter_count)
     assert (record.packages, record.notes) == ((), ())
+    megabytes = f"{record.bytes / 1e6:.2f} MB together"
+    assert str(record) == (
+        f"model.py: Tied, {record.parameters:,} parameters; weights in model.safetensors, {megabytes}"
+    )
     files = [tmp_path / "new" / "out" / name for name in (record.path, record.weights)]
     assert record.bytes == sum(file.stat().st_size for file in files)
     with safe_open(files[1], framework="pt") as weights:
@@ -223,6 +227,7 @@ def test_modes_in_which_the_graph_is_not_the_model_s_are_noted(tmp_path: Path) -
 
     record = export_source(gg.trace(Branching().eval(), torch.randn(2, 3)), tmp_path)
     assert any("train mode" in note for note in record.notes)
+    assert "\n  note: in train mode this model has another graph" in str(record)
     assert "\nIn train mode this model has another graph" in (tmp_path / "model.py").read_text()
     assert not loaded(tmp_path).training
 
