@@ -123,3 +123,27 @@ def test_a_model_that_only_runs_without_gradients_is_verified() -> None:
     graph = gg.trace(Summed().double(), torch.randn(4, 3).double())
     verdict = gg.verify(graph, gg.apply(graph, "widen(first, extra=2)"))
     assert verdict.preserved is True, str(verdict)
+
+
+class Saturated(nn.Module):
+    """A gate that a batch's own statistics open, and those of earlier ones, whatever they are, leave at 0 or 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+        self.gated, self.last = nn.Linear(4, 2), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(x) + self.gated(torch.sigmoid(self.norm(1e8 * self.up(x))))
+        return result
+
+
+def test_a_mistake_that_eval_mode_hides_is_planted_in_train_mode() -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(Saturated().double(), torch.randn(6, 3).double())
+    grown = gg.apply(graph, "deepen(up, kind=mlp)")
+    verdict = gg.verify(graph, grown)
+    assert verdict.preserved is True, str(verdict)
+    alone = gg.verify(graph, grown, modes=["eval"])
+    assert alone.preserved is None
+    assert "does not show at the outputs" in str(alone)
