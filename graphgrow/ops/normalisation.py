@@ -21,17 +21,30 @@ from graphgrow.ops.registry import rule
 _POSITIONS: dict[type, int] = {nn.BatchNorm1d: 1, nn.InstanceNorm1d: 1, nn.BatchNorm3d: 3, nn.InstanceNorm3d: 3}
 
 
-def _per_channel(call: Call, input: Value, parameters: Sequence[Value | None], safe: bool) -> Value:
-    """A map of each channel alone, with one number of each parameter for a channel."""
+def _per_channel(
+    call: Call,
+    input: Value,
+    statistics: Sequence[Value | None],
+    weight: Value | None,
+    bias: Value | None,
+    activated: bool = False,
+) -> Value:
+    """A map of each channel alone, with one number of each parameter for a channel.
+
+    What is standardised is scaled and moved: new units are zero where weight and bias are, and shares where both are,
+    but where it is `activated` as well.
+    """
     over_batch = not isinstance(call.module, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d))
     averaged = (*input.axes[: int(over_batch)], *input.axes[2:])
     call.freeze(averaged, "averaged over by a norm of each channel")
-    terms: list[fl.Flow] = [call.operand(input)]
-    for parameter in parameters:
+    for parameter in (*statistics, weight, bias):
         if parameter is not None:
             call.same(input.axes[1], parameter.axes[0])
-            terms.append(call.operand(parameter))
-    return call.output(input.axes, fl.Pointwise(tuple(terms), constant_safe=safe))
+    known = [call.operand(value) for value in (input, *statistics) if value is not None]
+    flow: fl.Flow = fl.Pointwise(tuple(known), constant_safe=False)
+    flow = flow if weight is None else fl.Mul((flow, call.operand(weight)))
+    flow = flow if bias is None else fl.Add((flow, call.operand(bias)))
+    return call.output(input.axes, fl.Pointwise((flow,)) if activated else flow)
 
 
 @rule(F.instance_norm)
@@ -69,7 +82,7 @@ def batch_norm(
         call.starts(value, fresh)
     if call.node.target is F.batch_norm and running_mean is None and running_var is None and bias is None:
         return _standardised(call, input, weight, eps)
-    return _per_channel(call, input, (running_mean, running_var, weight, bias), safe=False)
+    return _per_channel(call, input, (running_mean, running_var), weight, bias)
 
 
 def _standardised(call: Call, input: Value, weight: Value | None, eps: float) -> Value:
@@ -91,6 +104,10 @@ def _standardised(call: Call, input: Value, weight: Value | None, eps: float) ->
       nn.SyncBatchNorm)  # fmt: skip
 def channel_norm_module(call: Call, input: Value) -> Value:
     """nn.BatchNorm*d and nn.InstanceNorm*d; nn.SyncBatchNorm, which takes any number of axes."""
+    return _norm_of_channels(call, input)
+
+
+def _norm_of_channels(call: Call, input: Value, activated: bool = False) -> Value:
     flat = len(input.axes) == 2 and isinstance(call.module, nn.BatchNorm1d)
     if (
         not flat
@@ -99,13 +116,9 @@ def channel_norm_module(call: Call, input: Value) -> Value:
     ):
         raise RuleDeclined("an input without a batch axis")
     call.attribute("num_features", input.axes[1])
-    parameters = [
-        call.parameter("weight", Fresh.ONES),
-        call.parameter("bias", Fresh.ZEROS),
-        call.parameter("running_mean", Fresh.ZEROS),
-        call.parameter("running_var", Fresh.ONES),
-    ]
-    return _per_channel(call, input, parameters, safe=False)
+    weight, bias = call.parameter("weight", Fresh.ONES), call.parameter("bias", Fresh.ZEROS)
+    statistics = [call.parameter("running_mean", Fresh.ZEROS), call.parameter("running_var", Fresh.ONES)]
+    return _per_channel(call, input, statistics, weight, bias, activated)
 
 
 def _normalise_last(
@@ -257,7 +270,7 @@ def batch_norm_and_activation(call: Call, input: Value) -> Value:
     """A batch norm of timm that also activates: one leaf, so that train() and eval() stay alive."""
     if any(True for part in (call.module.act, call.module.drop) for _ in part.parameters()):  # type: ignore[union-attr]
         raise RuleDeclined("its activation has parameters of its own")
-    return channel_norm_module(call, input)
+    return _norm_of_channels(call, input, activated=not isinstance(call.module.act, nn.Identity))  # type: ignore[union-attr]
 
 
 @rule(F.normalize)

@@ -16,8 +16,10 @@ from graphgrow.layers import RootMeanSquareNorm
 from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
 from tests.ops.squares import squares
+from tests.preserved import assert_preserved
 
 CHANNELS = "free>free mean>free copy>copy"  # constant units are refused: the gradient of their scale would explode
+SCALED = "free>free|zero mean>free|zero copy>copy|share"  # by what weight and bias hold
 FINITE = "free>free zero>free mean>free copy>copy"
 ZERO_KEEPING = "free>free zero>zero mean>free copy>copy"
 GROUPS = "free>free zero>free mean>free copy>copy"
@@ -206,18 +208,18 @@ def _vector(draw: Draw) -> nn.Module:
 
 
 CASES = [
-    *(Case((kind,), _per_channel(kind), {"x.1": CHANNELS}) for kind in BATCH_NORMS),
+    *(Case((kind,), _per_channel(kind), {"x.1": SCALED}) for kind in BATCH_NORMS),
     *(Case((kind,), _per_channel(kind, affine=False, track_running_stats=False), {"x.1": CHANNELS}, "bare")
       for kind in BATCH_NORMS),
-    Case((nn.SyncBatchNorm,), _synchronised, {"x.1": CHANNELS}),
-    Case((nn.BatchNorm1d,), _flat_batch_norm, {"x.1": CHANNELS}, "flat"),
-    *(Case((kind,), _per_channel(kind, affine=True), {"x.0": CHANNELS, "x.1": CHANNELS}) for kind in INSTANCE_NORMS),
-    Case((F.instance_norm,), _instance_norm, {"x.1": CHANNELS}),
+    Case((nn.SyncBatchNorm,), _synchronised, {"x.1": SCALED}),
+    Case((nn.BatchNorm1d,), _flat_batch_norm, {"x.1": SCALED}, "flat"),
+    *(Case((kind,), _per_channel(kind, affine=True), {"x.0": CHANNELS, "x.1": SCALED}) for kind in INSTANCE_NORMS),
+    Case((F.instance_norm,), _instance_norm, {"x.1": SCALED}),
     *(Case((F.batch_norm,), _standardised(gain, 3), {"x.0": CHANNELS, "x.1": LEVELLED, "x.2": LEVELLED}, f"rows-{gain}")
       for gain in (False, True)),
     Case((F.batch_norm,), _standardised(True, 1), {"x.0": CHANNELS, "x.1": OVER_LAYER}, "rows-of-one"),
     Case((F.batch_norm,), _alone, {"x.0": LEVELLED, "x.1": CHANNELS, "x.2": OVER_LAYER}, "alone"),
-    *(Case((F.batch_norm,), _batch_norm(training), {"x.1": CHANNELS}, str(training)) for training in (False, True)),
+    *(Case((F.batch_norm,), _batch_norm(training), {"x.1": SCALED}, str(training)) for training in (False, True)),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_BIASED}),
     Case((nn.LayerNorm,), _last(nn.LayerNorm, 1, bias=False), {"x.0": FINITE, "x.1": FINITE, "x.2": OVER_LAYER},
          "no-bias"),
@@ -340,3 +342,55 @@ def test_a_layer_norm_with_a_bias_and_no_weight_is_split_alone() -> None:
     with pytest.raises(gg.Declined, match="with a bias and no weight"):
         gg.apply(graph, "widen(first, extra=2)")
     assert gg.verify(graph, gg.apply(graph, "split(first)")).preserved
+
+
+class _NormedPixels(nn.Module):
+    """Attention of pixels, as LeViT and SHViT have it: a batch norm behind each map."""
+
+    def __init__(self, norms: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Conv2d(3, size, 1, bias=False) for size in (4, 4, 3, 2))
+        self.norm_q, self.norm_k = _stir(norms(4)), _stir(norms(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (t.flatten(2) for t in (self.norm_q(self.q(x)), self.norm_k(self.k(x)), self.v(x)))
+        weights = (q.transpose(1, 2) @ k).softmax(-1)
+        result: torch.Tensor = self.out((v @ weights.transpose(1, 2)).unflatten(2, x.shape[2:]))
+        return result
+
+
+@pytest.mark.parametrize("mutation", ["widen(q, extra=2)", "split(q, units=[0, 3])"])
+def test_batch_normed_queries_and_keys_grow(mutation: str) -> None:
+    """New units of one norm are zero, or shares, by its weight and its bias; those have a gradient."""
+    torch.manual_seed(0)
+    graph = gg.trace(_NormedPixels(nn.BatchNorm2d).double(), torch.randn(2, 3, 3, 4).double())
+    child = gg.apply(graph, mutation, seed=1)
+    verdict = gg.verify(graph, child, modes=("eval", "train", "gradients", "alive"))
+    assert verdict.preserved, verdict
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """Like timm's: a batch norm that also activates, and one node of the graph."""
+
+    def __init__(self, size: int, act: nn.Module) -> None:
+        super().__init__(size)
+        self.act, self.drop = act, nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.act(super().forward(x))
+        return result
+
+
+@pytest.mark.parametrize(("act", "goes"), [(nn.Identity(), True), (nn.Sigmoid(), False)])
+def test_what_a_batch_norm_also_activates_is_neither_zero_nor_shared(
+    monkeypatch: pytest.MonkeyPatch, act: nn.Module, goes: bool
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(BatchNormAct2d, "__module__", "timm.layers.norm_act")
+    graph = gg.trace(_NormedPixels(lambda size: BatchNormAct2d(size, act)), torch.randn(2, 3, 3, 4))
+    for mutation in ("widen(q, extra=2)", "split(q)"):
+        if goes:
+            assert_preserved(graph, gg.apply(graph, mutation))
+            continue
+        with pytest.raises(gg.Declined, match=r"neither of them zero|counts copies twice"):
+            gg.apply(graph, mutation)
