@@ -23,6 +23,7 @@ from graphgrow.ops.bounding import POSITIVE, bound, number_bounds
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.infinities import mark_infinite
 from graphgrow.ops.registry import Rule, rule_of
+from graphgrow.ops.sizes import only_kind_read
 
 
 @dataclass
@@ -76,8 +77,9 @@ class Analysis:
 
     @functools.cached_property
     def fetched(self) -> frozenset[str]:
-        """The names of parameters and buffers that a node fetches bare."""
-        return frozenset(str(node.target) for node in self.facts if node.op == "get_attr")
+        """The names of parameters and buffers that a node fetches bare, for more than their dtype and device."""
+        nodes = (node for node in self.facts if node.op == "get_attr" and not only_kind_read(node))
+        return frozenset(str(node.target) for node in nodes)
 
     def reading_axes(self) -> set[tuple[Value, int]]:
         """The axes of parameters along which activations are read (contracted)."""

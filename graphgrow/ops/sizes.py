@@ -28,6 +28,11 @@ def only_measured(node: fx.Node) -> bool:
     return bool(node.users) and all(map(measures, node.users))
 
 
+def only_kind_read(node: fx.Node) -> bool:
+    """Whether all that read a tensor ask for its dtype or its device, which are the same whatever its sizes."""
+    return all(reader.target is getattr and reader.args[1] in ("dtype", "device") for reader in node.users)
+
+
 @rule(getattr)
 def attribute(call: Call, value: Any, name: str, *default: Any) -> Any:
     """`x.shape` is read off the axes; a transposed view is one; the rest is plain."""

@@ -12,6 +12,7 @@ from graphgrow.errors import StructureError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import MetaRunner, to_meta, values_of
+from graphgrow.ops.sizes import only_kind_read
 from graphgrow.rewrite.network import Network, placeholder_values
 
 _FAILURES = (RuntimeError, ValueError, AssertionError, TypeError, IndexError)
@@ -67,6 +68,8 @@ class Shapes:
 def check_shapes(network: Network, editor: Editor) -> None:
     """Bring the copy's example values up to date; those that were there before must keep shape and dtype.
 
+    A parameter that is fetched for its dtype alone may have another shape.
+
     Raises:
         StructureError: if an operator fails on what it is given, or a shape is another.
     """
@@ -78,7 +81,8 @@ def check_shapes(network: Network, editor: Editor) -> None:
         was, now = before.get(node.name), shapes.update(node)
         if not isinstance(was, torch.Tensor) or not isinstance(now, torch.Tensor):
             continue
-        if (was.shape, was.dtype) != (now.shape, now.dtype):
+        form = now.shape if node.op == "get_attr" and only_kind_read(node) else was.shape
+        if (form, was.dtype) != (now.shape, now.dtype):
             found, wanted = (f"shape {tuple(t.shape)} and {t.dtype}" for t in (now, was))
             raise StructureError(f"`{node.name}` has {found} where it had {wanted}")
 

@@ -228,6 +228,27 @@ def test_weights_that_are_used_elsewhere_decline() -> None:
     assert child.module.get_parameter("d.bias") is child.module.get_parameter("a.bias")
 
 
+class Cast(nn.Module):
+    """Patches that are cast to the dtype of the weight, or cut by its size, as vision transformers have it."""
+
+    def __init__(self, sized: bool) -> None:
+        super().__init__()
+        self.sized, self.patches = sized, nn.Conv2d(3, 4, 2, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.patches.weight
+        x = x[..., : 3 * weight.shape[-1]] if self.sized else x.to(dtype=weight.dtype)
+        result: torch.Tensor = self.patches(x)
+        return result
+
+
+def test_a_weight_whose_dtype_is_read_as_well_may_grow() -> None:
+    graph = gg.trace(Cast(sized=False), torch.randn(2, 3, 6, 6))
+    assert_exact(graph, grown(graph, "enlarge-kernel(patches, to=4)"), tolerance=TOLERANCE)
+    with pytest.raises(gg.Declined, match="the weight of `patches` is used by other operators too"):
+        gg.apply(gg.trace(Cast(sized=True), torch.randn(2, 3, 6, 6)), "enlarge-kernel(patches, to=4)")
+
+
 class Same(nn.Conv2d):
     """A convolution that does more than its parent."""
 
