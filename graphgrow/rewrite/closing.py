@@ -1,9 +1,9 @@
 """Closing the residual branches of a block, so that the block passes its input on unchanged.
 
-The proof is a small abstract interpretation: each value is the block's input itself, exactly zero, or anything else.
-At an addition of the input and something else, the last linear map of that something is set to zero. What comes out
-must be the input itself; otherwise the block is not closed this way. It holds for finite values: `Region` refuses
-blocks whose operators might overflow.
+The proof is a small abstract interpretation: each value is the block's input itself (or its numbers in another shape,
+as tokens in one row), exactly zero, or anything else. At an addition of the input and something else, the last linear
+map of that something is set to zero. What comes out must be the input itself; otherwise the block is not closed this
+way. It holds for finite values: `Region` refuses blocks whose operators might overflow.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from graphgrow.ops.pointwise import zero_keeping
 from graphgrow.ops.registry import class_name, rule_of
 from graphgrow.rewrite.memory import holds_tensor, memory_roots, written
 from graphgrow.rewrite.neighbours import parameters_of
+from graphgrow.rewrite.relaid import has_shape_of, keeps_order
 
 
 class Known(Enum):
     """What is known of a value."""
 
     INPUT = "the input itself"
+    RELAID = "the input in another shape, in the same order"
     ZERO = "zero"
     OTHER = "anything"
 
 
+_PASSED = (Known.INPUT, Known.RELAID)
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__")
 _DIFFERENCES = (operator.sub, operator.isub, torch.sub, "sub", "sub_", "__sub__", "__isub__")
 _PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__", "__imul__")
@@ -216,9 +219,11 @@ class _Walk:
         first = self._of(node.args[0]) if node.args else Known.OTHER
         if first is Known.ZERO and _keeps_zero(self.module, node):
             return Known.ZERO
-        if first is Known.INPUT and _keeps_input(self.module, node, self.arriving):
-            return Known.INPUT
-        return Known.OTHER
+        if first in _PASSED and keeps_order(node):
+            assert self.stream is not None  # or nothing would be the input
+            back = has_shape_of(node, self.stream.meta["value"], lambda value: self._of(value) is Known.INPUT)
+            return Known.INPUT if back else Known.RELAID
+        return first if first in _PASSED and _keeps_input(self.module, node, self.arriving) else Known.OTHER
 
     def _sum(self, node: fx.Node) -> Known:
         """A zero leaves the other operand as it is, if that has the shape of the sum: broadcasting would change it.
@@ -232,7 +237,7 @@ class _Walk:
             if self._of(zero) is Known.ZERO and isinstance(kept, fx.Node) and _alike(kept, node):
                 return self._of(kept)
         for side, passed in orders:
-            if self._of(passed) is Known.INPUT and isinstance(side, fx.Node) and self._of(side) is Known.OTHER:
+            if self._of(passed) in _PASSED and isinstance(side, fx.Node) and self._of(side) is Known.OTHER:
                 self.open_sides.append(side)
         return Known.OTHER
 

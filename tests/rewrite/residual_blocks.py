@@ -122,6 +122,24 @@ def twice_added(m: Any, x: Any) -> Any:
     return m.l1(x) + x + m.l2(F.gelu(x))
 
 
+def tokens_in_one_row(m: Any, x: Any) -> Any:
+    """As the MLP of OPT's layers."""
+    x = x + m.l1(x.tanh())
+    row = x.reshape(-1, x.size(-1))
+    return (row + m.l2(F.gelu(row))).view(x.shape)
+
+
+def tokens_in_one_row_by_sizes(m: Any, x: Any) -> Any:
+    n, length, width = x.shape
+    row = x.view(n * length, width)
+    return (row - m.l(F.gelu(row))).reshape(n, x.size(1), -1)
+
+
+def tokens_in_another_order(m: Any, x: Any) -> Any:
+    row = x.transpose(0, 1).reshape(-1, C)
+    return (row + m.l(F.gelu(row))).view(x.shape)
+
+
 import_torchvision()
 from torchvision.ops import StochasticDepth  # noqa: E402  # needs the line above beside a torch of another build
 
@@ -166,6 +184,8 @@ CLOSED = [
              drop=nn.Dropout(0.0)),
     features("rolled and cut", "l", lambda m, x: x + torch.roll(m.l(F.pad(x, (0, 0, 0, 2))), 1, 1)[:, : x.shape[1]],
              l=linear()),
+    features("tokens in one row", "l1 l2", tokens_in_one_row, l1=linear(), l2=linear()),
+    features("tokens in one row, by sizes", "l", tokens_in_one_row_by_sizes, l=linear()),
     maps("torchvision's basic block", "bn2", basic_block, c1=conv(), c2=conv(), bn1=nn.BatchNorm2d(C),
          bn2=nn.BatchNorm2d(C), relu=nn.ReLU(inplace=True)),
     maps("the same of functions", "bn2", basic_block_of_functions, c1=conv(), c2=conv(), bn1=nn.BatchNorm2d(C),
@@ -219,6 +239,7 @@ GATED = [
     features("activation of a stream without", None, lambda m, x: F.relu(x) + m.l(x), l=linear()),
     features("activation in place of a stream without", None, activated_in_place, l=linear()),
     features("one of two branches in a sum is no map", None, lambda m, x: x + (m.l(x) + F.gelu(x)), l=linear()),
+    features("tokens in another order", None, tokens_in_another_order, l=linear()),
     features("another activation", None, lambda m, x: F.relu6(F.relu(x) + m.l(x)), l=linear()),
     features("other limits", None, lambda m, x: m.a(m.b(x) + m.l(x)), l=linear(), a=nn.Hardtanh(-0.5, 0.7),
              b=nn.Hardtanh(-0.5, 0.6)),
