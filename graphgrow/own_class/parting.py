@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,23 +24,29 @@ _DECISIONS = {require_decision, torch._assert}
 _THERE = "in the class"
 
 
-def parting(mine: fx.GraphModule, theirs: Network) -> tuple[str, str] | None:
+def parting(mine: fx.GraphModule, theirs: Network, base: fx.GraphModule | None = None) -> tuple[str, str] | None:
     """The first node of a graph that has no equal in another, and how they differ; None where the graphs are equal.
 
     Equal graphs call the same operators on the same values, with the same numbers, from their outputs and from what
     they do besides (checks, writes) back to their inputs; the modules that they call are of one class and have the same
     settings, and tensors have the same bits. A size that one of them computes is the number that the other has where it
-    follows from the shapes of weights alone; what the class decides by such a size it always decides so.
+    follows from the shapes of weights alone.
+
+    Args:
+        mine: the grown graph.
+        theirs: that of the class.
+        base: what the grown one has grown from. What the class decides where that does, and alike, may be missing in
+            the grown one: growth takes away the checks of the sizes that it changes.
 
     Returns:
         The node's name (empty where the other graph does more), and what the other has instead.
     """
-    return _Comparison(mine, theirs).parting()
+    return _Comparison(mine, theirs, mine if base is None else base).parting()
 
 
 class _Comparison:
-    def __init__(self, mine: fx.GraphModule, theirs: Network) -> None:
-        self._mine, self._theirs = mine, theirs.module
+    def __init__(self, mine: fx.GraphModule, theirs: Network, base: fx.GraphModule) -> None:
+        self._mine, self._theirs, self._base = mine, theirs.module, base
         self._sizes = WeightSizes(theirs)
         self._paired: dict[fx.Node, fx.Node] = {}
         self._taken: dict[fx.Node, fx.Node] = {}
@@ -52,9 +58,8 @@ class _Comparison:
         decisions, decisions_there = (_taken_out(roots, _DECISIONS) for roots in (first, second))
         for one, other in zip(first, second, strict=False):
             self._pair(one, other)
-        known = {str(one.args[1:]) for one in dtypes}
-        self._pair_checks(dtypes, dtypes_there, lambda check: str(check.args[1:]) in known)
-        self._pair_checks(decisions, decisions_there, self._sizes.decide)
+        self._pair_checks(dtypes, dtypes_there, self._mine)
+        self._pair_checks(decisions, decisions_there, self._base)
         for node in self._mine.graph.nodes:
             if node in self._apart:
                 return node.name, self._apart[node]
@@ -85,11 +90,11 @@ class _Comparison:
                 self._apart[first] = apart
             waiting += pairs
 
-    def _pair_checks(self, checks: list[fx.Node], others: list[fx.Node], needless: Callable[[fx.Node], bool]) -> None:
+    def _pair_checks(self, checks: list[fx.Node], others: list[fx.Node], known: fx.GraphModule) -> None:
         """Pair the checks of a kind, each with one of the same value.
 
-        The class may have more: of dtypes, of lines that decide so elsewhere (the copy of a layer has none of those
-        that stand behind its result), and of sizes that are what they are (growth takes away those of what grows).
+        The class may have more, of lines that decide alike in a graph that is known: the copy of a layer has none of
+        those that stand behind its result.
         """
         for one in checks:
             found = next((other for other in others if self._alike(one, other)), None)
@@ -98,7 +103,8 @@ class _Comparison:
                 return
             others.remove(found)
             self._pair(one, found)
-        more = next((other for other in others if not needless(other)), None)
+        kinds = {(node.target, str(node.args[1:])) for node in known.graph.nodes if node.op == "call_function"}
+        more = next((other for other in others if (other.target, str(other.args[1:])) not in kinds), None)
         if more is not None:
             self._apart[next(reversed(self._mine.graph.nodes))] = f"`{more.name}` is only there in the class"
 
@@ -149,7 +155,7 @@ class WeightSizes:
 
     def __init__(self, network: Network) -> None:
         self._facts = network.analysis.facts
-        self._of_weights = network.analysis.settled
+        self._of_weights = {group.space for group in network.groups}
 
     def of(self, node: fx.Node) -> Any:
         """The number that a node always is; None where it may be another on other inputs."""
@@ -161,12 +167,6 @@ class WeightSizes:
         if not isinstance(output, Value) or not isinstance(axis, int):
             return None
         return node.meta["value"] if set(leaves(output.axes[axis])) <= self._of_weights else None
-
-    def decide(self, check: fx.Node) -> bool:
-        """Whether a check of what a model decides comes out as it does on all inputs."""
-        condition = check.args[0]
-        read = condition.all_input_nodes if isinstance(condition, fx.Node) else ()
-        return bool(read) and all(self.of(node) is not None for node in read)
 
 
 def _size_of(node: fx.Node) -> tuple[fx.Node | None, Any]:

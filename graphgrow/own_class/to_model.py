@@ -85,7 +85,7 @@ def _made(network: Network, model: nn.Module, leaves: Leaves) -> nn.Module:
         again = _captured(fresh, network.inputs, leaves)
     except (ExportError, CaptureError) as error:
         raise ExportError(f"cannot have the grown sizes: {error}") from error
-    apart = parting(network.module, Network(again.module, again.inputs, modes=again.modes))
+    apart = parting(network.module, Network(again.module, again.inputs, modes=again.modes), base.module)
     if apart is not None:
         at = f" at `{apart[0]}`" if apart[0] else ""
         raise ExportError(f"does not compute the grown graph: they part{at}, {apart[1]}")

@@ -60,7 +60,8 @@ def fitting_config(build: Callable[[Any], nn.Module], config: Any, wanted: Shape
 def _with_head_width(config: Any) -> Any | None:
     """A configuration that says the width of a head, where it is worked out from others as long as none is given."""
     width, heads = (next(filter(None, (getattr(config, n, 0) for n in names)), 0) for names in (WIDTHS, HEADS))
-    if getattr(config, "head_dim", None) is not None or not width or not heads or width % heads:
+    of_all = type(width) is int and type(heads) is int  # else of each stage its own, as in Swin
+    if getattr(config, "head_dim", None) is not None or not of_all or not width or not heads or width % heads:
         return None
     return _changed(config, "head_dim", width // heads)
 

@@ -126,13 +126,18 @@ def _compare(network: Network, fresh: nn.Module) -> None:
     """Refuse a model that answers otherwise than the grown one.
 
     Raises:
-        ExportError: with the output and by how much.
+        ExportError: with the output and by how much, or what the model raises.
     """
     mine, theirs = (copy.deepcopy(side).eval() for side in (network.module, fresh))
     for seed, batch in enumerate((None, 1)):
         args, kwargs = network.inputs.sample(seed, batch)
         with torch.no_grad():
-            first, second = mine(*args, **kwargs), theirs(*args, **kwargs)
+            first = mine(*args, **kwargs)
+            try:
+                second = theirs(*args, **kwargs)
+            except Exception as error:  # whatever the class raises
+                words = " ".join(str(error).split())
+                raise ExportError(f"the checkpoint's model does not run: {words:.200}; {_ADVICE}") from error
         pairs = list(zip(_floating(first), _floating(second), strict=False))
         if not pairs:
             raise ExportError("the model puts out no tensor of floating point to compare")

@@ -347,6 +347,32 @@ def test_a_number_that_a_size_is_compared_with_follows_it() -> None:
         result(images[:, :3])
 
 
+class Positions(nn.Module):
+    """Refuses more tokens than it has positions, as SigLIP's text model does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.place, self.head = nn.Embedding(11, 4), nn.Embedding(6, 4), nn.Linear(4, 11)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        length = tokens.shape[1]
+        if length > self.place.weight.shape[0]:
+            raise ValueError("too long")
+        result: torch.Tensor = self.head(self.embed(tokens) + self.place(torch.arange(length)))
+        return result
+
+
+def test_what_the_class_decides_by_a_size_that_grew_it_decides_as_the_model_did() -> None:
+    """Growth takes the check away, and the class has it again, by the new size."""
+    model: Any = Positions().eval()
+    grown = gg.apply(gg.trace(model, TOKENS), "grow-positions(place, extra=2)")
+    result: Any = gg.to_model(grown, model)
+    assert torch.allclose(result(TOKENS), model(TOKENS))
+    assert result(OTHERS).shape == (3, 8, 11)
+    with pytest.raises(ValueError, match="too long"):
+        result(torch.zeros(1, 9, dtype=torch.long))
+
+
 def test_what_dynamo_captured_is_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     graph = gg.trace(model, torch.randn(5, 3), way="dynamo")

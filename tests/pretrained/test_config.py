@@ -63,6 +63,19 @@ def test_a_configuration_that_does_not_let_a_number_be_said_keeps_it() -> None:
     assert "head_dim" not in found
 
 
+def test_heads_of_each_stage_are_no_number() -> None:
+    """As in Swin, of which nothing but the MLPs had grown."""
+
+    class Stages(nn.Module):
+        def __init__(self, config: Any) -> None:
+            super().__init__()
+            self.maps = nn.ModuleList(nn.Linear(config.hidden_size, heads) for heads in config.num_heads)
+
+    config = SimpleNamespace(hidden_size=8, num_heads=[2, 4])
+    wanted = {"maps.0.weight": (2, 9), "maps.1.weight": (4, 8)}
+    assert vars(fitting_config(Stages, config, wanted, ())) == {"hidden_size": 8, "num_heads": [2, 4]}
+
+
 def test_numbers_that_are_right_wherever_they_are_read_are_told_from_the_others() -> None:
     """Two of three MLPs are wider: the nearest number is theirs, and not that of all. The heads are even."""
 

@@ -168,6 +168,12 @@ def test_answers_of_other_shapes_or_without_numbers_are_refused() -> None:
     with pytest.raises(gg.ExportError, match=r"output 0 is \(2, 2\) in the checkpoint, not \(2, 3\)"):
         save._compare(graph, nn.Linear(4, 2))
 
+    said = (
+        r"the checkpoint's model does not run: mat1 and mat2 shapes cannot be multiplied \(2x4 and 5x3\); its growth is"
+    )
+    with pytest.raises(gg.ExportError, match=said):  # StableLM, widened, with the rotary width of its new heads
+        save._compare(graph, nn.Linear(5, 3))
+
     class Choice(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x).argmax(1)
