@@ -111,6 +111,9 @@ def droppable_units(network: Network, space: Space) -> Iterator[list[int]]:
     """
     yield _unread(network, space)
     yield _silent(network, space)
+    if scaled := _scaled_to_zero(network, space):
+        yield torch.nonzero(torch.stack(scaled).any(0)).flatten().tolist()
+        yield torch.nonzero(torch.stack(scaled).all(0)).flatten().tolist()
     near = _near_means(network, space)
     yield _middling(near)
     yield _partly_middling(near)
@@ -164,6 +167,23 @@ def _silent(network: Network, space: Space) -> list[int]:
             heard[present.unit[(present.occurrence == occurrence) & nonzero]] = True
             silent |= ~heard
     return torch.nonzero(silent).flatten().tolist()
+
+
+def _scaled_to_zero(network: Network, space: Space) -> list[torch.Tensor]:
+    """For each operator that has one number or more for every unit, and no map, the units of which all are zero.
+
+    Batch norms whose scale and shift are gone, as slimming leaves them (Liu et al. 2017), and layer scales.
+    """
+    found = []
+    for facts in network.analysis.touching(space):
+        own = [(v, axis) for v in facts.operands if v.parameter and not v.buffer for axis in v.axes_with(space)]
+        if not own or any(len(value.axes) > 1 for value, _ in own):
+            continue
+        rows = [rows_of(network, value, axis, space) for value, axis in own]
+        zero = [~row.any(1).cpu() for row in rows if row is not None]
+        if zero:
+            found.append(torch.stack(zero).all(0))
+    return found
 
 
 def _middling(near: list[torch.Tensor]) -> list[int]:

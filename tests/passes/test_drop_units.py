@@ -246,3 +246,41 @@ def test_units_that_a_tied_table_writes_with_zeros() -> None:
     back = gg.apply(child, mutation)
     assert_same_bits(back.module, graph.module)
     assert gg.verify(child, back).preserved
+
+
+class Slimmed(nn.Module):
+    """Channels whose batch norm has neither scale nor shift: of one map, or of a stream that two maps write."""
+
+    def __init__(self, act: nn.Module, second: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Conv2d(2, 6, 1), nn.Conv2d(2, 6, 1), nn.Conv2d(6, 2, 1)
+        self.norm_a, self.norm_b, self.act, self.second = nn.BatchNorm2d(6), nn.BatchNorm2d(6), act, second
+        for norm, zeros in ((self.norm_a, [0, 2, 5]), (self.norm_b, [2, 3])):
+            for tensor in (norm.weight, norm.bias, norm.running_mean):
+                nn.init.normal_(tensor)  # type: ignore[arg-type]
+            with torch.no_grad():
+                norm.weight[zeros], norm.bias[zeros] = 0.0, 0.0
+        nn.init.zeros_(self.norm_a.weight[4])  # not its shift
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm_a(self.a(x))
+        y = y + self.norm_b(self.b(x)) if self.second else y
+        result: torch.Tensor = self.last(self.act(y))
+        return result
+
+
+@pytest.mark.parametrize(("second", "units"), [(False, "[0, 2, 5]"), (True, "[2]")])
+def test_channels_that_a_batch_norm_scales_to_zero_go(second: bool, units: str) -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(Slimmed(nn.ReLU(), second).double(), torch.randn(3, 2, 4, 4).double())
+    (mutation,) = graph.mutations("drop-units")
+    assert str(mutation) == f"drop-units(a, units={units})"
+    assert_preserved(graph, gg.apply(graph, mutation))
+    assert gg.clean(graph).module.get_submodule("last").in_channels == 6 - units.count(",") - 1
+
+
+def test_channels_that_are_not_zero_behind_their_activation_stay() -> None:
+    graph = gg.trace(Slimmed(nn.Sigmoid(), False), torch.randn(3, 2, 4, 4))
+    assert not list(graph.mutations("drop-units"))
+    with pytest.raises(gg.Declined, match="neither of them zero"):
+        gg.apply(graph, "drop-units(a, units=[0, 2, 5])")
