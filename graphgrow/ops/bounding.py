@@ -193,6 +193,16 @@ def _any_of(*args: Any, **kwargs: Any) -> Bounds:
     return functools.reduce(operator.or_, (value.bounds for value in tensors), tensors[0].bounds)
 
 
+def _masked(input: Any, mask: Any, value: Any) -> Bounds:
+    return _chosen(mask, input, value)
+
+
+def _chosen(condition: Any, input: Any, other: Any) -> Bounds:
+    """One of two, either of which may be a number, and that infinite."""
+    one, two = (Bounds(x, x) if isinstance(x, float) and math.isinf(x) else bounds_of(x) for x in (input, other))
+    return one | two
+
+
 def _sum(input: Any, other: Any, *, alpha: Any = 1) -> Bounds:
     return bounds_of(input) + bounds_of(other) * bounds_of(alpha)
 
@@ -317,7 +327,7 @@ def _assigned(input: Any, index: Any, value: Any) -> Bounds:
     return bounds_of(input) | bounds_of(value)
 
 
-_EITHER = "either"  # of modules that pass on one of their inputs
+_EITHER, _CHOICE = "either", "choice"  # of modules that pass on one of their inputs, and of `torch.where`
 
 _BY_NAME: dict[str, Bounding] = {
     "relu": _first(lambda b: b.within(0.0, math.inf)),
@@ -342,7 +352,7 @@ _BY_NAME: dict[str, Bounding] = {
     **dict.fromkeys(("var_mean", "std_mean"), _always((POSITIVE, Bounds()))),
     **dict.fromkeys(("log_softmax", "logsigmoid"), _always(Bounds(high=0.0))),
     **dict.fromkeys(("cat", "concat", "stack", "maximum", "minimum", _EITHER), _any_of),
-    "lerp": _between, "copy_": _copied, set_item.__name__: _assigned,
+    "masked_fill": _masked, _CHOICE: _chosen, "lerp": _between, "copy_": _copied, set_item.__name__: _assigned,
     **dict.fromkeys(
         ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand",
          "expand_as", "repeat", "contiguous", "clone", "detach", "float", "double", "half",
@@ -368,7 +378,7 @@ def _names() -> dict[object, str]:
     """By function, name of a method, or class of a module, under which name it is known."""
     owners = (torch, F, operator, math, torch.linalg, layers)
     functions = {found: name for name in _BY_NAME for found in _named(owners, name)}
-    return {**functions, **{name: name for name in _BY_NAME}, **_MODULES}
+    return {**functions, **{name: name for name in _BY_NAME}, **_MODULES, torch.where: _CHOICE}
 
 
 def _named(owners: Iterable[Any], name: str) -> list[Any]:

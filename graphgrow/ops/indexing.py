@@ -276,6 +276,9 @@ def scatter(
         return call.output(input.axes, fl.Add((target, *operands)))
     if by_rows and operands and not name.rstrip("_").endswith("_reduce"):
         return call.output(input.axes, fl.Choose((target, *operands)))
+    if name.rstrip("_").endswith("_add"):  # linear in what is added, unit by unit, as long as all go to the same places
+        added, places = operands
+        return call.output(input.axes, fl.Add((target, fl.Mul((added, fl.Pointwise((places,)))))))
     return call.output(input.axes, fl.Pointwise((target, *operands)))
 
 

@@ -346,20 +346,6 @@ def soft_maximum(call: Call, input: Value, other: Value) -> Value:
     return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands))))
 
 
-@rule(torch.where, "where")
-def where(call: Call, condition: Value, input: Any, other: Any) -> Value:
-    """A choice element by element."""
-    operands = [value for value in (condition, input, other) if isinstance(value, Value)]
-    return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands))))
-
-
-@rule("masked_fill", "masked_fill_", torch.masked_fill)
-def masked_fill(call: Call, input: Value, mask: Value, value: Any) -> Value:
-    """A number where the mask is set."""
-    operands = [input, mask]
-    return call.output(_broadcast(call, operands), fl.Pointwise(tuple(map(call.operand, operands))))
-
-
 @rule(operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge, torch.eq, torch.ne, torch.lt,
       torch.le, torch.gt, torch.ge, operator.and_, operator.or_, operator.invert, torch.logical_not,
       torch.logical_and, torch.logical_or, torch.logical_xor, operator.xor, torch.isclose,

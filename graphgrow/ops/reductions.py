@@ -75,7 +75,9 @@ def extreme_and_place(call: Call, input: Value, dim: Any = None, keepdim: bool =
     """The largest or smallest of all, of two tensors, or along an axis together with its place."""
     if isinstance(dim, Value):
         operands = (call.operand(input), call.operand(dim))
-        return call.output(align(call, [input.axes, dim.axes]), fl.Pointwise(operands, zero=True))
+        larger = call.output(align(call, [input.axes, dim.axes]), fl.Pointwise(operands, zero=True))
+        larger.above = (input, dim) if call.name == "max" else ()
+        return larger
     values = extreme(call, input, dim, keepdim)
     if dim is None:
         return values

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphgrow.ir import flow as fl
@@ -213,17 +214,28 @@ class Requests:
             return None
         return self._all(flow, at, fill)
 
-    def _carriers(self, flow: Flow) -> list[Flow]:
-        return [term for term in children(flow) if self._carries(term)]
+    @functools.cached_property
+    def _even(self) -> frozenset[Value]:
+        """Values with the axis that hold one number for all of its units: what was expanded along it."""
+        even: set[Value] = set()
+        for output, flow in self._flows.items():  # in the order of the graph
+            if not isinstance(flow, (fl.Zeros, fl.Drawn)) and not self._has(flow, even):
+                even.add(output)
+        return frozenset(even)
 
-    def _carries(self, flow: Flow) -> bool:
+    def _carriers(self, flow: Flow) -> list[Flow]:
+        carriers = [term for term in children(flow) if self._has(term)]
+        return carriers if len(carriers) < 2 else [term for term in carriers if self._has(term, self._even)]
+
+    def _has(self, flow: Flow, even: Collection[Value] = ()) -> bool:
+        """Whether the space comes to the output by an expression, but for values that are even along it."""
         if isinstance(flow, fl.Operand):
-            return axis_of(flow, self._space) is not None
+            return axis_of(flow, self._space) is not None and flow.value not in even
         if isinstance(flow, (fl.Same, fl.Slice, fl.Pick, fl.Normalised, fl.Centred)):
-            return self._carries(flow.inner)
+            return self._has(flow.inner, even)
         if isinstance(flow, fl.Along):
-            return self._carries(flow.along if holds(flow.terms, self._space) else flow.across)
-        return any(map(self._carries, children(flow)))
+            return self._has(flow.along if holds(flow.terms, self._space) else flow.across, even)
+        return any(self._has(child, even) for child in children(flow))
 
     def _all(self, flow: Flow, at: _Place, fill: Held) -> Wishes | None:
         """Sums, choices and zero-keeping functions: every operand that has the axis."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,8 @@ class _Kept(nn.Module):
             return x, self.op(*(x.clone(), y)[: 2 if isinstance(self.op, (ByMode, CopyInOneMode)) else 1])
         if self._name == "lerp":
             return x, op(self._target, x, y, 0.25)
+        if self._name == "masked_fill":
+            return x, op(self._target, x, y > x, -0.5)
         if self._name == "copy_":
             return x, op(self._target, x.clone(), y)
         if self._name == "set_item":
@@ -142,6 +145,10 @@ ADMITTED: list[Callable[[Any, Any], Any]] = [
     lambda a, b: torch.exp((s := F.softplus(a)) - torch.maximum(s, F.softplus(b))),
     lambda a, b: torch.exp((s := F.softplus(a)) - torch.maximum(b, s).detach()),
     lambda a, b: _stabilised(F.softplus(a)[..., None] * torch.arange(3.0, dtype=a.dtype)),
+    lambda a, b: torch.exp((s := F.softplus(a)) - torch.max(s, F.softplus(b))),
+    lambda a, b: torch.exp((-F.softplus(a)).masked_fill(b > 0, -math.inf)),
+    lambda a, b: torch.exp(torch.where(b > 0, -F.softplus(a), -math.inf)),
+    lambda a, b: a / torch.where(b > 0, 1.0, torch.relu(a) + 0.5),
     lambda a, b: a / torch.exp(b.tanh())[..., None].expand(-1, -1, 3).sum(-1),
     lambda a, b: a / torch.einsum("bim,bim->bi", *[(F.softplus(b) + 1e-4)[..., None].expand(-1, -1, 3)] * 2),
     lambda a, b: torch.exp(torch.einsum("bi,bi->bi", F.softplus(a), -torch.exp(b.tanh()))),
@@ -174,6 +181,10 @@ def test_units_behind_what_is_bounded_away_from_its_poles_are_appended(run: Call
         lambda a, b: torch.exp(F.softplus(a)) * b.sigmoid(),
         lambda a, b: 1 / F.elu(a),
         lambda a, b: torch.exp((s := F.softplus(a)) - torch.minimum(s, F.softplus(b))),
+        lambda a, b: torch.exp((s := F.softplus(a)) - torch.min(s, F.softplus(b))),
+        lambda a, b: torch.exp(F.softplus(a).masked_fill(b > 0, -math.inf)),
+        lambda a, b: torch.exp(torch.where(b > 0, F.softplus(a), -math.inf)),
+        lambda a, b: a / (torch.relu(a) + 0.5).masked_fill(b > 0, 0.0),
         lambda a, b: torch.exp(torch.maximum(s := F.softplus(a), F.softplus(b)) - s),
         lambda a, b: torch.exp(torch.sub(s := F.softplus(a), torch.maximum(s, F.softplus(b)), alpha=0.5)),
         lambda a, b: torch.exp(F.softplus(a) - torch.maximum(F.softplus(a), F.softplus(b))),  # another softplus

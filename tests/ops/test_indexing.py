@@ -21,6 +21,7 @@ LINEAR = "free>free zero>zero mean>mean copy>copy share>share"
 PART = "free>free zero>zero mean>mean copy>copy share>share"
 LEFT = "free>- zero>- mean>- copy>- share>-"  # a part of an axis that a slice leaves out
 FINITE = "free>free zero>free mean>free copy>copy"
+ADDED = "free>free zero>free|zero mean>free|mean copy>copy share>share"
 CHOICE = "free>free zero>free|zero mean>free|mean copy>copy share>share"
 SUM = "free>free zero>free|zero mean>free|mean copy>copy share>share"
 
@@ -94,6 +95,22 @@ def _scattered(target: Any, by_rows: bool) -> Callable[[Draw], nn.Module]:
     return build
 
 
+def _added_beside(target: Any) -> Callable[[Draw], nn.Module]:
+    """y added into x at the places of an index of its rows, which is expanded over all units."""
+
+    def build(draw: Draw) -> nn.Module:
+        sources = {"x": normal_tensor(draw, 2, 3, 2), "y": normal_tensor(draw, 2, 4, 2)}
+        clone = isinstance(target, str) and target.endswith("_")
+
+        def run(m: Any) -> Any:
+            places = m.i[None, :, None].expand(2, -1, m.y.shape[2])
+            return op(target, m.x.clone() if clone else m.x, 1, places, m.y)
+
+        return Probe(run, sources, None, {"i": torch.tensor([2, 0, 2, 2])})
+
+    return build
+
+
 def _reduced(target: Any, by_rows: bool, reduction: str) -> Callable[[Draw], nn.Module]:
     """y along axis 1 of x, at places that come up several times, as wide as the values are."""
 
@@ -153,6 +170,8 @@ CASES = [
     Case((torch.gather,), _indexed(lambda m: op(torch.gather, m.x, 0, m.i[:, None, None]), 2), {}, "some"),
     *(Case((target,), _indexed(_taking(target), 2), {"x.1": LINEAR, "x.2": LINEAR})
       for target in (torch.take_along_dim, "take_along_dim")),
+    *(Case((target,), _added_beside(target), dict.fromkeys(("x.0", "x.2"), ADDED),
+           "beside") for target in (torch.scatter_add, "scatter_add", "scatter_add_")),
     *(Case((target,), _scattered(target, False), {})
       for target in (torch.scatter, torch.scatter_add, "scatter", "scatter_add", "scatter_", "scatter_add_")),
     *(Case((target,), _reduced(target, False, how), SCATTER, how)

@@ -75,20 +75,6 @@ def logic(target: Any, operands: int) -> Case:
     return Case((target,), build, _every(FINITE))
 
 
-def choice(target: Any) -> Case:
-    """A choice by the sign of another operand."""
-
-    def build(draw: Draw) -> nn.Module:
-        x, y = _pair(draw)
-        if target is torch.where:
-            return Probe(lambda m: op(target, m.y > 0, m.x, m.z), {"x": x, "y": y, "z": y + x})
-        if target == "where":
-            return Probe(lambda m: op(target, m.x, m.y > 0, m.z), {"x": x, "y": y, "z": y + x})
-        return Probe(lambda m: op(target, m.x.clone(), m.y > 0, 0.25), {"x": x, "y": y})
-
-    return Case((target,), build, _every(FINITE))
-
-
 def _pair(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
     sizes = draw(2, 4), draw(2, 4)
     return normal_tensor(draw, *sizes), normal_tensor(draw, *sizes)
@@ -322,7 +308,6 @@ CASES = [
     *(unary(target, ZERO_KEEPING, 0.5) for target in (torch.clamp_max, "clamp_max", "clamp_max_")),
     *(unary(target, ZERO_KEEPING, 0.75) for target in RESTS),
     *(binary(target, PARTIAL) for target in RESTS),
-    *map(choice, (torch.where, "where", "masked_fill", "masked_fill_", torch.masked_fill)),
     *(logic(target, 2) for target in (operator.and_, operator.or_, operator.xor, torch.logical_and,
                                            torch.logical_or, torch.logical_xor)),
     *(logic(target, 1) for target in (operator.invert, torch.logical_not, "logical_not", "bool")),
