@@ -76,6 +76,8 @@ def mutations(
     if pass_name is not None and not as_json:
         for refusal in found.refusals:
             show_text(f"# not at {refusal.site}: {refusal.reason}")
+        if not found and not found.refusals:
+            show_text(f"# {pass_name} finds no place in this model")
 
 
 def _price_list(graph: Graph, found: Iterable[Mutation]) -> None:

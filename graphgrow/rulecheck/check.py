@@ -88,9 +88,16 @@ def check_rule(example: Example, cases: int = 20, seed: int = 0) -> RuleReport:
         seed: of the sizes and of the numbers.
 
     Raises:
-        RuleError: if the operator has no rule, or is looked into.
+        RuleError: if the operator has no rule or is looked into, or no such function is given.
         CaptureError: if it cannot be captured: it must work on tensors without data.
     """
+    made: Any = example
+    if isinstance(made, nn.Module) or not callable(made) or type(cases) is not int or cases < 1:
+        given = f"{type(example).__name__} and {cases=!r:.60}"
+        raise RuleError(
+            "gg.check_rule wants a function that draws sizes and makes an operator with its inputs (def example(draw): "
+            f"c = draw(1, 5); return nn.Linear(c, 3), torch.randn(2, c)), and a number of cases, not {given}"
+        )
     run = _Run(example, seed)
     failure: Failure | None = None
     for number in range(cases):

@@ -61,6 +61,7 @@ def test_mutations_of_one_pass() -> None:
     assert listed == "widen(0, extra=3)"
     assert refused == "# not at 2: frozen: a model output (at `output`)"  # a comment, should it go into a recipe
     assert call("mutations", MLP, SHAPE, "--pass", "widen", "--cost").stdout.splitlines()[-1] == refused
+    assert call("mutations", MLP, SHAPE, "--pass", "add-heads").stdout == "# add-heads finds no place in this model\n"
     told = json_of("mutations", MLP, SHAPE, "--pass", "widen")["refusals"]
     assert told == [{"pass": "widen", "site": "2", "reason": "frozen: a model output (at `output`)"}]
     assert "there is no pass `wide`" in call("mutations", MLP, SHAPE, "--pass", "wide", code=1).stderr

@@ -149,6 +149,14 @@ def test_what_is_no_example_is_refused() -> None:
         check_rule(scales)
 
 
+def test_an_operator_with_its_input_is_no_example() -> None:
+    given: Any = torch.zeros(2, 4)
+    with pytest.raises(
+        gg.RuleError, match=r"a function that draws sizes and makes an operator .*, not Scale and cases=ten"
+    ):
+        check_rule(Scale(4), given)
+
+
 def test_a_rule_without_a_flow_is_called_that() -> None:
     """A `KeyError` left the check."""
     axis_rule(Scale)(lambda call, x: call.output(x.axes))

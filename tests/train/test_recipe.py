@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from graphgrow.errors import RecipeError
@@ -27,6 +30,14 @@ lr = 1
 
 def read(text: str) -> Recipe:
     return from_table(Recipe, parsed(text, "small", ".toml"), "small")
+
+
+def test_the_recipe_that_the_page_shows_is_read() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "growing.md"
+    (shown,) = re.findall(r"^```toml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    recipe = read(shown)
+    assert (recipe.model.name, recipe.data.name) == ("mine:model", "mine:data")
+    assert recipe.growth.room(recipe.training.epochs) == 3  # it is time more often than it may grow
 
 
 def test_defaults_and_whole_numbers_for_floats() -> None:
