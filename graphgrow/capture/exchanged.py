@@ -1,8 +1,8 @@
-"""`int(...)` of a computed size, and `type(...)`, in a model's own code: what a class returns, no proxy can answer.
+"""`int(...)` of a computed size, `type(...)` and `callable(...)` in a model's own code: no proxy can answer these.
 
 `int(x.shape[0] / n)` would else be the example's number, and the graph one for the example's batch size alone;
-`type(p)` would be the proxy's. The names are exchanged in the code of the model's functions, where they are called and
-nothing else is done with them.
+`type(p)` would be the proxy's, which can be called, whatever it stands for. The names are exchanged in the code of the
+model's functions, where they are called and nothing else is done with them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _PREFIX = "_graphgrow_"  # of names that are found among the builtins, wherever 
 
 
 @contextmanager
-def classes_called(model: nn.Module, seen: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """While inside, let other functions take the calls of builtin classes (by name, `int`) in a model's code."""
+def builtins_called(model: nn.Module, seen: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """While inside, let other functions take the calls of builtins (by name, `int`) in a model's code."""
     before = {function: function.__code__ for function in _functions(model, seen)}
     for name, instead in seen.items():
         setattr(builtins, _PREFIX + name, instead)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from graphgrow.capture.functions import Seen, calls_seen
 from graphgrow.capture.proxies import holds_proxy
 from graphgrow.errors import CaptureError
 
@@ -40,20 +42,29 @@ def parameters_of_distributions_unchecked() -> Iterator[None]:
 def own_backwards_refused() -> Iterator[None]:
     """A torch.autograd.Function has a backward of its own, which its forward's operators would not have."""
     original = torch.autograd.Function.__dict__["apply"]
+    function = getattr(original, "__func__", None)
+    if isinstance(function, types.FunctionType):  # the code that `double = Double.apply` leads to as well
+        with calls_seen({function: _refusing}):
+            yield
+        return
+    call = _refusing(lambda kind, *args, **kwargs: original.__get__(None, kind)(*args, **kwargs))
+    torch.autograd.Function.apply = classmethod(call)  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = original  # type: ignore[method-assign]
 
+
+def _refusing(original: Seen) -> Seen:
     def apply(kind: Any, *args: Any, **kwargs: Any) -> Any:
         if holds_proxy((args, kwargs)):
             raise CaptureError(
                 f"the autograd function {kind.__name__} has a backward of its own, for which there is no rule; mark "
                 "the submodule that calls it as a leaf"
             )
-        return original.__get__(None, kind)(*args, **kwargs)  # a descriptor in C from torch 2.14 on
+        return original(kind, *args, **kwargs)
 
-    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        torch.autograd.Function.apply = original  # type: ignore[method-assign]
+    return apply
 
 
 @contextmanager

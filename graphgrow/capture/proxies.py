@@ -253,6 +253,12 @@ def kind_of(*args: Any, **kwargs: Any) -> Any:
     return type(_stood_for(args[0])) if proxy else type(*args, **kwargs)
 
 
+def is_callable(*args: Any, **kwargs: Any) -> bool:
+    """What the forward's own `callable(x)` returns: of a proxy, whether what it stands for can be called."""
+    proxy = len(args) == 1 and type(args[0]) in (ValueProxy, ValueAttribute)
+    return callable(_stood_for(args[0])) if proxy else callable(*args, **kwargs)
+
+
 def _stood_for(proxy: ValueProxy) -> Any:
     """A tensor of the model's itself, which may be a parameter; of any other value the example."""
     tracer: Any = proxy.tracer  # fx types it as any tracer

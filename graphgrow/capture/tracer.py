@@ -23,7 +23,7 @@ from graphgrow.capture.caches import WITHOUT
 from graphgrow.capture.clock import Clock
 from graphgrow.capture.dtypes import dtypes_seen
 from graphgrow.capture.einops import einops_open
-from graphgrow.capture.exchanged import classes_called
+from graphgrow.capture.exchanged import builtins_called
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen, grouped_products
@@ -35,7 +35,15 @@ from graphgrow.capture.of_torch import (
 )
 from graphgrow.capture.packed import SEQUENCES, Packed, layer_over, run_packed
 from graphgrow.capture.parametrised import is_parametrised
-from graphgrow.capture.proxies import ValueProxy, examples_asked, holds_proxy, kind_of, nothing_asked, opened
+from graphgrow.capture.proxies import (
+    ValueProxy,
+    examples_asked,
+    holds_proxy,
+    is_callable,
+    kind_of,
+    nothing_asked,
+    opened,
+)
 from graphgrow.capture.running import InputView, layer_by_layer
 from graphgrow.capture.wrappers import called_by_name
 from graphgrow.capture.writes import Write, run_watched, storages_of
@@ -135,7 +143,7 @@ class ShapeTracer(fx.Tracer):
                 dtypes_seen(self),
                 einops_open(ValueProxy),
                 wrapped_functions_open(),
-                classes_called(root, {"int": self._int, "type": kind_of}),
+                builtins_called(root, {"int": self._int, "type": kind_of, "callable": is_callable}),
                 calls_seen(
                     {
                         **WHILE_TRACED,

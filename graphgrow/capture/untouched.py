@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -63,7 +63,7 @@ class State:
             for name, value in module.__dict__.items():
                 if isinstance(value, _CONTAINERS) and id(value) not in seen:
                     seen.add(id(value))
-                    self._contents.append((value, copy.copy(value)))
+                    self._contents.append((value, _plain(value)))
                 values = value.values() if name == "_buffers" else (value,)
                 for tensor in values if name not in ("_parameters", "_modules") else ():
                     if isinstance(tensor, torch.Tensor) and id(tensor) not in seen:
@@ -97,10 +97,8 @@ class State:
     def restore(self) -> None:
         """Put everything back."""
         for container, content in self._contents:
-            if not container and not content:
-                continue
-            container.clear()
-            container.extend(content) if isinstance(container, list) else container.update(content)
+            if not _holds_still(container, content):
+                _fill(container, content)
         for _, module in self._modules:
             module.__dict__.clear()
             module.__dict__.update(self._attributes[id(module)])
@@ -108,6 +106,41 @@ class State:
             for tensor, copied in self._tensors:
                 if not tensor.is_meta and not torch.equal(whole(tensor), whole(copied)):
                     tensor.detach().copy_(copied)
+
+
+def _plain(container: Any) -> Any:
+    """A container's items in one of Python's own, past whatever methods its class has; the items are the same."""
+    if isinstance(container, OrderedDict):
+        return dict(OrderedDict.items(container))
+    kind = _kind(container)
+    return dict(dict.items(container)) if kind is dict else kind.copy(container)
+
+
+def _fill(container: Any, content: Any) -> None:
+    """Let a container hold these items again, even one whose class refuses to be changed."""
+    kind = OrderedDict if isinstance(container, OrderedDict) else _kind(container)
+    kind.clear(container)
+    if isinstance(container, dict):
+        for key, item in content.items():
+            kind.__setitem__(container, key, item)
+    elif isinstance(container, list):
+        list.extend(container, content)
+    else:
+        set.update(container, content)
+
+
+def _holds_still(container: Any, content: Any) -> bool:
+    """Whether the very same items are in a container, in the same order."""
+    now = _plain(container)
+    if isinstance(now, set) or len(now) != len(content):
+        return bool(now == content)
+    if isinstance(now, dict):
+        now, content = [*now.keys(), *now.values()], [*content.keys(), *content.values()]
+    return all(a is b for a, b in zip(now, content, strict=True))
+
+
+def _kind(container: Any) -> Any:
+    return next(kind for kind in _CONTAINERS if isinstance(container, kind))
 
 
 def _same(old: Any, new: Any, containers: dict[int, Any], tensors: dict[int, torch.Tensor]) -> bool:

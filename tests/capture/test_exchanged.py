@@ -1,6 +1,6 @@
 """`int()` of a computed size: free as the size is, where it is called by that name; numbers of Python's elsewhere.
 
-And of what class something is: a parameter, a buffer, a tensor, a size.
+And of what class something is: a parameter, a buffer, a tensor, a size; and whether it can be called.
 """
 
 from __future__ import annotations
@@ -99,6 +99,13 @@ def _buffers(m: Any, x: torch.Tensor) -> Any:
     return m.b(m.a(x)) + m.kept * (1 + len(learnt) + other)
 
 
+def _called(m: Any, x: torch.Tensor) -> Any:
+    """As helpers do that take a value, or what makes it."""
+    h = m.a(x)
+    given = [h() if callable(h) else h, m.a.weight, x.shape, torch.relu, m.b]
+    return m.b(given[0]) * [callable(item) for item in given].index(True)
+
+
 def _made(m: Any, x: torch.Tensor) -> Any:
     kind = type("Pair", (tuple,), {})
     return m.b(m.a(x)) * len(kind((1, 2)))
@@ -108,7 +115,7 @@ class Own(nn.Parameter):
     """A class of parameters."""
 
 
-@pytest.mark.parametrize("run", [_parameters, _buffers, _made])
+@pytest.mark.parametrize("run", [_parameters, _buffers, _called, _made])
 def test_of_what_class_something_is(run: Callable[[Any, torch.Tensor], Any]) -> None:
     model = _model(run)
     model.extra = Own(torch.ones(2).double())
