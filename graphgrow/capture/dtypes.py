@@ -12,6 +12,10 @@ from torch import fx, nn
 from graphgrow.capture.proxies import holds_proxy
 
 _LIMITS = ("finfo", "iinfo")  # classes of torch, which would take a proxy for the dtype itself
+_NAMED = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8, torch.bool,
+)  # fmt: skip
 _LISTED = ("named_parameters", "named_buffers")  # on which `parameters()` and `buffers()` rest
 
 
@@ -48,6 +52,34 @@ def dtypes_seen(tracer: Recorder) -> Iterator[None]:
         for holder, before in ((torch, limits), (nn.Module, listed)):
             for name, original in before.items():
                 setattr(holder, name, original)
+
+
+def named_type(example: torch.Tensor, device: str) -> str:
+    """What `x.type()` is of a tensor whose example is on the meta device, and which itself lies on another.
+
+    Args:
+        example: of the tensor.
+        device: the type of device that the model is on; empty where it is on several.
+    """
+    where = "torch." if device in ("", "cpu") else f"torch.{device}."
+    return str(example.type()).replace("torch.meta.", where)
+
+
+def cast_by_name(args: tuple[Any, ...], device: str) -> tuple[str, tuple[Any, ...]]:
+    """The method that casts as `x.type(name)` does, and its arguments: names are of no tensor on the meta device.
+
+    The name is that of another tensor's type, `y.type()`, or a literal for the model's own device.
+    """
+    tensor, name, *rest = args
+    node = name.node if isinstance(name, fx.Proxy) else None
+    if node is not None and node.target == "type" and len(node.args) == 1:
+        (other,) = node.all_input_nodes
+        return "type_as", (tensor, fx.Proxy(other, name.tracer))
+    wanted = name if isinstance(name, str) else ""
+    for dtype in _NAMED:
+        if wanted == named_type(torch.empty(0, dtype=dtype, device="meta"), device):
+            return "to", (tensor, dtype)
+    return "type", (tensor, name, *rest)
 
 
 def _limits(tracer: Recorder, original: Any) -> Callable[..., Any]:

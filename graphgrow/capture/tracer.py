@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from graphgrow.capture.assigned import assignments_seen, store_assigned
 from graphgrow.capture.caches import WITHOUT
 from graphgrow.capture.clock import Clock
-from graphgrow.capture.dtypes import dtypes_seen
+from graphgrow.capture.dtypes import cast_by_name, dtypes_seen, named_type
 from graphgrow.capture.einops import einops_open
 from graphgrow.capture.exchanged import builtins_called
 from graphgrow.capture.expansions import expansion_of
@@ -228,6 +228,8 @@ class ShapeTracer(fx.Tracer):
         if kind == "call_method" and target in _SHAPE_CHANGES and isinstance(args[0], ValueProxy):
             args[0].node = self.create_proxy(kind, str(target)[:-1], args, kwargs).node  # under all names of the tensor
             return args[0]
+        if kind == "call_method" and target == "type" and len(args) > 1:
+            target, args = cast_by_name(args, self.device_type)
         apart = kind.startswith("call") and not torch.is_grad_enabled()
         if apart:
             first, rest = args[:1], args[1:]
@@ -253,6 +255,8 @@ class ShapeTracer(fx.Tracer):
             node.meta["value"], write = run_watched(node, lambda: self._run(kind, target, *arguments))
             if target is getattr and isinstance(arguments[0][0], torch.device) and arguments[0][1] == "type":
                 node.meta["value"] = self.device_type or node.meta["value"]  # the example is on meta, the model not
+            if kind == "call_method" and target == "type" and isinstance(node.meta["value"], str):
+                node.meta["value"] = node.meta[FIXED] = named_type(arguments[0][0], self.device_type)
             if write is not None:
                 self.writes[node] = write
                 self.overtaken |= storages_of(self._origins.get(str(write.target.target)))

@@ -220,6 +220,13 @@ class Zeros:
 
 
 @dataclass(frozen=True)
+class Blank:
+    """Zeros that lie beside what operands hold, in a stack along an axis of which they are the part of a term."""
+
+    term: Term
+
+
+@dataclass(frozen=True)
 class Drawn:
     """Random numbers that no operand has a part in: new units are like the old ones, and none is a copy of another."""
 
@@ -234,7 +241,7 @@ class Along:
 
 
 _OfAxes = Stack | Slice | Pick | Normalised | Centred | Along
-Flow = Operand | Same | Add | Mul | Choose | Pointwise | Zeros | Drawn | _OfAxes
+Flow = Operand | Same | Add | Mul | Choose | Pointwise | Zeros | Blank | Drawn | _OfAxes
 
 
 def _without_null(fills: list[Held]) -> list[Held]:

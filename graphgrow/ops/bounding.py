@@ -356,7 +356,7 @@ _BY_NAME: dict[str, Bounding] = {
     **dict.fromkeys(
         ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand",
          "expand_as", "repeat", "contiguous", "clone", "detach", "float", "double", "half",
-         "bfloat16", "to", "cpu", "type_as", "unbind", "select", "chunk",
+         "bfloat16", "to", "cpu", "type_as", "as_tensor", "asarray", "unbind", "select", "chunk",
          "split", "getitem", "movedim", "flip", "roll", "mean", "amax", "amin",
          *(f"{kind}_pool{rank}d" for kind in ("adaptive_avg", "adaptive_max", "max") for rank in (1, 2, 3))),
         _first(_same)),

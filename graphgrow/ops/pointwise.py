@@ -224,13 +224,15 @@ def identity(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
 
 
 @rule("to", "cpu", "cuda", "type", "type_as", "float", "double", "half", "bfloat16", "long", "int", "short", "char",
-      "byte")  # fmt: skip
-def cast(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
+      "byte", torch.as_tensor, torch.asarray)  # fmt: skip
+def cast(call: Call, input: Value, *args: Any, **kwargs: Any) -> Any:
     """Another dtype or device; what becomes a whole number or a truth is no longer linear.
 
     Nor is what is rounded more coarsely than the model's own parameters are: neither do the shares of a number add up
-    to it then, nor is a mean of numbers that of the rounded ones.
+    to it then, nor is a mean of numbers that of the rounded ones. The name of a type is all that `x.type()` returns.
     """
+    if isinstance(call.meta, str):
+        return call.meta
     if not (call.meta.is_floating_point() or call.meta.is_complex()):
         return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, flat=True))
     if _rounds(call):

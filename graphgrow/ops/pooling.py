@@ -1,19 +1,17 @@
-"""Pooling, interpolation and padding: maps along positions, each channel alone."""
+"""Pooling and interpolation: maps along positions, each channel alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import varies
 from graphgrow.ir.terms import product
 from graphgrow.ir.value import Value
-from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
+from graphgrow.ops.call import Call, RuleDeclined, meta_shape
 from graphgrow.ops.registry import rule
 
 
@@ -101,24 +99,6 @@ def max_unpool(call: Call, input: Value, indices: Value, *args: Any, **kwargs: A
 def _first_position(call: Call, input: Value, ranks: dict[object, int]) -> int:
     """Where positions start: they are the last axes, behind the channels and the batch, if there is one."""
     return len(input.axes) - ranks[call.node.target if call.module is None else type(call.module)]
-
-
-@rule(F.pad, torch._C._nn.pad, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d, nn.ZeroPad1d, nn.ZeroPad2d,
-      nn.ZeroPad3d,
-      nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d, nn.ReplicationPad1d, nn.ReplicationPad2d,
-      nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d)  # fmt: skip
-def pad(call: Call, input: Value, pad: Sequence[int] | None = None, mode: str = "constant", value: Any = None) -> Value:
-    """Padded axes have new positions; the others are left alone."""
-    shape = meta_shape(call.meta)
-    if call.module is not None:
-        pad, value = cast(nn.ConstantPad2d, call.module).padding, getattr(call.module, "value", None)
-    touched = {len(input.axes) - 1 - i // 2 for i, amount in enumerate(pad or ()) if varies(amount) or plain(amount)}
-    call.freeze((input.axes[i] for i in touched), "an axis that is padded")
-    axes = [
-        call.fixed(shape[i], "an axis that is padded") if i in touched else term for i, term in enumerate(input.axes)
-    ]
-    linear = not varies(value) and not plain(value)  # zeros, or what lies elsewhere along the padded axes
-    return call.output(axes, call.same_flow(input) if linear else fl.Pointwise((call.operand(input),)))
 
 
 @rule(nn.Unfold, F.unfold)

@@ -69,6 +69,8 @@ def _state(flow: Flow, space: Space, fills: Mapping[Key, State], at: Cell) -> St
     """The state of an expression in one cell of the output; None where it does not have the space at all."""
     if isinstance(flow, fl.Operand):
         return _operand(flow, space, fills, at)
+    if isinstance(flow, fl.Blank):
+        return (Fill.NULL,) * count_at((flow.term,), space, at) or None
     if isinstance(flow, fl.Same):
         state = _state(flow.inner, space, fills, at)
         return state if flow.view else _moved(state)

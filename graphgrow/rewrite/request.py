@@ -11,7 +11,7 @@ from graphgrow.ir.cells import Cell, cells_of, groups, regardless
 from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.flow import Common, Fill, Flow, Held, Level, Weighted
 from graphgrow.ir.positions import present_size
-from graphgrow.ir.terms import Space, leaves, normal
+from graphgrow.ir.terms import Axes, Space, leaves, normal
 from graphgrow.ir.value import Value
 from graphgrow.rewrite.evaluate import Key, axis_of, children, count_at, holds, is_whole, picked
 
@@ -194,7 +194,7 @@ class Requests:
             if fill in (Fill.ZERO, Fill.FREE) and flow.bias is not None:
                 return self._wishes(flow.bias, at, fill)
             return [] if fill is Fill.ZERO else None
-        if isinstance(flow, fl.Zeros):
+        if isinstance(flow, (fl.Zeros, fl.Blank)):
             return [] if fill in (Fill.ZERO, Fill.MEAN, Fill.REPEAT) else None
         if isinstance(flow, fl.Drawn):
             return None
@@ -231,6 +231,8 @@ class Requests:
         """Whether the space comes to the output by an expression, but for values that are even along it."""
         if isinstance(flow, fl.Operand):
             return axis_of(flow, self._space) is not None and flow.value not in even
+        if isinstance(flow, fl.Blank):
+            return holds((flow.term,), self._space)
         if isinstance(flow, (fl.Same, fl.Slice, fl.Pick, fl.Normalised, fl.Centred)):
             return self._has(flow.inner, even)
         if isinstance(flow, fl.Along):
@@ -295,12 +297,18 @@ class Requests:
             return False
         return all(present_size(axis) == 1 or normal(axis) is self._space for axis in term.value.axes)
 
+    def _part(self, term: Flow) -> Axes:
+        """What part of a stacked axis a term stands for, where it has the space."""
+        if isinstance(term, fl.Blank):
+            return (term.term,)
+        assert isinstance(term, fl.Operand)
+        axis = axis_of(term, self._space)
+        return () if axis is None else (term.value.axes[axis],)
+
     def _stacked(self, flow: fl.Stack, at: _Place, fill: Held) -> Wishes | None:
         number = at.number
         for term in flow.terms:
-            assert isinstance(term, fl.Operand)
-            axis = axis_of(term, self._space)
-            count = 0 if axis is None else count_at((term.value.axes[axis],), self._space, at.cell)
+            count = count_at(self._part(term), self._space, at.cell)
             if number < count:
                 return self._wishes(term, _Place(at.cell, number, None), fill)
             number -= count
@@ -315,7 +323,7 @@ def along(value: Value, level: Level) -> tuple[int, ...] | None:
 
 
 def _parts(flow: Flow) -> tuple[Flow, ...]:
-    if isinstance(flow, (fl.Zeros, fl.Drawn)):
+    if isinstance(flow, (fl.Zeros, fl.Blank, fl.Drawn)):
         return ()
     if isinstance(flow, (fl.Normalised, fl.Centred)):
         return flow.inner, flow.otherwise

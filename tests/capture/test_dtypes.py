@@ -57,11 +57,15 @@ def _like_another(m: Any, h: torch.Tensor) -> torch.Tensor:
     return torch.relu(h).float().type_as(h) + torch.arange(h.shape[0], dtype=h.dtype)[:, None]
 
 
+def _by_name(m: Any, h: torch.Tensor) -> torch.Tensor:
+    return torch.relu(h).type("torch.FloatTensor").type(h.type())
+
+
 def _softmax(m: Any, h: torch.Tensor) -> torch.Tensor:
     return F.softmax(h, dim=-1, dtype=torch.float32).to(h.dtype) * h
 
 
-WAYS = [_there_and_back, _least_number, _of_a_parameter, _like_another, _softmax]
+WAYS = [_there_and_back, _least_number, _of_a_parameter, _like_another, _by_name, _softmax]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -99,6 +103,20 @@ def test_a_grown_model_is_preserved_cast_saved_and_exported(between: Any, tmp_pa
 
 def _decides(m: Any, h: torch.Tensor) -> torch.Tensor:
     return h.clamp(-1000, 1000) if h.dtype == torch.float16 else h
+
+
+def _decides_by_name(m: Any, h: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(h) if h.type() == "torch.FloatTensor" else h
+
+
+def test_the_name_of_a_type_is_the_models_not_the_examples() -> None:
+    model = Model(_decides_by_name)
+    graph = gg.trace(model, X)
+    child = gg.apply(graph, next(iter(graph.mutations("widen"))))
+    assert torch.equal(graph.module(X), model(X))
+    assert gg.verify(graph, child).preserved
+    with pytest.raises(ValueError, match=r"test_dtypes.py:\d+ the model decides by the dtypes of its tensors"):
+        copy.deepcopy(graph.module).double()(X.double())
 
 
 def test_what_decides_by_a_dtype_is_refused_where_that_is_another() -> None:

@@ -25,7 +25,7 @@ class Frozen(OrderedDict[str, Any]):
         for key, value in dict(*args, **kwargs).items():
             OrderedDict.__setitem__(self, key, value)
 
-    __setitem__ = update = clear = pop = setdefault = __delitem__ = _refuse  # type: ignore[assignment]
+    __setitem__ = update = clear = pop = setdefault = __delitem__ = _refuse
 
 
 class Own(list[int]):
@@ -36,7 +36,7 @@ class Own(list[int]):
 
 
 def test_a_model_with_a_frozen_configuration_is_traced() -> None:
-    model = Forward(lambda m, x: m.last(torch.tanh(m.first(x))), first=nn.Linear(3, 4), last=nn.Linear(4, 2))
+    model: Any = Forward(lambda m, x: m.last(torch.tanh(m.first(x))), first=nn.Linear(3, 4), last=nn.Linear(4, 2))
     model.config = Frozen(width=4, kinds=["a", "b"])
     graph, x = gg.trace(model, torch.randn(2, 3)), torch.randn(2, 3)
     assert torch.equal(graph.module(x), model(x))
@@ -52,7 +52,7 @@ def test_a_model_with_a_frozen_configuration_is_traced() -> None:
     ids=repr,
 )  # fmt: skip
 def test_containers_hold_again_what_they_held(held: Any) -> None:
-    model = nn.Module()
+    model: Any = nn.Module()
     model.held = held
     before = list(held.items()) if isinstance(held, dict) else list(held)
     with untouched(model) as state:
@@ -71,7 +71,7 @@ def test_containers_hold_again_what_they_held(held: Any) -> None:
 
 
 def test_the_order_of_items_is_put_back() -> None:
-    model = nn.Module()
+    model: Any = nn.Module()
     model.held = OrderedDict(a=1, b=2)
     with untouched(model):
         model.held.move_to_end("a")

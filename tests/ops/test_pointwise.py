@@ -275,6 +275,7 @@ CASES = [
     *(unary(target, FINITE, 0.1, 1.0) for target in (nn.Threshold, F.threshold)),
     *(unary(target, LINEAR) for target in LINEAR_FUNCTIONS),
     *(unary(target, LINEAR, torch.float64) for target in ("to", "type")),
+    *(unary(target, LINEAR) for target in (torch.as_tensor, torch.asarray)),
     unary("cpu", LINEAR),
     *(unary(target, ZERO_KEEPING, torch.float32, label="rounded") for target in ("to", "type")),
     *(unary(target, ZERO_KEEPING, label="rounded") for target in ("float", "bfloat16")),

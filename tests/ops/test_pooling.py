@@ -1,4 +1,4 @@
-"""Pooling, interpolation and padding."""
+"""Pooling and interpolation."""
 
 from __future__ import annotations
 
@@ -43,14 +43,6 @@ def _interpolate(mode: str) -> Callable[[Draw], nn.Module]:
     return build
 
 
-def _pad(*arguments: Any, target: Any = F.pad) -> Callable[[Draw], nn.Module]:
-    def build(draw: Draw) -> nn.Module:
-        x = normal_tensor(draw, 2, 3, draw(4, 5), draw(4, 5))
-        return Probe(lambda m: op(target, m.x, *arguments), {"x": x})
-
-    return build
-
-
 def _same_size_window(draw: Draw) -> nn.Module:
     """A matrix for each row of the batch, in which a unit is compared with its neighbours."""
     return Probe(lambda m: op(F.max_pool2d, m.x, 3, 1, 1), {"x": normal_tensor(draw, 2, 4, 5)})
@@ -86,26 +78,6 @@ def _powers(target: Any, rank: int) -> Callable[[Draw], nn.Module]:
 
 def _on(target: Any, factor: int) -> Callable[[Draw], nn.Module]:
     return lambda draw: Probe(lambda m: op(target, m.x, scale_factor=factor), {"x": normal_tensor(draw, 2, 3, 4, 4)})
-
-
-PADS: list[tuple[Any, Any, int, str]] = [
-    (nn.ConstantPad1d, (2, 0.0), 1, LINEAR), (nn.ConstantPad2d, (1, 0.5), 2, FINITE),
-    (nn.ZeroPad1d, (1,), 1, LINEAR), (nn.ZeroPad2d, (1,), 2, LINEAR),
-    (nn.ReflectionPad1d, (1,), 1, LINEAR), (nn.ReflectionPad2d, (1,), 2, LINEAR),
-    (nn.ReplicationPad1d, (2,), 1, LINEAR), (nn.ReplicationPad2d, ((1, 0, 2, 1),), 2, LINEAR),
-    (nn.ConstantPad3d, (1, 0.0), 3, LINEAR), (nn.ZeroPad3d, (1,), 3, LINEAR),
-    (nn.ReflectionPad3d, (1,), 3, LINEAR), (nn.ReplicationPad3d, (1,), 3, LINEAR),
-    (nn.CircularPad1d, (1,), 1, LINEAR), (nn.CircularPad2d, (1,), 2, LINEAR),
-    (nn.CircularPad3d, (1,), 3, LINEAR),
-]  # fmt: skip
-
-
-def _pad_module(kind: Any, arguments: Any, rank: int) -> Callable[[Draw], nn.Module]:
-    def build(draw: Draw) -> nn.Module:
-        x = normal_tensor(draw, 2, 3, *(draw(3, 5) for _ in range(rank)))
-        return Probe(lambda m: m.op(m.x), {"x": x}, {"op": kind(*arguments)})
-
-    return build
 
 
 def _windows(target: Any, shape: tuple[int, ...], *arguments: Any) -> Callable[[Draw], nn.Module]:
@@ -183,17 +155,11 @@ CASES = [
     *(Case((kind,), _pool(kind, 2, (5, 7)), _channels(LINEAR))
       for kind in (nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d)),
     *(Case((F.interpolate,), _interpolate(mode), _channels(LINEAR), mode) for mode in ("nearest", "bicubic")),
-    *(Case((kind,), _pad_module(kind, arguments, rank), _channels(table)) for kind, arguments, rank, table in PADS),
     *(Case((target,), _windows(target, (2, 3, 4, 4), 2), _channels(LINEAR)) for target in (nn.Unfold, F.unfold)),
     *(Case((target,), _windows(target, (2, 12, 9), (4, 4), 2), {"x.0": LINEAR, "x.1:0": PART})
       for target in (nn.Fold, F.fold)),
     Case((F.grid_sample,), _sampled, {"x.0": "free>free zero>zero mean>free copy>copy share>share", "x.1": LINEAR}),
     Case((F.affine_grid,), _placed, {"x.0": LINEAR}),
-    Case((torch._C._nn.pad,), _pad((1, 2), target=torch._C._nn.pad), {**_channels(LINEAR), "x.2": LINEAR}, "of-dynamo"),
-    Case((F.pad,), _pad((1, 2)), {**_channels(LINEAR), "x.2": LINEAR}, "last-axis"),
-    Case((F.pad,), _pad((0, 0, 0, 0, 1, 1)), {f"x.{i}": LINEAR for i in (0, 2, 3)}, "channels"),
-    Case((F.pad,), _pad((1, 1, 1, 0), "reflect"), _channels(LINEAR), "reflect"),
-    Case((F.pad,), _pad((1, 1), "constant", 2.5), {**_channels(FINITE), "x.2": FINITE}, "away-from-zero"),
 ]  # fmt: skip
 
 
