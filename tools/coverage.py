@@ -3,10 +3,13 @@
     python tools/coverage.py --families classification segmentation graphgrow --sites 6 --seed 0 --out docs/coverage.md
     python tools/coverage.py graphgrow:resnet torchvision:resnet18 --out /tmp/coverage.md
     python tools/coverage.py --families timm transformers torchvision --sites 1 --chain 0 --out docs/zoo.md
+    python tools/coverage.py --again --out docs/zoo.md
 
 Each model runs in a process of its own, within limits of time and memory; one that fails or is stopped is a row with
 its reason and with what was found by then. Both files are written after each model. A second call with the same
-options skips what is complete and was made with the same sources; rows of other models are kept.
+options skips what is complete and was made with the same sources; rows of other models are kept. `--again` makes the
+rows of older sources anew, each with the options that it was made with, the cheapest first. A row that is interrupted
+replaces none that is complete.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import graphgrow as gg
 from graphgrow.errors import GraphGrowError
 from tools.sweep.names import chosen
 from tools.sweep.options import Limits, Options
-from tools.sweep.results import read_rows, to_do, write_row, write_rows
+from tools.sweep.results import read_rows, to_do, to_make_again, write_row, write_rows
 from tools.sweep.supervise import INTERRUPTED, run_model
 from tools.sweep.table import chain_words, summary
 from tools.sweep.versions import versions_by_model, versions_for
@@ -37,7 +40,7 @@ def main() -> None:
     names = [field.name for field in dataclasses.fields(Options)]
     options = Options(**{name: getattr(parsed, name) for name in names})
     try:
-        models = chosen(parsed.models, parsed.families)
+        models = chosen(parsed.models, parsed.families) or (list(read_rows(parsed.out)) if parsed.again else [])
         if not models:
             raise SystemExit("name models, or --families")
         sweep(models, options, Limits(parsed.timeout, parsed.memory), parsed)
@@ -46,15 +49,20 @@ def main() -> None:
 
 
 def sweep(models: list[str], options: Options, limits: Limits, parsed: argparse.Namespace) -> None:
-    """Make the rows that are missing, one after the other."""
+    """Make the rows that are missing, or are to be made again, one after the other."""
     rows = read_rows(parsed.out)
     today = {} if parsed.keep_stale else versions_by_model(models)
-    missing = to_do(models, rows if parsed.resume else {}, options, today)
-    print(f"{len(missing)} of {len(models)} models to do", flush=True)
-    for number, name in enumerate(missing, 1):
-        print(f"[{number}/{len(missing)}] {name} ...", flush=True)
-        row = run_model(name, options, limits, versions_for(name))
-        write_row(row, parsed.out)
+    if parsed.again:
+        old = to_make_again({name: rows[name] for name in models if name in rows}, versions_by_model(models))
+        turns = [(row.model, Options.from_json(row.options)) for row in old]
+    else:
+        turns = [(name, options) for name in to_do(models, rows if parsed.resume else {}, options, today)]
+    print(f"{len(turns)} of {len(models)} models to do", flush=True)
+    for number, (name, its_options) in enumerate(turns, 1):
+        print(f"[{number}/{len(turns)}] {name} ...", flush=True)
+        row = run_model(name, its_options, limits, versions_for(name))
+        if not (row.stopped.startswith(INTERRUPTED) and name in rows and rows[name].complete):
+            write_row(row, parsed.out)
         state = row.failure or row.stopped or chain_words(row.chain)
         counts = f"{row.count('preserved')} of {row.count()} preserved"
         print(f"    {counts}, {'WRONG, ' if row.wrong else ''}{row.seconds:.0f} s: {state}", flush=True)
@@ -62,7 +70,7 @@ def sweep(models: list[str], options: Options, limits: Limits, parsed: argparse.
             raise SystemExit(f"interrupted; the same command goes on from here, {parsed.out} is written")
     rows = read_rows(parsed.out)
     write_rows(rows, parsed.out)
-    print(summary([rows[name] for name in models]))
+    print(summary([rows[name] for name in models if name in rows]))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--out", type=Path, required=True, help="Markdown file; a JSON file goes beside it")
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="skip what is complete")
+    add("--again", action="store_true", help="make rows of older sources anew, with their own options")
     add("--keep-stale", action="store_true", help="complete rows from other sources or versions count as well")
     add("--timeout", type=float, default=limits.timeout_s, help="seconds for each model")
     add("--memory", type=float, default=limits.memory_gib, help="GiB for each model (0: no limit)")

@@ -75,6 +75,12 @@ def to_do(models: list[str], rows: dict[str, Row], options: Options, versions: d
     return sorted(missing, key=lambda name: name in rows and bool(rows[name].stopped))
 
 
+def to_make_again(rows: dict[str, Row], versions: dict[str, dict[str, str]]) -> list[Row]:
+    """The rows that are not complete, or were made with other versions than today's; the cheapest come first."""
+    old = [row for row in rows.values() if not row.complete or row.versions != versions[row.model]]
+    return sorted(old, key=lambda row: row.seconds)
+
+
 def _holds(row: Row | None, options: Options, versions: dict[str, str] | None) -> bool:
     same = row is not None and row.complete and row.options == options.to_json()
     return same and row is not None and versions in (None, row.versions)

@@ -9,7 +9,7 @@ import pytest
 
 from graphgrow.errors import LedgerError
 from tools.sweep.options import Options
-from tools.sweep.results import read_rows, to_do, write_row
+from tools.sweep.results import read_rows, to_do, to_make_again, write_row
 from tools.sweep.row import Row
 from tools.sweep.versions import versions_for
 
@@ -44,6 +44,13 @@ def test_rows_that_hold_are_skipped() -> None:
 def test_stopped_models_are_made_again_and_come_last() -> None:
     rows = {"a": row("a", complete=False, stopped="stopped at the time limit"), "b": row("b")}
     assert to_do(["a", "b", "c"], rows, OPTIONS, dict.fromkeys("abc", TODAY)) == ["c", "a"]
+
+
+def test_rows_of_older_sources_are_made_again_the_cheapest_first() -> None:
+    old = {"torch": "2", "source": "older"}
+    rows = {"a": row("a", versions=old), "b": row("b"), "c": row("c", complete=False), "d": row("d", versions=old)}
+    rows["a"].seconds, rows["c"].seconds, rows["d"].seconds = 3.0, 2.0, 1.0
+    assert [made.model for made in to_make_again(rows, dict.fromkeys("abcd", TODAY))] == ["d", "c", "a"]
 
 
 def test_no_file_and_the_older_form_hold_no_rows(tmp_path: Path) -> None:
