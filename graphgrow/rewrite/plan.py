@@ -39,6 +39,7 @@ from graphgrow.rewrite.requirements import (
 )
 from graphgrow.rewrite.slopes import check_slopes
 from graphgrow.rewrite.train_alone import in_train_alone
+from graphgrow.rewrite.twice import check_fills, check_form
 
 _REMEDIES = {
     "a model output": "; `grow-outputs` appends to what leaves the model",
@@ -63,6 +64,7 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind, present: Present |
     touching = analysis.touching(space)
     for facts in touching:
         _check_shape(facts, space)
+        check_form(facts, space)
         _check_sizes(analysis, facts, space)
     for facts in analysis.restating(space):
         _check_numbers(analysis, facts, space)
@@ -169,6 +171,7 @@ class _Search:
         """
         for number in range(start, len(self._touching)):
             self._carry(self._touching[number])
+            check_fills(self._touching[number], self.plan)
             require(self._touching[number], self.plan)
         self.plan.rescaled = rescaled(self._touching, self.plan)
         check_rescaled(self._touching, self.plan)
@@ -242,10 +245,7 @@ def _check_shape(facts: NodeFacts, space: Space) -> None:
     """Forms that the calculus does not cover: a tensor with the space on two axes, or squared in one."""
     site = facts.module_path or facts.node.name
     for value in facts.values():
-        axes = value.axes_with(space)
-        if len(axes) > 1 and not value.parameter:
-            raise Declined(f"a tensor has this axis twice (at `{site}`)")
-        if any(_squared(value.axes[axis], space) for axis in axes):
+        if any(_squared(value.axes[axis], space) for axis in value.axes_with(space)):
             raise Declined(f"an axis is a product of this axis with itself (at `{site}`)")
 
 

@@ -161,14 +161,15 @@ class Requests:
 
     def _of_operand(self, operand: fl.Operand, at: _Place, fill: Held) -> Wishes | None:
         """The same occurrence of the operand; every one where a view folds parts of the axis together, or unfolds."""
-        axis = axis_of(operand, self._space)
-        if axis is None or (isinstance(fill, Common) and normal(operand.value.axes[axis]) != fill.term):
+        axes = [axis for axis in operand.value.axes_with(self._space) if axis in operand.axes]
+        if not axes or (isinstance(fill, Common) and normal(operand.value.axes[axes[0]]) != fill.term):
             return None
         found: Wishes = []
-        for numbers in groups(cells_of(operand.value, axis, self._space), at.cell).values():
-            if at.count in (None, len(numbers)):
-                numbers = numbers[at.number : at.number + 1]
-            found.extend((operand.value, axis, number, fill) for number in numbers)
+        for axis in axes:  # of a tensor that has it twice, both
+            for numbers in groups(cells_of(operand.value, axis, self._space), at.cell).values():
+                if at.count in (None, len(numbers)):
+                    numbers = numbers[at.number : at.number + 1]
+                found.extend((operand.value, axis, number, fill) for number in numbers)
         return found
 
     def _wishes(self, flow: Flow, at: _Place, fill: Held) -> Wishes | None:

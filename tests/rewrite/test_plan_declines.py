@@ -47,8 +47,8 @@ DECLINED: dict[str, tuple[Callable[[Any, Any], Any], str, str, str]] = {
     "an outer product": (
         outer,
         "first",
-        "a tensor has this axis twice (at `mul`)",
-        "a tensor has this axis twice (at `mul`)",
+        "new units must be zero in front of it, where its slope is zero, and would never learn (at `mul`)",
+        "a product of two shares (at `mul`)",
     ),
     "a square matrix as one row": (
         lambda m, x: m.last(m.first(x) @ m.square.view(4, 4) + m.first(x)),
