@@ -11,9 +11,10 @@ from torch import nn
 
 from graphgrow.own_class.expression import Factor
 from graphgrow.own_class.origin import Origin
-from graphgrow.pretrained.config import count_layers, numbers_in, set_number
+from graphgrow.pretrained.config import count_layers
 from graphgrow.pretrained.fit import Fit
 from graphgrow.pretrained.names import Renaming
+from graphgrow.pretrained.nested import numbers_in, set_number
 from graphgrow.rewrite.network import Network
 
 

@@ -40,9 +40,9 @@ def insert_layers(model: nn.Module, ungrown: nn.Module, renaming: Renaming, shap
             container.add_module(str(number), layer)
             for inner, attribute in numbers:
                 setattr(layer.get_submodule(inner), attribute, number)
-    if renaming.grown():
-        for config in _configurations(model):
-            count_layers(config, renaming)
+    for config, holders in _configurations(model):
+        within = {path: names for path, names in renaming.layers.items() if _is_of(path, holders)}
+        count_layers(config, Renaming(within))
 
 
 def _children(module: nn.Module) -> list[nn.Module]:
@@ -72,7 +72,16 @@ def _attribute(layer: nn.Module, inner: str, name: str) -> Any:
         return None
 
 
-def _configurations(model: nn.Module) -> list[Any]:
-    """The objects that modules hold as their `config`, each once."""
-    held = (getattr(part, "config", None) for part in model.modules())
-    return list({id(config): config for config in held if config is not None}.values())
+def _configurations(model: nn.Module) -> list[tuple[Any, list[str]]]:
+    """The objects that modules hold as their `config`, each once, and the paths of those modules."""
+    found: dict[int, tuple[Any, list[str]]] = {}
+    for path, part in model.named_modules():
+        config = getattr(part, "config", None)
+        if config is not None:
+            found.setdefault(id(config), (config, []))[1].append(path)
+    return list(found.values())
+
+
+def _is_of(path: str, holders: list[str]) -> bool:
+    """Whether a container lies within one of some modules, or one of them within it."""
+    return any(not one or f"{path}.".startswith(f"{one}.") or one.startswith(f"{path}.") for one in holders)

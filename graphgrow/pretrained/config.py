@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from graphgrow.pretrained.names import Renaming
+from graphgrow.pretrained.nested import number, numbers_in, part_for, parts_of, set_number
 
 Shapes = Mapping[str, tuple[int, ...]]
 Apart = dict[str, tuple[tuple[int, ...] | None, tuple[int, ...]]]
-UNSURE = ("head_dim", "d_kv", "kv_channels")  # more heads and wider ones have the same shapes; heads are what grows
+HEAD_WIDTH = "head_dim"
+UNSURE = (HEAD_WIDTH, "d_kv", "kv_channels")  # more heads and wider ones have the same shapes; heads are what grows
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 LAYERS_OF = {
     "decoder": ("decoder_layers", "num_decoder_layers"), "encoder": ("encoder_layers", "num_encoder_layers"),
@@ -29,7 +31,6 @@ SIZES = (
 WIDTHS, HEADS = ("hidden_size", "n_embd", "d_model"), ("num_attention_heads", "n_head", "num_heads")
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon")
 MOST_CHANGES = 12
-LABELS = "num_labels"  # counts the names of the classes; no number of its own
 
 
 def fitting_config(build: Callable[[Any], nn.Module], config: Any, wanted: Shapes, epsilons: Collection[float]) -> Any:
@@ -47,9 +48,9 @@ def fitting_config(build: Callable[[Any], nn.Module], config: Any, wanted: Shape
     """
     best = copy.deepcopy(config)
     if len(set(epsilons)) == 1:
-        for name in EPSILONS:
-            if isinstance(getattr(best, name, None), float):
-                setattr(best, name, next(iter(epsilons)))
+        for name in _names(best, EPSILONS):
+            if isinstance(number(best, name), float):
+                set_number(best, name, next(iter(epsilons)))
     found = _nearest(build, best, wanted)
     pinned = _with_head_width(best) if differences(build, found, wanted) else None
     if pinned is not None and differences(build, again := _nearest(build, pinned, wanted), wanted) == {}:
@@ -59,11 +60,18 @@ def fitting_config(build: Callable[[Any], nn.Module], config: Any, wanted: Shape
 
 def _with_head_width(config: Any) -> Any | None:
     """A configuration that says the width of a head, where it is worked out from others as long as none is given."""
-    width, heads = (next(filter(None, (getattr(config, n, 0) for n in names)), 0) for names in (WIDTHS, HEADS))
-    of_all = type(width) is int and type(heads) is int  # else of each stage its own, as in Swin
-    if getattr(config, "head_dim", None) is not None or not of_all or not width or not heads or width % heads:
-        return None
-    return _changed(config, "head_dim", width // heads)
+    pinned = None
+    for prefix, part in parts_of(config).items():
+        width, heads = (next(filter(None, (getattr(part, n, 0) for n in names)), 0) for names in (WIDTHS, HEADS))
+        of_all = type(width) is int and type(heads) is int  # else of each stage its own, as in Swin
+        if getattr(part, HEAD_WIDTH, None) is None and of_all and width and heads and not width % heads:
+            pinned = _changed(config if pinned is None else pinned, f"{prefix}{HEAD_WIDTH}", width // heads) or pinned
+    return pinned
+
+
+def _names(config: Any, among: Sequence[str]) -> list[str]:
+    """Those names among some that a configuration has, or one within it."""
+    return [f"{prefix}{name}" for prefix, part in parts_of(config).items() for name in among if hasattr(part, name)]
 
 
 def _changed(config: Any, name: str, value: float) -> Any | None:
@@ -74,21 +82,6 @@ def _changed(config: Any, name: str, value: float) -> Any | None:
     except AttributeError:
         return None
     return other
-
-
-def set_number(config: Any, name: str, value: float) -> None:
-    """Put a number into a configuration, in place; the classes that there were keep their names."""
-    names = dict(getattr(config, "id2label", None) or {}) if name == LABELS else {}
-    setattr(config, name, value)
-    if names:
-        config.id2label = {**config.id2label, **{place: text for place, text in names.items() if place < value}}
-        config.label2id = {text: place for place, text in config.id2label.items()}
-
-
-def numbers_in(config: Any) -> dict[str, float]:
-    """The numbers of a configuration by name, that of the classes among them."""
-    found = {name: value for name, value in vars(config).items() if type(value) in (int, float)}
-    return found if getattr(config, LABELS, None) is None else {**found, LABELS: getattr(config, LABELS)}
 
 
 def even_config(build: Callable[[Any], nn.Module], config: Any, wanted: Shapes, nearest: Any) -> Any:
@@ -118,7 +111,7 @@ def _nearest(build: Callable[[Any], nn.Module], best: Any, wanted: Shapes) -> An
         if apart is None or not apart:
             return best
         proposals = _proposals(best, apart)
-        sure = [proposal for proposal in proposals if proposal[0] not in UNSURE]
+        sure = [proposal for proposal in proposals if proposal[0].rpartition(".")[2] not in UNSURE]
         found = _better(build, best, apart, wanted, sure) or _better(build, best, apart, wanted, proposals)
         found = found or _better(build, best, apart, wanted, _sums(build, best, apart, wanted))
         if found is None:
@@ -161,13 +154,13 @@ def differences(build: Callable[[Any], nn.Module], config: Any, wanted: Shapes) 
 def count_layers(config: Any, renaming: Renaming) -> Any:
     """Count the layers that a model has now in its configuration, in place; lists with an item for each follow."""
     for path, children in renaming.grown().items():
-        old = max(renaming.origins(path)) + 1
-        for name in _counts_of(config, path):
-            if getattr(config, name) == old:
-                for key, value in vars(config).items():
+        old, part = max(renaming.origins(path)) + 1, part_for(config, path)
+        for name in _counts_of(part, path):
+            if getattr(part, name) == old:
+                for key, value in vars(part).items():
                     if isinstance(value, list) and len(value) == old:
-                        setattr(config, key, [value[number] for number in renaming.origins(path)])
-                setattr(config, name, len(children))
+                        setattr(part, key, [value[number] for number in renaming.origins(path)])
+                setattr(part, name, len(children))
     return config
 
 
@@ -188,8 +181,8 @@ def _proposals(config: Any, apart: Mapping[str, Any]) -> list[tuple[str, int]]:
         if mine != theirs
     }
     found: dict[tuple[str, int], None] = {}
-    for name in SIZES:
-        value = getattr(config, name, 0)
+    for name in _names(config, SIZES):
+        value = number(config, name)
         if value is None:  # worked out from others, as GPT-2's n_inner is, until it is given
             found.update(dict.fromkeys((name, theirs) for _, theirs in sorted(pairs)))
         if type(value) is not int or value <= 0:
@@ -203,8 +196,8 @@ def _proposals(config: Any, apart: Mapping[str, Any]) -> list[tuple[str, int]]:
 def _sums(build: Callable[[Any], nn.Module], config: Any, apart: Apart, wanted: Shapes) -> list[tuple[str, int]]:
     """Sizes that might explain an axis to which they only contribute, as that of packed queries, keys and values."""
     found: dict[tuple[str, int], None] = {}
-    for name in SIZES:
-        value = getattr(config, name, 0)
+    for name in _names(config, SIZES):
+        value = number(config, name)
         if type(value) is not int or value <= 0:
             continue
         trial = _changed(config, name, 2 * value)

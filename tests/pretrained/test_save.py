@@ -248,6 +248,20 @@ def test_a_family_of_transformers(name: str, tmp_path: Path) -> None:
         child.module(**{**inputs, "use_cache": True})
 
 
+def test_one_tower_of_two_grows(tmp_path: Path) -> None:
+    """CLIP's configuration holds one for each tower, here with the same numbers."""
+    texts = [*(f"widen(text_model.encoder.layers.{i}.mlp.fc1, extra=8)" for i in range(2)),
+             "deepen(vision_model.encoder.layers.1, kind=copy)"]  # fmt: skip
+    model, child = _grown_family("clip", texts)
+    loaded = type(model).from_pretrained(gg.save_pretrained(child, model, tmp_path / "out")).eval()
+    text, vision = loaded.config.text_config, loaded.config.vision_config
+    assert (text.intermediate_size, vision.intermediate_size) == (56, 48)
+    assert (text.num_hidden_layers, vision.num_hidden_layers) == (2, 3)
+    _, inputs = child.inputs.sample(3)
+    with torch.no_grad():
+        assert torch.allclose(loaded(**inputs).logits_per_text, model(**inputs).logits_per_text, atol=1e-5)
+
+
 def test_a_llama_of_transformers(tmp_path: Path) -> None:
     if importlib.util.find_spec("transformers") is None:
         pytest.skip("transformers is not installed")
