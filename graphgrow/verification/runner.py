@@ -153,13 +153,13 @@ class Runner:
             own = type(called).__module__.startswith(("torch.nn.", "graphgrow."))
             with nullcontext() if own else settled(node):  # a leaf of the user's may draw what it likes
                 return converted(called, self.numbers, buffers)(*args, **kwargs)
-        if self.numbers.dtype is torch.float64:
-            kwargs = in_double(node, args, kwargs)
+        made = in_double(node, args, kwargs) if self.numbers.dtype is torch.float64 else kwargs
         if is_noise(node):
-            return steady_function(*args, **kwargs)
-        if is_random(node):
-            return draw(node, partial(self._call, node), args, kwargs, self._places.get(node.name))
-        return self._call(node, args, kwargs)
+            return steady_function(*args, **made)
+        if is_random(node):  # in its own dtype: of another one, a generator gives other numbers
+            drawn = draw(node, partial(self._call, node), args, kwargs, self._places.get(node.name))
+            return drawn if made is kwargs else drawn.double()
+        return self._call(node, args, made)
 
     def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         if node.op == "call_method":
