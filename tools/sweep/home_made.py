@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from tools.sweep.home_made_classes import CLASSES
 from tools.sweep.home_made_kinds import KINDS
 from tools.sweep.home_made_recent import RECENT
+from tools.sweep.home_made_structures import STRUCTURES
 
 HOME_MADE = "home-made"
 
@@ -310,7 +311,7 @@ MODELS: dict[str, _Parts] = {
 def build_home_made(name: str, seed: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     """A model of that name, and its example inputs; equal seeds give equal weights and inputs."""
     torch.manual_seed(seed)
-    composed = CLASSES | KINDS | RECENT
+    composed = CLASSES | KINDS | RECENT | STRUCTURES
     if name in composed:
         return composed[name]()
     run, members, inputs = MODELS[name]()
@@ -319,4 +320,4 @@ def build_home_made(name: str, seed: int) -> tuple[nn.Module, tuple[torch.Tensor
 
 def names() -> list[str]:
     """Of all of them."""
-    return [*MODELS, *CLASSES, *KINDS, *RECENT]
+    return [*MODELS, *CLASSES, *KINDS, *RECENT, *STRUCTURES]

@@ -12,6 +12,7 @@ from tools.sweep.home_made import build_home_made
 from tools.sweep.home_made_classes import CLASSES
 from tools.sweep.home_made_kinds import KINDS
 from tools.sweep.home_made_recent import RECENT
+from tools.sweep.home_made_structures import STRUCTURES
 from tools.sweep.names import family_models
 from tools.sweep.options import Options
 from tools.sweep.subject import prepare
@@ -19,7 +20,7 @@ from tools.sweep.subject import prepare
 
 def test_they_are_a_family() -> None:
     assert family_models("home-made") == [f"home-made:{name}" for name in home_made.names()]
-    assert len(home_made.names()) == len(home_made.MODELS) + len(CLASSES) + len(KINDS) + len(RECENT)
+    assert len(home_made.names()) == sum(map(len, (home_made.MODELS, CLASSES, KINDS, RECENT, STRUCTURES)))
     with pytest.raises(gg.ModelError, match="there is no model 'home-made:nothing'"):
         prepare("home-made:nothing", Options())
 
