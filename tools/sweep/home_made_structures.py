@@ -89,9 +89,9 @@ class _StructuredStateSpace(nn.Module):
         x = self.stem(x)
         batch, length, _ = x.shape
         sizes = [self.inner, self.inner + 2 * self.state, self.heads]
-        gate, mixed, step = self.make(self.norm_in(x)).split(sizes, -1)
+        gate, mixed, step = torch.split(self.make(self.norm_in(x)), sizes, -1)
         mixed = F.silu(self.convolution(mixed.transpose(1, 2))[..., :length].transpose(1, 2))
-        h, into, out = mixed.split([self.inner, self.state, self.state], -1)
+        h, into, out = torch.split(mixed, [self.inner, self.state, self.state], -1)
         h, step = h.view(batch, length, self.heads, -1), F.softplus(step + self.bias)
         decay = (-torch.exp(self.rates) * step).transpose(1, 2).unsqueeze(-1).expand(-1, -1, -1, length)
         below = torch.ones(length, length, dtype=torch.bool).tril(-1)
@@ -107,19 +107,19 @@ class _DifferentialAttention(nn.Module):
 
     def __init__(self, width: int = 8, pairs: int = 2) -> None:
         super().__init__()
-        self.pairs, self.half, self.stem = pairs, width // pairs // 2, nn.Linear(5, width)
+        self.pairs, self.part, self.stem = pairs, width // pairs // 2, nn.Linear(5, width)
         self.q, self.k, self.v, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
-        self.one, self.two = (nn.Parameter(0.3 * torch.randn(2, self.half)) for _ in range(2))
-        self.norm, self.pair_norm, self.head = nn.RMSNorm(width), nn.RMSNorm(2 * self.half), nn.Linear(width, 3)
+        self.one, self.two = (nn.Parameter(0.3 * torch.randn(2, self.part)) for _ in range(2))
+        self.norm, self.pair_norm, self.head = nn.RMSNorm(width), nn.RMSNorm(2 * self.part), nn.Linear(width, 3)
 
     def forward(self, x: torch.Tensor) -> Any:
         x = self.stem(x)
         batch, length, _ = x.shape
         h = self.norm(x)
-        q, k = (layer(h).view(batch, length, 2 * self.pairs, self.half).transpose(1, 2) for layer in (self.q, self.k))
-        v = self.v(h).view(batch, length, self.pairs, 2 * self.half).transpose(1, 2)
+        q, k = (layer(h).view(batch, length, 2 * self.pairs, self.part).transpose(1, 2) for layer in (self.q, self.k))
+        v = self.v(h).view(batch, length, self.pairs, 2 * self.part).transpose(1, 2)
         later = torch.full((length, length), -torch.inf).triu(1)
-        shares = F.softmax(q @ k.transpose(-1, -2) * self.half**-0.5 + later, -1)
+        shares = F.softmax(q @ k.transpose(-1, -2) * self.part**-0.5 + later, -1)
         shares = shares.view(batch, self.pairs, 2, length, length)
         taken = torch.exp((self.one[0] * self.one[1]).sum()) - torch.exp((self.two[0] * self.two[1]).sum()) + 0.4
         y = self.pair_norm((shares[:, :, 0] - taken * shares[:, :, 1]) @ v)

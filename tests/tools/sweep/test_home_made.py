@@ -20,7 +20,7 @@ from tools.sweep.subject import prepare
 
 def test_they_are_a_family() -> None:
     assert family_models("home-made") == [f"home-made:{name}" for name in home_made.names()]
-    assert len(home_made.names()) == sum(map(len, (home_made.MODELS, CLASSES, KINDS, RECENT, STRUCTURES)))
+    assert len(home_made.names()) == len(home_made.MODELS) + len(CLASSES | KINDS | RECENT | STRUCTURES)
     with pytest.raises(gg.ModelError, match="there is no model 'home-made:nothing'"):
         prepare("home-made:nothing", Options())
 
