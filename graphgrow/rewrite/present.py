@@ -112,8 +112,10 @@ def droppable_units(network: Network, space: Space) -> Iterator[list[int]]:
     yield _unread(network, space)
     yield _silent(network, space)
     if scaled := _scaled_to_zero(network, space):
-        yield torch.nonzero(torch.stack(scaled).any(0)).flatten().tolist()
-        yield torch.nonzero(torch.stack(scaled).all(0)).flatten().tolist()
+        of_some, of_all = torch.stack(scaled).any(0), torch.stack(scaled).all(0)
+        if not of_some.all():  # else one of several is closed as a whole: a residual branch
+            yield torch.nonzero(of_some).flatten().tolist()
+        yield torch.nonzero(of_all).flatten().tolist()
     near = _near_means(network, space)
     yield _middling(near)
     yield _partly_middling(near)

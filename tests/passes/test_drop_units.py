@@ -279,6 +279,16 @@ def test_channels_that_a_batch_norm_scales_to_zero_go(second: bool, units: str) 
     assert gg.clean(graph).module.get_submodule("last").in_channels == 6 - units.count(",") - 1
 
 
+def test_a_branch_that_a_batch_norm_closes_leaves_its_stream_written() -> None:
+    model = Slimmed(nn.ReLU(), second=True)
+    nn.init.zeros_(model.norm_a.weight)
+    nn.init.zeros_(model.norm_a.bias)
+    nn.init.ones_(model.norm_b.weight)
+    offered = gg.trace(model, torch.randn(3, 2, 4, 4)).mutations("drop-units")
+    assert not list(offered)
+    assert "every unit is written and read" in {refusal.reason for refusal in offered.refusals}
+
+
 def test_channels_that_are_not_zero_behind_their_activation_stay() -> None:
     graph = gg.trace(Slimmed(nn.Sigmoid(), False), torch.randn(3, 2, 4, 4))
     assert not list(graph.mutations("drop-units"))
