@@ -20,6 +20,7 @@ from graphgrow.rewrite.network import Network
 _SIMPLE = (bool, int, float, str, type(None), torch.dtype, torch.Size)
 _ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg, torch.sym_int}
 _SPLITS = {torch.split, "split"}
+_NEW_AXES = {torch.unsqueeze, "unsqueeze"}
 _DECISIONS = {require_decision, torch._assert}
 _THERE = "in the class"
 
@@ -147,7 +148,7 @@ class _Comparison:
 
 
 class WeightSizes:
-    """The sizes that a graph computes from the shapes of its weights alone.
+    """The sizes that a graph computes from the shapes of its weights, and from axes of size 1 that it makes, alone.
 
     Args:
         network: the graph.
@@ -164,8 +165,10 @@ class WeightSizes:
             return node.meta["value"] if known else None
         source, axis = _size_of(node)
         output = self._facts[source].output if source is not None else None
-        if not isinstance(output, Value) or not isinstance(axis, int):
+        if source is None or not isinstance(output, Value) or not isinstance(axis, int):
             return None
+        if _is_made(source, axis % len(output.axes)):
+            return 1
         return node.meta["value"] if set(leaves(output.axes[axis])) <= self._of_weights else None
 
 
@@ -181,6 +184,26 @@ def _size_of(node: fx.Node) -> tuple[fx.Node | None, Any]:
         if whole:
             return shape.args[0], node.args[1]  # type: ignore[return-value]
     return None, None
+
+
+def _is_made(tensor: fx.Node, axis: int) -> bool:
+    """Whether an axis, counted from the front, is one that `unsqueeze` makes, also in a part of what that puts out."""
+    while tensor.args:
+        args: Any = tensor.args
+        if tensor.target in _NEW_AXES:
+            made = (args[1] if len(args) > 1 else tensor.kwargs["dim"]) % tensor.meta["value"].dim()
+            if axis == made:
+                return True
+            axis -= axis > made
+        elif tensor.target is operator.getitem and args[0].target in _SPLITS:
+            args, named = args[0].args, dict[str, Any](args[0].kwargs)
+            *_, cut = _of_split(*args, **named)
+            if axis == cut:
+                return False
+        else:
+            return False
+        tensor = args[0]
+    return False
 
 
 def _roots(module: fx.GraphModule) -> Iterator[fx.Node]:

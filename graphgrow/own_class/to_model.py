@@ -18,7 +18,7 @@ from graphgrow.own_class.configuration import restate_config
 from graphgrow.own_class.layers import insert_layers
 from graphgrow.own_class.marked import mark
 from graphgrow.own_class.numbers import numbers_of, numbers_read
-from graphgrow.own_class.parting import parting
+from graphgrow.own_class.parting import parting, settings_of
 from graphgrow.pretrained.names import Renaming
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.network import Network, require_network
@@ -170,7 +170,7 @@ def _fill(fresh: nn.Module, grown: fx.GraphModule, base: fx.GraphModule, renamin
         leaf, place = grown.get_submodule(path), renaming.name(path)
         if place not in parts and path not in before:
             raise ExportError(f"there is no place for `{path}`, which growth put in")
-        if place in parts and path in before and type(leaf) is not type(before[path]):
+        if place in parts and path in before and _is_exchanged(leaf, before[path], parts[place]):
             parent, _, last = place.rpartition(".")
             setattr(parts[parent], last, shallow_copy(leaf))  # called as the one that was there
             placed.add(path)
@@ -184,6 +184,13 @@ def _fill(fresh: nn.Module, grown: fx.GraphModule, base: fx.GraphModule, renamin
             _set(parts, alias, tensor)
     resize_attentions(fresh)
     _own_the_rest(fresh, {id(tensor) for _, tensor in _named(grown)})
+
+
+def _is_exchanged(leaf: nn.Module, base: nn.Module, made: nn.Module) -> bool:
+    """Whether a layer is another than it was: by its class, or one of torch's by what no number says (a padding)."""
+    if type(leaf) is not type(base):
+        return True
+    return type(leaf).__module__.startswith("torch.nn.") and settings_of(leaf) != settings_of(made)
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import operator
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -88,3 +90,42 @@ def test_sizes_of_weights_are_numbers_and_those_of_inputs_are_not() -> None:
     batches = [node for node in graph.module.graph.nodes if node.name in known and node.meta["value"] == len(X)]
     assert len(batches) == 2
     assert all(known[node.name] is None for node in batches)
+
+
+def test_an_axis_that_is_made_is_one_long_and_that_of_an_input_is_as_long_as_it_is() -> None:
+    class Made(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            first, second = x.unsqueeze(1).split((4, 2), dim=3)
+            made = torch.unsqueeze(second, dim=-1).size(4) + first.shape[1] + second.size(-3)
+            return x * made, x.unsqueeze(0).shape[1] + second.size(3) + first.size(2)
+
+    graph = gg.trace(Made(), torch.randn(1, 5, 6))
+    sizes = WeightSizes(graph)
+    read = [node for node in graph.module.graph.nodes if isinstance(node.meta["value"], int) and node.users]
+    found = {node.name: sizes.of(node) for node in read if node.target not in (operator.add, operator.mul)}
+    assert list(found.values()) == [1, 1, 1, None, None, None]
+
+
+def test_queries_that_share_one_head_grow_in_their_class() -> None:
+    """As in GPT-BigCode, which counts the one head of its keys and values, on an axis that it makes for it."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.width, self.inner = 4, 3, 12
+            self.qkv, self.out = nn.Linear(6, 18), nn.Linear(12, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.qkv(x).unsqueeze(1).split((self.inner, self.width, self.width), dim=3)
+            q = q.view(*x.shape[:2], -1, self.width).transpose(1, 2)
+            k, v = (t.expand(-1, self.heads, -1, -1).reshape(len(x), t.shape[1] * self.heads, -1, 3) for t in (k, v))
+            attended = nn.functional.scaled_dot_product_attention(q, k, v)
+            result: torch.Tensor = self.out(attended.transpose(1, 2).flatten(2))
+            return result
+
+    model: Any = Shared().eval()
+    graph = gg.trace(model, torch.randn(2, 5, 6))
+    result: Any = gg.to_model(gg.apply(graph, graph.mutations("add-heads")), model)
+    assert (result.heads, result.inner, result.width) == (5, 15, 3)
+    x = torch.randn(3, 4, 6)
+    assert torch.allclose(result(x), model(x), atol=1e-6)

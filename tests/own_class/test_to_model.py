@@ -142,6 +142,18 @@ def test_convolutions_norms_and_their_buffers() -> None:
     assert torch.allclose(result.eval()(x)[:, :3], grown.module.eval()(x)[:, :3])
 
 
+@pytest.mark.parametrize("padding", ["valid", "same", 0])
+def test_a_padding_that_was_a_word_is_that_of_the_grown_layer(padding: Any) -> None:
+    model: Any = nn.Sequential(nn.Conv2d(3, 4, 3, padding=padding), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    graph = gg.trace(model, torch.randn(2, 3, 6, 6))
+    grown = gg.apply(graph, ["enlarge-kernel(0, to=5)", "widen(0, extra=2)"])
+    result: Any = gg.to_model(grown, model)
+    assert (type(result[0]), result[0].kernel_size, result[0].out_channels) == (nn.Conv2d, (5, 5), 6)
+    x = torch.randn(3, 3, 7, 8)
+    assert torch.allclose(result(x), model(x), atol=1e-6)
+    assert model[0].padding in (padding, (0, 0))
+
+
 def test_a_name_is_no_model() -> None:
     with pytest.raises(gg.ExportError, match="the model that was captured, a module, not a str"):
         gg.to_model(gg.trace("graphgrow:mlp"), "graphgrow:mlp")  # type: ignore[arg-type]
