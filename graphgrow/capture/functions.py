@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import fx
 from torch.utils import checkpoint
 
 from graphgrow.errors import CaptureError
@@ -89,6 +90,16 @@ def _without_autocast(original: Seen) -> Seen:
     return enter
 
 
+def _on_a_device(original: Seen) -> Seen:
+    """A region is made for the device that a tensor lies on, `torch.autocast(x.device.type, enabled=False)`."""
+
+    def make(region: Any, device_type: Any, *args: Any, **kwargs: Any) -> Any:
+        named = device_type.node.meta["value"] if isinstance(device_type, fx.Proxy) else device_type
+        return original(region, named, *args, **kwargs)
+
+    return make
+
+
 AUTOCAST = (
     "its forward switches autocast on, which is not in a graph; let whoever calls the model do that: "
     "`with torch.autocast(...): grown.module(x)`"
@@ -96,6 +107,7 @@ AUTOCAST = (
 WHILE_TRACED: dict[Any, Callable[[Seen], Seen]] = {
     checkpoint.checkpoint: _called_at_once,
     checkpoint.checkpoint_sequential: _called_in_turn,
+    torch.autocast.__init__: _on_a_device,
     torch.autocast.__enter__: _without_autocast,
 }
 

@@ -1,4 +1,4 @@
-"""Functions that a trace calls otherwise than the model does: checkpoints; and parts under torch.compile."""
+"""Functions that a trace calls otherwise than the model does: checkpoints, autocast; parts under torch.compile."""
 
 from __future__ import annotations
 
@@ -101,6 +101,19 @@ def test_experts_of_transformers_multiply_as_where_they_are_compiled(dtype: torc
     assert torch.equal(graph.module(x), model(x))
     child = gg.apply(graph, "widen(first, extra=1)")  # 9 is no width of torch's own kernel
     assert gg.verify(graph, child).preserved
+
+
+def _without_rounding(body: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        result: torch.Tensor = body(x)
+    return result
+
+
+def test_a_region_without_autocast_names_the_device_of_a_tensor() -> None:
+    model = Parts(_without_rounding)
+    graph, x = gg.trace(model, torch.randn(3, 3), way="fx"), torch.randn(5, 3)
+    assert torch.equal(graph.module(x), model(x))
+    assert_preserved(graph, gg.apply(graph, "widen(body.0, extra=2)"))
 
 
 def test_every_name_of_a_function_leads_to_the_other_one() -> None:
