@@ -88,7 +88,7 @@ def _fits(flow: Flow, space: Space, within: bool = False) -> bool:
     """Whether an output with two axes comes from operands with both, or from a product of two that have one each."""
     if isinstance(flow, fl.Operand):
         return within or not _has(flow, space) or _has_both(flow, space)
-    if isinstance(flow, fl.Same):
+    if isinstance(flow, (fl.Same, fl.Pick)):
         return _fits(flow.inner, space, within)
     if isinstance(flow, fl.Mul):
         return all(_fits(factor, space, within=isinstance(factor, fl.Operand)) for factor in flow.factors)
@@ -120,7 +120,7 @@ def _products(flow: Flow) -> Iterator[tuple[Flow, ...]]:
     """The factors of each product in an expression; what is in none as a product of one."""
     if isinstance(flow, fl.Mul):
         yield flow.factors
-    elif isinstance(flow, fl.Same):
+    elif isinstance(flow, (fl.Same, fl.Pick)):
         yield from _products(flow.inner)
     elif isinstance(flow, (fl.Add, fl.Choose, fl.Pointwise)):
         for term in flow.terms:

@@ -23,6 +23,7 @@ class Square(nn.Module):
         torch.manual_seed(0)
         self.first, self.last, self.run = nn.Linear(3, 5), nn.Linear(5, 2), run
         self.w, self.u, self.v = (nn.Parameter(torch.randn(5, size) / 3) for size in (5, 3, 3))
+        self.stack = nn.Parameter(torch.randn(2, 5, 5) / 3)
         self.t, self.layer = nn.Parameter(torch.rand(5)), nn.Linear(5, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,6 +50,7 @@ WIDENED: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "squashed": lambda m, h: torch.relu(h @ torch.tanh(m.w + m.w.T)),
     "the larger": lambda m, h: h @ torch.where(m.w > m.w.T, m.w, m.w.T),
     "a layer both ways": lambda m, h: m.layer(h) + F.linear(h, m.layer.weight.t()),
+    "stacked weights": lambda m, h: (g := h + torch.tanh(h @ m.stack[0])) + torch.tanh(g @ m.stack[1]),
     "pairs": lambda m, h: torch.einsum("bij,ij->bi", h.unsqueeze(1) * h.unsqueeze(2), m.w),
     "sums of rows": lambda m, h: h * (m.w + m.w.T).sum(1),
     "exponential": lambda m, h: h @ torch.exp(-((m.w + m.w.T) ** 2)),
