@@ -13,7 +13,7 @@ from graphgrow.errors import ExportError
 from graphgrow.own_class.expression import Expression, Factor, Number, Quotient
 from graphgrow.own_class.marked import MarkedFloat, MarkedInt
 from graphgrow.own_class.origin import Origin
-from graphgrow.own_class.parting import arguments_of, called, settings_of
+from graphgrow.own_class.parting import arguments_of, called, roots_of, settings_of
 
 _COMPARED = {operator.eq, operator.ne}
 
@@ -98,12 +98,12 @@ def _divide(expression: Expression, known: dict[Factor, Any]) -> None:
 
 
 def _wishes(grown: fx.GraphModule, base: fx.GraphModule) -> Iterator[_Wish]:
-    now = {node.name: node for node in grown.graph.nodes}
+    now, live = {node.name: node for node in grown.graph.nodes}, _live(grown)
     for node in base.graph.nodes:
         twin = now.get(node.name)
         if twin is None or called(grown, twin) != called(base, node):
             continue
-        if not twin.users:
+        if twin not in live:
             yield from _compared(twin, node)
             continue
         before, after = _given(node, base), _given(twin, grown)
@@ -112,6 +112,17 @@ def _wishes(grown: fx.GraphModule, base: fx.GraphModule) -> Iterator[_Wish]:
         for number, value in zip(before, after, strict=True):
             if _is_marked(number) and isinstance(value, (int, float)):
                 yield _Wish(number.expression, value, node.name)
+
+
+def _live(module: fx.GraphModule) -> set[fx.Node]:
+    """The nodes that what a graph puts out or does is made of; growth leaves the others as they were."""
+    live, waiting = set[fx.Node](), list(roots_of(module))
+    while waiting:
+        node = waiting.pop()
+        if node not in live:
+            live.add(node)
+            waiting += node.all_input_nodes
+    return live
 
 
 def _compared(twin: fx.Node, node: fx.Node) -> Iterator[_Wish]:

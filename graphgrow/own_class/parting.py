@@ -54,7 +54,7 @@ class _Comparison:
         self._apart: dict[fx.Node, str] = {}
 
     def parting(self) -> tuple[str, str] | None:
-        first, second = list(_roots(self._mine)), list(_roots(self._theirs))
+        first, second = list(roots_of(self._mine)), list(roots_of(self._theirs))
         dtypes, dtypes_there = (_taken_out(roots, {require_dtypes}) for roots in (first, second))
         decisions, decisions_there = (_taken_out(roots, _DECISIONS) for roots in (first, second))
         for one, other in zip(first, second, strict=False):
@@ -77,9 +77,11 @@ class _Comparison:
             first, second = waiting.pop()
             if first in self._paired or second in self._taken:
                 once = self._paired.get(first) is second and self._taken.get(second) is first
-                if not once and first.op != "get_attr":  # a tensor may be fetched any number of times
+                # a tensor may be fetched, and a size worked out, any number of times
+                again = first.op == "get_attr" or (first.target in _ARITHMETIC and type(first.meta["value"]) is int)
+                if not once and not again:
                     self._apart.setdefault(first, f"the class has `{second.name}` for it, which is another value")
-                if once or first.op != "get_attr":
+                if once or not again:
                     continue
             self._paired[first], self._taken[second] = second, first
             apart = self._nodes_apart(first, second)
@@ -206,7 +208,7 @@ def _is_made(tensor: fx.Node, axis: int) -> bool:
     return False
 
 
-def _roots(module: fx.GraphModule) -> Iterator[fx.Node]:
+def roots_of(module: fx.GraphModule) -> Iterator[fx.Node]:
     """Inputs, outputs, and what a graph does besides."""
     for node in module.graph.nodes:
         besides = not node.users and (node.target in EFFECTS or is_inplace(node, module) or node.op == "call_module")

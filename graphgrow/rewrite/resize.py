@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -169,11 +169,21 @@ def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx
 
 
 def _in_proportion(node: fx.Node, present: fx.Node, wanted: int) -> fx.Node:
-    """A node that computes `wanted` wherever the present one computes what it does now, and in proportion."""
+    """A node that computes `wanted` wherever the present one computes what it does now, and in proportion.
+
+    Of a product with a number (`b * heads`) it is the number that changes, where a whole one does.
+    """
     value = present.meta["value"]
     common = math.gcd(value, wanted)
+    up, down = wanted // common, value // common
     result = present
-    for function, number in ((operator.mul, wanted // common), (operator.floordiv, value // common)):
+    steps: tuple[tuple[Callable[[Any, Any], Any], int], ...] = ((operator.mul, up), (operator.floordiv, down))
+    if present.target is operator.mul:
+        factors = [factor for factor in present.args if isinstance(factor, fx.Node)]
+        numbers = [factor for factor in present.args if isinstance(factor, int)]
+        if len(factors) == len(numbers) == 1 and numbers[0] * up % down == 0:
+            result, steps = factors[0], ((operator.mul, numbers[0] * up // down),)
+    for function, number in steps:
         with node.graph.inserting_before(node):
             result = node.graph.call_function(function, (result, number))
         stand_beside(result, node)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -105,3 +105,35 @@ def test_products_that_have_grown_apart_are_refused() -> None:
         gg.to_model(grown, model)
     evenly: Any = gg.to_model(gg.apply(grown, "add-heads(1)"), model)
     assert (evenly[1].config.heads, evenly[0].config is evenly[1].config) == (6, True)
+
+
+def test_what_a_check_alone_works_out_says_nothing() -> None:
+    """XGLM checks the size of its scores by its heads; growth takes the check away, and leaves what it was made of.
+
+    Its sizes that are products with the number of heads are such products again.
+    """
+
+    class Checked(Decoder):
+        def __init__(self) -> None:
+            super().__init__()
+            for layer in self.layers:
+                layer.attention.__class__ = Folded
+
+    class Folded(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            (n, length, _), heads = x.shape, cast(Any, self).heads
+            q, k, v = self.qkv(x).split(self.inner, dim=-1)
+            q, k, v = (t.view(n, length, heads, -1).transpose(1, 2).reshape(n * heads, length, -1) for t in (q, k, v))
+            scores = torch.bmm(q, k.transpose(1, 2))
+            if scores.size() != (n * heads, length, length):
+                raise ValueError("other scores")
+            attended = torch.bmm(scores.softmax(-1), v).view(n, heads, length, -1)
+            result: torch.Tensor = self.out(attended.transpose(1, 2).flatten(2))
+            return result
+
+    model: Any = Checked().eval()
+    grown = gg.apply(gg.trace(model, TOKENS), "widen(layers.1.attention.qkv:0, extra=1)")
+    result: Any = gg.to_model(grown, model)
+    assert [layer.attention.heads for layer in result.layers] == [2, 3]
+    others = torch.randint(0, 11, (3, 7))
+    assert torch.allclose(result(others), model(others), atol=1e-5)

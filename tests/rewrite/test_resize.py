@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import pytest
@@ -65,6 +66,38 @@ def test_computed_sizes_follow(run: Any) -> None:
         assert_preserved(graph, grown)
         other = torch.randn(3, 7, 5).double()  # another length than that of capture
         assert torch.allclose(grown.module(other), model(other), atol=1e-12), mutation
+
+
+@pytest.mark.parametrize(
+    ("rows", "written"),
+    [
+        (lambda n, heads: n * 2, ["mul 3"]),
+        (lambda n, heads: 2 * n, ["mul 3"]),
+        (lambda n, heads: n + n, ["mul 3", "floordiv 2"]),
+    ],
+)
+def test_a_product_with_the_number_of_heads_is_one_again(rows: Any, written: list[str]) -> None:
+    """Rows of samples and heads, as XGLM's scores have."""
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        n, length, _ = x.shape
+        heads = m.first(x).view(n, length, 2, 6).transpose(1, 2).reshape(rows(n, 2), length, 6)
+        scores = torch.bmm(heads, heads.transpose(1, 2)).softmax(-1)
+        attended = torch.bmm(scores, heads).view(n, 2, length, 6).transpose(1, 2)
+        return m.last(attended.reshape(n, length, -1))
+
+    model = Forward(run, first=nn.Linear(5, 12), last=nn.Linear(12, 2)).double()
+    graph = gg.trace(model, torch.randn(3, 4, 5).double())
+    grown = gg.apply(graph, "widen(first:0, extra=1)")
+    live = [node for node in grown.module.graph.nodes if any(user.target == "reshape" for user in node.users)]
+    (size,) = [node for node in live if isinstance(node.meta["value"], int) and node.meta["value"] == 9]
+    steps: list[str] = []
+    while size.target in (operator.mul, operator.floordiv):
+        steps.insert(0, f"{size.target.__name__} {size.args[1]}")
+        size = size.args[0]
+    assert steps == written
+    other = torch.randn(2, 7, 5).double()
+    assert torch.allclose(grown.module(other), model(other), atol=1e-12)
 
 
 class FirstUnit(nn.Module):
