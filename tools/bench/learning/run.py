@@ -5,7 +5,8 @@
 Every run is written as soon as it ends, and those that are in the file are not run again: interrupted, the same command
 goes on. `--limit` ends it after so many seconds.
 
-For each seed: the big net from scratch, with the task's steps and with a half and a quarter of them; the small net with
+For each seed: the big net from scratch, with the task's steps and with a half and a quarter of them, and with a longer
+rise of its learning rate, since a grown net has had the small one's steps to begin with; the small net with
 as many FLOPs as half of the big one's; the small net grown by each policy of the task to the big net's FLOPs, within
 half of its training FLOPs (`dnm`, `progressive` and `stack` within a quarter as well); and as controls, from scratch
 and with the same training FLOPs, the architectures that these ended with and had half way. `--arms` runs some alone.
@@ -18,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,8 @@ CONTROLS: tuple[tuple[str, int | str], ...] = (
     ("stack", "half"),
 )
 
+LONGER_RISE = 0.2  # share of the budget
+
 Run = Callable[[], dict[str, Any]]
 
 
@@ -62,7 +66,7 @@ def runs(task: Task, data: Data, seed: int, known: dict[str, dict[str, Any]]) ->
     whole = step * big * task.steps
     method = Method(**task.how)
 
-    def plain(build: Callable[[], torch.nn.Module], budget: int) -> dict[str, Any]:
+    def plain(build: Callable[[], torch.nn.Module], budget: int, method: Method = method) -> dict[str, Any]:
         return course(traced(build, data, seed), task, data, seed, budget, method)
 
     def grown(name: str, budget: int) -> dict[str, Any]:
@@ -88,6 +92,9 @@ def runs(task: Task, data: Data, seed: int, known: dict[str, dict[str, Any]]) ->
         yield f"{name}: {net} from scratch, 1/2 of the FLOPs", partial(scratch, name, which)
     for name in (name for name in AT_A_QUARTER if name in task.policies):
         yield f"{name}, 1/4 of the FLOPs", partial(grown, name, whole // 4)
+    gentle = replace(method, rise=LONGER_RISE)
+    yield "big, its learning rate rising for a fifth", partial(plain, task.big, whole, gentle)
+    yield "big, its learning rate rising for a fifth, 1/2 of the FLOPs", partial(plain, task.big, whole // 2, gentle)
 
 
 def show(rows: Rows) -> str:
