@@ -183,6 +183,10 @@ def _counted(start: Any, end: Any = None, step: Any = 1, **kwargs: Any) -> Bound
     return Bounds(first.low) if bounds_of(step).low > 0 else Bounds()
 
 
+def _spaced(start: Any, end: Any, steps: Any, **kwargs: Any) -> Bounds:
+    return bounds_of(start) | bounds_of(end)
+
+
 def _filled(input: Any, fill_value: Any, *args: Any, **kwargs: Any) -> Bounds:
     return bounds_of(fill_value)
 
@@ -341,7 +345,7 @@ _BY_NAME: dict[str, Bounding] = {
     "truediv": _quotient, "div": _quotient, "true_divide": _quotient,
     "floordiv": _floored, "pow": _power, "__pow__": _power,
     "matmul": _matrix_product, "bmm": _matrix_product, "mm": _matrix_product, "dot": _matrix_product,
-    "einsum": _einsum, "arange": _counted,
+    "einsum": _einsum, "arange": _counted, "linspace": _spaced,
     "clamp": _clamped, "clip": _clamped, "clamp_min": _clamped_below, "clamp_max": _clamped_above,
     **dict.fromkeys(("sum", "cumsum"), _first(Bounds.summed)), "dropout": _first(Bounds.signed),
     "full_like": _filled, "ones_like": _always(Bounds(1.0, 1.0)), "zeros_like": _always(Bounds(0.0, 0.0)),

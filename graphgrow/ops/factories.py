@@ -9,7 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphgrow.ir import flow as fl
-from graphgrow.ir.facts import Extent
+from graphgrow.ir.facts import Derived, Extent
 from graphgrow.ir.terms import Term
 from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
@@ -65,6 +65,14 @@ def zeros(call: Call, *sizes: Any, size: Any = None, **kwargs: Any) -> Value:
 def ones(call: Call, *sizes: Any, size: Any = None, **kwargs: Any) -> Value:
     """Ones of given sizes."""
     return call.output(sized_axes(call, sizes, size), fl.Pointwise(()))
+
+
+@rule(torch.linspace)
+def evenly_spaced(call: Call, start: Any, end: Any, steps: Any, **kwargs: Any) -> Value:
+    """Numbers from one to another, in equal steps."""
+    sized = [item for item in (start, end, steps) if isinstance(item, (Extent, Derived))]
+    call.freeze([term for item in sized for term in item.terms], "its size is read to make a new tensor")
+    return call.output([call.fixed(size, "places in even steps") for size in meta_shape(call.meta)], fl.Pointwise(()))
 
 
 @rule(torch.full, "new_full")

@@ -59,6 +59,8 @@ class _Kept(nn.Module):
             return x, op(self._target, "ij,ij,kj->ik", x, y, y)
         if self._name == "rand":
             return x, self._target(x.shape)
+        if self._name == "linspace":
+            return x, self._target(-0.5, 0.75, 12).view(3, 4)
         if self._name in ("cat", "concat", "stack"):
             return x, self._target([x, y])
         if self._name in PRODUCTS:
@@ -148,6 +150,7 @@ ADMITTED: list[Callable[[Any, Any], Any]] = [
     lambda a, b: torch.exp((s := F.softplus(a)) - torch.max(s, F.softplus(b))),
     lambda a, b: torch.exp((-F.softplus(a)).masked_fill(b > 0, -math.inf)),
     lambda a, b: torch.exp(torch.where(b > 0, -F.softplus(a), -math.inf)),
+    lambda a, b: torch.exp(-F.softplus(a)[..., None] * torch.linspace(0, 1, 4, dtype=a.dtype)).sum(-1),
     lambda a, b: a / torch.where(b > 0, 1.0, torch.relu(a) + 0.5),
     lambda a, b: a / torch.exp(b.tanh())[..., None].expand(-1, -1, 3).sum(-1),
     lambda a, b: a / torch.einsum("bim,bim->bi", *[(F.softplus(b) + 1e-4)[..., None].expand(-1, -1, 3)] * 2),
@@ -183,6 +186,7 @@ def test_units_behind_what_is_bounded_away_from_its_poles_are_appended(run: Call
         lambda a, b: torch.exp((s := F.softplus(a)) - torch.minimum(s, F.softplus(b))),
         lambda a, b: torch.exp((s := F.softplus(a)) - torch.min(s, F.softplus(b))),
         lambda a, b: torch.exp(F.softplus(a).masked_fill(b > 0, -math.inf)),
+        lambda a, b: torch.exp(-F.softplus(a)[..., None] * torch.linspace(-1, 1, 4, dtype=a.dtype)).sum(-1),
         lambda a, b: torch.exp(torch.where(b > 0, F.softplus(a), -math.inf)),
         lambda a, b: a / (torch.relu(a) + 0.5).masked_fill(b > 0, 0.0),
         lambda a, b: torch.exp(torch.maximum(s := F.softplus(a), F.softplus(b)) - s),
