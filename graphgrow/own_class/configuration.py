@@ -37,14 +37,14 @@ def restate_config(
     config: Any = getattr(fresh, "config", None)
     if config is None or not hasattr(model, "save_pretrained"):
         return
-    fit = Fit.of(network, model, renaming)
-    present = numbers_in(config)
+    fit = Fit.of(network, model, renaming, config)  # which has what the operators read, as the number of heads
+    present, known = numbers_in(config), {str(origin) for origin in read}
     for name, value in numbers_in(fit.even).items():
-        if present.get(name) != value:
+        if present.get(name) != value and f"config.{name}" not in known:
             set_number(config, name, value)
     counted = count_layers(copy.deepcopy(model.config), renaming)
     before, after = (_built(type(model), one) for one in (counted, fit.even))
-    for path, part in after.named_modules():
+    for path, part in () if before is None or after is None else after.named_modules():
         held, old = ({} if one is None else vars(one) for one in (_part(fresh, path), _part(before, path)))
         for name, value in vars(part).items():
             changed = type(value) in (int, float) and name in held and held[name] == old.get(name) != value
@@ -52,14 +52,18 @@ def restate_config(
                 held[name] = value
 
 
-def _built(kind: Any, config: Any) -> nn.Module:
-    with torch.device("meta"):
-        model: nn.Module = kind(config)
+def _built(kind: Any, config: Any) -> nn.Module | None:
+    """A model of a configuration without data; None where its class makes none of it."""
+    try:
+        with torch.device("meta"):
+            model: nn.Module = kind(config)
+    except Exception:  # noqa: BLE001 - whatever the class raises
+        return None
     return model
 
 
-def _part(model: nn.Module, path: str) -> nn.Module | None:
+def _part(model: nn.Module | None, path: str) -> nn.Module | None:
     try:
-        return model.get_submodule(path)
+        return None if model is None else model.get_submodule(path)
     except AttributeError:
         return None

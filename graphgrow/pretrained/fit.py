@@ -31,19 +31,20 @@ class Fit:
     epsilons: dict[str, float]
 
     @classmethod
-    def of(cls, network: Network, model: nn.Module, renaming: Renaming) -> Fit:
+    def of(cls, network: Network, model: nn.Module, renaming: Renaming, start: Any = None) -> Fit:
         """Of a grown graph and the model that it was captured from.
 
         Args:
             network: the grown graph.
             model: with a `config` that its class is built from.
             renaming: how the graph's layers are called in the class.
+            start: a configuration in which numbers are known already; else that of the model.
         """
         build: Any = type(model)
         named = network.module.named_parameters(remove_duplicate=False)
         shapes = {renaming.name(name): tuple(parameter.shape) for name, parameter in named}
         epsilons = _epsilons(network, renaming)
-        counted = count_layers(copy.deepcopy(model.config), renaming)
+        counted = count_layers(copy.deepcopy(model.config if start is None else start), renaming)
         config = fitting_config(build, counted, shapes, epsilons.values())
         apart = differences(build, config, shapes)
         even = even_config(build, counted, shapes, config) if apart != {} else config

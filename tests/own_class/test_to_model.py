@@ -333,6 +333,22 @@ def test_numbers_of_the_class_that_no_operator_reads_follow_where_they_are_even(
     assert torch.equal(type(uniform).from_pretrained(tmp_path).eval()(**inputs).logits, uniform(**inputs).logits)
 
 
+def test_the_configuration_has_the_heads_that_the_operators_read() -> None:
+    """Phi-3's packed map has the same shape with wider heads instead of more, which a wider stream suggests."""
+    pytest.importorskip("transformers")
+    import_torchvision()
+    from tools.sweep.small_transformers import build_small
+
+    built, inputs = build_small("phi3")
+    model: Any = built
+    heads = [f"add-heads(model.layers.{number}.self_attn)" for number in range(2)]
+    grown = gg.apply(gg.trace(model, (), inputs), [*heads, "widen(model.embed_tokens, extra=16)"])
+    result: Any = gg.to_model(grown, model)
+    assert (result.config.hidden_size, result.config.num_attention_heads) == (48, 6)
+    assert result.config.num_key_value_heads == 3
+    assert torch.allclose(result(**inputs).logits, model(**inputs).logits, atol=1e-5)
+
+
 class Checking(nn.Module):
     """Refuses images of another number of channels than it was made for, as vision transformers do."""
 
