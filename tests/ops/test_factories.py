@@ -56,6 +56,12 @@ def _sized(name: str, *arguments: Any, form: str = "apart", method: bool = False
     return build
 
 
+def _spaced(draw: Draw) -> nn.Module:
+    """x by numbers from one to another, as many as it has rows, which then cannot grow."""
+    x = normal_tensor(draw, draw(2, 4), draw(2, 4))
+    return Probe(lambda m: op(torch.linspace, -1.0, 1.0, m.x.shape[0]).unsqueeze(-1) * m.x, {"x": x})
+
+
 CASES = [
     Case((torch.zeros_like,), _like(torch.zeros_like), {"x.0": NULL, "x.1": NULL}),
     Case((torch.ones_like,), _like(torch.ones_like), {"x.0": EVEN, "x.1": EVEN}),
@@ -66,6 +72,7 @@ CASES = [
     Case((torch.fill,), _filled(torch.fill, 1.5), {"x.0": EVEN, "x.1": EVEN}),
     Case((torch.fill,), _filled_with_an_entry, {"x.0": EVEN, "x.1": EVEN}, "an-entry"),
     Case(("zero_",), _filled("zero_"), {"x.0": NULL, "x.1": NULL}),
+    Case((torch.linspace,), _spaced, {}),
     Case(("new_tensor",), _like("new_tensor", [1.0, 2.0]), {"x.0": UNREAD, "x.1": UNREAD}),
     *(Case((torch.zeros,), _sized("zeros", form=form), {"x.0": NULL, "x.1": NULL}, form)
       for form in ("apart", "packed", "whole", "by-name")),
