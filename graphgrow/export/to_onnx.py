@@ -104,7 +104,7 @@ def export_onnx(
     if "eval" not in getattr(graph, "modes", ("eval",)):
         raise ExportError(
             "this graph was captured in train mode, in which the model takes another path than in eval mode, for which "
-            "files are exported; call model.eval() before gg.trace, and apply the ledger to that graph (gg.replay)"
+            "files are exported; after model.eval(), gg.replay(model, inputs, graph.ledger) grows it likewise there"
         )
     if target.is_dir():
         raise ExportError(f"{target} is a folder, wanted a file name; pass for example {target / 'model.onnx'}")

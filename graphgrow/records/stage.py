@@ -179,6 +179,15 @@ class StageRecord(Record):
     export: ExportRecord | None = None
     benchmark: BenchmarkRecord | None = None
 
+    def __str__(self) -> str:
+        verdict = {True: "preserved", False: "not preserved", None: "undetermined"}[self.preserved]
+        shares = [f"{100 * share:.1f} %" for share in (self.accuracy_before, self.accuracy_after) if share is not None]
+        accuracy = [f"accuracy {' -> '.join(shares)}"] if shares else []
+        sizes = f"{self.parameters:,} parameters, {self.flops:,} FLOPs"
+        head = ", ".join([f"stage {self.index} {self.name}: {sizes}", *accuracy, verdict, f"{self.seconds:.1f} s"])
+        parts = [str(part) for part in (self.export, self.benchmark) if part is not None]
+        return "\n".join([head, *(f"  {mutation}" for mutation in self.mutations), *parts])
+
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

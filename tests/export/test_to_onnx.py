@@ -337,7 +337,7 @@ def test_an_input_may_have_the_name_of_an_operator(tmp_path: Path) -> None:
 def test_a_graph_of_train_mode_alone_is_refused(tmp_path: Path) -> None:
     graph = exportable(nn.Linear(3, 2), torch.randn(2, 3))
     graph.modes = frozenset({"train"})
-    with pytest.raises(ExportError, match=r"captured in train mode, .* call model\.eval\(\) before gg\.trace"):
+    with pytest.raises(ExportError, match=r"captured in train mode, .* after model\.eval\(\), gg\.replay\(model, "):
         export_onnx(graph, tmp_path / "m.onnx")
 
 

@@ -58,6 +58,16 @@ def test_an_export_prints_in_a_few_lines() -> None:
     ]
 
 
+def test_a_stage_prints_in_words() -> None:
+    assert str(STAGE).splitlines()[:3] == [
+        "stage 0 widen: 100 parameters, 2,000 FLOPs, accuracy 90.0 %, undetermined, 1.5 s",
+        "  widen(conv1, extra=4)",
+        str(EXPORT).splitlines()[0],
+    ]
+    bare = dataclasses.replace(STAGE, export=None, benchmark=None, accuracy_before=0.5, preserved=True, mutations=())
+    assert str(bare) == "stage 0 widen: 100 parameters, 2,000 FLOPs, accuracy 50.0 % -> 90.0 %, preserved, 1.5 s"
+
+
 def test_non_finite_floats_and_nested_records_round_trip() -> None:
     text = json.dumps(STAGE.to_json(), allow_nan=False)
     again = StageRecord.from_json(json.loads(text))
