@@ -180,8 +180,9 @@ def _fill(fresh: nn.Module, grown: fx.GraphModule, base: fx.GraphModule, renamin
         within = any(name.startswith(f"{path}.") for path in placed)
         if place not in named and name not in old and not within and not _is_free(parts, place):
             raise ExportError(f"there is no place for `{name}`, which growth put in")
-        for alias in () if within else aliases.get(id(named.get(place)), (place,) if _is_free(parts, place) else ()):
-            _set(parts, alias, tensor)
+        for alias in aliases.get(id(named.get(place)), (place,) if _is_free(parts, place) and not within else ()):
+            if not within or alias != place:  # tied to one in another layer
+                _set(parts, alias, tensor)
     resize_attentions(fresh)
     _own_the_rest(fresh, {id(tensor) for _, tensor in _named(grown)})
 
@@ -190,7 +191,8 @@ def _is_exchanged(leaf: nn.Module, base: nn.Module, made: nn.Module) -> bool:
     """Whether a layer is another than it was: by its class, or one of torch's by what no number says (a padding)."""
     if type(leaf) is not type(base):
         return True
-    return type(leaf).__module__.startswith("torch.nn.") and settings_of(leaf) != settings_of(made)
+    mine, theirs = settings_of(leaf), settings_of(made)  # the class may have notes of its own besides
+    return type(leaf).__module__.startswith("torch.nn.") and any(theirs.get(name) != mine[name] for name in mine)
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

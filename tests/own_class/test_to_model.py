@@ -154,6 +154,30 @@ def test_a_padding_that_was_a_word_is_that_of_the_grown_layer(padding: Any) -> N
     assert model[0].padding in (padding, (0, 0))
 
 
+def test_what_is_tied_to_a_layer_that_is_exchanged_follows() -> None:
+    """As the bias of MPNet's head, which two modules hold."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3, padding="valid"), nn.Linear(4, 2)
+            self.bias = self.conv.bias
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.head(self.conv(x).mean((2, 3)))
+            return result
+
+    model: Any = Tied()
+    model.conv.note = True  # which the graph's layer does not have: no other layer by it
+    graph = gg.trace(model, torch.randn(2, 3, 6, 6))
+    for mutations in (["widen(conv, extra=2)"], ["widen(conv, extra=2)", "enlarge-kernel(conv, to=5)"]):
+        result: Any = gg.to_model(gg.apply(graph, mutations), model)
+        assert result.bias is result.conv.bias
+        assert result.bias.shape == (6,)
+        x = torch.randn(3, 3, 7, 7)
+        assert torch.allclose(result(x), model(x), atol=1e-6)
+
+
 def test_a_name_is_no_model() -> None:
     with pytest.raises(gg.ExportError, match="the model that was captured, a module, not a str"):
         gg.to_model(gg.trace("graphgrow:mlp"), "graphgrow:mlp")  # type: ignore[arg-type]
