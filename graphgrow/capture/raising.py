@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.fx.node import base_types
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.dtypes import cast_by_name
 from graphgrow.capture.dynamo import InputTensor, Keys, Recording, Size, dtype_of
 from graphgrow.capture.functions import AUTOCAST
 from graphgrow.capture.leaf_calls import layer_call
@@ -217,10 +218,13 @@ class _Raising:
             outside = not self._made_here(node.args[0])
             first = self._without_gradient(args[0], written=True) if outside else args[0]
             args = (first, *(self._without_gradient(arg, written=False) for arg in args[1:]))
+        target = node.target
+        if node.op == "call_method" and target == "type" and len(args) > 1:
+            target, args = cast_by_name(tuple(args), self._example_tensors()[0].device.type)
         if node.target is layer_call:
             made = self._graph.call_module(args[0], tuple(args[1:]), kwargs)
         else:
-            made = self._graph.create_node(node.op, node.target, tuple(args), kwargs, node.name)
+            made = self._graph.create_node(node.op, target, tuple(args), kwargs, node.name)
         made.meta[STACK] = self._stack(node)
         made.stack_trace = node.stack_trace
         if self._frozen_gradients is not None:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 import graphgrow as gg
 from graphgrow.capture import recast
 from graphgrow.layers import RootMeanSquareNorm
-from tests.capture.test_dtypes import WAYS, Model, X
+from tests.capture.test_dtypes import WAYS, Model, X, by_name
 
 HALVES = [torch.bfloat16, torch.float16]
 DTYPES = [*HALVES, torch.float64, torch.float32]
@@ -62,6 +62,16 @@ def test_a_graph_that_is_cast_answers_as_the_model_that_is_cast(between: Any) ->
     assert gg.verify(graph, child).preserved
     half = copy.deepcopy(child.module).bfloat16()(X.bfloat16())
     torch.testing.assert_close(half, copy.deepcopy(model).bfloat16()(X.bfloat16()), rtol=0.05, atol=0.05)
+
+
+def test_a_type_that_is_read_by_its_name_holds_in_that_dtype_alone() -> None:
+    """Dynamo records the name itself."""
+    model = Model(by_name)
+    graph = gg.trace(model, X, way="dynamo")
+    assert torch.equal(graph.module(X), model(X))
+    assert gg.verify(graph, gg.apply(graph, next(iter(graph.mutations())))).preserved
+    with pytest.raises(ValueError, match="the model decides by the dtypes of its tensors"):
+        copy.deepcopy(graph.module).double()(X.double())
 
 
 def test_recorded_in_half_precision_it_is_exact_in_double() -> None:
