@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     from graphgrow.bulk.scale import scale as scale
     from graphgrow.export.to_onnx import export_onnx as export_onnx
     from graphgrow.graph import Graph as Graph
+    from graphgrow.network.ledger import Ledger as Ledger
     from graphgrow.ops.registry import axis_rule as axis_rule
     from graphgrow.own_class.to_model import to_model as to_model
     from graphgrow.pretrained.save import save_pretrained as save_pretrained
     from graphgrow.rewrite.apply import apply as apply
     from graphgrow.rewrite.contract import Mutation as Mutation
-    from graphgrow.rewrite.ledger import Ledger as Ledger
     from graphgrow.rewrite.registry import pass_names as pass_names
     from graphgrow.rewrite.registry import register_pass as register_pass
     from graphgrow.rewrite.roles import register_optimizer as register_optimizer
@@ -77,7 +77,7 @@ _HOMES = {
     "Graph": "graph",
     "Grower": "train.grower",
     "Grown": "bulk.grow_to",
-    "Ledger": "rewrite.ledger",
+    "Ledger": "network.ledger",
     "Mutation": "rewrite.contract",
     "ScalePlan": "bulk.scale",
     "Verdict": "verification.verdict",

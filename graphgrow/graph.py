@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from graphgrow.network.describe import counted, explanation, graph_text
+from graphgrow.network.network import Network
 from graphgrow.rewrite.contract import Mutation, Refusal
 from graphgrow.rewrite.cost import MutationCost, NodeCost, Outline, count_flops, node_costs
-from graphgrow.rewrite.describe import counted, explanation, graph_text
 from graphgrow.rewrite.listing import listed
-from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.registry import pass_named, passes
 from graphgrow.rewrite.topology import to_networkx
 

@@ -15,15 +15,15 @@ from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.positions import Units
+from graphgrow.network.network import Network, Step
+from graphgrow.planning.growth import Kind
+from graphgrow.planning.plan import plan_growth
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.erase import bypass
 from graphgrow.rewrite.exchange import exchange
 from graphgrow.rewrite.grow import grow
 from graphgrow.rewrite.growable import growable
-from graphgrow.rewrite.growth import Kind
 from graphgrow.rewrite.insert import Insertion
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import plan_growth
 from graphgrow.rewrite.registry import register_pass
 
 __all__ = [

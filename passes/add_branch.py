@@ -18,11 +18,11 @@ from graphgrow.blocks.style import Style
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
+from graphgrow.network.network import Network, Step
+from graphgrow.network.overflow import refuse_infinite
+from graphgrow.network.unheard import NOTHING_LEARNS, unheard
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.insert import Insertion
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.overflow import refuse_infinite
-from graphgrow.rewrite.unheard import NOTHING_LEARNS, unheard
 
 KINDS = ("auto", "conv", "depthwise", "pool", "mlp", "low-rank", "identity")
 _CONVS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}

@@ -14,12 +14,12 @@ from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.positions import Units
 from graphgrow.ir.terms import Space
-from graphgrow.rewrite.attentions import Attention, attentions
+from graphgrow.network.attentions import Attention, attentions
+from graphgrow.network.network import Network, Step
+from graphgrow.planning.growth import Kind, Plan
+from graphgrow.planning.plan import plan_growth
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.grow import grow
-from graphgrow.rewrite.growth import Kind, Plan
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import plan_growth
 
 
 @dataclass(frozen=True)

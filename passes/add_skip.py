@@ -11,11 +11,11 @@ from torch import fx
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
+from graphgrow.network.junctions import junctions
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.connections import connection
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import Insertion
-from graphgrow.rewrite.junctions import junctions
-from graphgrow.rewrite.network import Network, Step
 
 NEAREST = 2  # connections listed for each target; a longer list would grow with the square of the depth
 

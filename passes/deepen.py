@@ -19,15 +19,15 @@ from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value
-from graphgrow.rewrite.causality import is_attention, must_be_causal
-from graphgrow.rewrite.channels import Channels, Layout
+from graphgrow.network.causality import is_attention, must_be_causal
+from graphgrow.network.channels import Channels, Layout
+from graphgrow.network.junctions import junctions
+from graphgrow.network.neighbours import is_batch_norm, parameters_of
+from graphgrow.network.network import Network, Step
+from graphgrow.network.overflow import first_infinite, refuse_infinite
 from graphgrow.rewrite.closing import close_branches, idempotent_kind, open_ones, set_to_zero, turned_from
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import Insertion
-from graphgrow.rewrite.junctions import junctions
-from graphgrow.rewrite.neighbours import is_batch_norm, parameters_of
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.overflow import first_infinite, refuse_infinite
 from graphgrow.rewrite.region import Region, copy_region
 
 KINDS = ("auto", "conv", "mlp", "attention", "copy", "identity", "layer")

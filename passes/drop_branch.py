@@ -12,11 +12,11 @@ from torch import fx
 
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
+from graphgrow.network.neighbours import in_front_of, parameters_of
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.closing import is_addition, zero_values
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.erase import bypass, refuse_shared_memory
-from graphgrow.rewrite.neighbours import in_front_of, parameters_of
-from graphgrow.rewrite.network import Network, Step
 
 
 @dataclass(frozen=True)

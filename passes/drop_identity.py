@@ -13,11 +13,11 @@ from torch import fx, nn
 from graphgrow.errors import Declined
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
+from graphgrow.network.neighbours import parameters_of
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.closing import idempotent_kind
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.erase import bypass, refuse_shared_memory
-from graphgrow.rewrite.neighbours import parameters_of
-from graphgrow.rewrite.network import Network, Step
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)

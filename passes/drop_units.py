@@ -12,8 +12,8 @@ from torch import nn
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.positions import Removal
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
-from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.present import droppable_units, names_over
 from graphgrow.rewrite.shrink import drop, plan_drop, set_means
 

@@ -13,9 +13,9 @@ from torch import fx, nn
 from graphgrow.errors import Declined
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
+from graphgrow.network.neighbours import holders_of, is_batch_norm, parameters_of
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
-from graphgrow.rewrite.neighbours import holders_of, is_batch_norm, parameters_of
-from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.shapes import check_shapes
 

@@ -14,12 +14,12 @@ from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.terms import Space, normal
 from graphgrow.ir.value import Value
+from graphgrow.network.network import Network, Step
 from graphgrow.ops.analysis import Opening
+from graphgrow.planning.growth import Kind
+from graphgrow.planning.plan import plan_growth
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
-from graphgrow.rewrite.growth import Kind
 from graphgrow.rewrite.interface import append_to_interface, appended, input_spec, opened
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import plan_growth
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import torch
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
+from graphgrow.network.groups import Group
+from graphgrow.network.network import Network, Step
 from graphgrow.ops.analysis import Opening
+from graphgrow.planning.growth import Kind
+from graphgrow.planning.plan import plan_growth
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
-from graphgrow.rewrite.groups import Group
-from graphgrow.rewrite.growth import Kind
 from graphgrow.rewrite.interface import append_to_interface, appended, opened, refuse_moving_places
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import plan_growth
 
 OPENING = Opening(outputs=True)
 

@@ -11,8 +11,8 @@ import torch
 
 from graphgrow.errors import MutationError
 from graphgrow.ir.editor import Editor
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
-from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.tables import Table, append_rows, refuse_fixed_rows, tables
 
 

@@ -12,11 +12,11 @@ import torch
 from graphgrow.errors import MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.positions import Removal
+from graphgrow.network.network import Network, Step
+from graphgrow.planning.growth import Plan
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.copies import classes_of_copies
 from graphgrow.rewrite.growable import growable
-from graphgrow.rewrite.growth import Plan
-from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.present import names_over
 from graphgrow.rewrite.shrink import merge, plan_merge, refuse_unlike_copies
 

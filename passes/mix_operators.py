@@ -24,13 +24,13 @@ from graphgrow.blocks.operators import (
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
+from graphgrow.network.junctions import is_activation
+from graphgrow.network.neighbours import is_batch_norm
+from graphgrow.network.network import Network, Step
+from graphgrow.network.overflow import refuse_infinite
+from graphgrow.network.unheard import NOTHING_LEARNS, unheard
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import Insertion
-from graphgrow.rewrite.junctions import is_activation
-from graphgrow.rewrite.neighbours import is_batch_norm
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.overflow import refuse_infinite
-from graphgrow.rewrite.unheard import NOTHING_LEARNS, unheard
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import Blend
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.exchange import exchange
-from graphgrow.rewrite.network import Network, Step
 
 KEEPS = {"new": 1.0, "old": 0.0}  # which activation stays, and the share s at which nothing changes
 

@@ -11,9 +11,9 @@ import torch
 
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.editor import Editor
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange, offered
 from graphgrow.rewrite.kernels import CONVOLUTIONS, change_rings, convolution
-from graphgrow.rewrite.network import Network, Step
 
 
 @dataclass(frozen=True)

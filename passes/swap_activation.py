@@ -15,12 +15,12 @@ from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import Blend
+from graphgrow.network.junctions import is_activation
+from graphgrow.network.network import Network, Step
+from graphgrow.network.overflow import refuse_infinite
+from graphgrow.network.unheard import NOTHING_LEARNS, unheard
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.exchange import exchange
-from graphgrow.rewrite.junctions import is_activation
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.overflow import refuse_infinite
-from graphgrow.rewrite.unheard import NOTHING_LEARNS, unheard
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.meta import STACK
 from graphgrow.layers import Router
-from graphgrow.rewrite.attentions import attentions
+from graphgrow.network.attentions import attentions
+from graphgrow.network.neighbours import parameters_of
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.insert import Insertion
-from graphgrow.rewrite.neighbours import parameters_of
-from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.region import Region, copy_region
 
 MOST_NODES = 24  # of an MLP, that hold tensors: a longer module is a block of several

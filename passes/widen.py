@@ -12,12 +12,12 @@ import torch
 from graphgrow.errors import MutationError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.positions import Units
+from graphgrow.network.network import Network, Step
+from graphgrow.planning.growth import Kind, Plan
+from graphgrow.planning.plan import plan_growth
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.grow import grow
 from graphgrow.rewrite.growable import growable
-from graphgrow.rewrite.growth import Kind, Plan
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import plan_growth
 
 
 @dataclass(frozen=True)

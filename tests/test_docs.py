@@ -45,7 +45,7 @@ SKETCHES = {
         import torch
         from graphgrow.ir.editor import Editor
         from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
-        from graphgrow.rewrite.network import Network, Step
+        from graphgrow.network.network import Network, Step
     """,
     "def rewrite(self, network, editor, generator):": """
         from torch import nn

@@ -17,7 +17,7 @@ FOLDERS = {"graphgrow": "graphgrow", "graphgrow.passes": "passes", "graphgrow.mo
 
 # Layer -> the layers it may import beside itself. "root" is graphgrow/__init__.py, the public surface.
 LOWEST = ("errors", "records")
-CORE = ("errors", "records", "ir", "layers", "blocks", "ops", "capture", "rewrite")
+CORE = ("errors", "records", "ir", "layers", "blocks", "ops", "capture", "network", "planning", "rewrite")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "records": ("errors",),
@@ -29,9 +29,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ops": (*LOWEST, "ir", "layers"),
     "rules": (*LOWEST, "ir", "layers", "ops"),
     "capture": (*LOWEST, "ir", "layers", "ops"),
-    "rewrite": (*LOWEST, "ir", "layers", "blocks", "ops", "capture"),
-    "passes": ("errors", "ir", "layers", "blocks", "ops", "rewrite"),
-    "own_passes": ("errors", "ir", "layers", "blocks", "ops", "rewrite"),
+    "network": (*LOWEST, "ir", "layers", "ops", "capture"),
+    "planning": (*LOWEST, "ir", "layers", "ops"),
+    "rewrite": (*LOWEST, "ir", "layers", "blocks", "ops", "capture", "network", "planning"),
+    "passes": ("errors", "ir", "layers", "blocks", "ops", "network", "planning", "rewrite"),
+    "own_passes": ("errors", "ir", "layers", "blocks", "ops", "network", "planning", "rewrite"),
     "graph": CORE,
     "signals": CORE,
     "store": (*CORE, "graph", "models"),

@@ -8,9 +8,9 @@ from typing import TypeVar
 from torch.optim import Optimizer
 
 from graphgrow.errors import Declined
+from graphgrow.network.network import Network, require_network
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation, Refusal
-from graphgrow.rewrite.network import Network, require_network
 from graphgrow.rewrite.registry import pass_named
 
 N = TypeVar("N", bound=Network)

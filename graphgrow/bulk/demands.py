@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graphgrow.bulk.lineage import renamed
 from graphgrow.errors import Unsupported
 from graphgrow.ir.terms import Concat, Product, Space, Term, children, leaves, normal, product
-from graphgrow.rewrite.network import Network
+from graphgrow.network.network import Network
 
 MOST_SHOWN = 4
 

@@ -17,8 +17,8 @@ from graphgrow.bulk.lineage import renamed
 from graphgrow.errors import Unsupported
 from graphgrow.ir.facts import Normalisation
 from graphgrow.layers import RootMeanSquareNorm
-from graphgrow.rewrite.network import Network
-from graphgrow.rewrite.sites import scope_of
+from graphgrow.network.network import Network
+from graphgrow.network.sites import scope_of
 
 
 @dataclass(frozen=True)

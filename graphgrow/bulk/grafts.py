@@ -19,9 +19,9 @@ from graphgrow.errors import Declined
 from graphgrow.ir.terms import Space, leaves
 from graphgrow.ir.value import Value
 from graphgrow.layers import RootMeanSquareNorm
+from graphgrow.network.network import Network
+from graphgrow.network.overflow import first_infinite
 from graphgrow.rewrite.closing import close_branches, open_ones
-from graphgrow.rewrite.network import Network
-from graphgrow.rewrite.overflow import first_infinite
 from graphgrow.rewrite.region import Region
 
 _JOINS = (torch.cat, torch.concat, torch.concatenate)

@@ -20,11 +20,11 @@ from graphgrow.bulk.widening import widening
 from graphgrow.capture.trace import capture
 from graphgrow.errors import CaptureError, Declined, NotPreserved, Unsupported
 from graphgrow.graph import Graph
+from graphgrow.network.describe import counted
+from graphgrow.network.network import Network, require_network
+from graphgrow.planning.statistics import growing_axis
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation
-from graphgrow.rewrite.describe import counted
-from graphgrow.rewrite.network import Network, require_network
-from graphgrow.rewrite.statistics import growing_axis
 from graphgrow.rewrite.text import parse_mutation
 from graphgrow.verification.copies import double_module, double_network, refill
 

@@ -17,8 +17,8 @@ from torch import fx, nn
 from graphgrow.bulk.stages import numbered
 from graphgrow.errors import Unsupported
 from graphgrow.ir.called import called_module
+from graphgrow.network.network import Network
 from graphgrow.rewrite.closing import idempotent_kind
-from graphgrow.rewrite.network import Network
 
 _MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _REFUSED = "a further layer of this sequence changes what is computed"

@@ -16,7 +16,7 @@ from graphgrow.errors import Unsupported
 from graphgrow.ir.called import called_module
 from graphgrow.ir.meta import STACK
 from graphgrow.layers import RootMeanSquareNorm
-from graphgrow.rewrite.network import Network
+from graphgrow.network.network import Network
 from graphgrow.rewrite.region import Region
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm, RootMeanSquareNorm)

@@ -16,12 +16,12 @@ from graphgrow.bulk.widening import widening
 from graphgrow.errors import Declined, MutationError, Unsupported
 from graphgrow.graph import Graph
 from graphgrow.ir.terms import Product, Space, Term, children, leaves, normal
+from graphgrow.network.bare import without_data
+from graphgrow.network.describe import counted
+from graphgrow.network.groups import Group
+from graphgrow.network.network import require_network
 from graphgrow.rewrite.apply import apply
-from graphgrow.rewrite.bare import without_data
 from graphgrow.rewrite.contract import Mutation, Refusal
-from graphgrow.rewrite.describe import counted
-from graphgrow.rewrite.groups import Group
-from graphgrow.rewrite.network import require_network
 from graphgrow.rewrite.text import parse_mutation
 
 MULTIPLE = 8

@@ -12,8 +12,8 @@ from torch import fx, nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.meta import STACK
+from graphgrow.network.network import Network
 from graphgrow.rewrite.closing import close_branches
-from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.region import Region
 
 _NUMBERED = re.compile(r"(.*?)(\d+)((?:_deepen\d*)*)")

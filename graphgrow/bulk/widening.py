@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from graphgrow.errors import Declined
 from graphgrow.ir.positions import Units
-from graphgrow.rewrite.groups import Group
-from graphgrow.rewrite.growth import Kind
-from graphgrow.rewrite.network import Network
-from graphgrow.rewrite.plan import plan_growth
+from graphgrow.network.groups import Group
+from graphgrow.network.network import Network
+from graphgrow.planning.growth import Kind
+from graphgrow.planning.plan import plan_growth
 
 
 def widening(network: Network, group: Group, extra: int) -> str:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from graphgrow.graph import Graph
+    from graphgrow.network.groups import Group
     from graphgrow.rewrite.contract import Mutation
-    from graphgrow.rewrite.groups import Group
 
 
 def inspect(
@@ -116,8 +116,8 @@ def _facts(graph: Graph, model: str) -> dict[str, object]:
 
 def _explain(graph: Graph, model: str) -> None:
     """The graph for a person: a summary, what can grow, what cannot, and what else there is to know."""
+    from graphgrow.network.describe import counted
     from graphgrow.rewrite.cost import flops_text
-    from graphgrow.rewrite.describe import counted
 
     flops, reasons = _flops(graph)
     work = "FLOPs unknown" if flops is None else f"{flops_text(flops)} for one sample"
@@ -169,7 +169,7 @@ def _table(titles: tuple[str, ...], rows: Sequence[tuple[Group, *tuple[str, ...]
 
 def _writers(paths: Sequence[str]) -> str:
     """One or two paths; of more the first, so that a cell is seldom cut."""
-    from graphgrow.rewrite.describe import some
+    from graphgrow.network.describe import some
 
     return some(paths, 2 if len(paths) == 2 else 1)
 

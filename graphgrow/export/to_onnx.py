@@ -34,8 +34,8 @@ from graphgrow.export.program import convert, first_cause
 from graphgrow.export.variants import NOT_IN_ONNXRUNTIME, at_batch_size, cast
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.layers import Padded
+from graphgrow.network.network import require_network
 from graphgrow.records import ExportRecord
-from graphgrow.rewrite.network import require_network
 
 EXTERNAL_DATA_ABOVE = 2**31 - 2**27
 """Weights of more bytes go into a file of their own: protobuf ends at 2 GiB, and the graph itself needs some of it."""

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphgrow.network.network import Network
 from graphgrow.own_class.expression import Factor
 from graphgrow.own_class.origin import Origin
 from graphgrow.pretrained.config import count_layers
 from graphgrow.pretrained.fit import Fit
 from graphgrow.pretrained.names import Renaming
 from graphgrow.pretrained.nested import numbers_in, set_number
-from graphgrow.rewrite.network import Network
 
 
 def restate_config(

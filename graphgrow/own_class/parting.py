@@ -15,7 +15,7 @@ from graphgrow.ir.layers_apart import layers_apart, tensors_apart
 from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value
 from graphgrow.layers import require_decision, require_dtypes
-from graphgrow.rewrite.network import Network
+from graphgrow.network.network import Network
 
 _SIMPLE = (bool, int, float, str, type(None), torch.dtype, torch.Size)
 _ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg, torch.sym_int}

@@ -13,6 +13,7 @@ from graphgrow.capture.trace import Capture, capture
 from graphgrow.errors import CaptureError, ExportError, GraphGrowError
 from graphgrow.ir.editor import follow_flat_weights, shallow_copy
 from graphgrow.ir.inputs import InputSpec
+from graphgrow.network.network import Network, require_network
 from graphgrow.own_class.attentions import resize_attentions
 from graphgrow.own_class.configuration import restate_config
 from graphgrow.own_class.layers import insert_layers
@@ -21,7 +22,6 @@ from graphgrow.own_class.numbers import numbers_of, numbers_read
 from graphgrow.own_class.parting import parting, settings_of
 from graphgrow.pretrained.names import Renaming
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.network import Network, require_network
 
 Leaves = Sequence[type[nn.Module] | str]
 _ADVICE = "`.module` of the graph is the grown model as it is, gg.export_source writes it as code"

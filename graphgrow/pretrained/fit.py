@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from graphgrow.ir.called import called_module
+from graphgrow.network.network import Network
 from graphgrow.pretrained.config import Apart, count_layers, differences, even_config, fitting_config
 from graphgrow.pretrained.names import Renaming
-from graphgrow.rewrite.network import Network
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.errors import ExportError
+from graphgrow.network.network import Network
 from graphgrow.pretrained.config import Apart
 from graphgrow.pretrained.fit import Fit
 from graphgrow.pretrained.names import Renaming, tensors_of
-from graphgrow.rewrite.network import Network
 
 ULPS = 16.0  # of the largest output: the same operators in the same order round nearly alike
 _ADVICE = (

@@ -14,13 +14,13 @@ from torch.optim import Optimizer
 from graphgrow.errors import GraphGrowError, MutationError, Unsupported
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.late import LateCode
+from graphgrow.network.gradients import refuse_gradients_in_buffers
+from graphgrow.network.ledger import Entry
+from graphgrow.network.neighbours import near_parameters, new_parameters
+from graphgrow.network.network import Network, note_values, require_network
 from graphgrow.rewrite.contract import Mutation, TensorChange
-from graphgrow.rewrite.gradients import refuse_gradients_in_buffers
 from graphgrow.rewrite.hooked import refuse_changed_hooks
-from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.listing import moved, renamed
-from graphgrow.rewrite.neighbours import near_parameters, new_parameters
-from graphgrow.rewrite.network import Network, note_values, require_network
 from graphgrow.rewrite.optimizer import Migration
 from graphgrow.rewrite.text import mutations_of, parse_mutation
 

@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from graphgrow.ir.called import called_module
 from graphgrow.layers import Gate, RootMeanSquareNorm
+from graphgrow.network.memory import holds_tensor, memory_roots, written
+from graphgrow.network.neighbours import parameters_of
 from graphgrow.ops.noise import dropout_module, stochastic_depth
 from graphgrow.ops.pointwise import zero_keeping
 from graphgrow.ops.registry import class_name, rule_of
-from graphgrow.rewrite.memory import holds_tensor, memory_roots, written
-from graphgrow.rewrite.neighbours import parameters_of
 from graphgrow.rewrite.relaid import has_shape_of, keeps_order
 
 

@@ -12,8 +12,8 @@ from graphgrow.blocks.connection import GatedSkip, ProjectedFeatures, ProjectedM
 from graphgrow.errors import Declined, MutationError
 from graphgrow.ir.terms import Space, leaves
 from graphgrow.ir.value import Value
-from graphgrow.rewrite.channels import Channels, Layout
-from graphgrow.rewrite.network import Network
+from graphgrow.network.channels import Channels, Layout
+from graphgrow.network.network import Network
 from graphgrow.rewrite.topology import reaches
 
 

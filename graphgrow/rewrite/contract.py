@@ -14,7 +14,7 @@ from torch import nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
-from graphgrow.rewrite.network import Network, Step
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.roles import Role
 
 

@@ -9,8 +9,8 @@ from graphgrow.ir.flow import Fill
 from graphgrow.ir.positions import Units, axis_map
 from graphgrow.ir.terms import Space
 from graphgrow.ir.value import Value
-from graphgrow.rewrite.growth import Plan
-from graphgrow.rewrite.network import Network
+from graphgrow.network.network import Network
+from graphgrow.planning.growth import Plan
 from graphgrow.rewrite.present import tensor_of
 
 

@@ -13,11 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from graphgrow.errors import Unsupported
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import MetaRunner
+from graphgrow.network.bare import without_data
+from graphgrow.network.neighbours import parameters_of
+from graphgrow.network.network import Network, placeholder_values
 from graphgrow.rewrite.apply import apply
-from graphgrow.rewrite.bare import without_data
 from graphgrow.rewrite.contract import Mutation
-from graphgrow.rewrite.neighbours import parameters_of
-from graphgrow.rewrite.network import Network, placeholder_values
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import fx, nn
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import require_decision, require_dtypes, require_same
-from graphgrow.rewrite.memory import memory_roots, overwritten, written
-from graphgrow.rewrite.network import Network, Step
+from graphgrow.network.memory import memory_roots, overwritten, written
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.shapes import check_shapes
 
 _CHECKS = (torch._assert, require_decision, require_dtypes, require_same)  # they compute nothing that anyone reads

@@ -6,11 +6,11 @@ from torch import fx, nn
 
 from graphgrow.ir.editor import Editor, shallow_copy
 from graphgrow.ir.meta import FIXED
+from graphgrow.network.neighbours import near_parameters
+from graphgrow.network.network import Network, Step
+from graphgrow.network.sites import STEM, stem_of
 from graphgrow.rewrite.insert import fresh_path
-from graphgrow.rewrite.neighbours import near_parameters
-from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.shapes import check_shapes
-from graphgrow.rewrite.sites import STEM, stem_of
 
 
 def exchange(network: Network, editor: Editor, node: fx.Node, module: nn.Module, site: str, name: str) -> Step:

@@ -14,12 +14,12 @@ from graphgrow.ir.flow import Fill, State, Weighted
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.positions import Kept, Units, axis_map, kept_positions
 from graphgrow.ir.value import Value
+from graphgrow.network.network import Network, Step
+from graphgrow.planning.growth import Kind, Plan
+from graphgrow.planning.statistics import old_share
 from graphgrow.rewrite.contract import TensorChange
-from graphgrow.rewrite.growth import Kind, Plan
-from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.resize import resize
 from graphgrow.rewrite.shares import Readers, Reading
-from graphgrow.rewrite.statistics import old_share
 from graphgrow.rewrite.tensors import TensorGrowth
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from graphgrow.errors import Declined
+from graphgrow.network.groups import Group
+from graphgrow.network.network import Network
+from graphgrow.planning.growth import Plan
 from graphgrow.rewrite.contract import Refusal
-from graphgrow.rewrite.groups import Group
-from graphgrow.rewrite.growth import Plan
-from graphgrow.rewrite.network import Network
 
 
 def growable(network: Network, plan: Callable[[Network, str], Plan]) -> Iterator[tuple[Group, Plan] | Refusal]:

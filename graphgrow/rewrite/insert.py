@@ -12,9 +12,9 @@ from torch import fx, nn
 from graphgrow.blocks.block import Block
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.meta import STACK
-from graphgrow.rewrite.memory import overwritten
-from graphgrow.rewrite.neighbours import near_parameters
-from graphgrow.rewrite.network import Network, Step
+from graphgrow.network.memory import overwritten
+from graphgrow.network.neighbours import near_parameters
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.shapes import check_shapes
 from graphgrow.rewrite.tensors import laid_out_like
 

@@ -22,12 +22,12 @@ from graphgrow.ir.inputs import InputSpec, TensorSpec
 from graphgrow.ir.positions import Kept, Recurring, Units, kept_positions
 from graphgrow.ir.terms import Space, leaves
 from graphgrow.ir.value import Value
+from graphgrow.network.network import Network, Step
 from graphgrow.ops.analysis import Opening
+from graphgrow.planning.growth import Kind
+from graphgrow.planning.plan import plan_growth
 from graphgrow.rewrite.contract import TensorChange
 from graphgrow.rewrite.grow import grow
-from graphgrow.rewrite.growth import Kind
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import plan_growth
 
 
 def opened(network: Network, opening: Opening) -> Network:

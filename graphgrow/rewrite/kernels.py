@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from graphgrow.errors import Declined
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.contract import TensorChange
-from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.shapes import check_shapes
 from graphgrow.rewrite.tensors import laid_out_like

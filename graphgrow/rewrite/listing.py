@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from graphgrow.errors import MutationError
 from graphgrow.ir.inputs import InputSpec
+from graphgrow.network.network import Network, Step
+from graphgrow.network.sites import stem_of
 from graphgrow.rewrite.contract import Mutation
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.sites import stem_of
 
 _KEY = "_listed"  # no field: it is no part of what the mutation is, nor of its text
 M = TypeVar("M", bound=Mutation)

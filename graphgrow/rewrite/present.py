@@ -12,9 +12,9 @@ from graphgrow.ir.flow import Fill, Held, Weighted
 from graphgrow.ir.positions import Removal, Units, axis_map, shrinkage
 from graphgrow.ir.terms import Space
 from graphgrow.ir.value import Value
+from graphgrow.network.network import Network
 from graphgrow.ops.analysis import Analysis
 from graphgrow.rewrite.lines import line_means, lines_along, weighted
-from graphgrow.rewrite.network import Network
 
 
 class Numbers:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from graphgrow.errors import MutationError
-from graphgrow.rewrite.ledger import Entry
+from graphgrow.network.ledger import Entry
 from graphgrow.rewrite.text import parse_mutation
 
 _SEED = re.compile(r"\s+seed=(\d{1,19})\s*$")

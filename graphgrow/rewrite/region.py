@@ -13,10 +13,10 @@ from torch import fx, nn
 from graphgrow.errors import Declined
 from graphgrow.ir.hooks import drop_hooks
 from graphgrow.ir.meta import FIXED, STACK
+from graphgrow.network.memory import memory_roots, written
+from graphgrow.network.neighbours import parameters_of
+from graphgrow.network.overflow import first_overflowing
 from graphgrow.rewrite.insert import Insertion, fresh_path
-from graphgrow.rewrite.memory import memory_roots, written
-from graphgrow.rewrite.neighbours import parameters_of
-from graphgrow.rewrite.overflow import first_overflowing
 
 
 @dataclass(frozen=True)

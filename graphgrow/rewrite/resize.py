@@ -18,7 +18,7 @@ from graphgrow.ir.meta import stand_beside, values_of
 from graphgrow.ir.positions import grown_size
 from graphgrow.ir.terms import Axes, Space, leaves
 from graphgrow.layers import require_decision
-from graphgrow.rewrite.network import Network
+from graphgrow.network.network import Network
 from graphgrow.rewrite.shapes import Shapes
 
 CHUNK = "graphgrow_chunk"  # the key under which a node keeps the chunk that it was while its parts were equal

@@ -12,8 +12,8 @@ from graphgrow.errors import StructureError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import MetaRunner, to_meta, values_of
+from graphgrow.network.network import Network, placeholder_values
 from graphgrow.ops.sizes import only_kind_read
-from graphgrow.rewrite.network import Network, placeholder_values
 
 _FAILURES = (RuntimeError, ValueError, AssertionError, TypeError, IndexError)
 

@@ -15,17 +15,17 @@ from graphgrow.ir.facts import NormKind, StatisticKind
 from graphgrow.ir.flow import Fill
 from graphgrow.ir.positions import Removal, Shrinkage, Units, kept_heirs, present_size, shrinkage
 from graphgrow.ir.value import Value
+from graphgrow.network.network import Network, Step
+from graphgrow.planning.evaluate import holds
+from graphgrow.planning.growth import Kind, Plan
+from graphgrow.planning.plan import plan_growth
+from graphgrow.planning.statistics import growing_axis, judge, old_share
 from graphgrow.rewrite.contract import TensorChange
-from graphgrow.rewrite.evaluate import holds
-from graphgrow.rewrite.growth import Kind, Plan
 from graphgrow.rewrite.lines import line_means, lines_along
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import plan_growth
 from graphgrow.rewrite.present import Numbers
 from graphgrow.rewrite.resize import resize
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign
-from graphgrow.rewrite.statistics import growing_axis, judge, old_share
 from graphgrow.rewrite.tensors import laid_out_like
 
 

@@ -14,12 +14,12 @@ from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.terms import Space, leaves
 from graphgrow.ir.value import Fresh
+from graphgrow.network.network import Network, Step
 from graphgrow.ops.analysis import Opening
+from graphgrow.planning.growth import Kind
+from graphgrow.planning.plan import plan_growth
 from graphgrow.rewrite.contract import TensorChange
-from graphgrow.rewrite.growth import Kind
 from graphgrow.rewrite.interface import append_to_interface, appended, opened
-from graphgrow.rewrite.network import Network, Step
-from graphgrow.rewrite.plan import plan_growth
 
 
 @dataclass(frozen=True)

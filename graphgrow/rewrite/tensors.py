@@ -12,8 +12,8 @@ from graphgrow.ir.doubles import of_kind
 from graphgrow.ir.flow import Common, Fill, Level, State, Weighted
 from graphgrow.ir.positions import AxisMap, Units, axis_map
 from graphgrow.ir.value import Fresh, Value
+from graphgrow.planning.request import along
 from graphgrow.rewrite.lines import line_means, lines_along, weighted
-from graphgrow.rewrite.request import along
 from graphgrow.rewrite.roles import Role
 from graphgrow.rewrite.runs import assign, deviation_of, draw_normal, runs, spread
 from graphgrow.rewrite.shares import Reading

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphgrow.errors import LedgerError, MutationError
+from graphgrow.network.ledger import Entry
+from graphgrow.network.syntax import WANTED, read_syntax, split
 from graphgrow.rewrite.contract import Mutation
-from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.registry import pass_named
-from graphgrow.rewrite.syntax import WANTED, read_syntax, split
 
 _RUN = re.compile(r"(\d+)\.\.(\d+)")
 _LONGEST_RUN = 2**20

@@ -10,9 +10,9 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from graphgrow.errors import MutationError, Unsupported
+from graphgrow.network.network import Network
+from graphgrow.network.sites import scope_of
 from graphgrow.rewrite.cost import node_flops, node_parameters
-from graphgrow.rewrite.network import Network
-from graphgrow.rewrite.sites import scope_of
 
 if TYPE_CHECKING:
     import networkx as nx

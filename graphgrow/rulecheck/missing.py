@@ -11,7 +11,7 @@ from torch import nn
 from graphgrow.ir.flow import Fill
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import leaves, normal
-from graphgrow.rewrite.growth import Kind, Plan
+from graphgrow.planning.growth import Kind, Plan
 from graphgrow.rulecheck.lifted import Mismatch, Observed, observe, require_close, require_filled
 from graphgrow.rulecheck.probe import Draw
 from graphgrow.rulecheck.square import Square, drawn_units

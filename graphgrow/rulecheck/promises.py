@@ -14,9 +14,9 @@ from graphgrow.ir.flow import Fill, Held
 from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Product, Space, Term, normal, occurs
 from graphgrow.ir.value import Value
-from graphgrow.rewrite.growth import Kind, Plan
-from graphgrow.rewrite.requirements import wanted_by
-from graphgrow.rewrite.statistics import growing_axis, judge
+from graphgrow.planning.growth import Kind, Plan
+from graphgrow.planning.requirements import wanted_by
+from graphgrow.planning.statistics import growing_axis, judge
 
 
 def promised(facts: NodeFacts, plan: Plan) -> bool:

@@ -27,11 +27,11 @@ from graphgrow.ir.positions import Units, axis_map, occurrences
 from graphgrow.ir.terms import Space, leaves, normal, occurs
 from graphgrow.ir.value import Value
 from graphgrow.ops.registry import keys_of, module_keys
-from graphgrow.rewrite.evaluate import evaluate
+from graphgrow.planning.evaluate import evaluate
+from graphgrow.planning.growth import Kind, Plan
+from graphgrow.planning.request import along
+from graphgrow.planning.requirements import wanted_by
 from graphgrow.rewrite.grow import grow
-from graphgrow.rewrite.growth import Kind, Plan
-from graphgrow.rewrite.request import along
-from graphgrow.rewrite.requirements import wanted_by
 from graphgrow.rulecheck.lifted import Mismatch, Observed, observe, require_close, require_filled
 from graphgrow.rulecheck.probe import Draw
 from graphgrow.rulecheck.promises import factors_of, normalised_over, promised, squared

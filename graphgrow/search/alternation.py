@@ -22,7 +22,7 @@ from graphgrow.errors import SearchError
 from graphgrow.graph import Graph
 from graphgrow.ir.called import called_module
 from graphgrow.layers import Choice, Zeros
-from graphgrow.rewrite.neighbours import in_front_of, parameters_of
+from graphgrow.network.neighbours import in_front_of, parameters_of
 from graphgrow.search.progress import Progress
 from graphgrow.search.recipe import Alternation, Training
 from graphgrow.search.training import rate

@@ -20,11 +20,11 @@ from graphgrow.bulk.clean import clean
 from graphgrow.data.evaluation import Score, score
 from graphgrow.errors import NotPreserved, SearchError
 from graphgrow.graph import Graph
+from graphgrow.network.ledger import Ledger
+from graphgrow.network.own import own
 from graphgrow.passes.mix_operators import MixOperators
 from graphgrow.records import ChoiceRecord, RoundRecord
 from graphgrow.rewrite.apply import apply, replay
-from graphgrow.rewrite.ledger import Ledger
-from graphgrow.rewrite.own import own
 from graphgrow.rewrite.registry import pass_names
 from graphgrow.search.alternation import Site, alternate, decided, sites_of
 from graphgrow.search.evaluate import base, data_of

@@ -17,8 +17,8 @@ from graphgrow.data.names import load_data
 from graphgrow.data.parts import Data
 from graphgrow.errors import GraphGrowError, NotPreserved, SearchError
 from graphgrow.graph import Graph
+from graphgrow.network.own import own
 from graphgrow.records import CandidateRecord
-from graphgrow.rewrite.own import own
 from graphgrow.search.candidates import blank, candidate_folder, publish
 from graphgrow.search.job import Job, stream, stream_seed
 from graphgrow.search.objectives import TAIL, Trained, objective

@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from graphgrow.network.describe import counted
 from graphgrow.records import CandidateRecord, GenerationRecord
 from graphgrow.report import front_table
-from graphgrow.rewrite.describe import counted
 from graphgrow.search.engine import Crew
 from graphgrow.search.evolve import State
 from graphgrow.search.finish import Finished, scales

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from graphgrow.bulk.scale import scale
 from graphgrow.errors import Declined, MutationError, SearchError, StructureError, Unsupported
 from graphgrow.graph import Graph
+from graphgrow.network.ledger import Entry, Ledger
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation
-from graphgrow.rewrite.ledger import Entry, Ledger
 from graphgrow.rewrite.registry import own_passes, pass_named, pass_names
 from graphgrow.search.recipe import Evolution, Limits, Variation
 

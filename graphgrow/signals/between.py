@@ -15,8 +15,8 @@ from graphgrow.ir.called import called_module
 from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.terms import normal, occurs
 from graphgrow.ir.value import Value
-from graphgrow.rewrite.groups import Group
-from graphgrow.rewrite.network import Network
+from graphgrow.network.groups import Group
+from graphgrow.network.network import Network
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _PRODUCTS = (

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 
 from graphgrow.errors import SignalError
-from graphgrow.rewrite.groups import Group
-from graphgrow.rewrite.network import Network
+from graphgrow.network.groups import Group
+from graphgrow.network.network import Network
 from graphgrow.signals.places import Place, for_each, places_of
 from graphgrow.signals.watch import Callback, on_gradient
 

@@ -13,8 +13,8 @@ from graphgrow.errors import Declined, SignalError
 from graphgrow.ir.positions import Units, axis_map
 from graphgrow.ir.terms import occurs
 from graphgrow.ir.value import Value
-from graphgrow.rewrite.groups import Group
-from graphgrow.rewrite.network import Network
+from graphgrow.network.groups import Group
+from graphgrow.network.network import Network
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ import torch
 from graphgrow.blocks.block import Block
 from graphgrow.blocks.connection import GatedSkip, ProjectedMaps
 from graphgrow.errors import SignalError
-from graphgrow.rewrite.channels import Layout
+from graphgrow.network.channels import Layout
+from graphgrow.network.network import Network
 from graphgrow.rewrite.connections import connection
-from graphgrow.rewrite.network import Network
 from graphgrow.signals.watch import Callback, on_gradient
 
 NULLS = 4  # permutations of the batch that the null is a mean over

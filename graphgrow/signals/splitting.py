@@ -12,9 +12,9 @@ from torch import fx, nn
 from graphgrow.blocks.activations import as_module
 from graphgrow.errors import Declined, SignalError
 from graphgrow.ir.called import called_module
-from graphgrow.rewrite.groups import Group
-from graphgrow.rewrite.junctions import is_activation
-from graphgrow.rewrite.network import Network
+from graphgrow.network.groups import Group
+from graphgrow.network.junctions import is_activation
+from graphgrow.network.network import Network
 from graphgrow.signals.between import Between, between
 from graphgrow.signals.places import for_each
 from graphgrow.signals.watch import Callback, on_gradient

@@ -13,8 +13,8 @@ from torch import nn
 from graphgrow.blocks.activations import ACTIVATIONS, as_module, name_of
 from graphgrow.errors import Declined, SignalError
 from graphgrow.ir.called import called_module
-from graphgrow.rewrite.junctions import is_activation
-from graphgrow.rewrite.network import Network
+from graphgrow.network.junctions import is_activation
+from graphgrow.network.network import Network
 from graphgrow.signals.watch import Callback, on_gradient
 
 USUAL = ("relu", "gelu", "silu", "elu", "tanh")

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.errors import ExportError
 from graphgrow.export.program import first_cause
-from graphgrow.rewrite.network import Network
+from graphgrow.network.network import Network
 from graphgrow.source.likeness import bits, difference
 from graphgrow.source.tree import Tree, is_channels_last
 from graphgrow.verification.copies import refill

@@ -20,8 +20,8 @@ from torch import fx, nn
 from graphgrow.errors import ExportError
 from graphgrow.export.files import publish
 from graphgrow.ir.inputs import TensorSpec
+from graphgrow.network.network import Network, require_network
 from graphgrow.records import Record
-from graphgrow.rewrite.network import Network, require_network
 from graphgrow.source.agreement import check_agreement
 from graphgrow.source.forward import forward_lines
 from graphgrow.source.hierarchy import PART, PART_SOURCE, Hierarchy, mode_lines

@@ -22,10 +22,10 @@ from torch import nn
 
 from graphgrow.errors import GraphGrowError, LedgerError
 from graphgrow.graph import Graph
+from graphgrow.network.ledger import Ledger
+from graphgrow.network.network import require_network
+from graphgrow.network.own import own
 from graphgrow.rewrite.apply import replay as replay_entries
-from graphgrow.rewrite.ledger import Ledger
-from graphgrow.rewrite.network import require_network
-from graphgrow.rewrite.own import own
 from graphgrow.rewrite.text import mutations_of
 from graphgrow.store.files import digest, read_plain, write_atomically
 from graphgrow.store.inputs import inputs_from_data, inputs_to_data

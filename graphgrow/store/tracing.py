@@ -11,8 +11,8 @@ from torch import nn
 from graphgrow.capture.trace import capture
 from graphgrow.errors import CaptureError
 from graphgrow.graph import Graph
+from graphgrow.network.ledger import Ledger
 from graphgrow.rewrite.apply import replay as replay_entries
-from graphgrow.rewrite.ledger import Ledger
 from graphgrow.store.names import KNOWN_SOURCES, build
 
 _TOLD = 4  # names in a note

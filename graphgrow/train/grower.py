@@ -14,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from graphgrow.errors import NotPreserved, SignalError, TrainingError
 from graphgrow.graph import Graph
+from graphgrow.network.network import require_network
 from graphgrow.records import DecisionRecord
 from graphgrow.rewrite.apply import apply
-from graphgrow.rewrite.network import require_network
 from graphgrow.rewrite.optimizer import Migration
 from graphgrow.signals.watch import Watch
 from graphgrow.train.averaging import follow_growth

@@ -13,8 +13,8 @@ from torch import fx, nn
 
 from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
+from graphgrow.network.ledger import Ledger
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.ledger import Ledger
 
 LEDGER = "ledger"  # the entry of a state dictionary that holds the ledger's JSON, as bytes
 

@@ -18,10 +18,10 @@ from graphgrow.data.evaluation import loss_of, require_logits, score
 from graphgrow.data.names import load_data
 from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
+from graphgrow.network.ledger import Ledger
 from graphgrow.records import EpochRecord, TrainingRecord
 from graphgrow.report.timeline import timeline
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.ledger import Ledger
 from graphgrow.store.files import write_atomically
 from graphgrow.store.folder import save
 from graphgrow.store.lock import locked

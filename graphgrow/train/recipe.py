@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphgrow.errors import RecipeError
+from graphgrow.network.describe import counted
 from graphgrow.recipes import files
-from graphgrow.rewrite.describe import counted
 from graphgrow.train.policy import make_policy
 
 PACKAGE = "graphgrow.train"

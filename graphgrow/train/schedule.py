@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from graphgrow.errors import TrainingError
-from graphgrow.rewrite.describe import counted
+from graphgrow.network.describe import counted
 
 
 class Schedule(Protocol):

@@ -15,8 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from graphgrow.errors import LedgerError
 from graphgrow.graph import Graph
+from graphgrow.network.ledger import Ledger
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.ledger import Ledger
 from graphgrow.store.tensors import install, unique_tensors
 from graphgrow.train.averaging import averaged_network, put_average
 

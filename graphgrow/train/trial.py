@@ -8,7 +8,7 @@ from typing import Any
 
 from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
-from graphgrow.rewrite.describe import counted
+from graphgrow.network.describe import counted
 from graphgrow.train.snapshot import Snapshot
 
 

@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 
 from graphgrow.errors import TrainingError
 from graphgrow.graph import Graph
-from graphgrow.rewrite.network import require_network
+from graphgrow.network.network import require_network
 from graphgrow.rewrite.optimizer import Migration
 from graphgrow.train.newness import newness_along
 from graphgrow.train.pace import Newcomers, Pace

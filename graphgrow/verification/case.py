@@ -10,10 +10,10 @@ import torch
 from torch import fx, nn
 
 from graphgrow.ir.inputs import InputSpec
+from graphgrow.network.ledger import Entry
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.draws import begin_random
-from graphgrow.rewrite.ledger import Entry
-from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.text import parse_mutation
 from graphgrow.verification.copies import own_network, wide_network
 from graphgrow.verification.numbers import Numbers, one_ulp

@@ -13,7 +13,7 @@ from torch import fx, nn
 from graphgrow.ir.doubles import in_double, of_kind
 from graphgrow.ir.editor import Editor
 from graphgrow.layers import Blend, Choice
-from graphgrow.rewrite.network import Network
+from graphgrow.network.network import Network
 from graphgrow.verification.noise import quiet
 from graphgrow.verification.numbers import Numbers
 

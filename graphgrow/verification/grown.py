@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from graphgrow.errors import Declined
+from graphgrow.network.network import Network
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.network import Network
 from graphgrow.rewrite.text import parse_mutation
 from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Case, Findings, Noise
 from graphgrow.verification.copies import refill, wide_network

@@ -19,8 +19,8 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.ir.called import called_module
 from graphgrow.ir.editor import Editor
+from graphgrow.network.network import Network
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.network import Network
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.copies import wide_network
 from graphgrow.verification.exactness import is_exact

@@ -7,8 +7,8 @@ import dataclasses
 import torch
 
 from graphgrow.ir.editor import Editor
+from graphgrow.network.network import Network
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.network import Network
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.narrow import LIMIT, narrow_errors
 from graphgrow.verification.numbers import Numbers

@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphgrow.ir.positions import Kept, Recurring, positions_along
-from graphgrow.rewrite.network import Step
+from graphgrow.network.network import Step
 
 Places = Mapping[str, Mapping[int, Kept]]
 

@@ -10,9 +10,9 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from graphgrow.ir.editor import Editor
+from graphgrow.network.network import Network
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.draws import Drawing, begin_random
-from graphgrow.rewrite.network import Network
 from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Case, Findings
 from graphgrow.verification.copies import wide_network
 from graphgrow.verification.numbers import Numbers, one_ulp

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from graphgrow.ir.inputs import InputSpec
-from graphgrow.rewrite.network import Network
+from graphgrow.network.network import Network
 from graphgrow.verification.case import OF_NOISE, SLACK, UNIT, Findings
 from graphgrow.verification.copies import double_module
 from graphgrow.verification.numbers import one_ulp

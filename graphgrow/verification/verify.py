@@ -15,9 +15,9 @@ from graphgrow.capture.running import in_mode
 from graphgrow.capture.trace import capture
 from graphgrow.errors import GraphGrowError, NotPreserved
 from graphgrow.ir.inputs import InputSpec
+from graphgrow.network.ledger import Entry
+from graphgrow.network.network import Network
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.ledger import Entry
-from graphgrow.rewrite.network import Network
 from graphgrow.verification.alive import check_alive
 from graphgrow.verification.case import Case, Findings
 from graphgrow.verification.extremes import compare_extremes

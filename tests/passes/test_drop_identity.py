@@ -10,7 +10,7 @@ from torch import nn
 
 import graphgrow as gg
 from graphgrow.graph import Graph
-from graphgrow.rewrite.bare import without_data
+from graphgrow.network.bare import without_data
 from tests.passes.claims import assert_exact, grown
 from tests.rewrite.small_models import Forward
 

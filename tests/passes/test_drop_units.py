@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import graphgrow as gg
 from graphgrow.graph import Graph
 from graphgrow.models import MODELS
-from graphgrow.rewrite.bare import without_data
+from graphgrow.network.bare import without_data
 from tests.passes.claims import assert_exact, assert_reloads, grown, stirred
 from tests.preserved import assert_preserved, assert_same_bits
 from tests.rewrite.small_models import EXPECTED, Expected, Forward

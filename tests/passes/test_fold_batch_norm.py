@@ -12,7 +12,7 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.graph import Graph
 from graphgrow.models import MODELS
-from graphgrow.rewrite.bare import without_data
+from graphgrow.network.bare import without_data
 from tests.passes.claims import assert_exports, grown, stirred
 from tests.preserved import assert_preserved
 from tests.rewrite.small_models import Forward

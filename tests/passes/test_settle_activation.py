@@ -12,8 +12,8 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.graph import Graph
 from graphgrow.layers import Blend
+from graphgrow.network.bare import without_data
 from graphgrow.passes import settle_activation
-from graphgrow.rewrite.bare import without_data
 from tests.passes.claims import assert_equal, assert_exact, assert_exports, gradients, grown
 from tests.preserved import assert_preserved, assert_same_bits
 from tests.rewrite.small_models import Forward

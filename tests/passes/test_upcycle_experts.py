@@ -15,7 +15,7 @@ import graphgrow as gg
 from graphgrow.graph import Graph
 from graphgrow.layers import Router
 from graphgrow.models import MODELS
-from graphgrow.rewrite.bare import without_data
+from graphgrow.network.bare import without_data
 from tests.passes.claims import assert_exact, assert_exports, assert_reloads, grown
 from tests.rewrite.small_models import Forward
 

@@ -12,6 +12,7 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.blocks.activations import ACTIVATIONS
 from graphgrow.graph import Graph
+from graphgrow.network.junctions import junctions
 from graphgrow.passes import add_branch, deepen
 from graphgrow.passes.add_branch import AddBranch
 from graphgrow.passes.add_skip import AddSkip
@@ -22,7 +23,6 @@ from graphgrow.passes.swap_activation import SwapActivation
 from graphgrow.passes.widen import Widen
 from graphgrow.rewrite.apply import replay
 from graphgrow.rewrite.contract import Mutation
-from graphgrow.rewrite.junctions import junctions
 from tests.effort import examples
 from tests.preserved import Observed, assert_preserved, assert_same_bits, assert_untouched, fingerprint
 from tests.properties.models import FAMILIES, models

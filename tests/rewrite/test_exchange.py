@@ -13,8 +13,8 @@ import graphgrow as gg
 from graphgrow.errors import StructureError
 from graphgrow.graph import Graph
 from graphgrow.ir.editor import Editor
+from graphgrow.network.network import Step
 from graphgrow.rewrite.exchange import exchange, node_input
-from graphgrow.rewrite.network import Step
 from tests.preserved import assert_untouched, fingerprint
 
 

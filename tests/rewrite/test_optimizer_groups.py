@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 import graphgrow as gg
 from graphgrow.graph import Graph
 from graphgrow.ir.editor import Editor
+from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
-from graphgrow.rewrite.network import Network, Step
 from tests.rewrite.optimizers import INPUT, MAKERS, backward, everything, net, stepped
 
 

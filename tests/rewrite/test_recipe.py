@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import graphgrow as gg
+from graphgrow.network.ledger import Entry
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.recipe import read_recipe
 from tests.preserved import assert_same_bits
 

@@ -14,12 +14,12 @@ from torch import nn
 
 import graphgrow as gg
 from graphgrow.ir.editor import Editor
+from graphgrow.network.network import Network, Step
 from graphgrow.passes.drop_identity import DropIdentity
 from graphgrow.passes.widen import Widen
 from graphgrow.rewrite import registry
 from graphgrow.rewrite.contract import Mutation, Refusal, TensorChange
 from graphgrow.rewrite.erase import bypass
-from graphgrow.rewrite.network import Network, Step
 from graphgrow.rewrite.registry import classes_of
 
 PASS = "from graphgrow.rewrite.contract import Mutation\n\n\nclass {name}(Mutation):\n    name = {label!r}\n"

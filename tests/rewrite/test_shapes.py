@@ -17,8 +17,8 @@ from torch.utils import _pytree as pytree
 import graphgrow as gg
 from graphgrow.ir.answers import Answers
 from graphgrow.ir.meta import MetaRunner, propagate
+from graphgrow.network.network import Network, placeholder_values
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.network import Network, placeholder_values
 from tests.rewrite.small_models import Forward
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphgrow.errors import LedgerError, MutationError
+from graphgrow.network.ledger import Entry
 from graphgrow.passes.split import Split
 from graphgrow.passes.widen import Widen
-from graphgrow.rewrite.ledger import Entry
 from graphgrow.rewrite.text import mutations_of, parse_mutation
 from tests.effort import examples
 

@@ -13,7 +13,7 @@ from graphgrow.data.names import load_data
 from graphgrow.data.parts import Data
 from graphgrow.errors import SearchError
 from graphgrow.graph import Graph
-from graphgrow.rewrite.own import own
+from graphgrow.network.own import own
 from graphgrow.search.alternation import Site, alternate, decided, sites_of
 from graphgrow.search.recipe import Alternation, Training
 from graphgrow.search.training import train

@@ -15,8 +15,8 @@ import graphgrow as gg
 from graphgrow.data.evaluation import score
 from graphgrow.data.names import load_data
 from graphgrow.errors import ModeError, RecipeError
+from graphgrow.network.own import own
 from graphgrow.records import CandidateRecord
-from graphgrow.rewrite.own import own
 from graphgrow.search import evaluate as evaluation
 from graphgrow.search import variation
 from graphgrow.search.candidates import candidate_folder

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from graphgrow.ir.positions import Recurring, positions_along
-from graphgrow.rewrite.network import Step
+from graphgrow.network.network import Step
 from graphgrow.verification.places import Counterparts, compose, lost, project, tensor_places
 
 

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import graphgrow as gg
 from graphgrow.ir.positions import Units
-from graphgrow.rewrite.growth import Kind
-from graphgrow.rewrite.plan import plan_growth
+from graphgrow.planning.growth import Kind
+from graphgrow.planning.plan import plan_growth
 from tools.bench.families import FAMILIES, WIDTH
 from tools.bench.measuring import Seconds, power_law, spread_of, timed
 from tools.bench.results import Rows, finish, parser, seconds, table

@@ -39,9 +39,9 @@ APPLY = {
 }
 PARTS = {
     **APPLY,
-    "analysis: example values": ("graphgrow.rewrite.network:propagate",),
-    "analysis: rules": ("graphgrow.rewrite.network:analyse",),
-    "groups": ("graphgrow.rewrite.network:Groups.of",),
+    "analysis: example values": ("graphgrow.network.network:propagate",),
+    "analysis: rules": ("graphgrow.network.network:analyse",),
+    "groups": ("graphgrow.network.network:Groups.of",),
 }
 
 

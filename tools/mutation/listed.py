@@ -36,7 +36,7 @@ class Mutant:
 EXACT = ("tests/ops/test_square.py",)
 VERIFY = ("tests/verification/test_verify.py",)
 WRONG = ("tests/verification/test_wrong_rewrites.py",)
-GROWN = ("tests/passes/test_widen.py", "tests/passes/test_split.py", "tests/rewrite/test_plan.py")
+GROWN = ("tests/passes/test_widen.py", "tests/passes/test_split.py", "tests/planning/test_plan.py")
 
 MUTANTS = (
     # passes
@@ -91,7 +91,7 @@ MUTANTS = (
     Mutant("graphgrow/ops/joins.py", "if i != index:\n                call.same", "if i > index:\n                call.same", EXACT),
     Mutant("graphgrow/ops/joins.py", "tuple(spaces[:i]), space)", "tuple(spaces[: i + 1]), space)", EXACT),
     Mutant("graphgrow/ops/embedding.py", 'call.freeze([weight.axes[0]], "a table that is indexed by position")\n    if max_norm', 'if max_norm', EXACT),
-    Mutant("graphgrow/ops/pooling.py", "linear = not varies(value) and not plain(value)", "linear = True", EXACT),
+    Mutant("graphgrow/ops/padding.py", "zeros = not varies(value) and not plain(value)", "zeros = True", EXACT),
     Mutant("graphgrow/ops/reductions.py", 'call.freeze([input.axes[call.axis(input, chosen)]], "a softmax over it")', "call.axis(input, chosen)", EXACT),
     Mutant("graphgrow/ops/reductions.py", 'call.freeze((input.axes[i] for i in dims), "reduced over")\n    axes = _reduced(call, input, dims, keepdim)\n    flow =', "axes = _reduced(call, input, dims, keepdim)\n    flow =", EXACT),
     # rewriting
@@ -101,15 +101,15 @@ MUTANTS = (
     Mutant("graphgrow/rewrite/tensors.py", "before.mean(growth.axis, keepdim=True) if role.averaged else 0.0", "0.0", ("tests/rewrite/test_optimizer.py",)),
     Mutant("graphgrow/rewrite/tensors.py", "(self.offset + new) * self.scale - self.offset if self.offset else", "", GROWN),
     Mutant("graphgrow/rewrite/tensors.py", "return math.sqrt(2.0 / max(fan, 1))", "return math.sqrt(1.0 / max(fan, 1))", GROWN),
-    Mutant("graphgrow/rewrite/evaluate.py", 'if Fill.SHARE in state:\n        raise fl.Clash("shares minus their mean")', "", ("tests/ops/test_reductions.py", "tests/rewrite/test_plan.py")),
-    Mutant("graphgrow/rewrite/evaluate.py", "if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.ZERO", "if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.FREE", ("tests/rewrite/test_plan.py", *GROWN)),
-    Mutant("graphgrow/rewrite/resize.py", "if predicted and predicted != found:", "if False:", ("tests/rewrite/test_shapes.py", "tests/rewrite/test_plan.py")),
-    Mutant("graphgrow/rewrite/statistics.py", "if math.isinf(statistic.parameter) else ratio ** (-1 / statistic.parameter)", "if math.isinf(statistic.parameter) else ratio", ("tests/ops/test_reductions.py", *EXACT)),
-    Mutant("graphgrow/rewrite/statistics.py", "(old * ratio - correction) / (old - correction)", "ratio", ("tests/ops/test_reductions.py", *EXACT)),
+    Mutant("graphgrow/planning/evaluate.py", 'if Fill.SHARE in state:\n        raise fl.Clash("shares minus their mean")', "", ("tests/ops/test_reductions.py", "tests/planning/test_plan.py")),
+    Mutant("graphgrow/planning/evaluate.py", "if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.ZERO", "if fill in (Fill.COPY, Fill.SHARE, Fill.NULL) else Fill.FREE", ("tests/planning/test_plan.py", *GROWN)),
+    Mutant("graphgrow/rewrite/resize.py", "if predicted and predicted != found:", "if False:", ("tests/rewrite/test_shapes.py", "tests/planning/test_plan.py")),
+    Mutant("graphgrow/planning/statistics.py", "if math.isinf(statistic.parameter) else ratio ** (-1 / statistic.parameter)", "if math.isinf(statistic.parameter) else ratio", ("tests/ops/test_reductions.py", *EXACT)),
+    Mutant("graphgrow/planning/statistics.py", "(old * ratio - correction) / (old - correction)", "ratio", ("tests/ops/test_reductions.py", *EXACT)),
     Mutant("graphgrow/rewrite/optimizer.py", "self._optimizer.state.pop(parameter, None)\n                state =", "state ="),
     Mutant("graphgrow/rewrite/optimizer.py", "group[\"params\"][position] = heir", "pass"),
-    Mutant("graphgrow/rewrite/overflow.py", "return denominator in reached and not _keeps_from_zero(denominator, ranges)", "return False"),
-    Mutant("graphgrow/ir/bounds.py", "whole and exponent % 2 == 0", "whole", ("tests/rewrite/test_overflow.py",)),
+    Mutant("graphgrow/network/overflow.py", "return denominator in reached and not _keeps_from_zero(denominator, ranges)", "return False"),
+    Mutant("graphgrow/ir/bounds.py", "whole and exponent % 2 == 0", "whole", ("tests/network/test_overflow.py",)),
     Mutant("graphgrow/rewrite/apply.py", "if suspect and bool(torch.isnan(old).any()):", "if False:", ("tests/bad_input/test_mutations.py",)),
     Mutant("graphgrow/rewrite/apply.py", 'f"{seed}:{position}:{text}"', 'f"{seed}:{text}"'),
     Mutant("graphgrow/rewrite/erase.py", "(others or not kept.op", "(not kept.op", ("tests/passes/test_drop_identity.py",)),

@@ -14,8 +14,8 @@ import graphgrow as gg
 from graphgrow.data.evaluation import loss_of, score
 from graphgrow.data.parts import Data, batches
 from graphgrow.graph import Graph
+from graphgrow.network.ledger import Ledger
 from graphgrow.rewrite.apply import replay
-from graphgrow.rewrite.ledger import Ledger
 from graphgrow.search.training import PASSES, rate
 from graphgrow.train.grower import Grower
 from graphgrow.train.pace import Pace

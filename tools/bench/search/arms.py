@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from graphgrow.bulk.scale import plan_scale
 from graphgrow.data.evaluation import score
+from graphgrow.network.own import own
 from graphgrow.rewrite.apply import apply
-from graphgrow.rewrite.own import own
 from graphgrow.search.engine import Reply, Request
 from graphgrow.search.evaluate import base, data_of, evaluate
 from graphgrow.search.evolve import begin, evolve

@@ -23,8 +23,8 @@ from graphgrow.bulk.scale import plan_scale
 from graphgrow.data.evaluation import score
 from graphgrow.data.names import load_data
 from graphgrow.graph import Graph
+from graphgrow.network.own import own
 from graphgrow.rewrite.apply import apply
-from graphgrow.rewrite.own import own
 from graphgrow.search.choosing import choose, open_sites
 from graphgrow.search.evaluate import base
 from graphgrow.search.job import stream_seed
