@@ -72,6 +72,7 @@ def test_blanks_and_names_are_free(text: str) -> None:
         ("widen(a)", "lacks extra"),
         ("widen(extra=3)", "lacks group"),
         ("widen(a, extra=3, extra=4)", "gives `extra` twice"),
+        ("widen(a, group=b, extra=3)", "gives `group` twice"),
         ("widen(a, more=3)", "no option `more`; it has group, extra"),
         ("widen(a, extra=three)", "`extra` wants int, not 'three'"),
         ("widen(a, extra=1.5)", "`extra` wants int"),
