@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphgrow.errors import StructureError
+from graphgrow.errors import Declined, StructureError
 from graphgrow.ir.editor import Editor
 from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, Slot, flatten_values
 from graphgrow.ir.inputs import InputSpec
@@ -174,6 +174,8 @@ def _in_proportion(node: fx.Node, present: fx.Node, wanted: int) -> fx.Node:
     Of a product with a number (`b * heads`) it is the number that changes, where a whole one does.
     """
     value = present.meta["value"]
+    if not value:
+        raise Declined(f"the sizes of `{node.name}` are computed from an input's, and give no proportion to follow by")
     common = math.gcd(value, wanted)
     up, down = wanted // common, value // common
     result = present
