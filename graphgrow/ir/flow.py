@@ -241,6 +241,7 @@ class Along:
 
 
 _OfAxes = Stack | Slice | Pick | Normalised | Centred | Along
+WITHOUT_OPERANDS = (Zeros, Blank, Drawn)
 Flow = Operand | Same | Add | Mul | Choose | Pointwise | Zeros | Blank | Drawn | _OfAxes
 
 

@@ -220,7 +220,7 @@ class Requests:
         """Values with the axis that hold one number for all of its units: what was expanded along it."""
         even: set[Value] = set()
         for output, flow in self._flows.items():  # in the order of the graph
-            if not isinstance(flow, (fl.Zeros, fl.Drawn)) and not self._has(flow, even):
+            if not isinstance(flow, fl.WITHOUT_OPERANDS) and not self._has(flow, even):
                 even.add(output)
         return frozenset(even)
 
@@ -324,7 +324,7 @@ def along(value: Value, level: Level) -> tuple[int, ...] | None:
 
 
 def _parts(flow: Flow) -> tuple[Flow, ...]:
-    if isinstance(flow, (fl.Zeros, fl.Blank, fl.Drawn)):
+    if isinstance(flow, fl.WITHOUT_OPERANDS):
         return ()
     if isinstance(flow, (fl.Normalised, fl.Centred)):
         return flow.inner, flow.otherwise

@@ -85,7 +85,7 @@ def _operands(flow: Flow, plan: Plan, steep: bool = True) -> Iterator[tuple[Key,
         for number, factor in enumerate(flow.factors):
             others = [other for at, other in enumerate(flow.factors) if at != number]
             yield from _operands(factor, plan, steep and not any(_is_zero(other, plan) for other in others))
-    elif not isinstance(flow, (fl.Zeros, fl.Blank, fl.Drawn)):
+    elif not isinstance(flow, fl.WITHOUT_OPERANDS):
         flat = isinstance(flow, fl.Pointwise) and flow.flat
         for term in children(flow):
             yield from _operands(term, plan, steep and not (flat and _is_zero(term, plan)))

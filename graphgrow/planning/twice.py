@@ -111,7 +111,7 @@ def _operands(flow: Flow) -> Iterator[fl.Operand]:
     elif isinstance(flow, fl.Along):
         for inner in (flow.along, flow.across):
             yield from _operands(inner)
-    elif not isinstance(flow, (fl.Zeros, fl.Blank, fl.Drawn)):
+    elif not isinstance(flow, fl.WITHOUT_OPERANDS):
         for child in children(flow):
             yield from _operands(child)
 
