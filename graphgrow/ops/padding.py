@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -32,36 +32,36 @@ def pad(call: Call, input: Value, pad: Sequence[int] | None = None, mode: str = 
     shape, rank = meta_shape(call.meta), len(input.axes)
     if call.module is not None:
         pad, value = cast(nn.ConstantPad2d, call.module).padding, getattr(call.module, "value", None)
-    amounts = pad or ()
+    amounts, path = pad or (), call.argument_path(1, "pad")
     touched = {rank - 1 - i // 2 for i, amount in enumerate(amounts) if varies(amount) or plain(amount)}
-    zeros = not varies(value) and not plain(value)  # or what lies elsewhere along the padded axes
-    path = call.argument_path(1, "pad")
-    across: fl.Flow = fl.Same(call.operand(input, drop=touched))
-    axes, stacks = list(input.axes), list[tuple[Term, fl.Stack]]()
+    linear = not varies(value) and not plain(value)  # zeros, or what lies elsewhere along the padded axes
+    stated = linear and mode == "constant" and call.module is None
+    axes = list(input.axes)
+    flow: fl.Flow = fl.Same(call.operand(input, drop=touched)) if linear else fl.Pointwise((call.operand(input),))
     for axis in sorted(touched):
-        sides = amounts[2 * (rank - 1 - axis) :][:2]
-        if not (zeros and mode == "constant" and call.module is None and _may_grow(input, axis, sides)):
+        first = 2 * (rank - 1 - axis)
+        sides = {(*path, place): amounts[place] for place in (first, first + 1)}
+        if stated and _may_grow(input, axis, sides.values()):
+            axes[axis], stack = _surrounded(call, input, axis, sides)
+            flow = fl.Along((axes[axis],), stack, flow)
+        else:
             call.freeze((input.axes[axis],), _PADDED)
             axes[axis] = call.fixed(shape[axis], _PADDED)
-            continue
-        before, after = (call.space(amount) for amount in sides)
-        for place, space in enumerate((before, after)):
-            if space.size:
-                call.literal((*path, 2 * (rank - 1 - axis) + place), space)
-        terms = [term for term in (before, input.axes[axis], after) if term.size]
-        axes[axis] = Concat(tuple(terms))
-        own = fl.Operand(input, (axis,))
-        flows: list[fl.Flow] = [own if term is input.axes[axis] else fl.Blank(term) for term in terms]
-        stacks.append((axes[axis], fl.Stack(tuple(flows))))
-    if not zeros:
-        return call.output(axes, fl.Pointwise((call.operand(input),)))
-    flow = across
-    for joined, stack in stacks:
-        flow = fl.Along((joined,), stack, flow)
     return call.output(axes, flow)
 
 
-def _may_grow(input: Value, axis: int, amounts: Sequence[Any]) -> bool:
+def _may_grow(input: Value, axis: int, amounts: Iterable[Any]) -> bool:
     """Whether an axis has units that are not frozen, and numbers of the source alone say how it is padded."""
     fixed = any(varies(amount) or not isinstance(amount, int) or amount < 0 for amount in amounts)
     return not fixed and any(leaf.frozen is None for leaf in leaves(input.axes[axis]))
+
+
+def _surrounded(call: Call, input: Value, axis: int, sides: Mapping[tuple[Any, ...], int]) -> tuple[Concat, fl.Stack]:
+    """An axis between zeros, as many as stand at two places of the call, and what it holds."""
+    blanks = {path: call.space(amount) for path, amount in sides.items() if amount}
+    for path, space in blanks.items():
+        call.literal(path, space)
+    own: tuple[Term, fl.Flow] = (input.axes[axis], fl.Operand(input, (axis,)))
+    before, after = ([(blanks[path], fl.Blank(blanks[path]))] if path in blanks else [] for path in sides)
+    terms, flows = zip(*before, own, *after, strict=True)
+    return Concat(terms), fl.Stack(flows)
