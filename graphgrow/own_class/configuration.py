@@ -53,7 +53,7 @@ def restate_config(
 
 
 def _built(kind: Any, config: Any) -> nn.Module | None:
-    """A model of a configuration without data; None where its class makes none of it."""
+    """A model of a configuration without data; None where its class makes none of it: its attributes stay then."""
     try:
         with torch.device("meta"):
             model: nn.Module = kind(config)

@@ -172,6 +172,9 @@ def _in_proportion(node: fx.Node, present: fx.Node, wanted: int) -> fx.Node:
     """A node that computes `wanted` wherever the present one computes what it does now, and in proportion.
 
     Of a product with a number (`b * heads`) it is the number that changes, where a whole one does.
+
+    Raises:
+        Declined: if the present one computes 0, as half of a single channel is.
     """
     value = present.meta["value"]
     if not value:
