@@ -137,3 +137,29 @@ def test_what_a_check_alone_works_out_says_nothing() -> None:
     assert [layer.attention.heads for layer in result.layers] == [2, 3]
     others = torch.randint(0, 11, (3, 7))
     assert torch.allclose(result(others), model(others), atol=1e-5)
+
+
+class Checking(nn.Module):
+    """Refuses images of another number of channels than it was made for, as vision transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = 3
+        self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[1] != self.channels:
+            raise ValueError("other channels")
+        result: torch.Tensor = self.head(self.stem(images).mean((2, 3)))
+        return result
+
+
+def test_a_number_that_a_size_is_compared_with_follows_it() -> None:
+    model: Any = Checking().eval()
+    graph = gg.trace(model, torch.randn(2, 3, 5, 5))
+    result: Any = gg.to_model(gg.apply(graph, "grow-inputs(stem, extra=2)"), model)
+    assert (result.channels, model.channels) == (5, 3)
+    images = torch.randn(3, 5, 6, 6)
+    assert torch.allclose(result(images), model(images[:, :3]), atol=1e-6)
+    with pytest.raises(ValueError, match="other channels"):
+        result(images[:, :3])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.own_class.parting import WeightSizes, parting
@@ -129,3 +130,55 @@ def test_queries_that_share_one_head_grow_in_their_class() -> None:
     assert (result.heads, result.inner, result.width) == (5, 15, 3)
     x = torch.randn(3, 4, 6)
     assert torch.allclose(result(x), model(x), atol=1e-6)
+
+
+class Halving(nn.Module):
+    """Decides by the dtype of what it has worked out, as Whisper's encoder layers do, and is a residual block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.down(F.gelu(self.up(x)))
+        if x.dtype == torch.float16:
+            x = x.clamp(-60000, 60000)
+        return x
+
+
+def test_what_a_layer_decides_behind_its_result_is_its_own() -> None:
+    """The copy of one has no check of the dtype there, which the class has."""
+    model: Any = nn.Sequential(nn.Sequential(Halving(), Halving()))
+    x = torch.randn(5, 3)
+    graph = gg.trace(model, x)
+    for site in ("0.0", "0.1"):
+        result: Any = gg.to_model(gg.apply(graph, f"deepen({site}, kind=copy)"), model)
+        assert len(result[0]) == 3
+        assert torch.allclose(result(x), model(x))
+
+
+class Positions(nn.Module):
+    """Refuses more tokens than it has positions, as SigLIP's text model does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.place, self.head = nn.Embedding(11, 4), nn.Embedding(6, 4), nn.Linear(4, 11)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        length = tokens.shape[1]
+        if length > self.place.weight.shape[0]:
+            raise ValueError("too long")
+        result: torch.Tensor = self.head(self.embed(tokens) + self.place(torch.arange(length)))
+        return result
+
+
+def test_what_the_class_decides_by_a_size_that_grew_it_decides_as_the_model_did() -> None:
+    """Growth takes the check away, and the class has it again, by the new size."""
+    model: Any = Positions().eval()
+    tokens, others = torch.randint(0, 11, (2, 5)), torch.randint(0, 11, (3, 8))
+    grown = gg.apply(gg.trace(model, tokens), "grow-positions(place, extra=2)")
+    result: Any = gg.to_model(grown, model)
+    assert torch.allclose(result(tokens), model(tokens))
+    assert result(others).shape == (3, 8, 11)
+    with pytest.raises(ValueError, match="too long"):
+        result(torch.zeros(1, 9, dtype=torch.long))

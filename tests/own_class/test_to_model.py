@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import graphgrow as gg
 from graphgrow.own_class import to_model as module
@@ -183,31 +181,6 @@ def test_a_name_is_no_model() -> None:
         gg.to_model(gg.trace("graphgrow:mlp"), "graphgrow:mlp")  # type: ignore[arg-type]
 
 
-class Halving(nn.Module):
-    """Decides by the dtype of what it has worked out, as Whisper's encoder layers do, and is a residual block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.down = nn.Linear(3, 4), nn.Linear(4, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.down(F.gelu(self.up(x)))
-        if x.dtype == torch.float16:
-            x = x.clamp(-60000, 60000)
-        return x
-
-
-def test_what_a_layer_decides_behind_its_result_is_its_own() -> None:
-    """The copy of one has no check of the dtype there, which the class has."""
-    model: Any = nn.Sequential(nn.Sequential(Halving(), Halving()))
-    x = torch.randn(5, 3)
-    graph = gg.trace(model, x)
-    for site in ("0.0", "0.1"):
-        result: Any = gg.to_model(gg.apply(graph, f"deepen({site}, kind=copy)"), model)
-        assert len(result[0]) == 3
-        assert torch.allclose(result(x), model(x))
-
-
 class Wider(nn.Module):
     """Another class, which takes the same tokens."""
 
@@ -310,119 +283,6 @@ def test_a_grown_language_model_generates_with_its_cache(family: str) -> None:
     with_cache = result.generate(ids, use_cache=True, **options)
     assert torch.equal(with_cache, result.generate(ids, use_cache=False, **options))
     assert torch.equal(with_cache, model.generate(ids, **options))
-
-
-def test_the_configuration_says_what_has_grown_evenly(tmp_path: Path) -> None:
-    """The loss of the class asks for the vocabulary there, and its own checkpoints did not load."""
-    pytest.importorskip("transformers")
-    import_torchvision()
-    from tools.sweep.small_transformers import build_small
-
-    model, inputs = build_small("llama")
-    graph = gg.trace(model, (), inputs)
-    evenly = [f"widen(model.layers.{i}.mlp.gate_proj, extra=6)" for i in range(2)]
-    vocabulary = ["grow-vocabulary(model.embed_tokens, extra=4)", "grow-outputs(lm_head, extra=4)"]
-    result: Any = gg.to_model(gg.apply(graph, [*evenly, *vocabulary]), model)
-    assert (result.config.vocab_size, result.config.intermediate_size, model.config.vocab_size) == (100, 54, 96)
-    assert result(**inputs, labels=inputs["input_ids"]).loss.isfinite()
-    result.save_pretrained(tmp_path)
-    kind: Any = type(model)
-    loaded = kind.from_pretrained(tmp_path).eval()
-    assert torch.equal(loaded(**inputs).logits, result(**inputs).logits)
-    unevenly: Any = gg.to_model(gg.apply(graph, evenly[:1]), model)
-    assert unevenly.config.to_dict() == model.config.to_dict()
-
-
-def test_numbers_of_the_class_that_no_operator_reads_follow_where_they_are_even(tmp_path: Path) -> None:
-    """BERT's loss asks `num_labels` of the model; the MLPs have grown apart, which is no matter of the classes."""
-    pytest.importorskip("transformers")
-    import_torchvision()
-    from tools.sweep.small_transformers import build_small
-
-    built, inputs = build_small("bert")
-    model: Any = built
-    model.config.id2label, model.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
-    graph = gg.trace(model, (), inputs)
-    evenly = ["grow-outputs(classifier, extra=2)", "grow-vocabulary(bert.embeddings.word_embeddings, extra=4)"]
-    apart = "widen(bert.encoder.layer.0.intermediate.dense, extra=6)"
-    for mutations in (evenly, [*evenly, apart]):
-        result: Any = gg.to_model(gg.apply(graph, mutations), model)
-        assert (result.num_labels, result.config.num_labels, result.config.vocab_size) == (4, 4, 100)
-        assert result.config.intermediate_size == 48
-        assert result.config.id2label == {0: "no", 1: "yes", 2: "LABEL_2", 3: "LABEL_3"}
-        assert result(**inputs, labels=torch.tensor([3, 1])).loss.isfinite()
-    assert (model.num_labels, model.config.label2id) == (2, {"no": 0, "yes": 1})
-    uniform: Any = gg.to_model(gg.apply(graph, evenly), model)
-    uniform.save_pretrained(tmp_path)
-    assert torch.equal(type(uniform).from_pretrained(tmp_path).eval()(**inputs).logits, uniform(**inputs).logits)
-
-
-def test_the_configuration_has_the_heads_that_the_operators_read() -> None:
-    """Phi-3's packed map has the same shape with wider heads instead of more, which a wider stream suggests."""
-    pytest.importorskip("transformers")
-    import_torchvision()
-    from tools.sweep.small_transformers import build_small
-
-    built, inputs = build_small("phi3")
-    model: Any = built
-    heads = [f"add-heads(model.layers.{number}.self_attn)" for number in range(2)]
-    grown = gg.apply(gg.trace(model, (), inputs), [*heads, "widen(model.embed_tokens, extra=16)"])
-    result: Any = gg.to_model(grown, model)
-    assert (result.config.hidden_size, result.config.num_attention_heads) == (48, 6)
-    assert result.config.num_key_value_heads == 3
-    assert torch.allclose(result(**inputs).logits, model(**inputs).logits, atol=1e-5)
-
-
-class Checking(nn.Module):
-    """Refuses images of another number of channels than it was made for, as vision transformers do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.channels = 3
-        self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if images.shape[1] != self.channels:
-            raise ValueError("other channels")
-        result: torch.Tensor = self.head(self.stem(images).mean((2, 3)))
-        return result
-
-
-def test_a_number_that_a_size_is_compared_with_follows_it() -> None:
-    model: Any = Checking().eval()
-    graph = gg.trace(model, torch.randn(2, 3, 5, 5))
-    result: Any = gg.to_model(gg.apply(graph, "grow-inputs(stem, extra=2)"), model)
-    assert (result.channels, model.channels) == (5, 3)
-    images = torch.randn(3, 5, 6, 6)
-    assert torch.allclose(result(images), model(images[:, :3]), atol=1e-6)
-    with pytest.raises(ValueError, match="other channels"):
-        result(images[:, :3])
-
-
-class Positions(nn.Module):
-    """Refuses more tokens than it has positions, as SigLIP's text model does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.place, self.head = nn.Embedding(11, 4), nn.Embedding(6, 4), nn.Linear(4, 11)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        length = tokens.shape[1]
-        if length > self.place.weight.shape[0]:
-            raise ValueError("too long")
-        result: torch.Tensor = self.head(self.embed(tokens) + self.place(torch.arange(length)))
-        return result
-
-
-def test_what_the_class_decides_by_a_size_that_grew_it_decides_as_the_model_did() -> None:
-    """Growth takes the check away, and the class has it again, by the new size."""
-    model: Any = Positions().eval()
-    grown = gg.apply(gg.trace(model, TOKENS), "grow-positions(place, extra=2)")
-    result: Any = gg.to_model(grown, model)
-    assert torch.allclose(result(TOKENS), model(TOKENS))
-    assert result(OTHERS).shape == (3, 8, 11)
-    with pytest.raises(ValueError, match="too long"):
-        result(torch.zeros(1, 9, dtype=torch.long))
 
 
 def test_what_dynamo_captured_is_refused() -> None:
