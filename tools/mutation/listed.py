@@ -91,7 +91,7 @@ MUTANTS = (
     Mutant("graphgrow/ops/joins.py", "if i != index:\n                call.same", "if i > index:\n                call.same", EXACT),
     Mutant("graphgrow/ops/joins.py", "tuple(spaces[:i]), space)", "tuple(spaces[: i + 1]), space)", EXACT),
     Mutant("graphgrow/ops/embedding.py", 'call.freeze([weight.axes[0]], "a table that is indexed by position")\n    if max_norm', 'if max_norm', EXACT),
-    Mutant("graphgrow/ops/padding.py", "zeros = not varies(value) and not plain(value)", "zeros = True", EXACT),
+    Mutant("graphgrow/ops/padding.py", "linear = not varies(value) and not plain(value)", "linear = True", EXACT),
     Mutant("graphgrow/ops/reductions.py", 'call.freeze([input.axes[call.axis(input, chosen)]], "a softmax over it")', "call.axis(input, chosen)", EXACT),
     Mutant("graphgrow/ops/reductions.py", 'call.freeze((input.axes[i] for i in dims), "reduced over")\n    axes = _reduced(call, input, dims, keepdim)\n    flow =', "axes = _reduced(call, input, dims, keepdim)\n    flow =", EXACT),
     # rewriting
