@@ -82,7 +82,9 @@ def refill(network: N, seed: int, keep: frozenset[str] = frozenset()) -> N:
 
 
 def _lively(part: nn.Module, name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    noise = torch.randn(tensor.shape, generator=generator, dtype=of_kind(torch.float64, tensor.dtype))
+    double = tensor.dtype in (torch.float64, torch.complex128)
+    drawn = of_kind(torch.float64 if double else torch.float32, tensor.dtype)  # wider ones take twice the time
+    noise = torch.randn(tensor.shape, generator=generator, dtype=drawn)
     if name == "running_var" or (name == "weight" and isinstance(part, _NORMS)):
         return 0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
     if isinstance(part, (Blend, Choice)):

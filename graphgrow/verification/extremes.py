@@ -89,9 +89,8 @@ def compare_extremes(case: Case, found: Findings) -> None:
 
 def _spread(case: Case, probe: Inputs, first: Any, second: Any) -> Any:
     """Noisy outputs that the child's are held against, of as many draws as it takes."""
-    spread = admitted_noise(
-        case, "eval", probe, first, second, Noise(case, case.parent.module, probe, "eval"), always=False
-    )
+    noise = Noise(case, case.parent.module, probe, "eval")
+    spread = admitted_noise(case, "eval", probe, first, second, noise)
     for draw in range(1, JITTERS):
         if outputs_agree(first, second, spread, SLACK, UNIT):
             break

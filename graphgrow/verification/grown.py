@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from graphgrow.errors import Declined
 from graphgrow.network.network import Network
@@ -27,6 +30,33 @@ from graphgrow.verification.worst import Worst
 
 REFILLS = 3
 LOCAL = f"{LOCAL_TOLERANCE:g} of the local magnitude |W||x| + |b|"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a comparison of outputs saw on one probe.
+
+    Attributes:
+        probe: the inputs.
+        outputs: the parent's.
+        admitted: the noisy outputs that the child's were held against; the parent's own where those were enough.
+        noise: of the parent there.
+    """
+
+    probe: Inputs
+    outputs: Any
+    admitted: Any
+    noise: Noise
+
+    @property
+    def limit(self) -> Any:
+        """The noisy outputs with the most that the comparison would have admitted."""
+        return self.noise.outputs() if self.admitted is self.outputs else self.admitted
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the inputs."""
+        return sum(leaf.numel() for leaf in pytree.tree_leaves(self.probe) if isinstance(leaf, torch.Tensor))
 
 
 def compare_grown(case: Case, found: Findings) -> None:
@@ -83,23 +113,31 @@ def _compare(case: Case, found: Findings) -> str:
         found.notes.append("no operator here depends on the mode: train mode computes the same")
     degenerate = hidden = ""
     for mode in modes:
-        seen, agree, noise, probe = _compare_in(mode, case, found)
+        seen, agree = _compare_in(mode, case, found)
         if mode == modes[0]:
             _compare_at_sizes(mode, case, found)
-            parent = case.parent.module
-            degenerate = degeneracy(seen, apart_from_inputs(parent), apart_from_tensors(parent))
+            parent, answers = case.parent.module, [one.outputs for one in seen]
+            degenerate = degeneracy(answers, apart_from_inputs(parent), apart_from_tensors(parent))
         # A mistake behind a gate that statistics of earlier batches leave saturated shows with those of this batch.
         if not degenerate and agree and (mode == modes[0] or hidden):
-            hidden = plant(case, mode, probe, seen[0], noise, found)
+            hidden = _hidden(mode, case, seen, found)
     return degenerate or hidden
 
 
-def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool, Any, Inputs]:
-    """The checks of one mode; returns the parent's outputs, whether the child's agree, the first noise and probe."""
+def _hidden(mode: str, case: Case, seen: Sequence[_Seen], found: Findings) -> str:
+    """Why a planted mistake does not show, if it does not: on the smallest inputs, nor on those like the example."""
+    smallest, why = min(seen, key=lambda one: one.size), ""
+    for one in (smallest,) if smallest is seen[0] else (smallest, seen[0]):
+        why = plant(case, mode, one.probe, one.outputs, one.limit, found)
+        if not why:
+            break
+    return why
+
+
+def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[_Seen], bool]:
+    """The checks of one mode; returns what the parent was seen to put out, and whether the child's agrees."""
     nodes, outputs, buffers = Worst(), Worst(), Worst()
-    seen: list[Any] = []
-    first_noise: Any = None
-    first_probe: Inputs = ((), {})
+    seen: list[_Seen] = []
     probes = case.probes.drawn(mode, torch.float64)
     with torch.no_grad():
         for number, probe in enumerate(probes):
@@ -108,8 +146,9 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
             try:
                 first, second = run_pair(reference, trial, case.counterparts, nodes)
             except NodeFails as failure:
+                example = number == 0 and mode == "eval"
                 last = number == len(probes) - 1 and not seen
-                if not failure.of_parent or last:
+                if not failure.of_parent or example or last:
                     raise
                 if mode == "eval":
                     case.failing.add(number)
@@ -119,11 +158,9 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
                     found.doubts.append(f"the parent itself cannot be run on the inputs that were given: {failure}")
                 continue
             noise = Noise(case, case.parent.module, probe, mode)
-            admitted = admitted_noise(case, mode, probe, first, second, noise, always=not seen)
-            if not seen:
-                first_noise, first_probe = admitted, probe
+            admitted = admitted_noise(case, mode, probe, first, second, noise)
             compare_outputs(first, second, admitted, outputs, SLACK, UNIT)
-            seen.append(first)
+            seen.append(_Seen(probe, first, admitted, noise))
             if mode == "eval":
                 case.exact[case.parent.module, number] = first
             if mode == "train":
@@ -135,7 +172,7 @@ def _compare_in(mode: str, case: Case, found: Findings) -> tuple[list[Any], bool
     if mode == "train" and buffers.count:
         found.checks.append(buffers.check(mode, "buffers after the step", OF_NOISE))
     found.part = found.part or nodes.first_failure
-    return seen, outputs.passed, first_noise, first_probe
+    return seen, outputs.passed
 
 
 def _compare_at_sizes(mode: str, case: Case, found: Findings) -> None:
@@ -151,7 +188,7 @@ def _compare_at_sizes(mode: str, case: Case, found: Findings) -> None:
                 continue
             first, second = outputs
             noise = Noise(case, case.parent.module, probe, mode)
-            admitted = admitted_noise(case, mode, probe, first, second, noise, always=False)
+            admitted = admitted_noise(case, mode, probe, first, second, noise)
             compare_outputs(first, second, admitted, worst, SLACK, UNIT)
         found.checks.append(worst.check(mode, f"outputs, float64, {spoken(spec)}", OF_NOISE))
 
@@ -173,13 +210,13 @@ def outputs_beside(case: Case, mode: str, probe: Inputs, said: str, found: Findi
         return None
 
 
-def admitted_noise(case: Case, mode: str, probe: Inputs, first: Any, second: Any, noise: Noise, always: bool) -> Any:
-    """The noisy outputs that the child's are held against; without noise where they agree even so.
+def admitted_noise(case: Case, mode: str, probe: Inputs, first: Any, second: Any, noise: Noise) -> Any:
+    """The noisy outputs that the child's are held against; the parent's own, without noise, where they agree even so.
 
     Where the parent's noise admits too little, outputs moved by as much as the child's own: a reference that is
     exactly zero has no noise, but fresh weights on units that are zero up to rounding do.
     """
-    if not always and outputs_agree(first, second, first, SLACK, UNIT):
+    if outputs_agree(first, second, first, SLACK, UNIT):
         return first
     if outputs_agree(first, second, noise.outputs(), SLACK, UNIT):
         return noise.outputs()

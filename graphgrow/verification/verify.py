@@ -145,10 +145,7 @@ def _verify_grown(
         alone = [entry.mutation for entry, step in zip(entries, steps, strict=True) if "train" not in step.exact_in]
         found.notes.append(f"declared exact in eval mode alone: {', '.join(alone)}")
     case = Case.of(before, after, entries, modes, probes)
-    obstacle = _obstacle(case)
-    if obstacle:
-        found.doubts.append(f"the model cannot be run in float64: {obstacle}")
-        return conclude(found.checks, (), found.doubts, found.notes, None)
+    said = tuple(found.notes)
     case = dataclasses.replace(case, sizes=found_sizes(case, found) if asked is None else asked)
     check_kept(case, found)
     further = [mode for mode in wanted if mode in FURTHER]
@@ -158,6 +155,8 @@ def _verify_grown(
         for mode in further:
             FURTHER[mode](case, found)
     except NodeFails as failure:
+        if obstacle := _obstacle(case):
+            return conclude([], (), [f"the model cannot be run in float64: {obstacle}"], list(said), None)
         if failure.of_parent:  # in another mode than the one in which it was seen to run
             found.doubts.append(f"the parent itself cannot be run: {failure}")
             return conclude(found.checks, (), found.doubts, found.notes, found.part)
