@@ -16,15 +16,25 @@ from torch.nn import functional as F
 from graphgrow.capture.writes import is_inplace
 from graphgrow.layers import (
     ScaledDotProductAttention,
+    require_admitted,
     require_decision,
     require_dtypes,
     require_form,
     require_same,
     require_sizes,
+    require_values,
     set_item,
 )
 
-EFFECTS = {torch._assert, require_decision, require_dtypes, require_form, require_same, require_sizes, set_item}
+CHECKS = frozenset(
+    (
+        torch._assert, require_admitted, require_decision, require_dtypes, require_form, require_same, require_sizes,
+        require_values,
+    )
+)  # fmt: skip
+"""What refuses a call and computes nothing."""
+
+EFFECTS = CHECKS | {set_item}
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     F.dropout: nn.Dropout,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import fx, nn
 
-from graphgrow.capture.functions import Seen, calls_seen
-from graphgrow.capture.proxies import holds_proxy
+from graphgrow.capture.proxies import ValueProxy
 from graphgrow.errors import CaptureError
 
 
@@ -38,33 +36,50 @@ def parameters_of_distributions_unchecked() -> Iterator[None]:
         kind.set_default_validate_args(before)
 
 
+class Placed(Protocol):
+    """What a tracer offers here.
+
+    Attributes:
+        running: whether it runs an operator on examples just now.
+        device_type: of the model and its inputs; empty where they are on several.
+    """
+
+    running: bool
+    device_type: str
+
+
 @contextmanager
-def own_backwards_refused() -> Iterator[None]:
-    """A torch.autograd.Function has a backward of its own, which its forward's operators would not have."""
-    original = torch.autograd.Function.__dict__["apply"]
-    function = getattr(original, "__func__", None)
-    if isinstance(function, types.FunctionType):  # the code that `double = Double.apply` leads to as well
-        with calls_seen({function: _refusing}):
-            yield
-        return
-    call = _refusing(lambda kind, *args, **kwargs: original.__get__(None, kind)(*args, **kwargs))
-    torch.autograd.Function.apply = classmethod(call)  # type: ignore[assignment, method-assign]
+def layers_stay(tracer: Placed) -> Iterator[None]:
+    """`self.layer.to(x.device)`, `self.norm.float()` do nothing where a layer is there already, and so they shall."""
+    move, convert = nn.Module.to, nn.Module._apply
+
+    def plain(value: Any) -> Any:
+        known = value.example if isinstance(value, ValueProxy) else value
+        if isinstance(known, torch.Tensor) and known.is_meta and tracer.device_type:
+            return torch.empty((), dtype=known.dtype, device=tracer.device_type)
+        return torch.device(tracer.device_type) if known == torch.device("meta") and tracer.device_type else known
+
+    def to(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        return move(module, *map(plain, args), **{name: plain(value) for name, value in kwargs.items()})
+
+    def apply(module: nn.Module, function: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+        before, tracer.running = tracer.running, True
+        held = [tensor for part in module.modules() for tensor in (*part._parameters.values(), *part._buffers.values())]
+        try:
+            stays = all(function(tensor) is tensor for tensor in held if tensor is not None)
+        finally:
+            tracer.running = before
+        if not stays:
+            raise CaptureError(
+                f"the forward moves or casts {type(module).__name__}, a part of the model; do it before the capture"
+            )
+        return module
+
+    nn.Module.to, nn.Module._apply = to, apply  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
-        torch.autograd.Function.apply = original  # type: ignore[method-assign]
-
-
-def _refusing(original: Seen) -> Seen:
-    def apply(kind: Any, *args: Any, **kwargs: Any) -> Any:
-        if holds_proxy((args, kwargs)):
-            raise CaptureError(
-                f"the autograd function {kind.__name__} has a backward of its own, for which there is no rule; mark "
-                "the submodule that calls it as a leaf"
-            )
-        return original(kind, *args, **kwargs)
-
-    return apply
+        nn.Module.to, nn.Module._apply = move, convert  # type: ignore[method-assign]
 
 
 @contextmanager

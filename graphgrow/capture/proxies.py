@@ -93,6 +93,11 @@ class ValueProxy(fx.Proxy):
     def __float__(self) -> float:
         return float(self._decided("float()"))
 
+    def __round__(self, digits: int | None = None) -> Any:
+        if isinstance(self.example, torch.Tensor):
+            raise TypeError("type Tensor doesn't define __round__ method")
+        return self.tracer.create_proxy("call_function", round, (self,) if digits is None else (self, digits), {})
+
     def __hash__(self) -> int:
         """Of a dtype its own, by which it is looked up in sets and tables: what is found there depends on it."""
         return hash(self._decided("a hash")) if isinstance(self.example, torch.dtype) else super().__hash__()
@@ -108,10 +113,8 @@ class ValueProxy(fx.Proxy):
         """The example, on which the path of the model depends from here on: a node checks it in every call."""
         example = self.example
         if isinstance(example, torch.Tensor):
-            raise CaptureError(
-                f"{use} depends on the values of the tensor `{self.node.name}`, not on its shape; "
-                "a graph has one path for all inputs: use torch.where, or mark the submodule as a leaf"
-            )
+            tracer: Any = self.tracer  # fx types it as any tracer
+            return tracer.conditions.decide(self, use)
         check = _CHECKS.get(_read_for(self.node)) if isinstance(example, (bool, int, float, str, torch.dtype)) else None
         if check is not None and not any(user.target is check for user in self.node.users):
             path, _, number = models_line().rpartition(":")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from graphgrow.capture.batch_of_one import drop_idle_checks
 from graphgrow.capture.both_modes import merged
 from graphgrow.capture.caches import left_out
 from graphgrow.capture.clock import Clock
+from graphgrow.capture.conditions import Outcomes, Undecided, deciding
 from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.mode_guard import guard_mode, mode_reads
@@ -160,24 +161,19 @@ def _by_fx(
 ) -> Capture:
     examples, fixed = _bind(model, *example)
     graphs, tracers, failures, decided_by, answers = {}, {}, {}, dict[str, None](), Answers()
+
+    def make(ints_free: bool, outcomes: Outcomes) -> ShapeTracer:
+        return ShapeTracer(examples, leaves, leaf_outputs, fixed, ints_free, clock, answers, outcomes)
+
     for mode in ("train", "eval"):
-        for ints_free in (True, False):
-            tracer = ShapeTracer(examples, leaves, leaf_outputs, fixed, ints_free, clock, answers)
-            try:
-                with clock.step(f"tracing in {mode} mode"), in_mode(model, mode == "train"), mode_reads(model) as read:
-                    graphs[mode] = tracer.trace(model)
-                decided_by.update(read)
-                tracers[mode] = tracer
-            except TimeBudgetError:
-                raise
-            except Exception as error:  # noqa: BLE001  # re-raised below, or noted where only this mode fails
-                failures[mode] = error
-            else:
-                failures.pop(mode, None)
-            finally:
-                state.restore()
-            if mode in graphs or not tracer.ints:
-                break  # what needs numbers of Python's (a key of a dictionary, say) may be traced with those
+        try:
+            graphs[mode], tracers[mode], read = _traced_in(mode, model, make, state, clock)
+        except TimeBudgetError:
+            raise
+        except Exception as error:  # noqa: BLE001  # re-raised below, or noted where only this mode fails
+            failures[mode] = error
+        else:
+            decided_by.update(read)
     present = "train" if model.training else "eval"
     if present in failures:
         raise _explain(failures[present], model) from failures[present]
@@ -207,6 +203,32 @@ def _by_fx(
         with clock.step("comparing graph and model for a batch of one"):
             drop_idle_checks(module, model, example, modes, state.restore)
     return Capture(module, inputs, "fx", modes, tuple(notes), tuple(decided_by), answers)
+
+
+def _traced_in(
+    mode: str, model: nn.Module, make: Callable[[bool, Outcomes], ShapeTracer], state: State, clock: Clock
+) -> tuple[fx.Graph, ShapeTracer, dict[str, None]]:
+    """The graph of one mode, its tracer, and the modules whose mode the forward was seen to read."""
+
+    def record(tracer: ShapeTracer) -> tuple[fx.Graph, ShapeTracer, dict[str, None]]:
+        try:
+            with clock.step(f"tracing in {mode} mode"), in_mode(model, mode == "train"), mode_reads(model) as read:
+                return tracer.trace(model), tracer, read
+        finally:
+            state.restore()
+
+    def trace(outcomes: Outcomes) -> tuple[fx.Graph, ShapeTracer, dict[str, None]]:
+        tracer = make(True, outcomes)
+        try:
+            return record(tracer)
+        except (TimeBudgetError, Undecided):
+            raise
+        except Exception:
+            if not tracer.ints:
+                raise
+        return record(make(False, outcomes))  # what needs numbers of Python's, as a key of a dictionary, may have them
+
+    return deciding(trace)
 
 
 def _merged(

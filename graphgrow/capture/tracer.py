@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.utils import _pytree as pytree
 from graphgrow.capture.assigned import assignments_seen, store_assigned
 from graphgrow.capture.caches import WITHOUT
 from graphgrow.capture.clock import Clock
+from graphgrow.capture.conditions import Conditions, Outcomes
 from graphgrow.capture.dtypes import cast_by_name, dtypes_seen, named_type
 from graphgrow.capture.einops import einops_open
 from graphgrow.capture.exchanged import builtins_called
@@ -28,11 +30,12 @@ from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen, grouped_products
 from graphgrow.capture.of_torch import (
+    layers_stay,
     masks_taken_as_given,
-    own_backwards_refused,
     parameters_of_distributions_unchecked,
     wrapped_functions_open,
 )
+from graphgrow.capture.own_functions import own_functions_kept
 from graphgrow.capture.packed import SEQUENCES, Packed, layer_over, run_packed
 from graphgrow.capture.parametrised import is_parametrised
 from graphgrow.capture.proxies import (
@@ -49,7 +52,7 @@ from graphgrow.capture.wrappers import called_by_name
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.answers import Answers
-from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
+from graphgrow.ir.meta import FIXED, MetaRunner, is_number, to_meta, values_of
 from graphgrow.layers import form_of, require_form, require_same
 from graphgrow.ops.registry import load_rules, module_rule, own_functions
 
@@ -69,8 +72,10 @@ class ShapeTracer(fx.Tracer):
         clock: ends the trace at the next operator when its time is over.
         leaf_outputs: by path, what those leaves returned on the example inputs, one item a call (on meta).
         answers: what operators have answered so far; none where it is left out.
+        outcomes: of the forward's conditions by values.
 
     Attributes:
+        conditions: what the forward decides by values.
         constants: tensors that the forward makes itself, by the name under which the graph fetches them.
         writes: the nodes that overwrite memory.
         overtaken: storages of those constants that are overwritten.
@@ -90,8 +95,10 @@ class ShapeTracer(fx.Tracer):
         ints_free: bool = True,
         clock: Clock | None = None,
         answers: Answers | None = None,
+        outcomes: Outcomes = (),
     ) -> None:
         super().__init__(param_shapes_constant=False)
+        self.conditions = Conditions(self, outcomes)
         self._ints_free = ints_free
         self._clock, self._answers = clock or Clock(), answers
         self._fixed = fixed or {}
@@ -136,12 +143,13 @@ class ShapeTracer(fx.Tracer):
                 torch.enable_grad(),
                 layer_by_layer(),
                 masks_taken_as_given(),
-                own_backwards_refused(),
+                own_functions_kept(self),
                 parameters_of_distributions_unchecked(),
                 examples_asked(),
                 factories_seen(self),
                 dtypes_seen(self),
                 einops_open(ValueProxy),
+                layers_stay(self),
                 wrapped_functions_open(),
                 builtins_called(root, {"int": self._int, "type": kind_of, "callable": is_callable}),
                 calls_seen(
@@ -159,6 +167,7 @@ class ShapeTracer(fx.Tracer):
             for name in set(root.__dict__) - before:  # fx parks tensor constants on the user's module
                 root.__dict__.pop(name)
         store_assigned(self, graph)
+        self.conditions.refuse_overwritten()
         return graph
 
     def _recording(self, function: Any) -> Callable[[Seen], Seen]:
@@ -176,7 +185,9 @@ class ShapeTracer(fx.Tracer):
 
     def _int(self, *args: Any, **kwargs: Any) -> Any:
         """What the model's own `int()` returns."""
-        value = args[0] if len(args) == 1 and isinstance(args[0], ValueProxy) else None
+        value: Any = args[0] if len(args) == 1 and isinstance(args[0], ValueProxy) else None
+        if value is not None and is_number(value.example):
+            value = value.item()
         number = value is not None and isinstance(value.example, (int, float)) and not isinstance(value.example, bool)
         if not number or not self._ints_free:
             return int(*args, **kwargs)
@@ -222,12 +233,16 @@ class ShapeTracer(fx.Tracer):
         name: str | None = None,
         type_expr: Any | None = None,
         proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
-    ) -> fx.Proxy:
-        """Record one operator and work out the example of what it returns."""
+    ) -> Any:
+        """Record one operator and work out its example; what no input decides comes back as numbers of Python's."""
         self._clock.progress(len(self.graph.nodes))
         if kind == "call_method" and target in _SHAPE_CHANGES and isinstance(args[0], ValueProxy):
             args[0].node = self.create_proxy(kind, str(target)[:-1], args, kwargs).node  # under all names of the tensor
             return args[0]
+        if kind == "call_method" and target in ("item", "tolist") and args[0].example.is_meta:
+            settled = self.conditions.known(args[0])
+            if settled is not None:
+                return settled.tolist()
         if kind == "call_method" and target == "type" and len(args) > 1:
             target, args = cast_by_name(args, self.device_type)
         apart = kind.startswith("call") and not torch.is_grad_enabled()
@@ -364,6 +379,17 @@ class ShapeTracer(fx.Tracer):
         finally:
             self.running = before
 
+    def by_itself(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        """What an operator returns, run on values and not recorded."""
+        before, self.running = self.running, True
+        try:
+            with nothing_asked(), torch.no_grad():
+                return (
+                    getattr(args[0], target)(*args[1:], **kwargs) if kind == "call_method" else target(*args, **kwargs)
+                )
+        finally:
+            self.running = before
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module stays one node: those of torch.nn, those with a rule, and those asked for."""
         if isinstance(m, self._leaf_classes) or module_qualified_name in self._leaf_paths:
@@ -410,6 +436,16 @@ class ShapeTracer(fx.Tracer):
             return super(ShapeTracer, self).call_module(m, forward, args, kwargs)
 
         return run_packed(call, *args, **kwargs)
+
+    def call_added(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> Any:
+        """Record a call of a layer that the model does not have, below the module whose forward runs."""
+        assert self._runner is not None
+        within = next((f"{path}." for path, _ in reversed(self.module_stack.values()) if path), "")
+        taken = {name for name, _ in self.root.named_modules()} | self.replaced.keys()
+        path = next(p for p in (f"{within}{name}{'_' * (n > 0)}{n or ''}" for n in count()) if p not in taken)
+        self.replaced[path] = module
+        self._runner.replace(path, module)
+        return self.create_proxy("call_module", path, args, {})
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """Parameters and buffers become nodes, except within an example run."""

@@ -45,7 +45,7 @@ def stand_beside(new: fx.Node, node: fx.Node) -> None:
         new.meta[STACK] = dict(node.meta[STACK])
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Whether an example value is a tensor of one number that is known, as `torch.tensor(x.shape[1])` is."""
     return isinstance(value, torch.Tensor) and value.dim() == 0 and value.device.type == "cpu"
 
@@ -168,14 +168,14 @@ class MetaRunner:
 def _called(kind: str, target: Any, args: Any, kwargs: Any) -> Any:
     """What a function or a method returns for example values."""
     held = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-    known = all(map(_is_number, held)) and (bool(held) or target is torch.tensor)
+    known = all(map(is_number, held)) and (bool(held) or target is torch.tensor)
     if kind == "call_method":
         if target in ("to", "cpu") and not known:
             target, args, kwargs = "to", *_staying(args if target == "to" else (args[0], "cpu"), kwargs)
         result = getattr(args[0], target)(*args[1:], **kwargs)
     else:
         result = target(*args, **kwargs)
-    if known and _is_number(result):
+    if known and is_number(result):
         return result  # worked out from sizes alone: a number that later operators may need
     return to_meta(result)  # a new tensor may stand on the default device
 

@@ -6,14 +6,17 @@ from graphgrow.layers.choice import Choice
 from graphgrow.layers.connections import Blend, Gate, Zeros
 from graphgrow.layers.modes import ByMode, CopyInOneMode, OneMode
 from graphgrow.layers.norm import RootMeanSquareNorm
+from graphgrow.layers.own_function import OwnFunction
 from graphgrow.layers.padded import Padded, PaddedGRU, PaddedLSTM, PaddedRNN
 from graphgrow.layers.requirements import (
     form_of,
+    require_admitted,
     require_decision,
     require_dtypes,
     require_form,
     require_same,
     require_sizes,
+    require_values,
 )
 from graphgrow.layers.router import Router
 
@@ -24,6 +27,7 @@ __all__ = [
     "CopyInOneMode",
     "Gate",
     "OneMode",
+    "OwnFunction",
     "Padded",
     "PaddedGRU",
     "PaddedLSTM",
@@ -33,10 +37,12 @@ __all__ = [
     "ScaledDotProductAttention",
     "Zeros",
     "form_of",
+    "require_admitted",
     "require_decision",
     "require_dtypes",
     "require_form",
     "require_same",
     "require_sizes",
+    "require_values",
     "set_item",
 ]

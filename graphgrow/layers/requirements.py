@@ -39,6 +39,49 @@ def require_decision(value: Any, decided: Any, line: str) -> None:
 
 
 @fx.node.has_side_effect
+def require_values(value: torch.Tensor, decided: Any, line: str) -> None:
+    """Refuse a call in which the model would decide otherwise by a value that its inputs have no part in.
+
+    Such a value is made of sizes, of constants and of buffers that the forward does not write.
+
+    Args:
+        value: what it decides by.
+        decided: its numbers at the capture, as `tolist()` gives them.
+        line: where it decides.
+
+    Raises:
+        ValueError: if the numbers are others.
+    """
+    if _can_be_read(value) and value.tolist() != decided:
+        raise ValueError(
+            f"at {line} the model decides by a value that it makes of sizes and buffers: the graph holds where that "
+            f"is {decided!r}, not {value.tolist()!r:.60}; capture it again as it is now"
+        )
+
+
+@fx.node.has_side_effect
+def require_admitted(value: torch.Tensor, admitted: bool, line: str, refusal: str) -> None:
+    """Refuse the values that the model itself refuses, by a condition behind which its forward raises an error.
+
+    Args:
+        value: the condition.
+        admitted: its truth for the values that the model goes on with.
+        line: where the condition stands.
+        refusal: the error that the model raises, in words.
+
+    Raises:
+        ValueError: if the truth is the other.
+    """
+    if _can_be_read(value) and bool(value) is not admitted:
+        raise ValueError(f"at {line} the model refuses such values: {refusal}")
+
+
+def _can_be_read(value: torch.Tensor) -> bool:
+    """Not where shapes alone are worked out, nor in an export, whose program has no place for an error."""
+    return not value.is_meta and not torch.compiler.is_exporting()
+
+
+@fx.node.has_side_effect
 def require_dtypes(value: Any, decided: Any, line: str) -> None:
     """Refuse a call with dtypes by which the model would decide otherwise than it did on the example inputs.
 

@@ -181,14 +181,25 @@ def norm(
 @rule(torch.logsumexp, "logsumexp", torch.prod, "prod", torch.median, "median", torch.all, "all", torch.any, "any",
       torch.nanmedian, "nanmedian", torch.nanmean, "nanmean", torch.count_nonzero, "count_nonzero")  # fmt: skip
 def of_all(call: Call, input: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """Numbers that every unit of the axes has a part in."""
+    """Numbers that every unit of the axes has a part in; whether all are finite, new units do not change."""
     dims = _dims(call, input, dim)
-    call.freeze((input.axes[i] for i in dims), "reduced over")
+    if not _asks_for_finite(call.node):
+        call.freeze((input.axes[i] for i in dims), "reduced over")
     axes = _reduced(call, input, dims, keepdim)
     flow = fl.Pointwise((call.operand(input, drop=dims),))
     if isinstance(call.meta, torch.Tensor):
         return call.output(axes, flow)
     return tuple(call.output(axes, flow, index=i) for i in range(len(call.meta)))
+
+
+_OF_THE_INFINITE = {"isnan", "isinf", "isposinf", "isneginf"}
+
+
+def _asks_for_finite(node: fx.Node) -> bool:
+    """Whether a node asks if any unit is not finite, or if all are: what a unit may be filled with always is."""
+    before = next(iter(node.all_input_nodes), None)
+    asked, by = (str(getattr(target, "__name__", target)) for target in (getattr(before, "target", ""), node.target))
+    return (by == "any" and asked in _OF_THE_INFINITE) or (by == "all" and asked == "isfinite")
 
 
 @rule(torch.mode, "mode")

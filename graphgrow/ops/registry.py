@@ -131,7 +131,8 @@ def _refuse_unseen(target: object) -> None:
     elif isinstance(target, type):
         if issubclass(target, torch.autograd.Function):
             raise RuleError(
-                f"{target.__name__} is an autograd function, which no graph holds; give a function that calls it a rule"
+                f"{target.__name__} is an autograd function: one that treats each entry by itself needs no rule; else "
+                "give a function that calls it one"
             )
         if not issubclass(target, nn.Module):
             raise RuleError(f"{target.__name__} is no class of modules")

@@ -9,7 +9,16 @@ from torch import fx
 
 from graphgrow.ir.facts import Extent
 from graphgrow.ir.value import Value
-from graphgrow.layers import OneMode, require_decision, require_dtypes, require_form, require_same, require_sizes
+from graphgrow.layers import (
+    OneMode,
+    require_admitted,
+    require_decision,
+    require_dtypes,
+    require_form,
+    require_same,
+    require_sizes,
+    require_values,
+)
 from graphgrow.ops.call import Call, plain
 from graphgrow.ops.registry import rule
 
@@ -82,6 +91,18 @@ def fixed_form(call: Call, value: Any, form: str, name: str) -> None:
 @rule(require_decision)
 def decision(call: Call, value: Any, decided: Any, line: str) -> None:
     """The check of what a model decides by sizes: it says nothing of axes, and goes when one of those sizes grows."""
+
+
+@rule(require_values)
+def decision_by_values(call: Call, value: Value, decided: Any, line: str) -> None:
+    """The check of what a model decides by numbers that it makes of sizes and buffers: no other numbers will do."""
+    call.freeze(value.axes, "the model decides by its values")
+
+
+@rule(require_admitted)
+def admission(call: Call, value: Value, admitted: bool, line: str, refusal: str) -> None:
+    """The check of values that the model refuses: it asks for one truth, which has no axes that could grow."""
+    call.freeze(value.axes, "the model decides by its values")
 
 
 @rule(require_dtypes)

@@ -9,12 +9,19 @@ from torch import fx, nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
-from graphgrow.layers import require_decision, require_dtypes, require_same
+from graphgrow.layers import require_admitted, require_decision, require_dtypes, require_same, require_values
 from graphgrow.network.memory import memory_roots, overwritten, written
 from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.shapes import check_shapes
 
-_CHECKS = (torch._assert, require_decision, require_dtypes, require_same)  # they compute nothing that anyone reads
+_CHECKS = (
+    torch._assert,
+    require_admitted,
+    require_decision,
+    require_dtypes,
+    require_same,
+    require_values,
+)  # they compute nothing that anyone reads
 
 
 def bypass(network: Network, editor: Editor, node: fx.Node, kept: fx.Node) -> Step:

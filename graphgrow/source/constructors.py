@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from graphgrow.errors import ExportError
+from graphgrow.layers import OwnFunction
 from graphgrow.source.imports import Imports
 from graphgrow.source.likeness import construction_difference, plain_class
 
@@ -46,6 +47,11 @@ def constructor(module: nn.Module, path: str, imports: Imports) -> ast.expr:
         raise ExportError(
             f"`{path}` ({type(module).__name__}) has parametrised tensors; materialise them first: "
             "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
+        )
+    if isinstance(module, OwnFunction):
+        raise ExportError(
+            f"`{path}` calls the autograd function {module.kind.__name__}, code of the model's that a file which needs "
+            "torch and safetensors alone cannot have; gg.save keeps any model"
         )
     kind = plain_class(type(module))
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from graphgrow.ir.inputs import bind
-from graphgrow.layers import require_dtypes
+from graphgrow.layers import require_admitted, require_dtypes, require_values
 from graphgrow.rewrite.draws import draw, is_random, settled
 from graphgrow.verification.noise import is_noise, steady_function
 from graphgrow.verification.numbers import Numbers, converted, own_copy
@@ -142,8 +142,8 @@ class Runner:
         return self._inputs.get(str(node.target), node.args[0] if node.args else None)
 
     def _execute(self, node: fx.Node, args: Any, kwargs: Any, buffers: dict[int, torch.Tensor]) -> Any:
-        if node.target is require_dtypes:
-            return None  # decided by the dtypes of the model, not by those that it is computed in here
+        if node.target in (require_admitted, require_dtypes, require_values):
+            return None  # decided by the model as it is, not in the numbers that it is computed with here
         if node.op == "get_attr":
             return self._attribute(str(node.target), buffers)
         if node.name in self._naming:

@@ -26,16 +26,16 @@ class Runs(nn.Module):
         return self._run(self, x)
 
 
-class Doubled(torch.autograd.Function):
-    """A function with a backward of its own."""
+class Applied(torch.autograd.Function):
+    """A function that is given a layer, whose weights it may use as it likes."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return x * 2
+    def forward(ctx: Any, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return layer(x)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        return gradients[0] * 3
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        return None, gradients[0]
 
 
 def _broken(m: Any, x: torch.Tensor) -> Any:
@@ -149,8 +149,10 @@ CAPTURE: dict[str, tuple[Callable[[], Any], str]] = {
                                     r"test_capture.py:\d+ overwrites the parameter `first.weight`"),
     "a write that cannot be told": (lambda: (Runs(_overwrites_a_diagonal), ROWS),
                                     r"test_capture.py:\d+ overwrites a tensor in place"),
-    "an autograd function": (lambda: (Runs(lambda m, x: Doubled.apply(m.first(x))), ROWS),
-                             "the autograd function Doubled has a backward of its own"),
+    "an autograd function of a layer": (lambda: (Runs(lambda m, x: Applied.apply(m.last, m.first(x))), ROWS),
+                                        r"the autograd function Applied is given a Linear.*test_capture.py:\d+"),
+    "a layer that is cast inside": (lambda: (Runs(lambda m, x: m.first.double()(x.double())), ROWS),
+                                    r"moves or casts Linear, a part of the model.*test_capture.py:\d+"),
     "autocast inside": (lambda: (Runs(_autocasts), ROWS), r"switches autocast on.*test_capture.py:\d+"),
     # models of a kind that a graph would lose
     "a sparse buffer": (

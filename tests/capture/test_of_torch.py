@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 import pytest
 import torch
@@ -12,44 +11,20 @@ from torch import fx, nn
 
 import graphgrow as gg
 from graphgrow.capture.of_torch import (
+    layers_stay,
     masks_taken_as_given,
-    own_backwards_refused,
     parameters_of_distributions_unchecked,
     wrapped_functions_open,
 )
+from graphgrow.capture.tracer import ShapeTracer
 from tests.preserved import assert_preserved
 
-PATCHES = [
+PATCHES: list[Callable[[], AbstractContextManager[None]]] = [
+    lambda: layers_stay(ShapeTracer({})),
     masks_taken_as_given,
-    own_backwards_refused,
     parameters_of_distributions_unchecked,
     wrapped_functions_open,
 ]
-
-
-class Doubled(torch.autograd.Function):
-    """With a backward that is not the forward's."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return x * 2
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return gradient
-
-
-doubled = Doubled.apply  # as torch's own pages write it
-
-
-class Own(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return Doubled.apply(x)
-
-
-class Bound(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return doubled(x)
 
 
 @pytest.mark.parametrize("patch", PATCHES)
@@ -59,7 +34,8 @@ def test_torch_is_as_it_was(patch: Callable[[], AbstractContextManager[None]]) -
         checked = torch.distributions.Distribution._validate_args
         return (
             nn.modules.transformer._detect_is_causal_mask,
-            torch.autograd.Function.__dict__["apply"],
+            nn.Module.to,
+            nn.Module._apply,
             wrapped,
             checked,
         )
@@ -68,17 +44,6 @@ def test_torch_is_as_it_was(patch: Callable[[], AbstractContextManager[None]]) -
     with pytest.raises(KeyError), patch():
         raise KeyError
     assert state() == before
-
-
-@pytest.mark.parametrize("model", [Own(), Bound()])
-def test_a_backward_of_its_own_is_refused_on_proxies_alone(model: nn.Module) -> None:
-    x = torch.ones(2, requires_grad=True)
-    with own_backwards_refused():
-        Doubled.apply(x).sum().backward()
-    assert x.grad is not None
-    assert torch.equal(x.grad, torch.ones(2))
-    with pytest.raises(gg.CaptureError, match="Doubled has a backward of its own"):
-        gg.trace(model, torch.ones(2, 3), way="fx")
 
 
 def test_a_mask_is_not_looked_into() -> None:
@@ -115,3 +80,32 @@ def test_a_distribution_is_traced_whether_or_not_its_parameters_are_checked() ->
     assert texts[0] == texts[1]
     for mutation in ("widen(body, extra=2)", "split(body)"):
         assert_preserved(graph, gg.apply(graph, mutation), batch_sizes=(None, 3))
+
+
+class Moves(nn.Module):
+    def __init__(self, move: Callable[[nn.Module, torch.Tensor], nn.Module]) -> None:
+        super().__init__()
+        self.first, self.last, self.move = nn.Linear(3, 4), nn.Linear(4, 2), move
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.move(self.first, x)(x).relu())
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda layer, x: layer.to(x.device), lambda layer, x: layer.to(x.dtype), lambda layer, x: layer.to(x),
+        lambda layer, x: layer.to(device=x.device, dtype=x.dtype), lambda layer, x: layer.to("cpu"),
+        lambda layer, x: layer.float().cpu(),
+    ],
+)  # fmt: skip
+def test_a_layer_that_is_moved_to_where_it_is_stays(move: Callable[[nn.Module, torch.Tensor], nn.Module]) -> None:
+    model, x = Moves(move), torch.randn(2, 3)
+    graph = gg.trace(model, x, way="fx")
+    assert torch.equal(graph.module(x), model(x))
+    assert_preserved(graph, gg.apply(graph, "widen(first, extra=2)"))
+
+
+def test_a_layer_that_is_cast_is_refused() -> None:
+    with pytest.raises(gg.CaptureError, match=r"moves or casts Linear, a part of the model; .*test_of_torch.py:\d+"):
+        gg.trace(Moves(lambda layer, x: layer.to(torch.float64).float()), torch.randn(2, 3), way="fx")

@@ -123,3 +123,22 @@ def test_sizes_that_are_joined_follow_growth(sizes: Callable[[torch.Tensor], Any
         assert_preserved(graph, child)
         x = torch.randn(3, 7, 3)
         torch.testing.assert_close(child.module(x), graph.module(x))
+
+
+@pytest.mark.parametrize(
+    "count",
+    [lambda n: round(n * 0.5), lambda n: int(round(n / 3, 1) * 2), lambda n: int(torch.tensor(n / 2).ceil()),
+     lambda n: int(torch.tensor(n / 2).ceil().item())],
+)  # fmt: skip
+def test_sizes_that_are_rounded_are_computed_in_each_call(count: Callable[[Any], Any]) -> None:
+    model = _model(lambda m, x: m.b(m.a(x)[:, : count(x.shape[1])]))
+    graph = gg.trace(model, torch.randn(2, 7, 3).double(), way="fx")
+    for steps in (7, 8, 13):
+        inputs = torch.randn(2, steps, 3).double()
+        assert torch.equal(graph.module(inputs), model(inputs))
+    assert_preserved(graph, gg.apply(graph, "widen(a, extra=2)"))
+
+
+def test_a_tensor_is_not_rounded_by_python() -> None:
+    with pytest.raises(gg.CaptureError, match=r"fails on its own example inputs .* __round__"):
+        gg.trace(_model(lambda m, x: m.b(round(m.a(x)))), torch.randn(2, 3).double(), way="fx")

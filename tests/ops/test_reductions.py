@@ -95,6 +95,19 @@ def _centred_by_pair(draw: Draw) -> nn.Module:
     return Probe(run, {"x": normal_tensor(draw, 2, 4)})
 
 
+REACHES_NOTHING = "free>- zero>- mean>- copy>-"
+
+
+def _of_kind(kind: Any, of_all: Any) -> Callable[[Draw], nn.Module]:
+    """Whether any, or all, along the second axis are of a kind."""
+
+    def build(draw: Draw) -> nn.Module:
+        x = normal_tensor(draw, draw(2, 4), draw(2, 4), draw(2, 4))
+        return Probe(lambda m: op(of_all, kind(m.x), 1).double(), {"x": x})
+
+    return build
+
+
 CASES = [
     *(Case((target,), _along(target, 1), {**_but(1, LINEAR), "x.1": AVERAGED}) for target in (torch.mean, "mean")),
     Case((torch.mean,), _along(torch.mean, (0, -1), True), {"x.0": AVERAGED, "x.1": LINEAR, "x.2": AVERAGED},
@@ -128,6 +141,11 @@ CASES = [
     Case(("norm",), _square_norm, {**_but(1, ZERO_KEEPING), "x.1": LENGTH}, "equal-sizes"),
     *(Case((target,), _along(target, 1), _but(1, FINITE)) for target in OF_ALL),
     *(Case((target,), _flags(target), _but(1, FINITE)) for target in (torch.all, torch.any, "all", "any")),
+    *(Case((of_all,), _of_kind(kind, of_all), dict.fromkeys(("x.0", "x.1", "x.2"), FINITE) | {"x.1": REACHES_NOTHING},
+           kind.__name__)
+      for of_all, kind in ((torch.any, torch.isnan), (torch.any, torch.isinf), (torch.all, torch.isfinite))),
+    Case((torch.any,), _of_kind(torch.isfinite, torch.any), _but(1, FINITE), "isfinite"),
+    Case((torch.all,), _of_kind(torch.isnan, torch.all), _but(1, FINITE), "isnan"),
     Case((operator.sub,), _centred, {"x.0": LINEAR,
                                      "x.1": "zero>free mean>zero copy>copy"}, "its-mean"),
     Case((torch.sub,), _centred_by_pair, {"x.0": "free>free zero>zero mean>mean copy>copy",

@@ -14,7 +14,16 @@ from torch.nn import functional as F
 
 from graphgrow.ir import flow as fl
 from graphgrow.ir.value import Value
-from graphgrow.layers import OneMode, require_decision, require_dtypes, require_form, require_same, require_sizes
+from graphgrow.layers import (
+    OneMode,
+    require_admitted,
+    require_decision,
+    require_dtypes,
+    require_form,
+    require_same,
+    require_sizes,
+    require_values,
+)
 from graphgrow.ops import losses, registry
 from graphgrow.ops.call import Call
 from graphgrow.rulecheck.lifted import Mismatch
@@ -39,6 +48,8 @@ EXEMPT: dict[object, str] = {
     torch._assert: "puts out nothing; test_pointwise has it beside another operator",
     require_decision: "puts out nothing; it guards what was decided by sizes",
     require_dtypes: "puts out nothing; it guards what was decided by dtypes",
+    require_values: "puts out nothing; it guards what was decided by values of the model's own",
+    require_admitted: "puts out nothing; it guards what the model refuses",
     require_same: "puts out nothing; it guards an input that the graph is specialised to",
     OneMode: "puts out nothing; it guards the mode that the graph holds for",
     require_form: "puts out nothing; it guards the form of an input",
