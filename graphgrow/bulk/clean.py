@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypeVar
 
 from torch.optim import Optimizer
 
-from graphgrow.errors import Declined
+from graphgrow.errors import Declined, MutationError
 from graphgrow.network.network import Network, require_network
 from graphgrow.rewrite.apply import apply
 from graphgrow.rewrite.contract import Mutation, Refusal
+from graphgrow.rewrite.listing import listed
 from graphgrow.rewrite.registry import pass_named
 
 N = TypeVar("N", bound=Network)
@@ -39,20 +39,28 @@ def clean(network: N, fold: bool = False, optimizer: Optimizer | None = None) ->
     require_network(network, "gg.clean")
     kinds = (*CLEAN_UPS, *FOLDS) if fold else CLEAN_UPS
     while True:
-        found = next(_applied(network, kinds, optimizer), None)
+        found = next((swept for kind in kinds if (swept := _swept(network, kind, optimizer)) is not network), None)
         if found is None:
             return network
         network = found
 
 
-def _applied(network: N, kinds: tuple[str, ...], optimizer: Optimizer | None) -> Iterator[N]:
-    """What the first mutations make of a network; those that are declined after all are passed over."""
-    for kind in kinds:
-        for mutation in pass_named(kind).sites(network):
-            if isinstance(mutation, Refusal):
-                continue
-            assert isinstance(mutation, Mutation)
-            try:
-                yield apply(network, mutation, optimizer=optimizer)
-            except Declined:
-                continue
+def _swept(network: N, kind: str, optimizer: Optimizer | None) -> N:
+    """What all mutations of one kind that are listed make of a network, one behind the other.
+
+    What is declined after all is passed over, and so is what those in front of it have left no place for: it is listed
+    again, if it still applies.
+    """
+    current = network
+    for mutation in pass_named(kind).sites(network):
+        if isinstance(mutation, Refusal):
+            continue
+        assert isinstance(mutation, Mutation)
+        try:
+            current = apply(current, listed(mutation, network), optimizer=optimizer)
+        except Declined:
+            continue
+        except MutationError:
+            if current is network:
+                raise
+    return current

@@ -93,8 +93,7 @@ class Network:
     @cached_property
     def analysis(self) -> Analysis:
         """Every node's axes and facts."""
-        if _VALUED.get(self.module.graph) != _signature(self.module, self.inputs):
-            propagate(self.module, placeholder_values(self.module, self.inputs), self.answers)
+        find_values(self)
         return analyse(self.module, self.opening)
 
     @cached_property
@@ -159,6 +158,13 @@ _VALUED: WeakKeyDictionary[fx.Graph, object] = WeakKeyDictionary()
 def note_values(network: Network) -> None:
     """Note that every node of a network's graph has its example value."""
     _VALUED[network.module.graph] = _signature(network.module, network.inputs)
+
+
+def find_values(network: Network) -> None:
+    """See that every node of a network's graph has its example value."""
+    if _VALUED.get(network.module.graph) != _signature(network.module, network.inputs):
+        propagate(network.module, placeholder_values(network.module, network.inputs), network.answers)
+        note_values(network)
 
 
 def _signature(module: fx.GraphModule, inputs: InputSpec) -> object:

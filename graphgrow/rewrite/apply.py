@@ -17,7 +17,7 @@ from graphgrow.ir.late import LateCode
 from graphgrow.network.gradients import refuse_gradients_in_buffers
 from graphgrow.network.ledger import Entry
 from graphgrow.network.neighbours import near_parameters, new_parameters
-from graphgrow.network.network import Network, note_values, require_network
+from graphgrow.network.network import Network, find_values, note_values, require_network
 from graphgrow.rewrite.contract import Mutation, TensorChange
 from graphgrow.rewrite.hooked import refuse_changed_hooks
 from graphgrow.rewrite.listing import moved, renamed
@@ -102,7 +102,7 @@ def _apply_one(
     network: N, mutation: Mutation, seed: int, migration: Migration | None, share: bool, admit: bool, own: bool
 ) -> N:
     """Apply one mutation; a network of our `own`, which nobody else has seen, may be edited in place."""
-    assert network.analysis.facts  # every node has its example value now, and the editor's copy takes them along
+    find_values(network)  # the editor's copy takes them along
     in_place = network.module if own and mutation.resizes and isinstance(network.module, LateCode) else None
     editor = Editor(network.module, share, in_place)
     if migration is not None and not share:

@@ -26,6 +26,7 @@ from graphgrow.ops.noise import dropout_module, stochastic_depth
 from graphgrow.ops.pointwise import zero_keeping
 from graphgrow.ops.registry import class_name, rule_of
 from graphgrow.rewrite.relaid import has_shape_of, keeps_order
+from graphgrow.rewrite.zeros import holds_only
 
 
 class Known(Enum):
@@ -381,7 +382,7 @@ def _is_zero(module: fx.GraphModule, node: fx.Node) -> bool:
     if part is not None and not _can_be_closed(part) and type(part) is not Gate:
         return False
     held = parameters_of(module, node)
-    return bool(held) and not any(p.is_meta or bool((p + _offset(part)).any()) for p in held)
+    return bool(held) and all(not p.is_meta and holds_only(p.detach(), -_offset(part)) for p in held)
 
 
 def _offset(part: nn.Module | None) -> float:

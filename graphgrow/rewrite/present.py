@@ -15,6 +15,7 @@ from graphgrow.ir.value import Value
 from graphgrow.network.network import Network
 from graphgrow.ops.analysis import Analysis
 from graphgrow.rewrite.lines import line_means, lines_along, weighted
+from graphgrow.rewrite.zeros import FEW, live_rows, rows_at
 
 
 class Numbers:
@@ -100,8 +101,10 @@ def rows_of(network: Network, value: Value, axis: int, space: Space) -> torch.Te
         return None
     unit = _units_along(value, axis, space)
     at = torch.nonzero(unit >= 0).flatten()
-    order = at[torch.argsort(unit[at], stable=True)].to(tensor.device)
-    return tensor.index_select(axis, order).movedim(axis, 0).reshape(space.size, -1)
+    order = at[torch.argsort(unit[at], stable=True)]
+    in_order = len(order) == tensor.shape[axis] and torch.equal(order, torch.arange(len(order)))
+    chosen = tensor if in_order else tensor.index_select(axis, order.to(tensor.device))
+    return chosen.movedim(axis, 0).reshape(space.size, -1)
 
 
 def droppable_units(network: Network, space: Space) -> Iterator[list[int]]:
@@ -132,15 +135,11 @@ def _unread(network: Network, space: Space) -> list[int]:
         if tensor.is_meta:
             return []
         others = [other for other in value.axes_with(space) if other != axis]
-        nonzero = (
-            (tensor != 0).movedim(axis, 0).reshape(tensor.shape[axis], -1)
-            if not others
-            else _square(tensor != 0, axis, others[0])
-        )
         unit = _units_along(value, axis, space)
         if not others:
-            live[unit[(unit >= 0) & nonzero.any(1).cpu()]] = True
+            live[unit[(unit >= 0) & live_rows(rows_at(tensor, axis)).cpu()]] = True
             continue
+        nonzero = _square(tensor != 0, axis, others[0])
         rows = _units_along(value, others[0], space)
         matrix = torch.zeros(space.size, space.size, dtype=torch.float32)  # which unit reads which
         where = torch.nonzero(nonzero.cpu() & (unit >= 0)[:, None] & (rows >= 0)[None, :])
@@ -162,7 +161,7 @@ def _silent(network: Network, space: Space) -> list[int]:
         tensor = tensor_of(network, value)
         if tensor.is_meta or value.buffer or tensor.dim() < 2:
             continue
-        nonzero = (tensor != 0).movedim(axis, 0).flatten(1).any(1).cpu()
+        nonzero = live_rows(rows_at(tensor, axis)).cpu()
         present = axis_map(value.axes[axis], Units(space, torch.arange(space.size)))
         for occurrence in range(int(present.occurrence.max()) + 1):
             heard = torch.zeros(space.size, dtype=torch.bool)
@@ -182,7 +181,7 @@ def _scaled_to_zero(network: Network, space: Space) -> list[torch.Tensor]:
         if not own or any(len(value.axes) > 1 for value, _ in own):
             continue
         rows = [rows_of(network, value, axis, space) for value, axis in own]
-        zero = [~row.any(1).cpu() for row in rows if row is not None]
+        zero = [~live_rows(row).cpu() for row in rows if row is not None]
         if zero:
             found.append(torch.stack(zero).all(0))
     return found
@@ -221,10 +220,19 @@ def _near_means(network: Network, space: Space) -> list[torch.Tensor]:
         if rows is None or value.buffer or len(value.axes) < 2:
             continue
         tolerance = max(1e-5, torch.finfo(rows.dtype).eps)
-        rows = in_double(rows)
-        near = (rows - rows.mean(0)).norm(dim=1) <= tolerance * rows.norm(dim=1).max()
-        found.append((near | ~rows.any(1)).cpu())
+        # The first entries of a row are no farther from the mean than the whole, and are seldom near it.
+        near = _distances(rows[:, :FEW]) <= 1.01 * tolerance * float(rows.norm(dim=1).max())
+        if bool(near.any()):
+            near = _distances(rows) <= tolerance * in_double(rows).norm(dim=1).max()
+        found.append((near | ~live_rows(rows)).cpu())
     return found
+
+
+def _distances(rows: torch.Tensor) -> torch.Tensor:
+    """How far each row is from the mean of all."""
+    wide = in_double(rows)
+    distances: torch.Tensor = (wide - wide.mean(0)).norm(dim=1)
+    return distances
 
 
 def names_over(network: Network, space: Space) -> frozenset[str]:

@@ -8,8 +8,10 @@ from torch import nn
 
 import graphgrow as gg
 from graphgrow.graph import Graph
+from graphgrow.ir.called import called_module
 from graphgrow.models import MODELS
 from graphgrow.rewrite.apply import replay
+from graphgrow.rewrite.registry import pass_named
 from tests.passes.claims import stirred
 from tests.preserved import assert_same_bits
 
@@ -72,3 +74,37 @@ def test_the_optimizer_comes_along() -> None:
     back = gg.clean(child, optimizer=optimizer)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in back.module.parameters()}
+
+
+def test_each_kind_is_looked_for_once_for_all_that_it_takes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    blocks = (nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.0), nn.ReLU(), nn.Dropout(0.0)) for _ in range(4))
+    graph = gg.trace(nn.Sequential(*blocks), torch.randn(2, 8))
+    kind = pass_named("drop-identity")
+    looked: list[Graph] = []
+    sites = kind.sites
+
+    def watched(network: Graph) -> object:
+        looked.append(network)
+        return sites(network)
+
+    monkeypatch.setattr(kind, "sites", watched)
+    back = gg.clean(graph)
+    assert sum(entry.mutation.startswith("drop-identity") for entry in back.ledger) == 8
+    assert len(looked) == 2  # when they go, and when nothing is left
+    assert not [node for node in back.module.graph.nodes if "Dropout" in str(type(called_module(back.module, node)))]
+    assert gg.verify(graph, back).preserved is True
+
+
+def test_what_goes_with_another_is_passed_over() -> None:
+    """Units that are listed as unread and as copies: the first sweep that takes them leaves the second nothing."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    with torch.no_grad():
+        net[0].weight[4:] = net[0].weight[0]
+        net[0].bias[4:] = net[0].bias[0]
+        net[2].weight[:, 5] = 0.0
+    graph = gg.trace(net, torch.randn(2, 4))
+    back = gg.clean(graph)
+    assert back.module.get_parameter("0.weight").shape == (4, 4)
+    assert gg.verify(graph, back).preserved is True
