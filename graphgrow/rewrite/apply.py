@@ -66,8 +66,6 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
             if not hint:
                 raise
             raise type(error)(f"{error}{hint}") from error
-    if chosen:
-        note_values(current)
     if migration is not None:
         migration.commit({id(parameter): name for name, parameter in current.module.named_parameters()})
     return current
@@ -85,8 +83,6 @@ def replay(network: N, entries: Iterable[Entry], share: bool = True, admit: bool
     entries = tuple(entries)
     for number, (entry, mutation) in enumerate(zip(entries, mutations_of(entries), strict=True)):
         network = _apply_one(network, mutation, entry.seed, None, share or number > 0, admit, own=number > 0)
-    if network.steps:
-        note_values(network)
     return network
 
 
@@ -135,8 +131,7 @@ def _apply_one(
     )
     if in_place is not None and editor.resized:
         child.take_over(network, editor.resized)
-    else:
-        note_values(child)
+    note_values(child)
     return child
 
 

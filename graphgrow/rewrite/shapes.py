@@ -73,7 +73,7 @@ def check_shapes(network: Network, editor: Editor) -> None:
     Raises:
         StructureError: if an operator fails on what it is given, or a shape is another.
     """
-    before = {node.name: node.meta.get("value") for node in network.analysis.facts}
+    before = {node.name: node.meta.get("value") for node in network.module.graph.nodes}
     shapes = Shapes(network, editor)
     for node in editor.module.graph.nodes:
         if not shapes.reached(node):

@@ -99,12 +99,12 @@ def test_each_kind_is_looked_for_once_for_all_that_it_takes_away(monkeypatch: py
 def test_what_goes_with_another_is_passed_over() -> None:
     """Units that are listed as unread and as copies: the first sweep that takes them leaves the second nothing."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    first, last = nn.Linear(4, 6), nn.Linear(6, 3)
     with torch.no_grad():
-        net[0].weight[4:] = net[0].weight[0]
-        net[0].bias[4:] = net[0].bias[0]
-        net[2].weight[:, 5] = 0.0
-    graph = gg.trace(net, torch.randn(2, 4))
+        first.weight[4:] = first.weight[0]
+        first.bias[4:] = first.bias[0]
+        last.weight[:, 5] = 0.0
+    graph = gg.trace(nn.Sequential(first, nn.ReLU(), last), torch.randn(2, 4))
     back = gg.clean(graph)
     assert back.module.get_parameter("0.weight").shape == (4, 4)
     assert gg.verify(graph, back).preserved is True

@@ -12,6 +12,7 @@ from torch import nn
 
 import graphgrow as gg
 from graphgrow.graph import Graph
+from graphgrow.network import network as network_module
 from tests.preserved import assert_preserved
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 6 * 5).reshape(2, 3, 6, 5)
@@ -291,3 +292,24 @@ def test_names_have_one_order_however_a_graph_was_made(graph: Graph, texts: list
     again = gg.replay(graph.module, IMAGES, single.ledger)
     assert list(single.module.state_dict()) == list(again.module.state_dict())
     assert list(single.module.state_dict()) == list(gg.apply(graph, texts).module.state_dict())
+
+
+def test_example_values_are_found_once_for_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each mutation brings those up to date that it reaches; no axes are analysed for what looks at none."""
+    net = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.0), nn.ReLU(), nn.Linear(6, 6), nn.Dropout(0.0), nn.Linear(6, 3))
+    graph = gg.trace(net, torch.randn(2, 4))
+    counts = {"propagate": 0, "analyse": 0}
+    for name in counts:
+        called = getattr(network_module, name)
+
+        def watched(*args: Any, name: str = name, called: Any = called) -> Any:
+            counts[name] += 1
+            return called(*args)
+
+        monkeypatch.setattr(network_module, name, watched)
+    gg.apply(graph, ["drop-identity(1)", "drop-identity(4)"])
+    assert counts == {"propagate": 1, "analyse": 0}
+    grown = gg.apply(graph, ["widen(0, extra=2)", "widen(3, extra=2)", "widen(0, extra=1)"])
+    assert counts == {"propagate": 1, "analyse": 2}  # of the parent, and of a copy that the rest edit in place
+    shapes = {node.name: node.meta["value"].shape for node in grown.module.graph.nodes if node.op == "call_module"}
+    assert list(shapes.values()) == [(2, 9), (2, 9), (2, 9), (2, 8), (2, 8), (2, 3)]
