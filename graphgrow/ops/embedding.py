@@ -54,6 +54,10 @@ def embedding_bag(call: Call, input: Value, offsets: Value | None = None, per_sa
     call.freeze([weight.axes[0]], "a table that is indexed by position")
     if module.max_norm is not None:
         call.freeze([weight.axes[1]], "rows whose norm is limited")
+    weighed = per_sample_weights.axes if isinstance(per_sample_weights, Value) else ()
+    call.freeze([*(input.axes[1:] if offsets is None else input.axes), *weighed[-1:]], "rows of a bag by position")
+    if weighed and offsets is None:
+        call.same(weighed[0], input.axes[0])
     bags = input.axes[:1] if offsets is None else (call.fixed(meta_shape(call.meta)[0], "bags by position"),)
     rows = call.operand(weight, drop=[0])
     return call.output(

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
-from graphgrow.errors import Declined, StructureError
+from graphgrow.errors import StructureError
 from graphgrow.ir.editor import Editor
-from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, Slot, flatten_values
+from graphgrow.ir.facts import Derived, Extent, NodeFacts, SizeSlot, Slot, flatten_values, varies
 from graphgrow.ir.inputs import InputSpec
 from graphgrow.ir.meta import stand_beside, values_of
 from graphgrow.ir.positions import grown_size
 from graphgrow.ir.terms import Axes, Space, leaves
 from graphgrow.layers import require_decision
 from graphgrow.network.network import Network
+from graphgrow.rewrite.proportion import divides_anew, in_proportion
 from graphgrow.rewrite.shapes import Shapes
 
 CHUNK = "graphgrow_chunk"  # the key under which a node keeps the chunk that it was while its parts were equal
@@ -101,7 +101,7 @@ def _follow(
             continue
         facts = facts_by_name.get(node.name)
         if facts is not None and node.op.startswith("call"):
-            resplit = _restate_literals(editor, node, facts, sizes) or resplit
+            resplit = _restate_literals(editor, node, facts, sizes, facts_by_name) or resplit
             resplit = _resplit(node, facts, sizes) or resplit
         shapes.update(node)
         if facts is not None and node.op != "output":
@@ -109,7 +109,9 @@ def _follow(
     return resplit
 
 
-def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> bool:
+def _restate_literals(
+    editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int], known: Mapping[str, NodeFacts]
+) -> bool:
     """Put the numbers among a node's arguments right; whether operators were added that compute one."""
     added = False
     for size in facts.sizes:
@@ -123,7 +125,7 @@ def _restate_literals(editor: Editor, node: fx.Node, facts: NodeFacts, sizes: Ma
                 continue
             present, added = _spread(editor, node, size, present), True
         if isinstance(present, fx.Node):  # it may have been read off another axis of equal size, which has grown
-            added = _restate_computed(editor, node, size, present, wanted) or added
+            added = _restate_computed(editor, node, size, present, wanted, known) or added
         elif size.as_tuple and any(isinstance(item, fx.Node) for item in present):
             given = tuple(values_of(present))
             if given != wanted:
@@ -155,45 +157,25 @@ def _spread(editor: Editor, node: fx.Node, size: SizeSlot, shape: fx.Node) -> An
     return tuple(items) if size.as_tuple else items[size.slot.path[-1]]
 
 
-def _restate_computed(editor: Editor, node: fx.Node, size: SizeSlot, present: fx.Node, wanted: Any) -> bool:
+def _restate_computed(
+    editor: Editor, node: fx.Node, size: SizeSlot, present: fx.Node, wanted: Any, known: Mapping[str, NodeFacts]
+) -> bool:
     """A size that the graph computes: it stays where it follows by itself, else it becomes a literal.
 
     One that an input's size is a factor of (`view(b * heads, n, d)`) must go on to follow the input, by whole parts.
+    One that is computed of widths alone follows none, whatever axis it is given to.
     """
     value = present.meta["value"]
-    if not isinstance(value, int) or value == wanted:
+    computed_of = known[present.name].output if present.name in known else None
+    follows_input = any(leaf.frozen for term in size.terms for leaf in leaves(term)) and (
+        not isinstance(computed_of, (Extent, Derived)) or varies(computed_of)
+    )
+    if not isinstance(value, int) or (value == wanted and not (follows_input and divides_anew(present, known))):
         return False
-    follows_input = any(leaf.frozen for term in size.terms for leaf in leaves(term))
-    editor.set(node, size.slot, _in_proportion(node, present, wanted) if follows_input else wanted)
-    return follows_input
-
-
-def _in_proportion(node: fx.Node, present: fx.Node, wanted: int) -> fx.Node:
-    """A node that computes `wanted` wherever the present one computes what it does now, and in proportion.
-
-    Of a product with a number (`b * heads`) it is the number that changes, where a whole one does.
-
-    Raises:
-        Declined: if the present one computes 0, as half of a single channel is.
-    """
-    value = present.meta["value"]
-    if not value:
-        raise Declined(f"the sizes of `{node.name}` are computed from an input's, and give no proportion to follow by")
-    common = math.gcd(value, wanted)
-    up, down = wanted // common, value // common
-    result = present
-    steps: tuple[tuple[Callable[[Any, Any], Any], int], ...] = ((operator.mul, up), (operator.floordiv, down))
-    if present.target is operator.mul:
-        factors = [factor for factor in present.args if isinstance(factor, fx.Node)]
-        numbers = [factor for factor in present.args if isinstance(factor, int)]
-        if len(factors) == len(numbers) == 1 and numbers[0] * up % down == 0:
-            result, steps = factors[0], ((operator.mul, numbers[0] * up // down),)
-    for function, number in steps:
-        with node.graph.inserting_before(node):
-            result = node.graph.call_function(function, (result, number))
-        stand_beside(result, node)
-        result.meta["value"] = function(result.args[0].meta["value"], number)  # type: ignore[union-attr]
-    return result
+    computed = in_proportion(node, size, present, wanted, known) if follows_input else wanted
+    if computed is not present:
+        editor.set(node, size.slot, computed)
+    return follows_input and computed is not present
 
 
 def _resplit(node: fx.Node, facts: NodeFacts, sizes: Mapping[Space, int]) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import graphgrow as gg
 from tests.ops.probe import Draw, Probe, normal_tensor, op
 from tests.ops.square import Case
 from tests.ops.squares import squares
@@ -47,6 +48,14 @@ def _flat_bags(draw: Draw) -> nn.Module:
     return Probe(lambda m: m.op(m.index, m.starts), {}, {"op": nn.EmbeddingBag(3, draw(2, 4))}, buffers)
 
 
+def _weighed_bags(draw: Draw) -> nn.Module:
+    bag = nn.EmbeddingBag(3, draw(2, 4), mode="sum")
+    return Probe(
+        lambda m: m.op(m.index, per_sample_weights=m.x), {"x": normal_tensor(draw, 2, 3)}, {"op": bag},
+        {"index": _indices(draw, 3)},
+    )  # fmt: skip
+
+
 CASES = [
     Case((nn.Embedding,), _module(), {"op.weight.1": LINEAR}),
     Case((nn.Embedding,), _module(padding_idx=0), {"op.weight.1": LINEAR}, "padding"),
@@ -55,7 +64,29 @@ CASES = [
     *(Case((nn.EmbeddingBag,), _bag(mode), {"op.weight.1": table}, mode)
       for mode, table in (("sum", LINEAR), ("mean", LINEAR), ("max", "free>free zero>zero mean>free copy>copy"))),
     Case((nn.EmbeddingBag,), _flat_bags, {"op.weight.1": LINEAR}, "offsets"),
+    Case((nn.EmbeddingBag,), _weighed_bags, {"op.weight.1": LINEAR}, "weighed"),
 ]  # fmt: skip
 
 
 test_square = squares(CASES, 5)
+
+
+class Memory(nn.Module):
+    """Each head looks up two rows; a bag has those of all heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.rows = nn.Linear(5, 12), nn.EmbeddingBag(4, 3, mode="sum")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores, places = self.heads(x).view(-1, 4, 3).topk(2)
+        found: torch.Tensor = self.rows(places.flatten(1), per_sample_weights=scores.sigmoid().flatten(1))
+        return found
+
+
+def test_what_is_added_up_in_a_bag_does_not_grow() -> None:
+    """One more head would add its rows to the sum: `widen` was off by all of the output."""
+    graph = gg.trace(Memory().double(), torch.randn(7, 5).double())
+    reasons = {str(group.frozen) for group in graph.groups}
+    assert "rows of a bag by position (at `rows`)" in reasons
+    assert not list(graph.mutations("widen")) + list(graph.mutations("split"))
