@@ -143,7 +143,14 @@ class _Analyser:
             self._analysis.facts[node] = facts
             getattr(self, f"_{node.op}")(node, facts)
         self._freeze_moving_counts()
+        self._freeze_empty()
         return self._analysis
+
+    def _freeze_empty(self) -> None:
+        """Freeze axes of parameters that have no units: nothing says what more of them would be like."""
+        for value in self._analysis.parameters.values():
+            for leaf in (leaf for term in value.axes for leaf in leaves(term) if not leaf.size):
+                freeze((leaf,), Reason(value.name, "an axis without units"))
 
     def _freeze_moving_counts(self) -> None:
         """Freeze axes that are cut or counted together with the length of an input, which varies from call to call."""
@@ -197,6 +204,8 @@ class _Analyser:
 
     def _apply(self, node: fx.Node, facts: NodeFacts, module: nn.Module | None) -> None:
         args, kwargs = self._values((node.args, node.kwargs))
+        if kwargs.get("out", self) is None:  # as where it is left out
+            kwargs = {name: given for name, given in kwargs.items() if name != "out"}
         operands = list(flatten_values((args, kwargs)))
         rule = rule_of(node, module)
         makes_tensor = rule is not None and isinstance(node.meta["value"], torch.Tensor)

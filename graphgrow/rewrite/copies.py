@@ -31,8 +31,10 @@ def classes_of_copies(network: Network, space: Space, plan: Plan) -> dict[int, i
         rows = _copied_rows(network, value, axis, space, [i for i, fill in enumerate(state) if fill is Fill.COPY])
         if rows is None:
             return {}
+        if not rows.numel():  # of an axis without units: all are alike
+            continue
         rows = parts(rows)
-        if rows.numel() and len(torch.unique(rows.flatten(1)[:, 0])) == space.size:
+        if len(torch.unique(rows.flatten(1)[:, 0])) == space.size:
             return {}  # no two begin alike, which is soon seen
         _, found = torch.unique(rows, dim=0, return_inverse=True)
         _, labels = torch.unique(torch.stack([labels, found.cpu()], 1), dim=0, return_inverse=True)
