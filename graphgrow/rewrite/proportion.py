@@ -87,7 +87,7 @@ def _divided(present: fx.Node, size: SizeSlot, facts: Mapping[str, NodeFacts]) -
     known = facts[place.name].output if place.name in facts else None
     if not rounded or not isinstance(known, Extent) or len(known.terms) != 1 or known.law is None:
         return None
-    if (known.law.slope, *known.law.offsets) != (1, 0):
+    if known.law.slope != 1 or any(known.law.offsets):
         return None
     rest = _factors(known.terms[0])
     for factor in (factor for term in size.terms for factor in _factors(term)):
