@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphgrow.capture.compiled import is_compiled
 from graphgrow.capture.outputs import leaves_of
 from graphgrow.capture.parametrised import is_parametrised, parametrisation_notes
 from graphgrow.errors import CaptureError
@@ -32,7 +33,7 @@ def unwrapped(model: Any) -> tuple[nn.Module, list[str]]:
             raise CaptureError("the model is scripted; pass the Python module that it was made from")
         if "FullyShardedDataParallel" in type(model).__name__ or "FSDP" in type(model).__name__:
             raise CaptureError(f"the model is sharded by {type(model).__name__}; capture it before it is")
-        if isinstance(model, torch._dynamo.eval_frame.OptimizedModule):
+        if is_compiled(model):
             model = model._orig_mod
             notes.append("the model was compiled by torch.compile; the graph is that of the original, model._orig_mod")
         elif isinstance(model, _WRAPPED):
@@ -55,7 +56,7 @@ def admit(model: nn.Module) -> list[str]:
     for path, module in model.named_modules():
         _admit_module(path, module, model)
         notes += parametrisation_notes(path, module)
-        if isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
+        if is_compiled(module):
             notes.append(f"`{path}` was compiled by torch.compile; in the graph it is not: compile what has grown")
         if saves_its_own_way(module) and any(True for _ in module.children()) and not is_parametrised(module):
             notes.append(f"`{path or type(model).__name__}` has state_dict hooks, which the graph does not have")
@@ -137,7 +138,7 @@ def refuse_unknown_leaves(model: nn.Module, leaves: Sequence[Any]) -> None:
         if isinstance(leaf, str):
             if leaf not in parts:
                 raise CaptureError(f"leaves: there is no submodule {leaf!r} in {type(model).__name__}")
-            if isinstance(parts[leaf], torch._dynamo.eval_frame.OptimizedModule):
+            if is_compiled(parts[leaf]):
                 raise CaptureError(f'leaves: `{leaf}` is under torch.compile; name "{leaf}._orig_mod"')
         elif not (isinstance(leaf, type) and issubclass(leaf, nn.Module)):
             raise CaptureError(f"leaves: wanted module classes and paths of submodules, not {leaf!r}")

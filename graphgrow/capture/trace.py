@@ -25,7 +25,6 @@ from graphgrow.capture.both_modes import merged
 from graphgrow.capture.caches import left_out
 from graphgrow.capture.clock import Clock
 from graphgrow.capture.conditions import Outcomes, Undecided, deciding
-from graphgrow.capture.fallback import capture_with_dynamo
 from graphgrow.capture.inplace import thread_inplace
 from graphgrow.capture.mode_guard import guard_mode, mode_reads
 from graphgrow.capture.modes import flagged, prune, revive, same_structure
@@ -137,6 +136,8 @@ def _captured(
                 raise
             failure = error
             notes = (f"torch.fx could not capture it: {str(error).removesuffix(_REMEDY)}", *notes)
+    from graphgrow.capture.fallback import capture_with_dynamo  # with sympy, which takes long to load
+
     try:
         recorded = capture_with_dynamo(model, *example, trial, leaves, clock=clock)
     except CaptureError as error:

@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from graphgrow.capture.assigned import assignments_seen, store_assigned
 from graphgrow.capture.caches import WITHOUT
 from graphgrow.capture.clock import Clock
+from graphgrow.capture.compiled import is_compiled
 from graphgrow.capture.conditions import Conditions, Outcomes
 from graphgrow.capture.dtypes import cast_by_name, dtypes_seen, named_type
 from graphgrow.capture.einops import einops_open
@@ -409,7 +410,7 @@ class ShapeTracer(fx.Tracer):
         strange = id(m) not in self._present and all(tensor is None for tensor in held)
         if self.running or strange:  # no part of the model: an activation out of a library's table, a loss made here
             return forward(*args, **kwargs)
-        if isinstance(m, torch._dynamo.eval_frame.OptimizedModule):
+        if is_compiled(m):
             forward = m._orig_mod
         expand = expansion_of(type(m)) if id(m) not in self._ruled else None
         if any(isinstance(given, Packed) for given in (*args[:1], kwargs.get("input"))):

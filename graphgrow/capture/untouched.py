@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from graphgrow.capture.compiled import dynamo_is_loaded
 from graphgrow.ir.bits import whole
 
 _STORES = ("_parameters", "_buffers", "_modules")
@@ -39,7 +40,7 @@ def untouched(model: nn.Module) -> Iterator[State]:
 @contextmanager
 def parameters_kept(model: nn.Module) -> Iterator[None]:
     """Put parameters back that operators within write into; only those are copied."""
-    with _WatchedParameters(model) as parameters:
+    with _for_now(model) as parameters:
         try:
             yield
         finally:
@@ -161,7 +162,11 @@ def _same(old: Any, new: Any, containers: dict[int, Any], tensors: dict[int, tor
 
 
 class _WatchedParameters(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Copies a parameter when an operator is about to write into it, so that most are never copied."""
+    """Copies a parameter when an operator is about to write into it, so that most are never copied.
+
+    Torch keeps Dynamo away from a mode by a wrapper that loads it, which takes longer than most traces. `_for_now` has
+    the wrapper where Dynamo is there already.
+    """
 
     supports_higher_order_operators = True  # these have no schema, and write into nothing
 
@@ -181,6 +186,10 @@ class _WatchedParameters(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._copies.append((kept, kept.clone()))
         return func(*args, **kwargs)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
     def restore(self) -> None:
         """Put the written ones back, and give each parameter the memory that it had."""
         with torch.no_grad():
@@ -189,6 +198,21 @@ class _WatchedParameters(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for parameter, kept in self._parameters:
                 if _place(parameter) != _place(kept):
                     parameter.data = kept
+
+
+class _HiddenFromDynamo(_WatchedParameters):  # type: ignore[no-untyped-call]
+    """The same with torch's wrapper."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+
+def _for_now(model: nn.Module) -> _WatchedParameters:
+    return (_HiddenFromDynamo if dynamo_is_loaded() else _WatchedParameters)(model)
 
 
 def _storage(tensor: torch.Tensor) -> int:
