@@ -1,26 +1,36 @@
-"""Calls of a torch.autograd.Function of the user's: each is one node, a layer with the function's own backward."""
+"""Calls of a torch.autograd.Function of the user's: each is one node, a layer with the function's own backward.
+
+One that mixes entries, as a norm does, would freeze its axes as a node; where its backward is the derivative of its
+forward, the operators of that stand in the graph instead.
+"""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.derivatives import backward_is_derivative, run_forward
 from graphgrow.capture.functions import Seen, calls_seen
 from graphgrow.capture.proxies import holds_proxy
 from graphgrow.errors import CaptureError
 from graphgrow.layers import OwnFunction
+from graphgrow.ops.own_function import treats_entries_alone
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, fx.Proxy)
 
 
 class Recorder(Protocol):
     """What a tracer offers here."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """What runs within is not recorded."""
+        ...
 
     def call_added(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> Any:
         """Record a call of a layer that the model does not have, below the module whose forward runs."""
@@ -41,9 +51,22 @@ def own_functions_kept(tracer: Recorder) -> Iterator[None]:
                     f"the autograd function {kind.__name__} is given a {type(strange).__name__}, of which it may do "
                     "anything; mark the submodule that calls it as a leaf"
                 )
+            if plain(kind, tuple(fx.node.map_aggregate(args, _example))):
+                return run_forward(kind, args)
             return tracer.call_added(kind.__name__, OwnFunction(kind), args)
 
         return apply
+
+    known: dict[Any, bool] = {}  # by function and what it is given
+
+    def plain(kind: Any, examples: tuple[Any, ...]) -> bool:
+        form = (kind, *((tuple(item.shape), item.dtype) if isinstance(item, torch.Tensor) else repr(item)
+                        for item in examples))  # fmt: skip
+        if form not in known:
+            with tracer.aside():
+                alone = treats_entries_alone(OwnFunction(kind), examples)
+            known[form] = not alone and backward_is_derivative(kind, examples, tracer.aside)
+        return known[form]
 
     original = torch.autograd.Function.__dict__["apply"]
     function = getattr(original, "__func__", None)
@@ -57,3 +80,7 @@ def own_functions_kept(tracer: Recorder) -> Iterator[None]:
         yield
     finally:
         torch.autograd.Function.apply = original  # type: ignore[method-assign]
+
+
+def _example(arg: Any) -> Any:
+    return arg.node.meta["value"] if isinstance(arg, fx.Proxy) else arg

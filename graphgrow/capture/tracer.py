@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import count
@@ -365,9 +366,8 @@ class ShapeTracer(fx.Tracer):
 
     def _run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         assert self._runner is not None
-        before, self.running = self.running, True  # fx has patched nn.Module: an example run must not be recorded
         try:
-            with nothing_asked():
+            with self.aside(), nothing_asked():
                 return self._runner.run(kind, target, args, kwargs)
         except (NotImplementedError, RuntimeError) as error:
             if "meta" not in str(error).lower():
@@ -377,6 +377,13 @@ class ShapeTracer(fx.Tracer):
                 f"`{name}` needs the values of a tensor, not its shape alone; a graph has one path and one shape for "
                 "all inputs of a size: use torch.where, or mark the submodule as a leaf"
             ) from error
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Fx has patched nn.Module: what runs on examples must not be recorded."""
+        before, self.running = self.running, True
+        try:
+            yield
         finally:
             self.running = before
 

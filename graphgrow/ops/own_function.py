@@ -52,6 +52,16 @@ def own_function(call: Call, *args: Any) -> Any:
     return tuple(call.output(axes, flow, index=i) for i in range(len(outputs)))
 
 
+def treats_entries_alone(module: OwnFunction, args: tuple[Any, ...]) -> bool:
+    """Whether the rule sees a function that treats each entry by itself.
+
+    Args:
+        module: the function.
+        args: what it is given, tensors without data.
+    """
+    return _look(module, args) is not None
+
+
 @dataclass(frozen=True)
 class _Seen:
     """What was seen of a function that treats each entry by itself: that it changes none, f(0) = 0, f(x) finite."""
