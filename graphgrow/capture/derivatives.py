@@ -6,7 +6,7 @@ another backward on purpose, as a straight-through estimator or a reversed gradi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -90,7 +90,7 @@ def _draws(examples: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
 def _agree(kind: type[torch.autograd.Function], drawn: tuple[Any, ...]) -> bool | None:
     """Whether values and gradients are the same; None where they are no numbers, which says nothing."""
     try:
-        own = _with_gradients(lambda args: kind.apply(*args), drawn)
+        own = _with_gradients(lambda args: kind.apply(*args), drawn)  # type: ignore[no-untyped-call]
         plain = _with_gradients(lambda args: run_forward(kind, args), drawn)
     except _FAILS:  # a function that cannot be run so is refused, as one that differs is
         return False
@@ -114,7 +114,9 @@ def _with_gradients(run: Callable[[tuple[Any, ...]], Any], drawn: tuple[Any, ...
     for size in (1.0, 1e-3, 1e3):
         incoming = [size * torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
                     for out in learned]  # fmt: skip
-        found = torch.autograd.grad(learned, inputs, incoming, retain_graph=True, allow_unused=True)
+        found: Sequence[torch.Tensor | None] = torch.autograd.grad(
+            learned, inputs, incoming, retain_graph=True, allow_unused=True
+        )
         zeros = (torch.zeros_like(given) if gradient is None else gradient
                  for given, gradient in zip(inputs, found, strict=True))  # fmt: skip
         results += list(zeros)

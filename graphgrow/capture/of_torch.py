@@ -36,6 +36,24 @@ def parameters_of_distributions_unchecked() -> Iterator[None]:
         kind.set_default_validate_args(before)
 
 
+@contextmanager
+def variables_are_tensors() -> Iterator[None]:
+    """`Variable(x)`, as it was written before torch 0.4, is a detached tensor, and of a proxy its `detach()`."""
+    kind: Any = torch.autograd.Variable
+
+    def made(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        data = args[0] if args else kwargs.get("data")
+        if isinstance(data, ValueProxy):
+            return data.detach()
+        return torch._C._LegacyVariableBase.__new__(cls, *args, **kwargs)
+
+    kind.__new__ = made
+    try:
+        yield
+    finally:
+        del kind.__new__
+
+
 class Placed(Protocol):
     """What a tracer offers here.
 

@@ -35,6 +35,7 @@ from graphgrow.capture.of_torch import (
     layers_stay,
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
+    variables_are_tensors,
     wrapped_functions_open,
 )
 from graphgrow.capture.own_functions import own_functions_kept
@@ -147,6 +148,7 @@ class ShapeTracer(fx.Tracer):
                 masks_taken_as_given(),
                 own_functions_kept(self),
                 parameters_of_distributions_unchecked(),
+                variables_are_tensors(),
                 examples_asked(),
                 factories_seen(self),
                 dtypes_seen(self),
@@ -269,7 +271,11 @@ class ShapeTracer(fx.Tracer):
             node.meta[FIXED] = node.meta["value"]
         elif kind not in ("output", "get_attr"):
             arguments = values_of((node.args, node.kwargs))
-            node.meta["value"], write = run_watched(node, lambda: self._run(kind, target, *arguments))
+            try:
+                node.meta["value"], write = run_watched(node, lambda: self._run(kind, target, *arguments))
+            except BaseException:  # which the model may catch, to try another call
+                self.graph.erase_node(node)
+                raise
             if target is getattr and isinstance(arguments[0][0], torch.device) and arguments[0][1] == "type":
                 node.meta["value"] = self.device_type or node.meta["value"]  # the example is on meta, the model not
             if kind == "call_method" and target == "type" and isinstance(node.meta["value"], str):

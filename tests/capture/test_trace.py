@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.autograd import Variable
 from torch.nn import functional as F
 
 import graphgrow as gg
@@ -374,3 +375,51 @@ def test_a_loss_that_the_forward_makes_is_traced_through(loss: type[nn.Module]) 
     assert torch.equal(graph.module(x, labels)[0], model(x, labels)[0])
     child = gg.apply(graph, "widen(first, extra=2)")
     torch.testing.assert_close(child.module(x, labels), model(x, labels))
+
+
+class Tries(nn.Module):
+    """Layers that may take lengths, as SpeechBrain's, are given some at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 4), nn.LeakyReLU(), nn.Linear(4, 2)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            try:
+                x = layer(x, lengths=None)
+            except TypeError:
+                x = layer(x)
+        return x
+
+
+def test_a_call_that_the_model_tries_and_gives_up_leaves_no_trace() -> None:
+    """It stayed in the graph, whose first run was a TypeError."""
+    model, x = Tries(), torch.randn(2, 3)
+    graph = gg.trace(model, x)
+    assert torch.equal(graph.module(x), model(x))
+    assert sum(node.op == "call_module" for node in graph.module.graph.nodes) == 3
+
+
+class Wrapped(nn.Module):
+    """As it was written before torch 0.4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = Variable(self.first(Variable(x)).relu(), requires_grad=False)
+        result: torch.Tensor = self.last(hidden + Variable(torch.ones(4)))
+        return result
+
+
+def test_a_variable_is_its_tensor() -> None:
+    model, x = Wrapped(), torch.randn(2, 3)
+    graph = gg.trace(model, x, way="fx")
+    assert torch.equal(graph.module(x), model(x))
+    graph.module(x).sum().backward()
+    assert model.last.weight.grad is not None
+    assert model.first.weight.grad is None  # as in the model, where a Variable is detached
+    assert torch.equal(Variable(x), x)
+    assert "__new__" not in vars(Variable)
