@@ -20,6 +20,7 @@ from graphgrow.capture.outputs import leaves_of
 from graphgrow.capture.parts import may_vary
 from graphgrow.capture.writes import PLAIN
 from graphgrow.errors import CaptureError
+from graphgrow.ir.meta import FIXED, is_number
 from graphgrow.layers import require_decision, require_dtypes, set_item
 
 _CONSTANT_ATTRIBUTES = {"ndim", "is_cuda", "layout", "is_meta", "is_sparse", "is_quantized", "names"}
@@ -115,7 +116,13 @@ class ValueProxy(fx.Proxy):
         if isinstance(example, torch.Tensor):
             tracer: Any = self.tracer  # fx types it as any tracer
             return tracer.conditions.decide(self, use)
-        check = _CHECKS.get(_read_for(self.node)) if isinstance(example, (bool, int, float, str, torch.dtype)) else None
+        read = _read_for(self.node)
+        if read == "values":
+            raise CaptureError(
+                f"{use} depends on the number `{self.node.name}`, which the values of a tensor decide; "
+                "a graph has one path for all inputs: use torch.where, or mark the submodule as a leaf"
+            )
+        check = _CHECKS.get(read) if isinstance(example, (bool, int, float, str, torch.dtype)) else None
         if check is not None and not any(user.target is check for user in self.node.users):
             path, _, number = models_line().rpartition(":")
             self.tracer.create_proxy("call_function", check, (self, example, f"{Path(path).name}:{number}"), {})
@@ -153,19 +160,25 @@ _CHECKS: dict[str, Callable[..., None]] = {"sizes": require_decision, "dtypes": 
 
 
 def _read_for(node: fx.Node) -> str:
-    """What of its tensors a number or truth is computed from: "sizes", else "dtypes"; ranks are the same for all."""
-    pending, seen, found = [node], set[fx.Node](), ""
+    """What of its tensors a number or truth is computed from: "values", else "sizes", else "dtypes", else nothing.
+
+    Ranks are the same for all.
+    """
+    pending, seen, found = [node], set[fx.Node](), set[str]()
     while pending:
         item = pending.pop()
         if item in seen:
             continue
         seen.add(item)
+        if item.target == "item" and FIXED in item.meta:
+            return "values"
         if item.target in ("size", "numel", _LEN) or (item.target is getattr and item.args[1] == "shape"):
-            return "sizes"
-        if (item.target is getattr and item.args[1] == "dtype") or (item.target == "type" and len(item.args) == 1):
-            found = "dtypes"
-        pending += [used for used in item.all_input_nodes if not isinstance(used.meta["value"], torch.Tensor)]
-    return found
+            found.add("sizes")
+        elif (item.target is getattr and item.args[1] == "dtype") or (item.target == "type" and len(item.args) == 1):
+            found.add("dtypes")
+        before = ((used, used.meta["value"]) for used in item.all_input_nodes)
+        pending += [used for used, value in before if not isinstance(value, torch.Tensor) or is_number(value)]
+    return next((read for read in _CHECKS if read in found), "")
 
 
 def _augmented(inplace: Any) -> Callable[[ValueProxy, Any], Any]:

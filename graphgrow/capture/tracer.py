@@ -21,6 +21,7 @@ from torch.fx.immutable_collections import immutable_dict
 from torch.utils import _pytree as pytree
 
 from graphgrow.capture.assigned import assignments_seen, store_assigned
+from graphgrow.capture.by_values import OnExamples, decided_by_values, places_asked
 from graphgrow.capture.caches import WITHOUT
 from graphgrow.capture.clock import Clock
 from graphgrow.capture.compiled import is_compiled
@@ -55,7 +56,7 @@ from graphgrow.capture.wrappers import called_by_name
 from graphgrow.capture.writes import Write, run_watched, storages_of
 from graphgrow.errors import CaptureError
 from graphgrow.ir.answers import Answers
-from graphgrow.ir.meta import FIXED, MetaRunner, is_number, to_meta, values_of
+from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
 from graphgrow.layers import form_of, require_form, require_same
 from graphgrow.ops.registry import load_rules, module_rule, own_functions
 
@@ -107,6 +108,7 @@ class ShapeTracer(fx.Tracer):
         self._fixed = fixed or {}
         self._leaf_outputs = {path: list(outputs) for path, outputs in (leaf_outputs or {}).items()}
         self._examples = examples
+        self._on_examples = OnExamples(self, {**self._fixed, **examples})
         self._leaf_classes = tuple(leaf for leaf in leaves if isinstance(leaf, type))
         self._leaf_paths = {leaf for leaf in leaves if isinstance(leaf, str)}
         self._runner: MetaRunner | None = None
@@ -127,6 +129,7 @@ class ShapeTracer(fx.Tracer):
         self._detached: dict[fx.Node, fx.Proxy] = {}  # by node, the proxy of its value that carries no gradient
         self.assigned: dict[str, fx.Proxy] = {}
         self.device_type = ""
+        self._without_data = False  # where the model or its inputs are on the meta device
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """Record the forward of `root` as a graph whose nodes have example values."""
@@ -137,6 +140,7 @@ class ShapeTracer(fx.Tracer):
         tensors = (*root.parameters(), *root.buffers(), *pytree.tree_leaves(self._examples))
         kinds = {tensor.device.type for tensor in tensors if isinstance(tensor, torch.Tensor)}
         self.device_type = kinds.pop() if len(kinds) == 1 else ""
+        self._without_data = any(tensor.is_meta for tensor in tensors if isinstance(tensor, torch.Tensor))
         before = set(root.__dict__)
         load_rules()  # they are registered for torch's functions as these are now
         self._present = {id(part) for part in root.modules()}
@@ -190,8 +194,10 @@ class ShapeTracer(fx.Tracer):
     def _int(self, *args: Any, **kwargs: Any) -> Any:
         """What the model's own `int()` returns."""
         value: Any = args[0] if len(args) == 1 and isinstance(args[0], ValueProxy) else None
-        if value is not None and is_number(value.example):
+        if value is not None and isinstance(value.example, torch.Tensor) and value.example.numel() == 1:
             value = value.item()
+            if not isinstance(value, ValueProxy):  # no input has a part in it
+                return int(value)
         number = value is not None and isinstance(value.example, (int, float)) and not isinstance(value.example, bool)
         if not number or not self._ints_free:
             return int(*args, **kwargs)
@@ -247,6 +253,10 @@ class ShapeTracer(fx.Tracer):
             settled = self.conditions.known(args[0])
             if settled is not None:
                 return settled.tolist()
+        if kind.startswith("call_") and kind != "call_module":
+            target, args, kwargs = places_asked(self, target, args, kwargs)
+            kind = "call_function" if not isinstance(target, str) else kind
+        by_values = kind.startswith("call_") and decided_by_values(kind, target, args) and not self._without_data
         if kind == "call_method" and target == "type" and len(args) > 1:
             target, args = cast_by_name(args, self.device_type)
         apart = kind.startswith("call") and not torch.is_grad_enabled()
@@ -269,6 +279,8 @@ class ShapeTracer(fx.Tracer):
             recorded = self._leaf_outputs[str(target)].pop(0)
             node.meta["value"] = pytree.tree_map(lambda v: v.of(inputs) if isinstance(v, InputView) else v, recorded)
             node.meta[FIXED] = node.meta["value"]
+        elif by_values:
+            node.meta["value"] = node.meta[FIXED] = to_meta(self._on_examples.of(node))
         elif kind not in ("output", "get_attr"):
             arguments = values_of((node.args, node.kwargs))
             try:

@@ -53,7 +53,7 @@ def _leaves_apart(module: fx.GraphModule, reached: Collection[fx.Node]) -> froze
 
 
 def degeneracy(outputs: list[Any], apart: frozenset[int] = frozenset(), unread: frozenset[int] = frozenset()) -> str:
-    """Why outputs could not show a difference: not finite, vanishing, or the same for every input.
+    """Why outputs could not show a difference: not finite, empty, vanishing, or the same for every input.
 
     Args:
         outputs: of a model, of several inputs.
@@ -69,7 +69,9 @@ def degeneracy(outputs: list[Any], apart: frozenset[int] = frozenset(), unread: 
             continue
         if not bool(torch.isfinite(tensors[0]).all()):  # of other, larger inputs it may overflow
             return "an output is not finite"
-        tensors = [t for t in tensors if bool(torch.isfinite(t).all())]
+        tensors = [t for t in tensors if t.numel() and bool(torch.isfinite(t).all())]
+        if not tensors:
+            return "an output is empty"
         scale = max(float(t.abs().max()) for t in tensors)
         if scale < 1e-6:
             return f"an output vanishes (at most {scale:.1e})"
