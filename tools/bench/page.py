@@ -19,13 +19,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.bench import analysis, large, linearity, mutation, onnx_speed
+from tools.bench import analysis, calls, large, linearity, mutation, onnx_speed
 from tools.bench.learning import plateau, tune
 from tools.bench.learning import run as learning
 from tools.bench.results import Results, Rows
 from tools.bench.search import arms, choice, cost
 
 SHOW: dict[str, Callable[[Rows], str]] = {
+    "calls": calls.show,
     "analysis": analysis.show,
     "linearity": linearity.show,
     "mutation": mutation.show,
