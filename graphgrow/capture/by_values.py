@@ -29,14 +29,17 @@ class Holder(Protocol):
     Attributes:
         graph: as far as it is recorded.
         root: the model.
-        constants: tensors that the forward makes itself, by the name under which the graph fetches them.
         replaced: by path, the layers that the graph calls in the place of the model's.
     """
 
     graph: fx.Graph
     root: nn.Module
-    constants: dict[str, torch.Tensor]
     replaced: dict[str, nn.Module]
+
+    @property
+    def constants(self) -> dict[str, torch.Tensor]:
+        """Tensors that the forward makes itself, by the name under which the graph fetches them."""
+        ...
 
     def held_at(self, path: str) -> Any:
         """What the model holds at a path."""

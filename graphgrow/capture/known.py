@@ -16,14 +16,17 @@ class Holder(Protocol):
     """What a tracer offers here.
 
     Attributes:
-        constants: tensors that the forward makes itself, by the name under which the graph fetches them.
         writes: the nodes that overwrite memory.
         device_type: of the model and its inputs; empty where they are on several.
     """
 
-    constants: dict[str, torch.Tensor]
     writes: dict[fx.Node, Write]
     device_type: str
+
+    @property
+    def constants(self) -> dict[str, torch.Tensor]:
+        """Tensors that the forward makes itself, by the name under which the graph fetches them."""
+        ...
 
     def held_at(self, path: str) -> Any:
         """What the model holds at a path."""

@@ -32,6 +32,7 @@ from graphgrow.capture.exchanged import builtins_called
 from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen, grouped_products
+from graphgrow.capture.held import Held, Made
 from graphgrow.capture.of_torch import (
     layers_stay,
     masks_taken_as_given,
@@ -80,7 +81,6 @@ class ShapeTracer(fx.Tracer):
 
     Attributes:
         conditions: what the forward decides by values.
-        constants: tensors that the forward makes itself, by the name under which the graph fetches them.
         writes: the nodes that overwrite memory.
         overtaken: storages of those constants that are overwritten.
         running: whether a single operator is run on the examples just now, which is not recorded.
@@ -115,17 +115,12 @@ class ShapeTracer(fx.Tracer):
         self.running = False
         self.ints = 0
         self.replaced: dict[str, nn.Module] = {}
-        self.constants: dict[str, torch.Tensor] = {}
         self.writes: dict[fx.Node, Write] = {}
         self.overtaken: set[int] = set()
         self._present: set[int] = set()  # modules of the model, by identity
         self._ruled: set[int] = set()  # those with a rule
-        self._names: dict[int, str] = {}  # of the model's parameters and buffers, by identity
+        self._held, self._made = Held(), Made()
         self._proxies: dict[str, fx.Proxy] = {}  # of the model's tensors, by name
-        self._fetched: dict[int, torch.UntypedStorage] = {}  # by storage of the model's, the one of its examples
-        self._kept: list[Any] = []  # so that no identity is given twice
-        self._made: dict[tuple[int, int], str] = {}  # constants by identity and number of writes
-        self._origins: dict[str, torch.Tensor] = {}  # by name of a constant, the tensor that it was copied from
         self._detached: dict[fx.Node, fx.Proxy] = {}  # by node, the proxy of its value that carries no gradient
         self.assigned: dict[str, fx.Proxy] = {}
         self.device_type = ""
@@ -134,9 +129,7 @@ class ShapeTracer(fx.Tracer):
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """Record the forward of `root` as a graph whose nodes have example values."""
         self._runner = MetaRunner(root, self._answers)
-        self._names = {}
-        for name, tensor in (*root.named_parameters(), *root.named_buffers()):
-            self._names.setdefault(id(tensor), name)
+        self._held = Held(root)
         tensors = (*root.parameters(), *root.buffers(), *pytree.tree_leaves(self._examples))
         kinds = {tensor.device.type for tensor in tensors if isinstance(tensor, torch.Tensor)}
         self.device_type = kinds.pop() if len(kinds) == 1 else ""
@@ -294,7 +287,7 @@ class ShapeTracer(fx.Tracer):
                 node.meta["value"] = node.meta[FIXED] = named_type(arguments[0][0], self.device_type)
             if write is not None:
                 self.writes[node] = write
-                self.overtaken |= storages_of(self._origins.get(str(write.target.target)))
+                self.overtaken |= storages_of(self._made.origin(str(write.target.target)))
         if apart:
             self._detached[node] = result
             result = self._without_gradient(result, again=kind == "call_module")
@@ -325,7 +318,7 @@ class ShapeTracer(fx.Tracer):
             self.graph._graph_namespace.create_name("self", None)  # a submodule may be called so; the code has its own
         node = super().create_node(kind, target, *args, **kwargs)
         if kind == "get_attr":
-            value = self._origins.get(str(target))
+            value = self._made.origin(str(target))
             node.meta["value"] = self.example_of(self.held_at(str(target)) if value is None else value)
         return node
 
@@ -344,43 +337,33 @@ class ShapeTracer(fx.Tracer):
             if type(a) is OrderedDict:
                 return self.create_node("call_function", OrderedDict, (self.create_arg(list(a.items())),), {})
             raise CaptureError(f"the forward passes on a {type(a).__name__}, a dictionary that a graph cannot make")
-        if type(a) is not torch.Tensor or id(a) in self._names or a in self.tensor_attrs:
+        if type(a) is not torch.Tensor or self.is_held(a) or a in self.tensor_attrs:
             return super().create_arg(a)
-        key = (id(a), a._version)
-        if key not in self._made:
-            self._made[key] = f"_tensor_constant{len(self._made)}"
-            self._origins[self._made[key]] = a
-            self.constants[self._made[key]] = a.detach().clone()
-        name = self._made[key]
+        name = self._made.name_of(a)
         if not hasattr(self.root, name):
             setattr(self.root, name, self.constants[name])
         return self.create_node("get_attr", name, (), {})
 
+    @property
+    def constants(self) -> dict[str, torch.Tensor]:
+        """Tensors that the forward makes itself, by the name under which the graph fetches them."""
+        return self._made.constants
+
     def is_held(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor is a parameter or buffer of the model."""
-        return id(tensor) in self._names
+        return self._held.name_of(tensor) is not None
 
     def held_at(self, path: str) -> Any:
         """What the model holds at a path; not what the graph reads there."""
         value: Any = self.root
-        before, self.running = self.running, True
-        for part in path.split("."):
-            value = getattr(value, part)
-        self.running = before
+        with self.aside():
+            for part in path.split("."):
+                value = getattr(value, part)
         return value
 
     def example_of(self, value: Any) -> Any:
         """The example of a tensor of the model's; those that share memory have examples that do."""
-        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-            return to_meta(value)
-        storage = value.untyped_storage()
-        if storage._cdata not in self._fetched:
-            self._fetched[storage._cdata] = torch.empty(
-                storage.nbytes(), dtype=torch.uint8, device="meta"
-            ).untyped_storage()
-            self._kept.append(storage)
-        example = torch.empty(0, dtype=value.dtype, device="meta")
-        return example.set_(self._fetched[storage._cdata], value.storage_offset(), value.shape, value.stride())
+        return self._held.example_of(value)
 
     def _run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         assert self._runner is not None
@@ -407,14 +390,8 @@ class ShapeTracer(fx.Tracer):
 
     def by_itself(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         """What an operator returns, run on values and not recorded."""
-        before, self.running = self.running, True
-        try:
-            with nothing_asked(), torch.no_grad():
-                return (
-                    getattr(args[0], target)(*args[1:], **kwargs) if kind == "call_method" else target(*args, **kwargs)
-                )
-        finally:
-            self.running = before
+        with self.aside(), nothing_asked(), torch.no_grad():
+            return getattr(args[0], target)(*args[1:], **kwargs) if kind == "call_method" else target(*args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module stays one node: those of torch.nn, those with a rule, and those asked for."""
@@ -479,7 +456,7 @@ class ShapeTracer(fx.Tracer):
 
     def held(self, tensor: Any) -> Any:
         """The proxy of a tensor of the model's, except within an example run; anything else as it is."""
-        name = self._names.get(id(tensor)) if isinstance(tensor, torch.Tensor) and not self.running else None
+        name = None if self.running else self._held.name_of(tensor)
         if name is None:
             return tensor
         if name in self.assigned:
