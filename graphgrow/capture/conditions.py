@@ -9,7 +9,7 @@ from __future__ import annotations
 import dis
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -42,6 +42,10 @@ class Undecided(CaptureError):
 class Recorder(Holder, Protocol):
     """What a tracer offers here, besides."""
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A proxy of a node."""
+        ...
+
     def create_proxy(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Proxy:
         """Record one operator."""
         ...
@@ -58,6 +62,18 @@ class Conditions:
     def __init__(self, tracer: Recorder, outcomes: Outcomes) -> None:
         self._tracer, self._outcomes, self._asked = tracer, outcomes, 0
         self._decided: dict[fx.Node, str] = {}  # by value of the model's own, the line that decides by it
+
+    def settle(self, numbers: Iterable[fx.Node], use: str) -> None:
+        """Check in every call from now on the tensors that some nodes read their numbers off.
+
+        Raises:
+            CaptureError: if an input has a part in one.
+        """
+        if any(self.known(self._tracer.proxy(number.all_input_nodes[0])) is None for number in numbers):
+            raise CaptureError(
+                f"{use}, which the values of a tensor decide; a graph has one path for all inputs: use torch.where, or "
+                "mark the submodule as a leaf"
+            )
 
     def known(self, value: fx.Proxy) -> torch.Tensor | None:
         """The value of a tensor in which no input has a part, from now on checked in every call; else None."""

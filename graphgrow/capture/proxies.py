@@ -113,15 +113,12 @@ class ValueProxy(fx.Proxy):
     def _decided(self, use: str) -> Any:
         """The example, on which the path of the model depends from here on: a node checks it in every call."""
         example = self.example
+        tracer: Any = self.tracer  # fx types it as any tracer
         if isinstance(example, torch.Tensor):
-            tracer: Any = self.tracer  # fx types it as any tracer
             return tracer.conditions.decide(self, use)
-        read = _read_for(self.node)
-        if read == "values":
-            raise CaptureError(
-                f"{use} depends on the number `{self.node.name}`, which the values of a tensor decide; "
-                "a graph has one path for all inputs: use torch.where, or mark the submodule as a leaf"
-            )
+        read, numbers = _read_for(self.node)
+        if numbers:
+            tracer.conditions.settle(numbers, f"{use} depends on the number `{self.node.name}`")
         check = _CHECKS.get(read) if isinstance(example, (bool, int, float, str, torch.dtype)) else None
         if check is not None and not any(user.target is check for user in self.node.users):
             path, _, number = models_line().rpartition(":")
@@ -159,26 +156,26 @@ def _are_sizes(*values: Any) -> bool:
 _CHECKS: dict[str, Callable[..., None]] = {"sizes": require_decision, "dtypes": require_dtypes}
 
 
-def _read_for(node: fx.Node) -> str:
-    """What of its tensors a number or truth is computed from: "values", else "sizes", else "dtypes", else nothing.
+def _read_for(node: fx.Node) -> tuple[str, list[fx.Node]]:
+    """What of its tensors a number or truth is computed from: "sizes", else "dtypes", else nothing; ranks never vary.
 
-    Ranks are the same for all.
+    Then the nodes that read numbers off values.
     """
-    pending, seen, found = [node], set[fx.Node](), set[str]()
+    pending, seen, found, numbers = [node], set[fx.Node](), set[str](), list[fx.Node]()
     while pending:
         item = pending.pop()
         if item in seen:
             continue
         seen.add(item)
         if item.target == "item" and FIXED in item.meta:
-            return "values"
-        if item.target in ("size", "numel", _LEN) or (item.target is getattr and item.args[1] == "shape"):
+            numbers.append(item)
+        elif item.target in ("size", "numel", _LEN) or (item.target is getattr and item.args[1] == "shape"):
             found.add("sizes")
         elif (item.target is getattr and item.args[1] == "dtype") or (item.target == "type" and len(item.args) == 1):
             found.add("dtypes")
         before = ((used, used.meta["value"]) for used in item.all_input_nodes)
         pending += [used for used, value in before if not isinstance(value, torch.Tensor) or is_number(value)]
-    return next((read for read in _CHECKS if read in found), "")
+    return next((read for read in _CHECKS if read in found), ""), numbers
 
 
 def _augmented(inplace: Any) -> Callable[[ValueProxy, Any], Any]:

@@ -33,6 +33,7 @@ from graphgrow.capture.expansions import expansion_of
 from graphgrow.capture.factories import factories_seen
 from graphgrow.capture.functions import WHILE_TRACED, Seen, calls_seen, grouped_products
 from graphgrow.capture.held import Held, Made
+from graphgrow.capture.known import known_value
 from graphgrow.capture.of_torch import (
     layers_stay,
     masks_taken_as_given,
@@ -189,8 +190,6 @@ class ShapeTracer(fx.Tracer):
         value: Any = args[0] if len(args) == 1 and isinstance(args[0], ValueProxy) else None
         if value is not None and isinstance(value.example, torch.Tensor) and value.example.numel() == 1:
             value = value.item()
-            if not isinstance(value, ValueProxy):  # no input has a part in it
-                return int(value)
         number = value is not None and isinstance(value.example, (int, float)) and not isinstance(value.example, bool)
         if not number or not self._ints_free:
             return int(*args, **kwargs)
@@ -237,12 +236,12 @@ class ShapeTracer(fx.Tracer):
         type_expr: Any | None = None,
         proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
     ) -> Any:
-        """Record one operator and work out its example; what no input decides comes back as numbers of Python's."""
+        """Record one operator and work out its example; a list that no input decides is one of Python's."""
         self._clock.progress(len(self.graph.nodes))
         if kind == "call_method" and target in _SHAPE_CHANGES and isinstance(args[0], ValueProxy):
             args[0].node = self.create_proxy(kind, str(target)[:-1], args, kwargs).node  # under all names of the tensor
             return args[0]
-        if kind == "call_method" and target in ("item", "tolist") and args[0].example.is_meta:
+        if kind == "call_method" and target == "tolist" and args[0].example.is_meta:
             settled = self.conditions.known(args[0])
             if settled is not None:
                 return settled.tolist()
@@ -272,12 +271,14 @@ class ShapeTracer(fx.Tracer):
             recorded = self._leaf_outputs[str(target)].pop(0)
             node.meta["value"] = pytree.tree_map(lambda v: v.of(inputs) if isinstance(v, InputView) else v, recorded)
             node.meta[FIXED] = node.meta["value"]
-        elif by_values:
-            node.meta["value"] = node.meta[FIXED] = to_meta(self._on_examples.of(node))
         elif kind not in ("output", "get_attr"):
             arguments = values_of((node.args, node.kwargs))
+            write: Write | None = None
             try:
-                node.meta["value"], write = run_watched(node, lambda: self._run(kind, target, *arguments))
+                if by_values:
+                    node.meta["value"] = node.meta[FIXED] = self._answered(node)
+                else:
+                    node.meta["value"], write = run_watched(node, lambda: self._run(kind, target, *arguments))
             except BaseException:  # which the model may catch, to try another call
                 self.graph.erase_node(node)
                 raise
@@ -292,6 +293,11 @@ class ShapeTracer(fx.Tracer):
             self._detached[node] = result
             result = self._without_gradient(result, again=kind == "call_module")
         return result
+
+    def _answered(self, node: fx.Node) -> Any:
+        """What an operator answers whose form values decide, on the meta device."""
+        settled = known_value(node.all_input_nodes[0], self) if node.target == "item" else None
+        return to_meta(self._on_examples.of(node)) if settled is None else settled.item()
 
     def _recorded(self, path: str) -> bool:
         """Whether a leaf is not run: what has a rule is, since its shapes follow when it grows."""

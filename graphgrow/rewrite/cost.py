@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graphgrow.errors import Unsupported
 from graphgrow.ir.inputs import InputSpec
-from graphgrow.ir.meta import MetaRunner
+from graphgrow.ir.meta import FIXED, MetaRunner
 from graphgrow.network.bare import without_data
 from graphgrow.network.neighbours import parameters_of
 from graphgrow.network.network import Network, placeholder_values
@@ -54,7 +54,8 @@ def count_flops(network: Network, batch_size: int = 1) -> int:
     """Floating-point operations of one forward pass, in eval mode.
 
     Counted by torch's FlopCounterMode on the meta device: convolutions, matrix products and attention, a
-    multiplication and an addition being two. What is elementwise is left out, as is usual.
+    multiplication and an addition being two. What is elementwise is left out, as is usual. Where values choose how many
+    entries there are (`x[mask]`), they are as many as on the example inputs.
 
     Raises:
         Unsupported: if an operator does not run on a batch of that size, or not without data.
@@ -106,6 +107,8 @@ def node_flops(network: Network, batch_size: int = 1) -> dict[str, int]:
 
 
 def _run(network: Network, runner: MetaRunner, node: fx.Node, values: dict[fx.Node, Any], batch_size: int) -> Any:
+    if FIXED in node.meta and node.op != "call_module":
+        return node.meta[FIXED]  # how many entries values choose, as on the example
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     try:
         return runner.run(node.op, node.target, args, kwargs)

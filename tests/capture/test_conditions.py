@@ -24,6 +24,7 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.first, self.last, self.between = nn.Linear(3, 6), nn.Linear(6, 2), between
         self.register_buffer("scale", torch.tensor(2.0))
+        self.register_buffer("count", torch.tensor(3))
         self.register_buffer("ready", torch.tensor([True]))
         self.gain = nn.Parameter(torch.ones(()))
 
@@ -116,10 +117,16 @@ def by_zeros(m: Any, h: torch.Tensor) -> torch.Tensor:
 
 
 def as_a_whole_number(m: Any, h: torch.Tensor) -> torch.Tensor:
-    return h * int(m.scale) * float(m.scale)
+    return h * int(m.count) * float(m.scale)
 
 
-@pytest.mark.parametrize("between", [by_a_buffer, by_its_number, by_a_table, by_zeros, as_a_whole_number])
+def by_a_condition_on_its_number(m: Any, h: torch.Tensor) -> torch.Tensor:
+    return h * 2 if m.scale.item() + len(h) - len(h) > 1 else h
+
+
+@pytest.mark.parametrize(
+    "between", [by_a_buffer, by_a_condition_on_its_number, by_a_table, by_zeros, as_a_whole_number]
+)
 def test_what_no_input_has_a_part_in_is_decided(between: Any) -> None:
     model = Net(between)
     graph = gg.trace(model, X, way="fx")
@@ -129,6 +136,15 @@ def test_what_no_input_has_a_part_in_is_decided(between: Any) -> None:
         assert torch.equal(graph.module(rows), model(rows))
     assert gg.verify(graph, grown).preserved
     assert any(node.target is require_values for node in grown.module.graph.nodes)
+
+
+def test_a_number_in_a_buffer_that_decides_no_path_may_change() -> None:
+    model = Net(by_its_number)
+    graph = gg.trace(model, X, way="fx")
+    grown = gg.apply(graph, "widen(first, extra=2)")
+    assert_preserved(graph, grown)
+    model.scale.fill_(5.0)
+    assert torch.equal(graph.module(X), model(X))
 
 
 def test_another_number_in_the_buffer_is_refused() -> None:

@@ -197,3 +197,19 @@ def test_costs_in_words() -> None:
     assert str(MutationCost(-1, 0)) == "-1 parameter, +0 FLOPs"
     texts = {9_999: "9,999 FLOPs", 12_340: "0.0123 MFLOPs", 53_314_816: "53.3 MFLOPs", 35_127_656_448: "35,128 MFLOPs"}
     assert {flops: flops_text(flops) for flops in texts} == texts
+
+
+def test_what_a_mask_chooses_counts_as_many_as_on_the_example() -> None:
+    """A unit more: 2 * 3 for a batch of one in the first layer, 2 * 2 for each of three chosen rows behind."""
+
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 5), nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(x)[x[:, 0] > 0])
+
+    rows = torch.tensor([[1.0, 0, 0], [2.0, 0, 0], [-1.0, 0, 0], [3.0, 0, 0]])
+    graph = gg.trace(Chosen(), rows)
+    assert graph.cost("widen(first, extra=1)").flops == 1 * 2 * 3 + 3 * 2 * 2
