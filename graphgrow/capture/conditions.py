@@ -152,7 +152,7 @@ def _refusal(trace: Callable[[Outcomes], Any], outcomes: Outcomes, undecided: Un
         raise
     except Exception as error:  # noqa: BLE001  # the model's own, whatever its class
         raised = _raised_by(error)
-        if raised is not None and raised is undecided.asking:
+        if raised is not None and raised == undecided.asking:  # each trace has code objects of its own
             return f"{type(error).__name__}: {error}"[:200]
     return ""
 
