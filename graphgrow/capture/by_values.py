@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.modes import CHECKS
 from graphgrow.capture.proxies import ValueProxy
 
 _CHOSEN = {torch.nonzero, "nonzero"}
@@ -119,6 +120,8 @@ class OnExamples:
         if node.op == "get_attr":
             constants = self._tracer.constants
             return constants[name] if name in constants else self._tracer.held_at(name)
+        if node.target in CHECKS:  # on a path that is looked into, the example may be what the model refuses
+            return None
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda used: self._values[used])
         if node.op == "call_module":
             layer = self._tracer.replaced.get(name) or self._tracer.root.get_submodule(name)

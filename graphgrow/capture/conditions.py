@@ -96,7 +96,7 @@ class Conditions:
         if condition and self._asked < len(self._outcomes):
             admitted, refusal = self._outcomes[self._asked]
             self._asked += 1
-            self._tracer.create_proxy("call_function", require_admitted, (value, admitted, _line(), refusal), {})
+            self.require(value, admitted, refusal)
             return admitted
         error = (Undecided if condition else CaptureError)(
             f"{use} depends on the values of the tensor `{value.node.name}`, not on its shape; "
@@ -106,6 +106,10 @@ class Conditions:
             frames = (frame for frame, _ in traceback.walk_stack(None) if is_users(frame.f_code.co_filename))
             error.asking = next((frame.f_code for frame in frames), None)
         raise error
+
+    def require(self, value: fx.Proxy, admitted: bool, refusal: str) -> None:
+        """Let the graph refuse the values of which a condition has not come out as it has to."""
+        self._tracer.create_proxy("call_function", require_admitted, (value, admitted, _line(), refusal), {})
 
     def refuse_overwritten(self) -> None:
         """Look, when the trace has ended, whether the forward overwrites what it has decided by.

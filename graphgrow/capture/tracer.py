@@ -241,6 +241,9 @@ class ShapeTracer(fx.Tracer):
         if kind == "call_method" and target in _SHAPE_CHANGES and isinstance(args[0], ValueProxy):
             args[0].node = self.create_proxy(kind, str(target)[:-1], args, kwargs).node  # under all names of the tensor
             return args[0]
+        if target is torch._assert and isinstance(args[0], ValueProxy) and isinstance(args[0].example, torch.Tensor):
+            message = args[1] if len(args) > 1 else kwargs.get("message")
+            return self.conditions.require(args[0], True, f"AssertionError: {message}")
         if kind == "call_method" and target == "tolist" and args[0].example.is_meta:
             settled = self.conditions.known(args[0])
             if settled is not None:

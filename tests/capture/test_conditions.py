@@ -51,6 +51,17 @@ def counts_first(m: Any, h: torch.Tensor) -> torch.Tensor:
     return h
 
 
+def asserts_a_range(m: Any, h: torch.Tensor) -> torch.Tensor:
+    """A message that reads numbers is worked out on the example, which is in the range."""
+    assert not h.isnan().any() and h.isfinite().all(), f"up to {h.max().item()}"  # noqa: PT018
+    return h
+
+
+def asserts_by_torch(m: Any, h: torch.Tensor) -> torch.Tensor:
+    torch._assert(h.isfinite().all(), "infinite")
+    return h
+
+
 def two_checks(m: Any, h: torch.Tensor) -> torch.Tensor:
     return asserts_finite(m, raises_at_nan(m, h).tanh())
 
@@ -58,6 +69,7 @@ def two_checks(m: Any, h: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("between", "words"),
     [(raises_at_nan, "ArithmeticError: not a number"), (asserts_finite, "AssertionError: infinite"),
+     (asserts_a_range, "AssertionError: up to"), (asserts_by_torch, "AssertionError: infinite"),
      (counts_first, "ArithmeticError: not a number"), (two_checks, "ArithmeticError: not a number")],
 )  # fmt: skip
 def test_what_the_model_refuses_the_graph_refuses(between: Any, words: str) -> None:
