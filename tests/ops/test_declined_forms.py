@@ -72,7 +72,6 @@ FORMS: list[tuple[str, Run]] = [
     ("tensors of too few axes", lambda h: torch.hstack([h[0], h[1]])),
     # maps and windows
     ("a weight that is not a matrix", lambda h: F.linear(h, h[0])),
-    ("called in a form that its rule does not know", lambda h: torch.split(tensor=h, split_size_or_sections=2)[0]),
     ("an axis of size 1 that is broadcast", lambda h: torch.einsum("ab,cb->ac", h, h[:, :1])),
     ("an input without a batch axis", nn.InstanceNorm1d(3)),
     ("an input without a batch axis", lambda h: F.unfold(h[None], (2, 2))),
@@ -111,6 +110,10 @@ def _without_its_weight(call: Call, input: Value) -> Value:
     return call.output(input.axes)
 
 
+def _of_two_operands(call: Call, input: Value, other: Value) -> Value:
+    return call.output(input.axes)
+
+
 def _of_another_shape(call: Call, input: Value) -> Value:
     return call.output(input.axes[:1])
 
@@ -121,6 +124,7 @@ def _of_another_shape(call: Call, input: Value) -> Value:
     [
         ("axes of sizes 3 and 6 meet", _mixed_up),
         ("has no `weight`", _without_its_weight),
+        ("called in a form that its rule does not know", _of_two_operands),
         ("its rule does not know this form (it puts out [(3, 6)], not [(3,)])", _of_another_shape),
     ],
 )
