@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.known import Fetching, fetched
 from graphgrow.capture.modes import CHECKS
 from graphgrow.capture.proxies import ValueProxy
 
@@ -24,8 +25,8 @@ _WHERE = {torch.where: True, torch.argwhere: False, "argwhere": False}
 _MASKED = {torch.masked_select, "masked_select"}
 
 
-class Holder(Protocol):
-    """What a tracer offers here.
+class Holder(Fetching, Protocol):
+    """What a tracer offers here, besides.
 
     Attributes:
         graph: as far as it is recorded.
@@ -36,19 +37,6 @@ class Holder(Protocol):
     graph: fx.Graph
     root: nn.Module
     replaced: dict[str, nn.Module]
-
-    @property
-    def constants(self) -> dict[str, torch.Tensor]:
-        """Tensors that the forward makes itself, by the name under which the graph fetches them."""
-        ...
-
-    def held_at(self, path: str) -> Any:
-        """What the model holds at a path."""
-        ...
-
-    def by_itself(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
-        """What an operator returns, run for itself and not recorded."""
-        ...
 
     def create_proxy(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record one operator."""
@@ -118,8 +106,7 @@ class OnExamples:
             example = self._examples[name]
             return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, example)
         if node.op == "get_attr":
-            constants = self._tracer.constants
-            return constants[name] if name in constants else self._tracer.held_at(name)
+            return fetched(name, self._tracer)
         if node.target in CHECKS:  # on a path that is looked into, the example may be what the model refuses
             return None
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda used: self._values[used])

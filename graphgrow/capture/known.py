@@ -12,16 +12,8 @@ from torch.utils import _pytree as pytree
 from graphgrow.capture.writes import Write, storages_of
 
 
-class Holder(Protocol):
-    """What a tracer offers here.
-
-    Attributes:
-        writes: the nodes that overwrite memory.
-        device_type: of the model and its inputs; empty where they are on several.
-    """
-
-    writes: dict[fx.Node, Write]
-    device_type: str
+class Fetching(Protocol):
+    """What a tracer offers where a graph is run while it is recorded."""
 
     @property
     def constants(self) -> dict[str, torch.Tensor]:
@@ -35,6 +27,18 @@ class Holder(Protocol):
     def by_itself(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         """What an operator returns, run for itself and not recorded."""
         ...
+
+
+class Holder(Fetching, Protocol):
+    """What a tracer offers here, besides.
+
+    Attributes:
+        writes: the nodes that overwrite memory.
+        device_type: of the model and its inputs; empty where they are on several.
+    """
+
+    writes: dict[fx.Node, Write]
+    device_type: str
 
 
 def known_value(node: fx.Node, holder: Holder) -> torch.Tensor | None:
@@ -58,6 +62,11 @@ def known_value(node: fx.Node, holder: Holder) -> torch.Tensor | None:
         return None
     found = values[node]
     return found if isinstance(found, torch.Tensor) and not found.is_meta and not bool(found.isnan().any()) else None
+
+
+def fetched(name: str, holder: Fetching) -> Any:
+    """What a graph fetches by a name: a tensor that the forward has made, as it was then, or one of the model's."""
+    return holder.constants[name] if name in holder.constants else holder.held_at(name)
 
 
 def memory_behind(node: fx.Node, holder: Holder) -> frozenset[int]:
@@ -94,8 +103,7 @@ def _value(node: fx.Node, values: Mapping[fx.Node, Any], holder: Holder) -> Any:
     if not _holds_tensor(node):
         return pytree.tree_map(lambda leaf: _placed(leaf, holder), node.meta["value"])
     if node.op == "get_attr":
-        name = str(node.target)
-        return holder.constants[name] if name in holder.constants else holder.held_at(name)
+        return fetched(str(node.target), holder)
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda item: values[item])
     return holder.by_itself(node.op, node.target, args, kwargs)
 
