@@ -15,8 +15,8 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.capture.known import Fetching, fetched
-from graphgrow.capture.modes import CHECKS
 from graphgrow.capture.proxies import ValueProxy
+from graphgrow.layers import CHECKS
 
 _CHOSEN = {torch.nonzero, "nonzero"}
 _WHERE = {torch.where: True, torch.argwhere: False, "argwhere": False}

@@ -14,25 +14,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from graphgrow.capture.writes import is_inplace
-from graphgrow.layers import (
-    ScaledDotProductAttention,
-    require_admitted,
-    require_decision,
-    require_dtypes,
-    require_form,
-    require_same,
-    require_sizes,
-    require_values,
-    set_item,
-)
-
-CHECKS = frozenset(
-    (
-        torch._assert, require_admitted, require_decision, require_dtypes, require_form, require_same, require_sizes,
-        require_values,
-    )
-)  # fmt: skip
-"""What refuses a call and computes nothing."""
+from graphgrow.layers import CHECKS, ScaledDotProductAttention, set_item
 
 EFFECTS = CHECKS | {set_item}
 

@@ -9,6 +9,7 @@ from graphgrow.layers.norm import RootMeanSquareNorm
 from graphgrow.layers.own_function import OwnFunction
 from graphgrow.layers.padded import Padded, PaddedGRU, PaddedLSTM, PaddedRNN
 from graphgrow.layers.requirements import (
+    CHECKS,
     form_of,
     require_admitted,
     require_decision,
@@ -21,6 +22,7 @@ from graphgrow.layers.requirements import (
 from graphgrow.layers.router import Router
 
 __all__ = [
+    "CHECKS",
     "Blend",
     "ByMode",
     "Choice",

@@ -157,3 +157,12 @@ def require_sizes(value: torch.Tensor, sizes: tuple[int | None, ...], name: str)
             f"the graph holds for {name} of shape ({wanted}), not {tuple(value.shape)}; capture it again with example "
             "inputs of the new sizes"
         )
+
+
+CHECKS = frozenset(
+    (
+        torch._assert, require_admitted, require_decision, require_dtypes, require_form, require_same, require_sizes,
+        require_values,
+    )
+)  # fmt: skip
+"""What refuses a call: it computes nothing that anyone reads."""

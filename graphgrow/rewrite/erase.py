@@ -9,19 +9,10 @@ from torch import fx, nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
-from graphgrow.layers import require_admitted, require_decision, require_dtypes, require_same, require_values
+from graphgrow.layers import CHECKS, require_dtypes
 from graphgrow.network.memory import memory_roots, overwritten, written
 from graphgrow.network.network import Network, Step
 from graphgrow.rewrite.shapes import check_shapes
-
-_CHECKS = (
-    torch._assert,
-    require_admitted,
-    require_decision,
-    require_dtypes,
-    require_same,
-    require_values,
-)  # they compute nothing that anyone reads
 
 
 def bypass(network: Network, editor: Editor, node: fx.Node, kept: fx.Node) -> Step:
@@ -131,13 +122,13 @@ def _dead(nodes: Iterable[fx.Node]) -> set[fx.Node]:
         if node in dead:
             dead.remove(node)
             living += [read for read in node.all_input_nodes if read in dead]
-            living += [check for check in node.users if check in dead and check.target in _CHECKS]
+            living += [check for check in node.users if check in dead and check.target in CHECKS]
     return dead
 
 
 def _is_needed(node: fx.Node, dead: set[fx.Node]) -> bool:
     """Whether something that stays reads a node, or the node checks something that stays."""
-    stays = [*node.users, *(node.all_input_nodes if node.target in _CHECKS else ())]
+    stays = [*node.users, *(node.all_input_nodes if node.target in CHECKS else ())]
     return not dead.issuperset(stays)
 
 
@@ -145,6 +136,6 @@ def _of_checks(graph: fx.Graph) -> set[fx.Node]:
     """The nodes of which nothing but checks comes."""
     found: set[fx.Node] = set()
     for node in reversed(graph.nodes):
-        if node.target in _CHECKS or (node.users and found.issuperset(node.users)):
+        if node.target in CHECKS or (node.users and found.issuperset(node.users)):
             found.add(node)
     return found
