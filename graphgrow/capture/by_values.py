@@ -51,18 +51,20 @@ def decided_by_values(kind: str, target: Any, args: tuple[Any, ...]) -> bool:
 
 
 def places_asked(
-    tracer: Holder, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    tracer: Holder, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, Any, tuple[Any, ...], dict[str, Any]]:
     """The call that asks for places where masks are given: `x[mask]` is `x[mask.nonzero()]`, as is `where(mask)`."""
+    if kind not in ("call_function", "call_method"):
+        return kind, target, args, kwargs
     if target in _WHERE and len(args) == 1 and not kwargs and args[0].example.dim():
-        return torch.nonzero, args, {"as_tuple": True} if _WHERE[target] else {}
+        return "call_function", torch.nonzero, args, {"as_tuple": True} if _WHERE[target] else {}
     if target in _MASKED and len(args) == 2 and args[0].example.shape == args[1].example.shape:
-        target = operator.getitem
+        kind, target = "call_function", operator.getitem
     if target is not operator.getitem or len(args) != 2:
-        return target, args, kwargs
+        return kind, target, args, kwargs
     given = args[1] if isinstance(args[1], tuple) else (args[1],)
     if not any(map(_is_mask, given)):
-        return target, args, kwargs
+        return kind, target, args, kwargs
     index: list[Any] = []
     for item in given:
         if _is_mask(item):
@@ -70,7 +72,7 @@ def places_asked(
             index += [places[i] for i in range(item.example.dim())]
         else:
             index.append(item)
-    return target, (args[0], index[0] if len(index) == 1 else tuple(index)), kwargs
+    return kind, target, (args[0], index[0] if len(index) == 1 else tuple(index)), kwargs
 
 
 def _is_mask(item: Any) -> bool:

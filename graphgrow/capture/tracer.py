@@ -248,9 +248,7 @@ class ShapeTracer(fx.Tracer):
             settled = self.conditions.known(args[0])
             if settled is not None:
                 return settled.tolist()
-        if kind.startswith("call_") and kind != "call_module":
-            target, args, kwargs = places_asked(self, target, args, kwargs)
-            kind = "call_function" if not isinstance(target, str) else kind
+        kind, target, args, kwargs = places_asked(self, kind, target, args, kwargs)
         by_values = kind.startswith("call_") and decided_by_values(kind, target, args) and not self._without_data
         if kind == "call_method" and target == "type" and len(args) > 1:
             target, args = cast_by_name(args, self.device_type)
