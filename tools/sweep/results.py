@@ -11,7 +11,6 @@ from graphgrow.store.files import write_atomically
 from tools.sweep.options import Options
 from tools.sweep.row import Row
 from tools.sweep.table import page
-from tools.sweep.versions import versions_by_model
 
 FORMAT, SCHEMA = "graphgrow coverage", 2
 
@@ -57,9 +56,7 @@ def write_rows(rows: dict[str, Row], table: Path) -> None:
     ordered = [rows[name] for name in sorted(rows)]
     data = {"format": FORMAT, "schema": SCHEMA, "rows": [asdict(row) for row in ordered]}
     write_atomically(table.with_suffix(".json"), (json.dumps(data, indent=1) + "\n").encode())
-    today = versions_by_model(rows)
-    stale = {row.model for row in ordered if row.versions != today[row.model]}
-    write_atomically(table, page(table.stem.capitalize(), ordered, stale).encode())
+    write_atomically(table, page(table.stem.capitalize(), ordered).encode())
 
 
 def to_do(models: list[str], rows: dict[str, Row], options: Options, versions: dict[str, dict[str, str]]) -> list[str]:

@@ -72,6 +72,7 @@ class Row:
         worst_onnx: the same of onnxruntime against torch.
         seconds: of all steps, and of the one that took longest.
         peak_gib: of resident memory.
+        commit: of the sources, and its day; empty where that is not known.
     """
 
     model: str
@@ -98,6 +99,7 @@ class Row:
     slowest: str = ""
     slowest_seconds: float = 0.0
     peak_gib: float = 0.0
+    commit: str = ""
 
     @property
     def wrong(self) -> bool:

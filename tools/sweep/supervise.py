@@ -15,6 +15,7 @@ from tools.sweep.journal import read_events
 from tools.sweep.options import Limits, Options
 from tools.sweep.outcome import one_line
 from tools.sweep.row import Row, add_events
+from tools.sweep.versions import commit_of_sources
 
 INTERRUPTED = "interrupted"
 # The server holds nothing but imports, so that a model inherits nothing of the one before.
@@ -40,7 +41,7 @@ def run_model(
         versions: noted in the row.
         work: what the child does; of a module that it can import.
     """
-    start, row = time.perf_counter(), Row(name, options.to_json(), versions)
+    start, row = time.perf_counter(), Row(name, options.to_json(), versions, commit=commit_of_sources())
     with tempfile.TemporaryDirectory(prefix="coverage-") as folder:
         request = Request(name, options, limits.memory_gib, Path(folder))
         ended = _run(work, request, limits.timeout_s)

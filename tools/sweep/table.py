@@ -13,8 +13,8 @@ INTRODUCTION = """Each pass listed its mutations on each model; all of them, or 
 themselves and verified in float64, in eval and in train mode ([verification.md](verification.md)). Then, where there is
 a chain, it was drawn over all passes, verified, replayed from its ledger, saved and loaded, and exported to ONNX.
 Mutations are those preserved *of* those tried (in brackets: offered). Rows in which something is wrong are bold. Errors
-are in multiples of their bounds. Written by `python tools/coverage.py`; a row whose sources or versions are not today's
-says so.
+are in multiples of their bounds. Written by `python tools/coverage.py`; the last column is the commit that a row was
+made with (`+`: and changes).
 """
 
 _WORDS = {
@@ -28,17 +28,16 @@ _WORDS = {
 _LONGEST = 160
 
 
-def page(title: str, rows: Sequence[Row], stale: set[str]) -> str:
+def page(title: str, rows: Sequence[Row]) -> str:
     """The whole page.
 
     Args:
         title: its heading.
         rows: in order.
-        stale: models whose rows were made with other versions than today's.
     """
     sources = "\n".join([_line(HEAD), f"|{'---|' * len(HEAD)}", *map(_line, by_source(rows))])
     parts = [f"# {title}\n", INTRODUCTION, f"{summary(rows)}\n", f"{sources}\n", f"{_made_with(rows)}\n"]
-    parts.append(table(rows, stale))
+    parts.append(table(rows))
     problems = [f"- `{row.model}`: {_stopping(row)}" for row in rows if _stopping(row)]
     problems += [f"- `{row.model}`: {problem}" for row in rows if not row.failure for problem in row.problems]
     parts.append("## What is not well\n\n" + ("\n".join(problems) or "Nothing."))
@@ -69,21 +68,22 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
-def table(rows: Sequence[Row], stale: set[str]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """One row a model; columns in which no row has anything are left out."""
     varied = len({str(row.options) for row in rows}) > 1
     head = ["model", "state", "input", "captured", "nodes", "parameters", "in growable groups", "mutations"]
     head += ["largest error", "ONNX", "chain", "seconds (slowest)", "GiB"]
     head += ["options"] if varied else []
+    head += ["commit"]
     lines = []
     for row in rows:
-        name = f"{row.model} (older sources)" if row.model in stale else row.model
         offered = sum(counts.offered for counts in row.passes.values())
-        cells = [name, _state(row), *_captured(row)]
+        cells = [row.model, _state(row), *_captured(row)]
         cells += [_share(row.count("preserved"), row.count(), offered) if row.passes else ""]
         cells += [f"{row.worst:.2f}" if row.count() else "", _onnx(row), chain_words(row.chain)]
         cells += [_seconds(row), f"{row.peak_gib:.1f}" if row.peak_gib else ""]
         cells += [f"`{Options.from_json(row.options)}`"] if varied else []
+        cells += [row.commit.partition(" ")[0]]
         cells = [cell.replace("|", "\\|") for cell in cells]
         lines.append([f"**{cell}**" if cell and row.wrong else cell for cell in cells])
     used = [place for place in range(len(head)) if not lines or any(line[place] for line in lines)]
@@ -114,9 +114,12 @@ def chain_words(chain: Chain) -> str:
 
 def _made_with(rows: Sequence[Row]) -> str:
     options = Counter(str(Options.from_json(row.options)) for row in rows)
-    versions = Counter(f"{name} {value}" for row in rows for name, value in row.versions.items())
+    versions = Counter(f"{n} {value}" for row in rows for n, value in row.versions.items() if n != "source")
+    days = Counter(row.commit.rpartition(" ")[2] or "an unknown day" for row in rows)
     words = [f"`{text}` ({count} models)" for text, count in options.most_common()]
-    return f"Options: {', '.join(words)}. Versions: {', '.join(f'{v} ({n})' for v, n in sorted(versions.items()))}."
+    made = [f"{name} ({count})" for name, count in sorted(versions.items())]
+    sources = [f"{day} ({count})" for day, count in sorted(days.items())]
+    return f"Options: {', '.join(words)}. Versions: {', '.join(made)}. Sources of graphgrow: of {', '.join(sources)}."
 
 
 def _stopping(row: Row) -> str:

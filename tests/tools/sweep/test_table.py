@@ -29,7 +29,7 @@ ROWS = [GOOD, BAD, SLOW, NONE]
 
 
 def test_each_model_is_one_line_and_the_wrong_one_is_bold() -> None:
-    text = table(ROWS, {"slow"})
+    text = table(ROWS)
     lines = text.splitlines()
     assert len(lines) == 2 + len(ROWS)
     assert len({line.count("|") for line in lines}) == 1
@@ -38,7 +38,7 @@ def test_each_model_is_one_line_and_the_wrong_one_is_bold() -> None:
     assert "**1 of 2 (3)**" in cells
     assert "**" not in line_of(text, "good")
     assert "2 of 2 (9)" in line_of(text, "good")
-    assert "stopped early" in line_of(text, "slow (older sources)")
+    assert "stopped early" in line_of(text, "| slow |")
     assert "not captured" in line_of(text, "none")
 
 
@@ -51,17 +51,24 @@ def test_each_pass_is_told_of_each_model_to_which_it_offers_anything() -> None:
 
 
 def test_columns_without_anything_are_left_out() -> None:
-    head = table(ROWS, set()).splitlines()[0]
+    head = table(ROWS).splitlines()[0]
     assert "mutations" in head
     assert "ONNX" not in head
     exported = row("exported", onnx={"parity": 1})
-    assert "ONNX" in table([*ROWS, exported], set()).splitlines()[0]
+    assert "ONNX" in table([*ROWS, exported]).splitlines()[0]
 
 
 def test_options_are_a_column_where_they_differ() -> None:
-    assert "--sites" not in table([GOOD, BAD], set())
+    assert "--sites" not in table([GOOD, BAD])
     other = row("other", options=Options(sites=7).to_json())
-    assert "`--sites 7 --seed 0`" in line_of(table([GOOD, other], set()), "other")
+    assert "`--sites 7 --seed 0`" in line_of(table([GOOD, other]), "other")
+
+
+def test_each_row_names_its_commit_and_the_page_the_days() -> None:
+    old, new = row("old", commit="1a2b3c4 of 2026-11-27"), row("new", commit="5d6e7f8+ of 2026-11-28")
+    text = page("Zoo", [old, new, row("unknown")])
+    assert line_of(text.partition("## What is not well")[0], "| new | complete |").endswith("| 5d6e7f8+ |")
+    assert "Sources of graphgrow: of 2026-11-27 (1), 2026-11-28 (1), an unknown day (1)." in text
 
 
 def test_the_summary_counts_everything() -> None:
@@ -75,7 +82,7 @@ def test_the_summary_counts_everything() -> None:
 
 def test_the_page_names_what_is_wrong_and_ranks_reasons() -> None:
     again = row("again", passes={"widen": PassCounts(1, {}, {"frozen: x": 2})}, frozen={"a model output": 3})
-    text = page("Zoo", [*ROWS, again], set())
+    text = page("Zoo", [*ROWS, again])
     assert "- `bad`: wrong: split(a): no" in text
     assert "- `none`: not captured: CaptureError: no way" in text
     assert "- `slow`: stopped at the time limit of 5 s in `capture`" in text
@@ -85,7 +92,7 @@ def test_the_page_names_what_is_wrong_and_ranks_reasons() -> None:
 
 
 def test_a_page_without_rows_is_a_page() -> None:
-    assert "**0 models**" in page("Zoo", [], set())
+    assert "**0 models**" in page("Zoo", [])
 
 
 def test_chains_in_words() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
-from tools.sweep.versions import source_digest, versions_by_model, versions_for
+import pytest
+
+from tools.sweep import versions
+from tools.sweep.versions import commit_of_sources, source_digest, versions_by_model, versions_for
 
 
 def test_the_digest_follows_names_and_contents(tmp_path: Path) -> None:
@@ -38,3 +42,25 @@ def test_each_model_states_what_it_depends_on() -> None:
 def test_versions_of_many_models_are_those_of_each() -> None:
     names = ["graphgrow:mlp", "graphgrow:vgg", "torchvision:resnet18", "a.b:c"]
     assert versions_by_model(names) == {name: versions_for(name) for name in names}
+
+
+def test_the_commit_is_that_of_the_checkout_and_says_where_the_sources_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> None:
+        given = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *given, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    package = tmp_path / "graphgrow"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(versions, "_folder", lambda name: package)
+    git("init", "-q")
+    assert commit_of_sources() == ""  # beside a repository that does not hold it, as in an environment within one
+    git("add", ".")
+    git("commit", "-q", "-m", "first", "--date", "2020-01-02T03:04:05")
+    commit, _, day = commit_of_sources().partition(" of ")
+    assert len(commit) == 7
+    assert day.count("-") == 2
+    (package / "__init__.py").write_text("changed = True")
+    assert commit_of_sources() == f"{commit}+ of {day}"
