@@ -11,7 +11,14 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.capture.admission import (
+from graphgrow.capture.graphs.assembly import assemble
+from graphgrow.capture.graphs.batch_of_one import drop_idle_checks
+from graphgrow.capture.graphs.both_modes import merged
+from graphgrow.capture.graphs.inplace import thread_inplace
+from graphgrow.capture.graphs.mode_guard import guard_mode, mode_reads
+from graphgrow.capture.graphs.modes import flagged, prune, revive, same_structure
+from graphgrow.capture.graphs.norms import raise_norms
+from graphgrow.capture.model.admission import (
     admit,
     admit_inputs,
     hooked_leaves,
@@ -19,21 +26,14 @@ from graphgrow.capture.admission import (
     refuse_unknown_leaves,
     unwrapped,
 )
-from graphgrow.capture.assembly import assemble
-from graphgrow.capture.batch_of_one import drop_idle_checks
-from graphgrow.capture.both_modes import merged
-from graphgrow.capture.caches import left_out
-from graphgrow.capture.clock import Clock
-from graphgrow.capture.conditions import Outcomes, Undecided, deciding
-from graphgrow.capture.inplace import thread_inplace
-from graphgrow.capture.mode_guard import guard_mode, mode_reads
-from graphgrow.capture.modes import flagged, prune, revive, same_structure
-from graphgrow.capture.norms import raise_norms
-from graphgrow.capture.outputs import leaves_of, register_classes
-from graphgrow.capture.running import in_mode, leaves_recorded, place_of
-from graphgrow.capture.tracer import ShapeTracer
-from graphgrow.capture.trial import Trial
-from graphgrow.capture.untouched import State, untouched
+from graphgrow.capture.model.caches import left_out
+from graphgrow.capture.model.clock import Clock
+from graphgrow.capture.model.outputs import leaves_of, register_classes
+from graphgrow.capture.model.running import in_mode, leaves_recorded, place_of
+from graphgrow.capture.model.trial import Trial
+from graphgrow.capture.model.untouched import State, untouched
+from graphgrow.capture.tracing.conditions import Outcomes, Undecided, deciding
+from graphgrow.capture.tracing.tracer import ShapeTracer
 from graphgrow.errors import CaptureError, GraphGrowError, TimeBudgetError
 from graphgrow.ir.answers import Answers
 from graphgrow.ir.bits import same_bits
@@ -136,7 +136,7 @@ def _captured(
                 raise
             failure = error
             notes = (f"torch.fx could not capture it: {str(error).removesuffix(_REMEDY)}", *notes)
-    from graphgrow.capture.fallback import capture_with_dynamo  # with sympy, which takes long to load
+    from graphgrow.capture.dynamo.fallback import capture_with_dynamo  # with sympy, which takes long to load
 
     try:
         recorded = capture_with_dynamo(model, *example, trial, leaves, clock=clock)

@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.capture.writes import is_inplace
+from graphgrow.capture.graphs.writes import is_inplace
 from graphgrow.ir.called import called_module
 from graphgrow.ops import pointwise
 from graphgrow.ops.registry import rule_of

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from graphgrow.capture.modes import EFFECTS
-from graphgrow.capture.writes import is_inplace
+from graphgrow.capture.graphs.modes import EFFECTS
+from graphgrow.capture.graphs.writes import is_inplace
 from graphgrow.ir.layers_apart import layers_apart, tensors_apart
 from graphgrow.ir.terms import leaves
 from graphgrow.ir.value import Value

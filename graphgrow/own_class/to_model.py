@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 from torch import fx, nn
 
-from graphgrow.capture.running import run_in_eval, run_in_train
+from graphgrow.capture.model.running import run_in_eval, run_in_train
 from graphgrow.capture.trace import Capture, capture
 from graphgrow.errors import CaptureError, ExportError, GraphGrowError
 from graphgrow.ir.editor import follow_flat_weights, shallow_copy

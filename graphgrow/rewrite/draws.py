@@ -15,7 +15,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from graphgrow.capture.factories import RANDOM
+from graphgrow.capture.stand_ins.factories import RANDOM
 from graphgrow.ir.inputs import bind
 from graphgrow.ir.positions import Kept, Recurring, positions_along
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphgrow.capture.running import place_of
+from graphgrow.capture.model.running import place_of
 from graphgrow.errors import ModelError
 
 KNOWN_SOURCES = ("graphgrow", "torchvision", "timm")

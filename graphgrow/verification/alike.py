@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.capture.writes import is_inplace
+from graphgrow.capture.graphs.writes import is_inplace
 from graphgrow.ir.bits import same_bits
 from graphgrow.ir.layers_apart import layers_apart
 from graphgrow.verification.places import Counterparts

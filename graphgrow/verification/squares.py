@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphgrow.capture.writes import storages_of
+from graphgrow.capture.graphs.writes import storages_of
 from graphgrow.ops.sizes import only_measured
 from graphgrow.verification.alike import Alike, Operands
 from graphgrow.verification.magnitude import channel_axis, magnitude, row_sums

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from graphgrow.capture.running import in_mode
+from graphgrow.capture.model.running import in_mode
 from graphgrow.capture.trace import capture
 from graphgrow.errors import GraphGrowError, NotPreserved
 from graphgrow.ir.inputs import InputSpec

@@ -10,10 +10,10 @@ import torch
 from torch import fx, nn
 
 import graphgrow as gg
-from graphgrow.capture.dynamo import _Shapes
-from graphgrow.capture.fallback import _refuse_higher_order
-from graphgrow.capture.leaf_calls import layer_call
-from graphgrow.capture.writes import watch
+from graphgrow.capture.dynamo.fallback import _refuse_higher_order
+from graphgrow.capture.dynamo.leaf_calls import layer_call
+from graphgrow.capture.dynamo.recording import _Shapes
+from graphgrow.capture.graphs.writes import watch
 
 X = torch.linspace(-1, 1, 8).reshape(2, 4)
 

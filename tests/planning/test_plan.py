@@ -317,7 +317,7 @@ def test_planning_over_many_norms_takes_work_in_proportion(monkeypatch: pytest.M
 
 def test_sizes_computed_as_a_whole_are_seen_before_growing(monkeypatch: pytest.MonkeyPatch) -> None:
     """`x.shape[:-1] + (4, 2)` as one node, which a capture takes apart, has no literals to edit: it is not offered."""
-    monkeypatch.setattr("graphgrow.capture.proxies._are_sizes", lambda *_: False)
+    monkeypatch.setattr("graphgrow.capture.stand_ins.proxies._are_sizes", lambda *_: False)
 
     def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
         h, cut = m.first(x), (4, 2)

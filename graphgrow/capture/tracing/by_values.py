@@ -1,0 +1,118 @@
+"""Operators whose answer has a form that the values of tensors decide: how many entries are chosen, which number it is.
+
+Their example is what they answer on the example inputs. In the graph they are asked in every call, so that it holds for
+all inputs, as long as nothing else is decided by them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from graphgrow.capture.stand_ins.proxies import ValueProxy
+from graphgrow.capture.tracing.known import Fetching, fetched
+from graphgrow.layers import CHECKS
+
+_CHOSEN = {torch.nonzero, "nonzero"}
+_WHERE = {torch.where: True, torch.argwhere: False, "argwhere": False}
+"""Other names of it, and whether they answer the numbers of each axis by themselves."""
+
+_MASKED = {torch.masked_select, "masked_select"}
+
+
+class Holder(Fetching, Protocol):
+    """What a tracer offers here, besides.
+
+    Attributes:
+        graph: as far as it is recorded.
+        root: the model.
+        replaced: by path, the layers that the graph calls in the place of the model's.
+    """
+
+    graph: fx.Graph
+    root: nn.Module
+    replaced: dict[str, nn.Module]
+
+    def create_proxy(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record one operator."""
+        ...
+
+
+def decided_by_values(kind: str, target: Any, args: tuple[Any, ...]) -> bool:
+    """Whether values decide the form of what an operator answers."""
+    if kind == "call_method" and target == "item":
+        return bool(args[0].example.is_meta)
+    return target in _CHOSEN
+
+
+def places_asked(
+    tracer: Holder, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, Any, tuple[Any, ...], dict[str, Any]]:
+    """The call that asks for places where masks are given: `x[mask]` is `x[mask.nonzero()]`, as is `where(mask)`."""
+    if kind not in ("call_function", "call_method"):
+        return kind, target, args, kwargs
+    if target in _WHERE and len(args) == 1 and not kwargs and args[0].example.dim():
+        return "call_function", torch.nonzero, args, {"as_tuple": True} if _WHERE[target] else {}
+    if target in _MASKED and len(args) == 2 and args[0].example.shape == args[1].example.shape:
+        kind, target = "call_function", operator.getitem
+    if target is not operator.getitem or len(args) != 2:
+        return kind, target, args, kwargs
+    given = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if not any(map(_is_mask, given)):
+        return kind, target, args, kwargs
+    index: list[Any] = []
+    for item in given:
+        if _is_mask(item):
+            places = tracer.create_proxy("call_function", torch.nonzero, (item,), {"as_tuple": True})
+            index += [places[i] for i in range(item.example.dim())]
+        else:
+            index.append(item)
+    return kind, target, (args[0], index[0] if len(index) == 1 else tuple(index)), kwargs
+
+
+def _is_mask(item: Any) -> bool:
+    example = item.example if isinstance(item, ValueProxy) else None
+    return isinstance(example, torch.Tensor) and example.dtype is torch.bool and example.dim() > 0
+
+
+class OnExamples:
+    """Runs a graph on the example inputs while it is recorded, as far as it is asked to.
+
+    Args:
+        tracer: that records it.
+        examples: by name of the placeholder, its value.
+    """
+
+    def __init__(self, tracer: Holder, examples: Mapping[str, Any]) -> None:
+        self._tracer, self._examples = tracer, examples
+        self._values: dict[fx.Node, Any] = {}
+
+    def of(self, node: fx.Node) -> Any:
+        """What a node answers; everything in front of it is run once, in its order."""
+        with torch.random.fork_rng(devices=[]):
+            for item in self._tracer.graph.nodes:
+                if item not in self._values:
+                    self._values[item] = self._run(item)
+                if item is node:
+                    break
+        return self._values[node]
+
+    def _run(self, node: fx.Node) -> Any:
+        name = str(node.target)
+        if node.op == "placeholder":
+            example = self._examples[name]
+            return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, example)
+        if node.op == "get_attr":
+            return fetched(name, self._tracer)
+        if node.target in CHECKS:  # on a path that is looked into, the example may be what the model refuses
+            return None
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda used: self._values[used])
+        if node.op == "call_module":
+            layer = self._tracer.replaced.get(name) or self._tracer.root.get_submodule(name)
+            return self._tracer.by_itself("call_function", layer, args, kwargs)
+        return self._tracer.by_itself(node.op, node.target, args, kwargs)

@@ -1,0 +1,176 @@
+"""What a forward decides by the values of tensors, not by their shapes.
+
+A graph has one path. It is the model's for all inputs where no input has a part in the value, which a node then checks
+in every call; and where the other path ends in an error that the model raises: a node refuses what the model refuses.
+"""
+
+from __future__ import annotations
+
+import dis
+import traceback
+import types
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import fx
+
+from graphgrow.capture.graphs.writes import storages_of
+from graphgrow.capture.model.frames import is_users, models_line
+from graphgrow.capture.tracing.known import Holder, known_value, memory_behind
+from graphgrow.errors import CaptureError, TimeBudgetError
+from graphgrow.layers import require_admitted, require_values
+
+Outcomes = Sequence[tuple[bool, str]]
+"""Of each condition by values, in their order: the truth that the model goes on with, the error behind the other."""
+
+Traced = TypeVar("Traced")
+_MOST = 32  # conditions in one forward, each of which takes up to three traces
+
+
+class Undecided(CaptureError):
+    """A condition by values of which it is not known which way the model goes.
+
+    Attributes:
+        asking: the code that decides by it.
+    """
+
+    asking: types.CodeType | None = None
+
+
+class Recorder(Holder, Protocol):
+    """What a tracer offers here, besides."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A proxy of a node."""
+        ...
+
+    def create_proxy(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Proxy:
+        """Record one operator."""
+        ...
+
+
+class Conditions:
+    """The conditions of one trace.
+
+    Args:
+        tracer: records the checks.
+        outcomes: of the conditions in which inputs have a part, as far as they are known.
+    """
+
+    def __init__(self, tracer: Recorder, outcomes: Outcomes) -> None:
+        self._tracer, self._outcomes, self._asked = tracer, outcomes, 0
+        self._decided: dict[fx.Node, str] = {}  # by value of the model's own, the line that decides by it
+
+    def settle(self, numbers: Iterable[fx.Node], use: str) -> None:
+        """Check in every call from now on the tensors that some nodes read their numbers off.
+
+        Raises:
+            CaptureError: if an input has a part in one.
+        """
+        if any(self.known(self._tracer.proxy(number.all_input_nodes[0])) is None for number in numbers):
+            raise CaptureError(
+                f"{use}, which the values of a tensor decide; a graph has one path for all inputs: use torch.where, or "
+                "mark the submodule as a leaf"
+            )
+
+    def known(self, value: fx.Proxy) -> torch.Tensor | None:
+        """The value of a tensor in which no input has a part, from now on checked in every call; else None."""
+        found = known_value(value.node, self._tracer)
+        if found is not None and value.node not in self._decided:
+            self._decided[value.node] = line = _line()
+            self._tracer.create_proxy("call_function", require_values, (value, found.tolist(), line), {})
+        return found
+
+    def decide(self, value: fx.Proxy, use: str) -> Any:
+        """What a tensor is where the model asks for its number or its truth.
+
+        Raises:
+            CaptureError: if that depends on the inputs; an `Undecided` one if it is a truth.
+        """
+        found = self.known(value)
+        if found is not None:
+            return found
+        condition = use == "a condition"
+        if condition and self._asked < len(self._outcomes):
+            admitted, refusal = self._outcomes[self._asked]
+            self._asked += 1
+            self.require(value, admitted, refusal)
+            return admitted
+        error = (Undecided if condition else CaptureError)(
+            f"{use} depends on the values of the tensor `{value.node.name}`, not on its shape; "
+            "a graph has one path for all inputs: use torch.where, or mark the submodule as a leaf"
+        )
+        if isinstance(error, Undecided):
+            frames = (frame for frame, _ in traceback.walk_stack(None) if is_users(frame.f_code.co_filename))
+            error.asking = next((frame.f_code for frame in frames), None)
+        raise error
+
+    def require(self, value: fx.Proxy, admitted: bool, refusal: str) -> None:
+        """Let the graph refuse the values of which a condition has not come out as it has to."""
+        self._tracer.create_proxy("call_function", require_admitted, (value, admitted, _line(), refusal), {})
+
+    def refuse_overwritten(self) -> None:
+        """Look, when the trace has ended, whether the forward overwrites what it has decided by.
+
+        Raises:
+            CaptureError: if so: the next call may decide otherwise.
+        """
+        written = storages_of([write.target.meta["value"] for write in self._tracer.writes.values()])
+        for node, line in self._decided.items():
+            if written & memory_behind(node, self._tracer):
+                raise CaptureError(
+                    f"at {line} the forward decides by `{node.name}`, which is made of a buffer that it overwrites; a "
+                    "graph has one path for all calls: capture the model when the buffer is settled, or mark the "
+                    "submodule as a leaf"
+                )
+
+
+def deciding(trace: Callable[[Outcomes], Traced]) -> Traced:
+    """Trace a forward, again with each outcome of its conditions behind which the other one is an error of its own.
+
+    Args:
+        trace: records the forward with some outcomes given.
+
+    Raises:
+        Undecided: if the model goes on either way.
+    """
+    outcomes: list[tuple[bool, str]] = []
+    while True:
+        try:
+            return trace(outcomes)
+        except Undecided as undecided:
+            refusals = {truth: _refusal(trace, [*outcomes, (truth, "")], undecided) for truth in (True, False)}
+            refused = [truth for truth, words in refusals.items() if words]
+            if len(refused) != 1 or len(outcomes) == _MOST:
+                raise
+            outcomes.append((not refused[0], refusals[refused[0]]))
+
+
+def _refusal(trace: Callable[[Outcomes], Any], outcomes: Outcomes, undecided: Undecided) -> str:
+    """The error that the deciding code itself raises, in words, where one more outcome is given; empty if none."""
+    try:
+        trace(outcomes)
+    except TimeBudgetError:
+        raise
+    except Exception as error:  # noqa: BLE001  # the model's own, whatever its class
+        raised = _raised_by(error)
+        if raised is not None and raised == undecided.asking:  # each trace has code objects of its own
+            return f"{type(error).__name__}: {error}"[:200]
+    return ""
+
+
+def _raised_by(error: Exception) -> types.CodeType | None:
+    """The code whose own statement (`raise`, `assert`) raises an error; None where something that it calls does."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or last.tb_frame.f_code.co_code[last.tb_lasti] != dis.opmap["RAISE_VARARGS"]:
+        return None
+    return last.tb_frame.f_code
+
+
+def _line() -> str:
+    path, _, number = models_line().rpartition(":")
+    return f"{Path(path).name}:{number}"
