@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,20 +22,12 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.capture.graphs.severed import detached, severed
+from graphgrow.capture.graphs.views import index_in, is_reshaped, is_view, name_of, order_back, unpacks
 from graphgrow.capture.graphs.writes import PLAIN, Write, is_inplace, storages_of, watch
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import OVERWRITTEN, MetaRunner
 from graphgrow.layers import set_item
 
-_VIEWS = {
-    "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
-    "movedim", "moveaxis", "squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "chunk", "split",
-    "split_with_sizes", "tensor_split", "unbind", "select", "narrow", "unfold", "diagonal", "t", "contiguous", "detach",
-    "getitem", "getattr", "to", "cpu", "type", "float", "double", "half", "bfloat16", "type_as",
-}  # fmt: skip
-_VIEW_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten)
-_RESHAPES = {"view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze"}
-_PARTS = {"chunk", "split", "split_with_sizes", "tensor_split"}
 _ADVICE = "write it without in-place operators, or mark the submodule as a leaf"
 
 
@@ -210,7 +202,7 @@ class _Threader:
         now = node
         for storage in self._storages(node):
             memory = self._memories.get(storage)
-            if memory is None or (node not in memory.at and _unpacks(self._reader)):
+            if memory is None or (node not in memory.at and unpacks(self._reader)):
                 continue
             if memory.severed and not detached(node) and _passes_gradient(self._reader):
                 raise CaptureError(
@@ -231,7 +223,7 @@ class _Threader:
             return self._now(self._same[node])
         if node is memory.root:
             return self._put_back(memory)
-        if not self._is_view(node):
+        if not is_view(node, self._root):
             raise self._refusal(node, memory)
         arguments = fx.node.map_arg(self._asked[node], self._now)
         return self._insert(node.op, node.target, *arguments, like=node)
@@ -251,7 +243,7 @@ class _Threader:
     def _looked_at(self, node: fx.Node, memory: _Memory) -> fx.Node:
         """The node that a view is a view of."""
         sources = self._looks_at(node, *storages_of(memory.root.meta["value"]))
-        if len(sources) != 1 or not self._is_view(node):
+        if len(sources) != 1 or not is_view(node, self._root):
             raise self._refusal(node, memory)
         source = self._same.get(sources[0], sources[0])
         if isinstance(source.meta["value"], torch.Tensor):
@@ -260,51 +252,21 @@ class _Threader:
 
     def _put_into(self, source: fx.Node, view: fx.Node, value: fx.Node, memory: _Memory) -> fx.Node:
         """What a tensor holds when a view of it holds `value`."""
-        name = _name(view)
+        index = index_in(view, source, self._asked)
+        if index is not None:
+            return self._insert("call_function", set_item, (memory.at[source][1], index, value), {}, like=source)
         shape = source.meta["value"].shape
-        index: Any = None
-        args, kwargs = self._asked[view]
-        if name == "getitem" and not _unpacks(view):
-            index = args[1]
-        elif name == "getitem":
-            index = self._part(view, source, memory)
-        elif name == "select":
-            dim, position = _arguments(args, kwargs, ("dim", 0), ("index", 0))
-            index = (*[slice(None)] * (dim % len(shape)), position)
-        elif name == "narrow":
-            dim, start, length = _arguments(args, kwargs, ("dim", 0), ("start", 0), ("length", 0))
-            if isinstance(start, int) and isinstance(length, int):
-                start = start % shape[dim]
-                index = (*[slice(None)] * (dim % len(shape)), slice(start, start + length))
-        elif name in _RESHAPES and view.meta["value"].numel() == source.meta["value"].numel():
+        if is_reshaped(view, source):
             sizes = self._insert("call_function", getattr, (source, "shape"), {}, like=source, value=shape)
             parts = [
                 self._insert("call_function", operator.getitem, (sizes, i), {}, like=source, value=size)
                 for i, size in enumerate(shape)
             ]
             return self._insert("call_method", "reshape", (value, *parts), {}, like=source)
-        elif sorted(shape) == sorted(view.meta["value"].shape) and name not in ("getattr", "unfold", "diagonal"):
-            order = _order(view, len(shape))
-            if order is not None:
-                return self._insert("call_method", "permute", (value, *order), {}, like=source)
-        if index is None:
+        order = order_back(view, source)
+        if order is None:
             raise self._refusal(view, memory)
-        return self._insert("call_function", set_item, (memory.at[source][1], index, value), {}, like=source)
-
-    def _part(self, item: fx.Node, source: fx.Node, memory: _Memory) -> tuple[Any, ...]:
-        """The index of one part of a chunk, split or unbind."""
-        container, number = self._asked[item][0]
-        wanted = (("dim", 0),) if _name(container) == "unbind" else (("sizes", 0), ("dim", 0))
-        dim = _arguments(*self._asked[container], *wanted)[-1] % source.meta["value"].dim()
-        if not isinstance(number, int) or dim == 0:
-            raise self._refusal(item, memory)  # on axis 0 the sizes of the parts may depend on the batch
-        before: Any = [slice(None)] * dim
-        number = number % len(container.meta["value"])
-        if _name(container) == "unbind":
-            return (*before, number)
-        sizes = [part.shape[dim] for part in container.meta["value"]]
-        start = sum(sizes[:number])
-        return (*before, slice(start, start + sizes[number]))
+        return self._insert("call_method", "permute", (value, *order), {}, like=source)
 
     def _insert(self, op: str, target: Any, args: Any, kwargs: Any, like: fx.Node, value: Any = None) -> fx.Node:
         with self._graph.inserting_before(self._reader):
@@ -319,15 +281,10 @@ class _Threader:
         used = [leaf for leaf in pytree.tree_leaves(self._asked[node]) if isinstance(leaf, fx.Node)]
         return [leaf for leaf in dict.fromkeys(used) if storages_of(leaf.meta.get("value")) & {*storages}]
 
-    def _is_view(self, node: fx.Node) -> bool:
-        if node.op == "call_module":
-            return type(self._root.get_submodule(str(node.target))) in _VIEW_MODULES
-        return node.op in ("call_function", "call_method") and _name(node) in _VIEWS
-
     def _refusal(self, node: fx.Node, memory: _Memory) -> CaptureError:
         return CaptureError(
             f"{memory.line or 'an operator'} overwrites a tensor in place whose memory `{node.name}` "
-            f"({_name(node)}) shares, and what that holds afterwards cannot be told; {_ADVICE}"
+            f"({name_of(node)}) shares, and what that holds afterwards cannot be told; {_ADVICE}"
         )
 
 
@@ -337,14 +294,6 @@ def _replaces(node: fx.Node, root: fx.Node) -> bool:
     value, whole = source.meta.get("value") if isinstance(source, fx.Node) else None, root.meta["value"]
     alike = isinstance(value, torch.Tensor) and (value.shape, value.dtype) == (whole.shape, whole.dtype)
     return alike and _geometry(node) == _geometry(root)
-
-
-def _unpacks(node: fx.Node) -> bool:
-    """Whether a node takes an item of a container."""
-    container = node.args[0] if node.args else None
-    if node.target is not operator.getitem or not isinstance(container, fx.Node):
-        return False
-    return not isinstance(container.meta.get("value"), torch.Tensor)
 
 
 def _passes_gradient(node: fx.Node) -> bool:
@@ -358,32 +307,6 @@ def _geometry(node: fx.Node) -> tuple[Any, ...] | None:
     if not isinstance(tensor, torch.Tensor):
         return None
     return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
-
-
-def _name(node: fx.Node) -> str:
-    return str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", node.target))
-
-
-def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any], *wanted: tuple[str, Any]) -> list[Any]:
-    """Arguments behind the first one, by position or by name."""
-    return [args[i] if len(args) > i else kwargs.get(name, default) for i, (name, default) in enumerate(wanted, 1)]
-
-
-def _order(view: fx.Node, dims: int) -> list[int] | None:
-    """The order of axes that takes a permuted view back; None where it is no permutation."""
-    labels = torch.empty([2 + i for i in range(dims)], device="meta")  # sizes that tell the axes apart
-    args, kwargs = view.args[1:], view.kwargs  # numbers, unless it is refused here
-    if any(isinstance(leaf, fx.Node) for leaf in pytree.tree_leaves((args, kwargs))):
-        return None
-    try:
-        moved = getattr(labels, str(view.target))(*args, **kwargs) if view.op == "call_method" else None
-        if view.op == "call_function":
-            function: Callable[..., torch.Tensor] = view.target  # type: ignore[assignment]
-            moved = function(labels, *args, **kwargs)
-    except (RuntimeError, TypeError, IndexError):
-        return None
-    found = [size - 2 for size in moved.shape] if isinstance(moved, torch.Tensor) else []
-    return [found.index(i) for i in range(dims)] if sorted(found) == list(range(dims)) else None
 
 
 def _make_plain(node: fx.Node) -> None:
