@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import fx, nn
 
-from graphgrow.capture.graphs.views import index_in, is_reshaped, is_view, order_back
+from graphgrow.capture.graphs.views import Asked, index_in, is_reshaped, is_view, order_back
 
 View = Callable[[torch.Tensor], torch.Tensor]
 
 
-def nodes_of(view: View) -> tuple[fx.Node, fx.Node, dict[fx.Node, tuple[tuple[object, ...], dict[str, object]]]]:
+def nodes_of(view: View) -> tuple[fx.Node, fx.Node, Asked]:
     """The node of a view of a (4, 6, 2) tensor, that of the tensor, and what all were called with."""
     graph = fx.symbolic_trace(type("Model", (nn.Module,), {"forward": lambda _, x: view(x)})()).graph
-    values: dict[fx.Node, object] = {}
+    values: dict[fx.Node, Any] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
             values[node] = torch.empty(4, 6, 2, device="meta")
@@ -63,7 +64,7 @@ def test_what_sizes_of_a_batch_may_move_has_no_index(view: View) -> None:
 
 @pytest.mark.parametrize(
     "view",
-    [lambda x: x.permute(2, 0, 1), lambda x: x.transpose(0, -1), lambda x: x.movedim(0, 2), lambda x: x.mT],
+    [lambda x: x.permute(2, 0, 1), lambda x: x.transpose(0, -1), lambda x: x.movedim(0, 2), lambda x: x.swapaxes(1, 2)],
 )
 def test_a_permuted_view_is_taken_back(view: View) -> None:
     made, source, asked = nodes_of(view)
