@@ -35,6 +35,7 @@ class DropUnits(Mutation):
     units: tuple[int, ...]
     name: ClassVar[str] = "drop-units"
     summary: ClassVar[str] = "take units away that nothing depends on"
+    resizes: ClassVar[bool] = True
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[DropUnits | Refusal]:

@@ -39,6 +39,7 @@ class MergeUnits(Mutation):
     into: tuple[int, ...]
     name: ClassVar[str] = "merge-units"
     summary: ClassVar[str] = "units that are copies of each other become one"
+    resizes: ClassVar[bool] = True
 
     @classmethod
     def sites(cls, network: Network) -> Iterator[MergeUnits | Refusal]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TypeVar
 
 from torch.optim import Optimizer
@@ -9,7 +10,7 @@ from torch.optim import Optimizer
 from graphgrow.errors import Declined, MutationError
 from graphgrow.network.network import Network, require_network
 from graphgrow.rewrite.apply import apply
-from graphgrow.rewrite.contract import Mutation, Refusal
+from graphgrow.rewrite.contract import Mutation
 from graphgrow.rewrite.listing import listed
 from graphgrow.rewrite.registry import pass_named
 
@@ -48,16 +49,18 @@ def clean(network: N, fold: bool = False, optimizer: Optimizer | None = None) ->
 def _swept(network: N, kind: str, optimizer: Optimizer | None) -> N:
     """What all mutations of one kind that are listed make of a network, one behind the other.
 
-    What is declined after all is passed over, and so is what those in front of it have left no place for: it is listed
-    again, if it still applies.
+    Where one cannot be applied behind the others they are applied one by one. What is declined after all is passed over
+    then, and so is what those in front of it have left no place for: it is listed again, if it still applies.
     """
+    found = [listed(site, network) for site in pass_named(kind).sites(network) if isinstance(site, Mutation)]
+    if not found:
+        return network
+    with suppress(Declined, MutationError):
+        return apply(network, found, optimizer=optimizer)
     current = network
-    for mutation in pass_named(kind).sites(network):
-        if isinstance(mutation, Refusal):
-            continue
-        assert isinstance(mutation, Mutation)
+    for mutation in found:
         try:
-            current = apply(current, listed(mutation, network), optimizer=optimizer)
+            current = apply(current, mutation, optimizer=optimizer)
         except Declined:
             continue
         except MutationError:

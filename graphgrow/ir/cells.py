@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from graphgrow.ir.terms import Concat, Reason, Space, Term, find, freeze, leaves, normal
+from graphgrow.ir.terms import Concat, Reason, Space, Term, bind, find, freeze, leaves, normal
 from graphgrow.ir.value import Value
 
 Cell = frozenset[Space]  # the positions that an occurrence stands in; where none are told apart, the empty set
@@ -30,7 +30,7 @@ def take_apart(term: Term, reason: Reason) -> tuple[Space, ...] | None:
     term = normal(term)
     if isinstance(term, Space) and term.frozen is None and 1 < term.size <= MOST_POSITIONS:
         parts = tuple(Space(1, frozen=reason, of=term) for _ in range(term.size))
-        term.bound = Concat(parts)
+        bind(term, Concat(parts))
         return parts
     freeze((term,), reason)
     if not isinstance(term, Concat) or any(part.size != 1 or not isinstance(part, Space) for part in term.parts):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,19 @@ class Reason:
 
     def __str__(self) -> str:
         return f"{self.text} (at `{self.node}`)"
+
+
+class _Bindings:
+    """The bindings of all spaces.
+
+    Attributes:
+        state: stands for them as they are; another object after each binding.
+    """
+
+    state: ClassVar[object] = object()
+
+
+_Seen = tuple[object, tuple["Space", ...]]  # the state of the bindings in which a term had these spaces
 
 
 @dataclass(eq=False, slots=True)
@@ -51,12 +65,14 @@ class Product:
 
     factors: tuple[Term, ...]
     size: int = field(init=False, compare=False)
+    _seen: _Seen = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # flat, so that a term which grows along a whole network gets no deeper than it is long
         flat = tuple(f for item in self.factors for f in (item.factors if isinstance(item, Product) else (item,)))
         object.__setattr__(self, "factors", flat)
         object.__setattr__(self, "size", prod(factor.size for factor in flat))
+        object.__setattr__(self, "_seen", _UNSEEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +86,16 @@ class Concat:
 
     parts: tuple[Term, ...]
     size: int = field(init=False, compare=False)
+    _seen: _Seen = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         flat = tuple(p for item in self.parts for p in (item.parts if isinstance(item, Concat) else (item,)))
         object.__setattr__(self, "parts", flat)
         object.__setattr__(self, "size", sum(part.size for part in flat))
+        object.__setattr__(self, "_seen", _UNSEEN)
 
 
+_UNSEEN: _Seen = (None, ())
 Term = Space | Product | Concat
 Axes = tuple[Term, ...]
 
@@ -136,14 +155,26 @@ def children(term: Product | Concat) -> Axes:
 
 def leaves(term: Term) -> Iterator[Space]:
     """The spaces of a term in order; one that occurs twice comes twice."""
+    found = find(term) if isinstance(term, Space) else term
+    return iter((found,) if isinstance(found, Space) else _leaves(found))
+
+
+def _leaves(term: Product | Concat) -> tuple[Space, ...]:
+    """The spaces of a term in order, which are looked up once as long as no space is bound."""
+    state, found = term._seen
+    if state is _Bindings.state:
+        return found
+    state, spaces = _Bindings.state, list[Space]()
     pending: list[Term] = [term]
     while pending:
         item = pending.pop()
         item = find(item) if isinstance(item, Space) else item
         if isinstance(item, Space):
-            yield item
+            spaces.append(item)
         else:
             pending.extend(reversed(children(item)))
+    object.__setattr__(term, "_seen", (state, tuple(spaces)))
+    return tuple(spaces)
 
 
 def occurs(space: Space, term: Term) -> bool:
@@ -152,7 +183,13 @@ def occurs(space: Space, term: Term) -> bool:
         term = find(term)
         if isinstance(term, Space):
             return term is space
-    return any(leaf is space for leaf in leaves(term))
+    return space in _leaves(term)  # spaces are compared by identity
+
+
+def bind(space: Space, term: Term) -> None:
+    """Bind a representative space to an equal term."""
+    space.bound = term
+    _Bindings.state = object()
 
 
 def freeze(terms: Iterable[Term], reason: Reason) -> None:
@@ -207,7 +244,7 @@ def _bind(space: Space, term: Term) -> bool:
         return False  # a space inside itself: only with unit factors, and then nothing is gained
     elif space.frozen is not None:
         freeze((term,), space.frozen)
-    space.bound = term
+    bind(space, term)
     return True
 
 

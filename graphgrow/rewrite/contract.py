@@ -63,7 +63,7 @@ class Mutation(ABC):
     Attributes:
         name: the pass's name in text, with hyphens.
         summary: one line on what it does.
-        resizes: whether it changes sizes alone, by `grow`, and edits nothing before all is read. Several in a row
+        resizes: whether it changes sizes alone, as `grow` does, and edits nothing before all is read. Several in a row
             are then carried out on one copy, and what the rules found out is kept.
         unasked: whether `graph.mutations()` lists it without being asked for this pass: not where it changes what the
             model is called with or answers, or is for inference alone.

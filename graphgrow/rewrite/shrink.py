@@ -11,9 +11,10 @@ from torch import nn
 
 from graphgrow.errors import Declined
 from graphgrow.ir.editor import Editor
-from graphgrow.ir.facts import NormKind, StatisticKind
+from graphgrow.ir.facts import NodeFacts, NormKind, StatisticKind
 from graphgrow.ir.flow import Fill
 from graphgrow.ir.positions import Removal, Shrinkage, Units, kept_heirs, present_size, shrinkage
+from graphgrow.ir.terms import Space
 from graphgrow.ir.value import Value
 from graphgrow.network.network import Network, Step
 from graphgrow.planning.evaluate import holds
@@ -217,13 +218,22 @@ def _shrink(
         changes.append(TensorChange(value.aliases, old, editor.tensor(value.name), change.carry))
         heirs = {axis: shrunk.heirs for axis, shrunk in axes.items()}
         tensors.update((name, heirs) for name in value.aliases)
-    resize(network, editor, space, removal.new_size)
+    alike = resize(network, editor, space, removal.new_size)
+    known = not any(_told_otherwise(facts, space) for facts in network.analysis.touching(space))
+    if alike and known and removal.new_size > 1:  # an axis of one unit may be broadcast
+        editor.resized = {space: removal.new_size}
     nodes = {
         facts.node.name: {axis: kept_heirs(facts.output.axes[axis], removal) for axis in facts.output.axes_with(space)}
         for facts in network.analysis.touching(space)
         if isinstance(facts.output, Value) and facts.output.axes_with(space)
     }
     return Step(nodes, tensors=tensors, touched=tuple(tensors)), changes
+
+
+def _told_otherwise(facts: NodeFacts, space: Space) -> bool:
+    """Whether a rule may say more than a size of a node that is left: norms are rescaled, some numbers were read."""
+    rescaled = any(holds(norm.term, space) for norm in facts.normalisations)
+    return rescaled or bool(facts.storings) or any(value.infinite for value in facts.values())
 
 
 def _summed(shrunk: Shrinkage, value: Value, axis: int, plan: Plan | None) -> torch.Tensor:

@@ -21,6 +21,7 @@ from graphgrow.ir.terms import (
     freeze,
     leaves,
     normal,
+    occurs,
     product,
     unify,
 )
@@ -285,3 +286,18 @@ def test_an_axis_that_is_cut_part_by_part_is_followed_without_recursion() -> Non
     rest.bound = units[-1]
     assert list(leaves(whole)) == units
     assert normal(whole) == Concat(tuple(units))
+
+
+@pytest.mark.parametrize("kind", [Product, Concat])
+def test_the_spaces_of_a_term_follow_what_is_bound_after_they_were_looked_up(kind: Any) -> None:
+    joined, other = Space(6), Space(5)
+    term = kind((joined, other))
+    assert list(leaves(term)) == [joined, other]
+    first, second = Space(2), Space(3)
+    unify(joined, Product((first, second)), WHY)
+    assert list(leaves(term)) == [first, second, other]
+    third = Space(3)
+    unify(second, third, WHY)
+    assert list(leaves(term)) == [first, third, other]
+    assert occurs(third, term)
+    assert not occurs(second, term)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -254,6 +255,27 @@ def test_a_list_is_what_its_mutations_are_one_by_one(name: str) -> None:
         assert one.nodes.keys() == other.nodes.keys()
 
 
+@pytest.mark.parametrize("name", ["densenet", "resnet", "gpt"])
+@pytest.mark.parametrize(("growth", "way_back"), [("widen", "drop-units"), ("split", "merge-units")])
+def test_a_list_that_takes_units_away_is_what_its_mutations_are_one_by_one(
+    name: str, growth: str, way_back: str
+) -> None:
+    parent = gg.trace(f"graphgrow:{name}")
+    parent = gg.apply(parent, list(parent.mutations(growth)), seed=1)
+    chosen = list(parent.mutations(way_back))
+    single = parent
+    for mutation in chosen:
+        single = gg.apply(single, mutation)
+    together = gg.apply(parent, chosen)
+    assert chosen
+    assert _equal(together.module, single.module)
+    assert _settings(together.module) == _settings(single.module)
+    assert together.text() == single.text()
+    assert [str(group) for group in together.groups] == [str(group) for group in single.groups]
+    assert together.ledger == single.ledger
+    assert gg.verify(parent, together).preserved is True
+
+
 @pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
 def test_a_norm_over_an_axis_that_grew_twice_in_one_list(norm: Callable[[int], nn.Module]) -> None:
     """The block put in binds the norm's axis to the stream's; the second growth must see the size after the first."""
@@ -294,10 +316,9 @@ def test_names_have_one_order_however_a_graph_was_made(graph: Graph, texts: list
     assert list(single.module.state_dict()) == list(gg.apply(graph, texts).module.state_dict())
 
 
-def test_example_values_are_found_once_for_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each mutation brings those up to date that it reaches; no axes are analysed for what looks at none."""
-    net = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.0), nn.ReLU(), nn.Linear(6, 6), nn.Dropout(0.0), nn.Linear(6, 3))
-    graph = gg.trace(net, torch.randn(2, 4))
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often example values are found for a whole graph, and how often its axes are analysed."""
     counts = {"propagate": 0, "analyse": 0}
     for name in counts:
         called = getattr(network_module, name)
@@ -307,9 +328,41 @@ def test_example_values_are_found_once_for_a_list(monkeypatch: pytest.MonkeyPatc
             return called(*args)
 
         monkeypatch.setattr(network_module, name, watched)
+    return counts
+
+
+def test_example_values_are_found_once_for_a_list(counts: dict[str, int]) -> None:
+    """Each mutation brings those up to date that it reaches; no axes are analysed for what looks at none."""
+    net = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.0), nn.ReLU(), nn.Linear(6, 6), nn.Dropout(0.0), nn.Linear(6, 3))
+    graph = gg.trace(net, torch.randn(2, 4))
+    counts.update(propagate=0, analyse=0)
     gg.apply(graph, ["drop-identity(1)", "drop-identity(4)"])
     assert counts == {"propagate": 1, "analyse": 0}
     grown = gg.apply(graph, ["widen(0, extra=2)", "widen(3, extra=2)", "widen(0, extra=1)"])
     assert counts == {"propagate": 1, "analyse": 2}  # of the parent, and of a copy that the rest edit in place
     shapes = {node.name: node.meta["value"].shape for node in grown.module.graph.nodes if node.op == "call_module"}
     assert list(shapes.values()) == [(2, 9), (2, 9), (2, 9), (2, 8), (2, 8), (2, 3)]
+
+
+def test_axes_are_analysed_once_for_a_list_that_takes_units_away(counts: dict[str, int]) -> None:
+    graph = gg.trace(nn.Sequential(*(nn.Linear(4, 4) for _ in range(6))), torch.randn(2, 4))
+    grown = gg.apply(graph, [f"widen({number}, extra=2)" for number in (0, 2, 4)])
+    found = list(grown.mutations("drop-units"))
+    counts.update(propagate=0, analyse=0)
+    back = gg.apply(grown, found)
+    assert len(found) == 3
+    assert counts == {"propagate": 0, "analyse": 1}  # of a copy, which the rest edit in place
+    assert {tuple(parameter.shape) for parameter in back.module.parameters()} == {(4, 4), (4,)}
+
+
+def test_down_to_one_unit_the_axes_are_analysed_anew(counts: dict[str, int]) -> None:
+    """An axis of one unit may be broadcast, and a view may drop it."""
+    sizes = [4, 3, 3, 1, 3, 3, 4]
+    layers = (nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+    graph = gg.trace(nn.Sequential(*layers), torch.randn(2, 4))
+    grown = gg.apply(graph, [f"widen({number}, extra=3)" for number in (0, 2, 4)])
+    found = list(grown.mutations("drop-units"))
+    counts.update(propagate=0, analyse=0)
+    back = gg.apply(grown, found)
+    assert (len(found), counts["analyse"]) == (3, 2)  # of a copy, and again behind the second
+    assert [str(group) for group in back.groups] == [str(group) for group in graph.groups]
