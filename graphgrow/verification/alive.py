@@ -163,7 +163,7 @@ def _draw_routers(module: nn.Module, seed: int) -> None:
 
 def _check(what: str, failing: list[str], count: int) -> Check:
     where = failing[0] if failing else "none"
-    return Check("alive", what, float(len(failing)), 0.0, where, not failing, (), count, "tensors that do not")
+    return Check("alive", what, float(len(failing)), 0.0, where, not failing, (), count)
 
 
 def _new_entries(

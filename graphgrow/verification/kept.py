@@ -17,11 +17,8 @@ def check_kept(case: Case, found: Findings) -> None:
     faults = [*_faults(before, after)]
     count = len(_tensors(before).keys() & _tensors(after).keys())
     where = faults[0] if faults else "none"
-    found.checks.append(
-        Check(
-            "kept", "ties, requires_grad, dtypes", float(len(faults)), 0.0, where, not faults, (), count, "no changes"
-        )
-    )
+    what = "ties, requires_grad, dtypes"
+    found.checks.append(Check("kept", what, float(len(faults)), 0.0, where, not faults, (), count))
 
 
 def _faults(before: nn.Module, after: nn.Module) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -18,7 +19,7 @@ class Check:
         passed: whether every element is within its bound.
         element: the position of that element there.
         count: how many tensors were compared.
-        limit: how the bound came about, in words.
+        limit: how the bound came about, in words; empty where tensors that fail are counted, not errors measured.
     """
 
     mode: str
@@ -32,11 +33,24 @@ class Check:
     limit: str = ""
 
     def __str__(self) -> str:
+        return self.line() + (f"  ({self.limit})" if self.limit else "")
+
+    def line(self, mode: int = 0, what: int = 0) -> str:
+        """The check in words, its first columns that many characters wide."""
         sign = "ok  " if self.passed else "FAIL"
+        return f"  {sign}  {self.mode:<{mode}}  {self.what:<{what}}  {self._outcome()}"
+
+    def _outcome(self) -> str:
         place = self.where + (str(list(self.element)) if self.element else "")
-        numbers = f"error {self.max_error:.2e}, allowed {self.bound:.2e}  at {place}"
-        words = ", ".join([f"{self.count} compared"] * (self.count > 0) + [self.limit] * bool(self.limit))
-        return f"  {sign} {self.mode:<9} {self.what:<30} {numbers}" + (f"  ({words})" if words else "")
+        compared = f"{self.count:>4} compared, "
+        if not self.limit:
+            if self.passed:
+                return compared + "none fails"
+            return compared + f"{self.max_error:g} fail, first {place}" if self.count else f"fails at {place}"
+        if self.max_error == 0:
+            return compared + "no difference"
+        sign = "<=" if self.passed else ">"
+        return compared + f"error {self.max_error:.1e} {sign} {self.bound:.1e} at {place}"
 
 
 @dataclass(frozen=True)
@@ -68,11 +82,24 @@ class Verdict:
 
     def __str__(self) -> str:
         head = {True: "preserved", False: "NOT preserved", None: "undetermined"}[self.preserved]
-        lines = [head + (f": {self.reason}" if self.reason else "") + f" ({' and '.join(self.modes) or 'no mode'})"]
-        lines += map(str, self.checks)
+        modes = " and ".join(filter(None, (", ".join(self.modes[:-1]), *self.modes[-1:])))
+        lines = [head + (f": {self.reason}" if self.reason else "") + f" ({modes or 'no mode'})"]
+        mode = max((len(check.mode) for check in self.checks), default=0)
+        what = max((len(check.what) for check in self.checks), default=0)
+        lines += [check.line(mode, what) for check in self.checks]
         if self.first_difference:
             lines.append(f"  the graphs part at `{self.first_difference}`")
-        return "\n".join(lines + [f"  {note}" for note in self.notes])
+        return "\n".join([*lines, *self._limits(), *(f"  {note}" for note in self.notes)])
+
+    def _limits(self) -> Iterator[str]:
+        """How the bounds came about, a line for each way, with what it is for."""
+        kinds: dict[str, dict[str, None]] = {}
+        for check in self.checks:
+            if check.max_error and check.limit:
+                of = ", ".join(check.what.split(", ")[:2]) if check.mode in ("eval", "train") else check.mode
+                kinds.setdefault(check.limit, {})[of] = None
+        for limit, of_what in kinds.items():
+            yield f"  bound: {limit} ({'; '.join(of_what)})"
 
 
 def conclude(
