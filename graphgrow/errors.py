@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The end of an error about a name that is not known: up to three that are like it, or else where to find them."""
+    close = difflib.get_close_matches(name, list(known), 3)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else otherwise
+
 
 class GraphGrowError(Exception):
     """Base class of every error that graphgrow raises on purpose."""

@@ -173,7 +173,7 @@ def _latency(batch_size: int, times_ns: Sequence[int], warm_up: int) -> LatencyR
 def _existing(path: str | os.PathLike[str]) -> Path:
     file = Path(path).absolute()
     if not file.is_file():
-        raise BenchmarkError(f"{path}: no such file; export one first, with gg.export_onnx(graph, {str(path)!r})")
+        raise BenchmarkError(f"{path}: no such file; export one first, with `graphgrow export` or gg.export_onnx")
     return file
 
 

@@ -12,8 +12,10 @@ from graphgrow.cli.screen import console, show_json
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where everything goes.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights and samples.")] = 0,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where everything is written.")] = Path(
+        "runs/demo"
+    ),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights and the order of the samples.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Grow a small network on real data, stage by stage; two minutes or three.

@@ -12,19 +12,29 @@ import typer
 from graphgrow.cli.models import JsonOption
 from graphgrow.cli.screen import complain, console, show_json, working
 
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Candidates that are evaluated at a time.")]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=1, help="How many candidates are evaluated at the same time.")
+]
 
 
 def evolve(
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME", help="A recipe by name, or a TOML file.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The study.")] = Path("runs/evolve"),
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where everything is written.")] = Path(
+        "runs/evolve"
+    ),
     workers: WorkersOption = 2,
-    engine: Annotated[str, typer.Option("--engine", help="pool, or ray for a cluster.")] = "pool",
-    generations: Annotated[int | None, typer.Option("--generations", min=0, help="Instead of the recipe's.")] = None,
-    population: Annotated[int | None, typer.Option("--population", min=1, help="Instead of the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's.")] = None,
+    engine: Annotated[
+        str,
+        typer.Option("--engine", metavar="NAME", help="pool: processes of this machine; ray: tasks of a Ray cluster."),
+    ] = "pool",
+    generations: Annotated[int | None, typer.Option("--generations", min=0, help="Replaces the recipe's.")] = None,
+    population: Annotated[int | None, typer.Option("--population", min=1, help="Replaces the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Replaces the recipe's.")] = None,
     weights: Annotated[
-        str, typer.Option("--weights", metavar="NUMBERS", help="Of the objectives, for one choice, as 2,1.")
+        str,
+        typer.Option(
+            "--weights", metavar="NUMBERS", help="Weights of the objectives, such as 2,1: picks one of the front."
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:

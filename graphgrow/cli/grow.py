@@ -14,11 +14,11 @@ from graphgrow.cli.screen import working
 
 def grow(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the grown model goes.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the grown model is saved.")],
     mutations: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MUTATION]...", show_default=False, help='As "widen(stem, extra=8)"; several in order.'
+            metavar="MUTATION", show_default=False, help='Such as "widen(stem, extra=8)"; several go in order.'
         ),
     ] = None,
     recipe: Annotated[
@@ -33,8 +33,8 @@ def grow(
 ) -> None:
     """Apply mutations to a model, verify that its function is preserved, and save it.
 
-    All of them or none; nothing is written unless the verdict is a plain yes. A saved folder can be grown again; one
-    that holds a model is written to with --overwrite alone. Those of a recipe come before those of the command line.
+    All of them are applied or none, and nothing is written unless the verdict is a plain yes. A saved folder can be
+    grown again. The mutations of a --recipe come before those of the command line.
 
     For example:
     $ graphgrow grow graphgrow:resnet "widen(stem, extra=8)" "split(stages.0.0.conv1)" --out runs/wide

@@ -47,16 +47,16 @@ def inspect(
 def mutations(
     model: ModelArgument,
     pass_name: Annotated[
-        str | None, typer.Option("--pass", metavar="PASS", help="Of this pass alone, as widen.")
+        str | None, typer.Option("--pass", metavar="PASS", help="List this pass alone, such as widen.")
     ] = None,
     shape: InputOption = None,
     base: BaseOption = None,
-    cost: Annotated[bool, typer.Option("--cost", help="Show what each adds in parameters and FLOPs.")] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="Show how many parameters and FLOPs each one adds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the mutations that apply to a model, one a line, ready for `graphgrow grow`.
 
-    With --pass, lines behind # say where the pass does not apply, and why.
+    With --pass, lines that begin with # say where the pass does not apply, and why.
 
     For example:
     $ graphgrow mutations graphgrow:vit --pass widen

@@ -15,9 +15,7 @@ from graphgrow.errors import FolderError, NotPreserved
 if TYPE_CHECKING:
     from graphgrow.graph import Graph
 
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the model that is saved in the folder of --out.")
-]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a model that is saved in --out already.")]
 
 
 def require_free(out: Path, overwrite: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from graphgrow import __version__
 from graphgrow.cli import demo, evolve, grow, inspect, onnx, scale, search, train, verify
@@ -19,8 +19,28 @@ from graphgrow.cli.screen import complain, show_text
 from graphgrow.errors import GraphGrowError
 
 
+def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
+    """The same parameters; the help of a flag that takes no value names no type of one."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+class Command(TyperCommand):
+    """One command, whose help is plain."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The arguments and options, --help among them."""
+        return _without_types_of_flags(super().get_params(ctx))
+
+
 class Commands(TyperGroup):
     """Turns an error into one message on standard error and the exit code 1, unless --debug asks for the traceback."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options, --help among them."""
+        return _without_types_of_flags(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
@@ -62,21 +82,14 @@ def _help(command: Callable[..., None]) -> str:
     return re.sub(r"(?<!\n)\n(?![\n$])", " ", cleandoc(command.__doc__ or ""))
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    inspect.inspect,
-    inspect.mutations,
-    grow.grow,
-    scale.scale,
-    verify.verify,
-    onnx.export,
-    onnx.bench,
-    train.train,
-    evolve.evolve,
-    search.search,
-    demo.demo,
-)
-for command in _COMMANDS:
-    app.command(help=_help(command))(command)
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Grow a model": (inspect.inspect, inspect.mutations, grow.grow, scale.scale, verify.verify),
+    "Hand it on": (onnx.export, onnx.bench),
+    "Train and search": (demo.demo, train.train, evolve.evolve, search.search),
+}
+for panel, commands in _COMMANDS.items():
+    for command in commands:
+        app.command(cls=Command, help=_help(command), rich_help_panel=panel)(command)
 
 
 def _version(wanted: bool) -> None:
@@ -91,9 +104,9 @@ def start(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Change the architecture of a torch model while it keeps the function it computes.
+    """Change the architecture of a trained torch model without changing what it computes.
 
-    A first walk, from a named model to a benchmarked ONNX file:
+    A first walk, from a model by name to a grown, verified and timed ONNX file:
     $ graphgrow inspect graphgrow:resnet
     $ graphgrow mutations graphgrow:resnet --pass widen
     $ graphgrow grow graphgrow:resnet "widen(stem, extra=8)" --out runs/wide

@@ -16,20 +16,24 @@ if TYPE_CHECKING:
 
     from graphgrow.graph import Graph
 
-_MODEL_HELP = "graphgrow:NAME, torchvision:NAME, timm:NAME, package.module:factory, or a folder that `grow` wrote."
+_MODEL_HELP = "graphgrow:NAME, torchvision:NAME, timm:NAME, module:function, or a folder that `grow` wrote."
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help=_MODEL_HELP)]
 InputOption = Annotated[
     str | None,
     typer.Option(
-        "--input", metavar="SHAPE", help="Shape of the example input, as 2,3,64,64; needed for a factory without one."
+        "--input",
+        metavar="SHAPE",
+        help="Shape of the example input, such as 2,3,64,64, where the model does not bring one.",
     ),
 ]
 BaseOption = Annotated[
     str | None,
-    typer.Option("--base", metavar="FACTORY", help="What a folder was grown from, if that has no name of its own."),
+    typer.Option(
+        "--base", metavar="FACTORY", help="For a folder: the module:function of the model that it was grown from."
+    ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the fresh weights.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the fresh weights.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 WEIGHTS_SEED = 0

@@ -14,7 +14,7 @@ from graphgrow.cli.screen import show, show_json, show_text, working
 
 def export(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="Where the ONNX file goes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The file to write.")],
     opset: Annotated[int | None, typer.Option("--opset", min=1, help="Version of the ONNX operator set.")] = None,
     shape: InputOption = None,
     base: BaseOption = None,
@@ -43,10 +43,10 @@ def export(
 
 
 def bench(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE.onnx...", show_default=False, help="Files to time.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.onnx", show_default=False, help="Files to time.")],
     batch_sizes: Annotated[str, typer.Option("--batch-sizes", metavar="SIZES", help="Separated by commas.")] = "1,8",
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed runs for each batch size.")] = 50,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="For each operator.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of onnxruntime for each operator.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Time ONNX files with onnxruntime; two files are also compared, run in turns.

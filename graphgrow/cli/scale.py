@@ -16,15 +16,17 @@ def scale(
     model: ModelArgument,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="Where the grown model goes; without it, the plan is shown."),
+        typer.Option(
+            "--out", metavar="FOLDER", help="Where the grown model is saved; without it, the plan alone is shown."
+        ),
     ] = None,
-    width: Annotated[float, typer.Option("--width", help="Factor on every width, at least 1.")] = 1.0,
-    depth: Annotated[float, typer.Option("--depth", help="Factor on every depth, at least 1.")] = 1.0,
-    multiple: Annotated[int | None, typer.Option("--multiple", help="What widths are rounded up to.")] = None,
+    width: Annotated[float, typer.Option("--width", metavar="FACTOR", help="Factor on every width, at least 1.")] = 1.0,
+    depth: Annotated[float, typer.Option("--depth", metavar="FACTOR", help="Factor on every depth, at least 1.")] = 1.0,
+    multiple: Annotated[int | None, typer.Option("--multiple", help="Round widths up to a multiple of this.")] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", metavar="PATTERN", help='Names of groups and stages that may grow, as "*.mlp.*"; several add up.'
+            "--only", metavar="PATTERN", help='What may grow, by the names in the plan: "*.mlp.*"; may be repeated.'
         ),
     ] = None,
     overwrite: OverwriteOption = False,
@@ -35,7 +37,7 @@ def scale(
 ) -> None:
     """Grow every width and every depth of a model by a factor, verify it, and save it.
 
-    Without --out nothing is grown: the plan says what would, by how much, and what would not and why.
+    Without --out nothing is grown: a plan says what would grow, by how much, and what would not, and why.
 
     For example:
     $ graphgrow scale torchvision:resnet18 --width 1.5 --depth 1.5

@@ -14,9 +14,11 @@ from graphgrow.cli.screen import console, show_json, working
 
 def search(
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME", help="A recipe by name, or a TOML file.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where everything goes.")] = Path("runs/search"),
-    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Instead of the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's.")] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where everything is written.")] = Path(
+        "runs/search"
+    ),
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Replaces the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Replaces the recipe's.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Open the sites of a network to several operators, and let gradients choose.

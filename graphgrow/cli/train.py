@@ -16,16 +16,18 @@ from graphgrow.cli.screen import console, show, show_json
 def train(
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="NAME", help="Of one that comes with graphgrow, or a .toml or .yaml file."),
+        typer.Option("--recipe", metavar="NAME", help="A recipe by name (see --list), or a .toml or .yaml file."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Where everything goes; by default runs/NAME.")
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Where everything is written; runs/NAME if left out.")
     ] = None,
     root: Annotated[
-        str | None, typer.Option("--root", metavar="FOLDER", help="Where the data lie, for data of torchvision.")
+        str | None, typer.Option("--root", metavar="FOLDER", help="Where the files of cifar10, mnist and the like lie.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Replaces the recipe's seed.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Replaces the recipe's number of epochs.")
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into FOLDER/board.")] = False,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:1.")] = "cpu",
     list_them: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,

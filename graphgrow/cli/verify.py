@@ -15,21 +15,24 @@ from graphgrow.cli.screen import complain, show_json, show_text, working
 
 def verify(
     before: Annotated[
-        str, typer.Argument(metavar="BEFORE", show_default=False, help="A model; alone, a folder that `grow` wrote.")
+        str,
+        typer.Argument(
+            metavar="BEFORE", show_default=False, help="A model; or, without AFTER, a folder that `grow` wrote."
+        ),
     ],
     after: Annotated[
         str | None,
         typer.Argument(metavar="AFTER", show_default=False, help="The model that was grown from it."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random inputs.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random inputs.")] = 0,
     shape: InputOption = None,
     base: BaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a grown model with what it was grown from, in float64, node by node.
 
-    A folder alone is compared with its base, built again from its name. The exit code is 1 unless the function is
-    preserved, which it is not if the model was trained after it had grown.
+    A folder alone is compared with the model that it was grown from, built again from its name. The exit code is 1
+    unless the function is preserved; a model that was trained after it had grown computes another one.
 
     For example:
     $ graphgrow verify runs/wide

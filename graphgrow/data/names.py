@@ -58,5 +58,7 @@ def _named(name: str) -> Callable[..., Data]:
     try:
         found: Callable[..., Data] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise DataError(f"cannot get the data {name}: {error}; is its folder on PYTHONPATH?") from error
+        raise DataError(
+            f"cannot get the data {name}: {error}; is its folder the current one, or on PYTHONPATH?"
+        ) from error
     return found

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphgrow.errors import Declined, MutationError
+from graphgrow.errors import Declined, MutationError, did_you_mean
 from graphgrow.ir.facts import NodeFacts
 from graphgrow.ir.terms import Reason, Space, leaves, normal
 from graphgrow.ir.value import Value
@@ -79,9 +78,7 @@ class Groups(Sequence[Group]):
             names = ", ".join(g.name for g in written)
             raise MutationError(f"`{name}` writes several channel groups: {names}; name one of them")
         known = dict.fromkeys([*self._by_name, *(member for group in self._groups for member in group.members)])
-        close = difflib.get_close_matches(name, known, 3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see graph.groups"
-        raise MutationError(f"there is no channel group `{name}`; {hint}")
+        raise MutationError(f"there is no channel group `{name}`; {did_you_mean(name, known, 'see graph.groups')}")
 
     @classmethod
     def of(cls, analysis: Analysis) -> Groups:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 from torch import fx
 
-from graphgrow.errors import MutationError
+from graphgrow.errors import MutationError, did_you_mean
 from graphgrow.ir.meta import STACK
 
 STEM = "graphgrow_site"  # the key under which a node whose operator was exchanged keeps its site's name
@@ -96,8 +94,7 @@ class Sites:
         if leaving:
             found = ", ".join(f"`{self._names[node]}`" for node in leaving)
             raise MutationError(f"several values leave `{name}`: {found}; name one of them")
-        close = difflib.get_close_matches(name, [*self._nodes, *self._leaving], 3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see graph.mutations() or graph.text()"
+        hint = did_you_mean(name, [*self._nodes, *self._leaving], "see graph.mutations() or graph.text()")
         raise MutationError(f"there is no site `{name}`; {hint}")
 
 

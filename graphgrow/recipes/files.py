@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from graphgrow.errors import RecipeError
+from graphgrow.errors import RecipeError, did_you_mean
 from graphgrow.recipes.tables import from_table
 
 R = TypeVar("R")
@@ -45,7 +45,8 @@ def read_recipe(kind: type[R], package: str, ending: str, name: str, changes: Ma
         except (OSError, UnicodeDecodeError) as error:
             if path.exists():  # a folder, or no text
                 raise RecipeError(f"the recipe {name!r} cannot be read: {error}") from None
-            raise RecipeError(f"there is no recipe {name!r}; there are {', '.join(known)}, or give a file") from None
+            there = f"graphgrow has {', '.join(known)}; or give the path of a file"
+            raise RecipeError(f"there is no recipe {name!r}; {did_you_mean(name, known, there)}") from None
         table = parsed(text, name, path.suffix)
     given = {key: value for key, value in (changes or {}).items() if value is not None}
     return from_table(kind, {**table, **given}, f"recipe {name}")

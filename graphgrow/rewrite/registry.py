@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from graphgrow.errors import MutationError
+from graphgrow.errors import MutationError, did_you_mean
 from graphgrow.rewrite.contract import Mutation
 
 PACKAGE = "graphgrow.passes"
@@ -122,7 +122,8 @@ def pass_named(name: str) -> type[Mutation]:
     """
     known = passes()
     if name not in known:
-        raise MutationError(f"there is no pass `{name}`; there are {', '.join(known)}")
+        hint = did_you_mean(name, known, f"there are {', '.join(known)}")
+        raise MutationError(f"there is no pass `{name}`; {hint}")
     return known[name]
 
 

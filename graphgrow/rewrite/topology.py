@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from graphgrow.errors import MutationError, Unsupported
+from graphgrow.errors import MutationError, Unsupported, did_you_mean
 from graphgrow.network.network import Network
 from graphgrow.network.sites import scope_of
 from graphgrow.rewrite.cost import node_flops, node_parameters
@@ -58,8 +57,7 @@ def reaches(network: Network, source_name: str, target_name: str) -> bool:
     graph = _edges(network.module.graph)
     for name in (source_name, target_name):
         if name not in graph:
-            close = difflib.get_close_matches(name, list(graph), 3)
-            hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see graph.text() for their names"
+            hint = did_you_mean(name, graph, "see graph.text() for their names")
             raise MutationError(f"there is no node `{name}`; {hint}")
     return bool(nx.has_path(graph, source_name, target_name))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from graphgrow.capture.model.running import place_of
-from graphgrow.errors import ModelError
+from graphgrow.errors import ModelError, did_you_mean
 
 KNOWN_SOURCES = ("graphgrow", "torchvision", "timm")
 _IMAGE_SIZES = {"inception_v3": 299}
@@ -57,7 +56,8 @@ def _reference(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[A
     from graphgrow.models import MODELS
 
     if name not in MODELS:
-        raise ModelError(f"there is no graphgrow:{name}; there are {', '.join(MODELS)}")
+        hint = did_you_mean(name, MODELS, f"there are {', '.join(MODELS)}")
+        raise ModelError(f"there is no graphgrow:{name}; {hint}")
     entry = MODELS[name]
     return _made(f"graphgrow:{name}", entry.factory, chosen), entry.example()
 
@@ -65,8 +65,8 @@ def _reference(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[A
 def _torchvision(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[Any, ...]]:
     models = import_torchvision().models
     if name not in models.list_models():
-        close = difflib.get_close_matches(name, models.list_models(), 3)
-        raise ModelError(f"there is no torchvision:{name}" + (f"; did you mean {', '.join(close)}?" if close else ""))
+        hint = did_you_mean(name, models.list_models(), "see torchvision.models.list_models()")
+        raise ModelError(f"there is no torchvision:{name}; {hint}")
     options: dict[str, Any] = {"weights": None, **chosen}
     if models.get_model_builder(name).__module__.startswith("torchvision.models.segmentation"):
         options["weights_backbone"] = None
@@ -94,8 +94,8 @@ def _timm(name: str, chosen: Mapping[str, Any]) -> tuple[nn.Module, tuple[torch.
     except ImportError as error:
         raise ModelError("timm is not installed: pip install 'graphgrow[zoo]'") from error
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), 3)
-        raise ModelError(f"there is no timm:{name}" + (f"; did you mean {', '.join(close)}?" if close else ""))
+        hint = did_you_mean(name, timm.list_models(), "see timm.list_models()")
+        raise ModelError(f"there is no timm:{name}; {hint}")
     model: Any = _made(f"timm:{name}", partial(timm.create_model, name, pretrained=False), chosen)
     shape = (2, *model.pretrained_cfg["input_size"])
     return model, (torch.randn(shape, generator=torch.Generator().manual_seed(0)),)
@@ -132,7 +132,9 @@ def _factory(module_name: str, attribute: str, chosen: Mapping[str, Any]) -> tup
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except ImportError as error:
-        raise ModelError(f"cannot import {module_name!r}: {error}; is its folder on PYTHONPATH?") from error
+        raise ModelError(
+            f"cannot import {module_name!r}: {error}; is its folder the current one, or on PYTHONPATH?"
+        ) from error
     except AttributeError as error:
         raise ModelError(f"{module_name!r} has no {attribute!r}") from error
     if isinstance(factory, nn.Module):

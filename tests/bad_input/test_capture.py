@@ -109,7 +109,7 @@ CAPTURE: dict[str, tuple[Callable[[], Any], str]] = {
     "a class": (lambda: (nn.Linear, ROWS), "wants an nn.Module, not type"),
     "a function": (lambda: (torch.relu, ROWS), "wants an nn.Module, not builtin_function_or_method"),
     "nothing": (lambda: (None, ROWS), "wants an nn.Module, not NoneType"),
-    "an unknown name": (lambda: ("torchvision:resnet1", None), "did you mean resnet18"),
+    "an unknown name": (lambda: ("torchvision:resnet1", None), "did you mean 'resnet18'"),
     "an unknown package": (lambda: ("no_such_package:model", ROWS), "cannot import 'no_such_package'"),
     # example inputs
     "no inputs": (lambda: (net(), None), "wants example inputs"),

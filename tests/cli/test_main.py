@@ -24,6 +24,11 @@ def test_help_names_every_command_and_each_has_an_example() -> None:
         assert f"$ graphgrow {command} " in call(command, "--help").stdout
 
 
+def test_help_names_no_type_of_a_value_where_a_flag_takes_none() -> None:
+    for arguments in (["--help"], ["grow", "--help"]):
+        assert "<bool>" not in call(*arguments).stdout
+
+
 def test_no_command_shows_the_help() -> None:
     assert "Usage" in call(code=2).output
 

@@ -76,7 +76,7 @@ def no_data() -> int:
     [
         ("tests.data.test_names:no_data", {}, "returns a int, wanted a graphgrow.data.parts.Data"),
         ("tests.data.test_names:nowhere", {}, "cannot get the data tests.data.test_names:nowhere"),
-        ("no_such_package:data", {}, "is its folder on PYTHONPATH"),
+        ("no_such_package:data", {}, "is its folder the current one, or on PYTHONPATH"),
         ("patterns", {"count": 0}, "counts are at least 1, noise at least 0, confused a share"),
         ("patterns", {"confused": 1.5}, "counts are at least 1, noise at least 0, confused a share"),
     ],

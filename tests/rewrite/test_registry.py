@@ -73,6 +73,11 @@ class Forget(Mutation):
         return bypass(network, editor, node, node.all_input_nodes[0]), []
 
 
+def test_a_name_that_is_nearly_one_is_answered_with_that_one() -> None:
+    with pytest.raises(gg.MutationError, match="there is no pass `wden`; did you mean 'widen'"):
+        registry.pass_named("wden")
+
+
 def test_a_pass_of_a_users_own_is_read_listed_saved_and_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(registry, "_OWN", {})
     model = nn.Sequential(nn.Linear(3, 4), nn.Identity(), nn.Linear(4, 2))

@@ -79,7 +79,7 @@ def test_a_search_grows_by_passes_that_there_are() -> None:
 
 
 def test_no_such_recipe() -> None:
-    with pytest.raises(RecipeError, match="there is no recipe 'digit'; there are digits, or give a file"):
+    with pytest.raises(RecipeError, match="there is no recipe 'digit'; did you mean 'digits'"):
         read_recipe(Evolution, "evolve", "digit")
 
 

@@ -34,7 +34,7 @@ def with_inputs() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
         ("resnet", "is no model"),
         ("graphgrow:", "is no model"),
         ("graphgrow:nothing", "there are densenet"),
-        ("torchvision:resnet17", "did you mean resnet"),
+        ("torchvision:resnet17", "did you mean 'resnet"),
         ("no.such.module:factory", "cannot import"),
         ("math:nothing", "has no 'nothing'"),
         ("os:getcwd", "returns str, wanted an nn.Module, or one with its example inputs"),
@@ -131,7 +131,7 @@ def test_a_model_of_timm_can_be_built_and_traced_by_name() -> None:
     _, args, _ = build("timm:test_resnet")
     assert args is not None
     assert args[0].shape == (2, 3, 160, 160)
-    with pytest.raises(gg.ModelError, match=r"there is no timm:resnet17; did you mean resnet"):
+    with pytest.raises(gg.ModelError, match=r"there is no timm:resnet17; did you mean 'resnet"):
         build("timm:resnet17")
     with pytest.raises(gg.ModelError, match="there is no timm:hf-hub:someone/something"):
         build("timm:hf-hub:someone/something")  # which timm would download
