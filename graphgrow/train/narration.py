@@ -41,7 +41,7 @@ class Narration:
         self._say(f"  data   {_plain(data.source)}: {counts}")
         self._say(f"  model  {graph.parameter_count:,} parameters, {flops_text(graph.flops)} a sample")
         if done:
-            self._say(f"  going on behind epoch {done}", style="yellow")
+            self._say(f"  going on after epoch {done}", style="yellow")
 
     @contextlib.contextmanager
     def progress(self, epochs: int) -> Iterator[Watch]:
@@ -74,7 +74,7 @@ class Narration:
     def growth(self, stage: StageRecord, decision: DecisionRecord, epoch: int) -> None:
         """A stage has begun, with a growth or behind one that was taken back."""
         grew = f"{decision.parameters_before:,} -> [bold]{decision.parameters_after:,}[/] parameters"
-        self._say(f"\n[bold]stage {stage.index}[/] behind epoch {epoch}: {_plain(decision.reason)}; {grew}")
+        self._say(f"\n[bold]stage {stage.index}[/] after epoch {epoch}: {_plain(decision.reason)}; {grew}")
         if decision.verdict == "rolled back":
             self._say("  [yellow]the last growth is taken back[/], with the optimizer's state")
             return
@@ -99,7 +99,7 @@ class Narration:
     def declined(self, decision: DecisionRecord, epoch: int) -> None:
         """It was time, and nothing was to be done; told once for each reason."""
         if decision.reason != self._declined:
-            self._say(f"\nnot grown behind epoch {epoch}: {_plain(decision.reason)}", style="yellow")
+            self._say(f"\nnot grown after epoch {epoch}: {_plain(decision.reason)}", style="yellow")
         self._declined = decision.reason
 
     def warn(self, text: str) -> None:

@@ -34,7 +34,7 @@ def test_a_run_goes_on_and_prints_its_record(tmp_path: Path) -> None:
     file, out = tmp_path / "tiny.toml", tmp_path / "run"
     file.write_text(RECIPE)
     first = call("train", "--recipe", file, "--epochs", 2, "--out", out, "--device", "cpu")
-    assert "stage 1 behind epoch 1" in first.output
+    assert "stage 1 after epoch 1" in first.output
     assert "function preserved" in first.output
     again = json_of("train", "--recipe", file, "--epochs", 2, "--out", out)
     assert len(again["epochs"]) == 2
