@@ -40,7 +40,7 @@ def test_what_is_declined_is_told_once_and_a_start_that_moves_outputs_is_no_pres
     for reason in ("no room", "no room", "no site"):
         narration.declined(DecisionRecord(3, "dnm", "declined", reason, ("split(0)",), {}, 5, 5, 9, 9), 4)
     said = out.getvalue().split("\n\n")
-    assert said == ["\nnot grown after epoch 4: no room", "not grown behind epoch 4: no site\n"]
+    assert said == ["\nnot grown after epoch 4: no room", "not grown after epoch 4: no site\n"]
     stage = StageRecord(1, "net2net", ("split(0)",), 9, 9, None, None, 1.0, False, 1e-16, 1e-15)
     narration.growth(stage, DecisionRecord(4, "net2net", "grown", "time", ("split(0)",), numbers, 5, 9, 9, 9), 5)
     words = "function not preserved: its start moved the outputs by 2.8%; the growth itself was off by 1.0e-16"
