@@ -25,7 +25,7 @@ from graphgrow.rewrite import registry as passes
 from graphgrow.store.names import import_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SKETCHES = {
     # By the first line of a snippet that stands in the middle of something: what is there before it.
     "grower = gg.Grower(graph, optimizer,": """

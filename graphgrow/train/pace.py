@@ -50,7 +50,7 @@ class Pace:
         """The default under an optimizer: twice the warm-up where nothing corrects for few gradients (RMSprop).
 
         Such an optimizer, without a mean of gradients, goes by each batch alone; at half of its warm-up's pace a new
-        block then disturbs a trained network no more than the goal allows (docs/learning.md).
+        block then disturbs a trained network no more than the goal allows (docs/learning/steps_after_growth.md).
         """
         return cls(warm_up=2 * cls.warm_up if state_roles(optimizer).uncorrected else cls.warm_up)
 

@@ -118,15 +118,22 @@ def row(name: str, against: Path | None, repeats: int, threads: int) -> dict[str
     return found
 
 
-def show(rows: list[dict[str, Any]]) -> str:
-    """Seconds, and ratios where another checkout was measured in turn."""
+def times(rows: list[dict[str, Any]]) -> str:
+    """Seconds, without ratios."""
     from tools.bench.results import seconds, table
 
     shown = [[row["key"], *(seconds(row[call]["cpu"]) for call in CALLS)] for row in rows]
+    return table(["CPU time; model, threads", *CALLS], shown)
+
+
+def show(rows: list[dict[str, Any]]) -> str:
+    """Seconds, and ratios where another checkout was measured in turn."""
+    from tools.bench.results import table
+
     ratios = [
         [row["key"], *(_ratio(row[call], row["repeats"]) for call in CALLS)] for row in rows if "ratio" in row[CALLS[0]]
     ]
-    tables = [table(["CPU time; model, threads", *CALLS], shown)]
+    tables = [times(rows)]
     if ratios:
         tables.append(table(["after / before", *CALLS], ratios))
     return "\n\n".join(tables)

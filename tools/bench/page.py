@@ -5,7 +5,8 @@
     python tools/bench/page.py docs/learning.md
 
 The page's words are written by hand. Between `<!-- NAME -->` and `<!-- end of NAME -->` stands what is in
-docs/speed/NAME.json: the table, and the commands, versions and machine.
+docs/speed/NAME.json: the table, and the commands, versions and machine. A table may stand in a page of that folder
+instead, as in docs/learning/trials.md. `summary` is made of several files of docs/learning.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.bench import analysis, calls, large, linearity, mutation, onnx_speed
+from tools.bench import analysis, calls, large, linearity, mutation, onnx_speed, summary
 from tools.bench.learning import plateau, tune
 from tools.bench.learning import run as learning
 from tools.bench.results import Results, Rows
 from tools.bench.search import arms, choice, cost
 
 SHOW: dict[str, Callable[[Rows], str]] = {
-    "calls": calls.show,
+    "calls": calls.times,
     "analysis": analysis.show,
     "linearity": linearity.show,
     "mutation": mutation.show,
@@ -84,18 +85,38 @@ def filled(page: str, sections: dict[str, str]) -> str:
     return page
 
 
+def tables(folder: Path) -> dict[str, str]:
+    """The sections that follow from the JSON files of a folder."""
+    found = {name: Results.read(folder / f"{name}.json") for name in SHOW}
+    sections = {name: section(found[name], show) for name, show in SHOW.items() if found[name].rows}
+    if sections.keys() >= summary.TASKS.keys():
+        sections["summary"] = summary.show({name: found[name].rows for name in summary.TASKS})
+    return sections
+
+
+def refilled(pages: dict[Path, str], sections: dict[str, str]) -> dict[Path, str]:
+    """The pages, each with the sections of which it has the marks.
+
+    Raises:
+        ValueError: if a section has marks in none of them.
+    """
+    first, *_ = pages
+    homes = {name: [path for path, text in pages.items() if f"<!-- {name} -->" in text] or [first] for name in sections}
+    return {
+        path: filled(text, {name: table for name, table in sections.items() if path in homes[name]})
+        for path, text in pages.items()
+    }
+
+
 def main() -> None:
-    """Fill the page that is named."""
+    """Fill the page that is named, and those of its folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
     page: Path = parser.parse_args().page
     folder = page.with_suffix("")
-    sections = {}
-    for name, show in SHOW.items():
-        results = Results.read(folder / f"{name}.json")
-        if results.rows:
-            sections[name] = section(results, show)
-    page.write_text(filled(page.read_text(encoding="utf-8"), sections), encoding="utf-8")
+    pages = {path: path.read_text(encoding="utf-8") for path in (page, *sorted(folder.glob("*.md")))}
+    for path, text in refilled(pages, tables(folder)).items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
