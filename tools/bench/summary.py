@@ -33,7 +33,7 @@ def show(files: Mapping[str, Rows]) -> str:
         half = {arm.removesuffix(HALF): found for arm, found in arms.items() if arm.endswith(HALF)}
         scratch = {arm: found for arm, found in half.items() if _from_scratch(arm)}
         grown = {arm: found for arm, found in half.items() if arm not in scratch}
-        best, other = (max(some, key=lambda arm, some=some: statistics.mean(some[arm])) for some in (grown, scratch))
+        best, other = _best(grown), _best(scratch)
         ahead = statistics.mean(grown[best]) - statistics.mean(scratch[other])
         own = scratch.get(f"{best}: its final net from scratch")
         control = _spread(own) if own else f"{_spread(scratch['big'])} (big)" if best in ENDS_AS_BIG else ""
@@ -41,6 +41,10 @@ def show(files: Mapping[str, Rows]) -> str:
         lines.append([said, _spread(arms["big"]), *cells, control])
     titles = ["task", "big, all FLOPs", "best from scratch", "best grown", "difference", "grown net, from scratch"]
     return table(titles, lines)
+
+
+def _best(arms: Mapping[str, list[float]]) -> str:
+    return max(arms, key=lambda arm: statistics.mean(arms[arm]))
 
 
 def _from_scratch(arm: str) -> bool:
