@@ -20,6 +20,7 @@ import typer.main
 
 import graphgrow as gg
 from graphgrow.cli.main import app
+from graphgrow.models.resnet import resnet
 from graphgrow.ops import registry
 from graphgrow.rewrite import registry as passes
 from graphgrow.store.names import import_torchvision
@@ -159,6 +160,44 @@ def test_a_snippet_runs(snippet: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
         exec(around(FOLLOWING, snippet), names)
     alike = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     assert not written or doctest.OutputChecker().check_output(shown, printed.getvalue(), alike), printed.getvalue()
+
+
+def examples() -> list[str]:
+    """The functions whose docstring holds an example."""
+    return [name for name in gg.__all__ if inspect.isfunction(getattr(gg, name)) and example(name)]
+
+
+def example(name: str) -> str:
+    words, *_ = re.split(
+        r"^(?:Args|Returns|Raises):$", inspect.cleandoc(getattr(gg, name).__doc__ or ""), flags=re.MULTILINE
+    )
+    lines = words.splitlines()
+    return inspect.cleandoc("\n" + "\n".join(line for line in lines if line.startswith("    ")))
+
+
+@pytest.fixture(scope="module")
+def around_examples(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("examples")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        small, large = resnet(width=8).eval(), resnet(width=16, depth=3).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    graph = gg.trace(small, images)
+    grown = gg.apply(graph, "widen(stem, extra=8)")
+    for network, name in ((graph, "before"), (grown, "grown")):
+        gg.export_onnx(network, folder / f"{name}.onnx")
+    return {"model": small, "small": small, "large": large, "images": images, "graph": graph, "grown": grown}, folder
+
+
+@pytest.mark.parametrize("name", examples())
+def test_an_example_in_a_docstring_runs(
+    name: str, around_examples: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, folder = around_examples
+    monkeypatch.chdir(folder)
+    optimizer = torch.optim.SGD(names["graph"].module.parameters(), 1e-2)
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(example(name), {**names, "gg": gg, "torch": torch, "optimizer": optimizer})
 
 
 def commands(start: str) -> list[Any]:

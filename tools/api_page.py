@@ -17,6 +17,19 @@ from graphgrow.rewrite.contract import render
 from graphgrow.rewrite.registry import passes
 
 WIDTH = 100
+_MEANINGS = {
+    "N": "Graph",
+    "Network": "Graph",
+    "Exportable": "Graph",
+    "P": "type[Mutation]",
+    "Mutations": "Mutation | str | Iterable[Mutation | str]",
+    "Leaves": "Sequence[type[Module] | str]",
+    "Arrays": "Mapping[str, NDArray]",
+    "Sizes": "Sequence[tuple[int, ...] | Sequence[tuple[int, ...]]]",
+    "Example": "Callable[[Draw], Sequence[Any]]",
+    "Start": "Callable[[Mapping[str, Any], Tensor], dict[str, Any]]",
+}
+"""What the names stand for that signatures use within the sources."""
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 _HEAD = """# API
 
@@ -30,7 +43,8 @@ def page() -> str:
     functions = [name for name in gg.__all__ if inspect.isfunction(getattr(gg, name))]
     classes = [name for name in gg.__all__ if inspect.isclass(getattr(gg, name))]
     errors = [name for name in classes if issubclass(getattr(gg, name), Exception)]
-    parts = [_HEAD, "## Functions\n"]
+    parts = [_HEAD, _index("call", functions), _index("class", [name for name in classes if name not in errors])]
+    parts.append("## Functions\n")
     parts += [_function(f"gg.{name}", getattr(gg, name)) for name in functions]
     parts.append("## Classes\n")
     parts += [_class(name, getattr(gg, name)) for name in classes if name not in errors]
@@ -41,10 +55,21 @@ def page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def _index(what: str, names: list[str]) -> str:
+    """A table with a line for each name, which leads to it."""
+    rows = [f"| [`gg.{name}`](#gg{name.lower()}) | {_first_line(getattr(gg, name))} |" for name in names]
+    return "\n".join([f"| {what} | |", "|---|---|", *rows]) + "\n"
+
+
 def _function(name: str, function: Any) -> str:
     parameters = _parameters(function)
-    one_line = f"{name}({', '.join(parameters)})"
-    shown = one_line if len(one_line) <= WIDTH else f"{name}(\n    {(',' + chr(10) + '    ').join(parameters)},\n)"
+    result = _plain(inspect.signature(function).return_annotation)
+    one_line = f"{name}({', '.join(parameters)}) -> {result}"
+    shown = (
+        one_line
+        if len(one_line) <= WIDTH
+        else f"{name}(\n    {(',' + chr(10) + '    ').join(parameters)},\n) -> {result}"
+    )
     return f"### {name}\n\n```text\n{shown}\n```\n\n{_text(function)}\n"
 
 
@@ -57,8 +82,22 @@ def _parameters(function: Any) -> list[str]:
         if name in keyword and "*" not in shown:
             shown.append("*")
         if name not in ("self", "cls"):
-            shown.append(re.sub(r"\b(?:[a-z_]+\.)+([A-Z])", r"\1", str(parameter).replace("'", "")))
+            shown.append(_parameter(parameter))
     return shown
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    """`*name: type = default`, with the default as it is written."""
+    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    typed = "" if parameter.annotation is parameter.empty else f": {_plain(parameter.annotation)}"
+    default = "" if parameter.default is parameter.empty else f"{' = ' if typed else '='}{parameter.default!r}"
+    return f"{stars}{parameter.name}{typed}{default}"
+
+
+def _plain(annotation: Any) -> str:
+    """A type without the modules of its names, and aliases by what they mean."""
+    text = re.sub(r"\b(?:[a-z_]+\.)+([A-Z])", r"\1", str(annotation)).strip("'")
+    return re.sub(r"(?<![\w\"'])(" + "|".join(_MEANINGS) + r")(?![\w\"'])", lambda found: _MEANINGS[found[1]], text)
 
 
 def _class(name: str, kind: type) -> str:

@@ -37,6 +37,8 @@ def benchmark(
 ) -> BenchmarkRecord:
     """Time an ONNX file with onnxruntime on the CPU, in a child process with limits.
 
+        print(gg.benchmark("grown.onnx", batch_sizes=(1, 8)))
+
     Floating-point inputs are normal, all others zero, unless given. A file with a static batch is timed at that one
     only, and the record says so.
 
@@ -51,6 +53,9 @@ def benchmark(
             inputs with other symbolic axes than the batch, and where zeros are not valid.
         time_limit_s: seconds after which the child process is killed.
         memory_limit_bytes: of the child's address space; None is the machine's physical memory.
+
+    Returns:
+        The times in milliseconds and samples a second, for each batch size, and the child's peak memory in bytes.
 
     Raises:
         BenchmarkError: if the file is missing, is not ONNX, has external data outside its folder, is refused by
@@ -93,6 +98,8 @@ def compare(
 ) -> ComparisonRecord:
     """Time two ONNX files in turns in one child process: median time of the first over that of the second.
 
+        print(gg.compare("grown.onnx", "before.onnx"))  # above 1 the grown one is slower
+
     The pairs of runs are resampled together, so that what slows both down at once does not widen the interval.
 
     Args:
@@ -106,6 +113,9 @@ def compare(
         inputs: as in `benchmark`, for both files.
         time_limit_s: as in `benchmark`.
         memory_limit_bytes: as in `benchmark`.
+
+    Returns:
+        The ratio, without a unit, and its interval of 95 %.
 
     Raises:
         BenchmarkError: as in `benchmark`, for either file.

@@ -26,6 +26,8 @@ FOLDS = ("fold-batch-norm",)
 def clean(network: N, fold: bool = False, optimizer: Optimizer | None = None) -> N:
     """Take away what the numbers show to be of no effect: closed branches, copies, unread units, identities, zero taps.
 
+        smaller = gg.clean(grown)
+
     The inverse of growing: a network that was grown, and in which nothing of that has learned yet, is the one from
     before. Exact in eval and train mode.
 

@@ -94,6 +94,8 @@ def grow_to(
 ) -> Grown:
     """Grow a model into the shapes of a larger one of the same class, and load the result into that.
 
+        done = gg.grow_to(gg.trace(small, images), large)  # large(images) is small(images) now; done.graph is the graph
+
     Training then goes on in code of one's own, with the larger model and its state_dict. The target is captured with
     the graph's example inputs; what is wider in it is widened (heads and head widths by the target's own numbers), or
     split where only whole copies are exact; blocks of which it has more are copies that start as identity, spread
@@ -112,7 +114,7 @@ def grow_to(
         target_model: the larger one, of any values; loaded in place. On the meta device it gets memory first, on the
             device of the graph's inputs.
         seed: of the fresh weights.
-        optimizer: SGD, Adam or AdamW over the parameters of the graph; carried over in place, to the parameters of
+        optimizer: over the parameters of the graph; carried over in place, as `gg.apply` does, to the parameters of
             `target_model`.
         leaves: as they were given to `gg.trace` for the small model.
 

@@ -90,6 +90,8 @@ def scale(
 ) -> Graph:
     """Grow every width of a model by one factor and every depth by another; the function is preserved.
 
+        larger = gg.scale(graph, width=1.5, depth=1.5)
+
     Each channel group of n units gets round(n * width), rounded up to a multiple, by `widen`; where only whole copies
     are exact (a layer norm behind depthwise convolutions) and the result is so many times n, by `split`. Of the
     factors of one axis a single one grows, else the axis would by width^2: of attention the heads and not their width
@@ -108,7 +110,7 @@ def scale(
         multiple: what the widths are rounded up to, factors of an axis (heads, groups) aside; by default 8 for groups
             of at least 16 units, and 1 for smaller ones.
         seed: of the fresh weights.
-        optimizer: SGD, Adam or AdamW over the parent's parameters, carried over in place.
+        optimizer: over the parent's parameters, carried over in place, as `gg.apply` does.
         share: as for `gg.apply`.
         only: patterns of the names of channel groups and stages that may grow, as in file names; `*.mlp.*` for the
             hidden widths of a transformer's MLPs, which a checkpoint of its class can hold.
@@ -138,6 +140,8 @@ def plan_scale(
     only: str | Sequence[str] = "*",
 ) -> ScalePlan:
     """What `scale` would do, and what would not grow and why; nothing is changed and no data is moved.
+
+        print(gg.plan_scale(graph, width=1.5, depth=1.5))
 
     Args:
         graph: the parent.

@@ -30,6 +30,8 @@ _ADVICE = "`.module` of the graph is the grown model as it is, gg.export_source 
 def to_model(network: Network, model: nn.Module, leaves: Leaves = ()) -> nn.Module:
     """A copy of a model, of its own class, that computes what the graph grown from it does.
 
+        larger = gg.to_model(grown, model)  # docs/models.md has an example with `generate`
+
     Its own methods work on it (`generate`, `encode`, a loss), and so does code that was written for the class. The
     copy is captured anew, and has to have the grown graph to the last node, number and weight: what its forward
     computes is known for all inputs that the graph takes. Attributes that hold a size which grew (a number of heads,

@@ -31,6 +31,8 @@ Mutations = Mutation | str | Iterable["Mutation | str"]
 def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer | None = None, share: bool = True) -> N:
     """Apply mutations one after the other and return the grown network.
 
+        grown = gg.apply(graph, ["widen(stem, extra=8)", "deepen(stages.1.1, kind=copy)"], optimizer=optimizer)
+
     Args:
         network: the parent; neither it nor any of its tensors is changed.
         mutations: one mutation, its text, or several of them; a list is applied as a whole or not at all. What
@@ -42,6 +44,9 @@ def apply(network: N, mutations: Mutations, seed: int = 0, optimizer: Optimizer 
             at full pace; `gg.warm_up` slows its first steps down.
         share: unchanged parameters are shared with the parent (training the child trains them); False copies
             them. Buffers are always copied.
+
+    Returns:
+        A new graph, whose `module` has the grown architecture and whose ledger has the mutations.
 
     Raises:
         MutationError: if a mutation cannot be read or names something unknown.

@@ -21,6 +21,8 @@ _LONGEST_RUN = 2**20
 def parse_mutation(text: str) -> Mutation:
     """Read a mutation from its text.
 
+        mutation = gg.parse_mutation("widen(stem, extra=8)")  # mutation.extra is 8, str(mutation) is the text
+
     Raises:
         MutationError: if the text has another form, or names an unknown pass or option.
     """

@@ -86,9 +86,9 @@ class ChoosingNarration:
         """A round has ended."""
         moved = sum(choice.kept != choice.names[0] for choice in record.choices)
         self._say(
-            f"  {moved} of {len(record.choices)} sites exchange their operator; the gap: validation loss "
-            f"{record.loss_open:.4f} -> {record.loss_closed:.4f}, accuracy {record.accuracy_open:.1%} -> "
-            f"{record.accuracy_closed:.1%}"
+            f"  {moved} of {len(record.choices)} sites exchange their operator\n"
+            f"  the gap: validation loss {record.loss_open:.4f} -> {record.loss_closed:.4f}, "
+            f"accuracy {record.accuracy_open:.1%} -> {record.accuracy_closed:.1%}"
         )
         if record.guarded_at is not None:
             self._say(f"  [yellow]too many skips led; the choice was stopped in step {record.guarded_at}[/]")
@@ -141,8 +141,10 @@ class ChoosingNarration:
             f"\ntest accuracy: base {chosen.test:.1%}, chosen [bold]{last.test:.1%}[/] with {last.parameters:,} "
             f"parameters{timed}"
         )
-        self._say(f"[bold]files[/] in {escape(str(saved.parent))}: {', '.join(picture.name for picture in pictures)}")
-        self._say(f"  {saved.name}/ (ledger and weights), 00-chosen.onnx, choices.json")
+        self._say(f"[bold]files[/] in {escape(str(saved.parent))}")
+        self._say(f"  figure          {', '.join(picture.name for picture in pictures)}")
+        self._say("  records         choices.json, and 00-chosen.json beside 00-chosen.onnx")
+        self._say(f"  chosen network  {saved.name}/ (ledger and weights)")
         self._say(f"done in {time.monotonic() - self._start:.0f} s")
 
     def _say(self, text: str) -> None:

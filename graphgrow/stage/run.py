@@ -44,6 +44,8 @@ def run_stage(
 ) -> tuple[Graph, StageRecord]:
     """Apply mutations, verify the child, train it, export it, benchmark the file, and record all of it.
 
+        child, record = gg.run_stage(graph, "widen(stem, extra=8)", folder="runs/wide", index=1, name="widen")
+
     The child is verified before the optimizer is touched: the mutations are applied once without it, and once more
     with it. One seed draws the same weights both times, so that what was verified is what is trained.
 

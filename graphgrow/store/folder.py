@@ -45,6 +45,9 @@ _LARGEST_WEIGHTS = 2**40
 def save(graph: Graph, folder: str | Path) -> Path:
     """Write a graph: its ledger, its input specification and all its tensors.
 
+        gg.save(grown, "runs/grown")
+        again = gg.load("runs/grown", model=model)  # of a model by name the folder is enough: gg.load("runs/grown")
+
     Args:
         graph: the graph; its base is remembered by name if it was traced from one.
         folder: made where it is missing; a graph saved there before is replaced in one step.

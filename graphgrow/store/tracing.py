@@ -28,6 +28,9 @@ def trace(
 ) -> Graph:
     """Capture a model into a graph that can be inspected and grown.
 
+        graph = gg.trace(model, torch.randn(2, 3, 32, 32))
+        graph = gg.trace("graphgrow:gpt")  # by name, with example inputs of its own
+
     The graph shares the model's parameters and buffers: training one trains the other. Its modules are shallow
     copies, so that train() and eval() are its own. The model itself is not changed. A forward that goes
     another way in the other mode and comes back is one graph; where it does not come back, the graph holds for the
@@ -90,6 +93,8 @@ def replay(
     way: str = "auto",
 ) -> Graph:
     """Capture a base model, as `gg.trace` does, and apply a ledger to it.
+
+        again = gg.replay(model, torch.randn(2, 3, 32, 32), grown.ledger)
 
     The structure is always that of the first time; so are the numbers, to the bit, where the base has the same
     weights and nothing was trained in between.

@@ -18,7 +18,7 @@ def warm_up(parent: Graph, child: Graph, optimizer: Optimizer, steps: int | None
     Without it new weights move at once as far as all others, and so does each copy of a split, which together go
     several times as far: the loss may rise for some steps. Call it behind `gg.apply`, before the next step:
 
-        grown = gg.apply(graph, "split(layer1.0.conv1)", optimizer=optimizer)
+        grown = gg.apply(graph, "split(stem)", optimizer=optimizer)
         gg.warm_up(graph, grown, optimizer)
 
     Args:

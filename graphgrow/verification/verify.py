@@ -57,6 +57,9 @@ def verify(
 ) -> Verdict:
     """Compare a network with what it was grown from.
 
+        verdict = gg.verify(graph, grown)
+        print(verdict)  # verdict.preserved is True, False, or None where nothing can be said
+
     In float64: every node that both graphs have, on what really arrives there, within 1e-12 of the local magnitude;
     the outputs, within 32 times the reference's own noise under a perturbation of one ulp; buffers after a step in
     train mode. In the parameters' own dtype: the error against float64 is at most 4 times the parent's plus the

@@ -16,4 +16,6 @@ def test_every_public_name_and_every_pass_is_there() -> None:
         assert f"gg.{name}\n" in text or f"| `{name}` |" in text
     for name in gg.pass_names():
         assert f"\n### {name}\n" in text
+    assert "    way: str = 'auto'," in text
+    assert ") -> Verdict" in text
     assert "- `mutations(pass_name: str | None = None)`: The mutations that apply here" in text
