@@ -88,7 +88,7 @@ def _parameters(function: Any) -> list[str]:
 
 def _parameter(parameter: inspect.Parameter) -> str:
     """`*name: type = default`, with the default as it is written."""
-    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    stars = "*" * ((parameter.kind is parameter.VAR_POSITIONAL) + 2 * (parameter.kind is parameter.VAR_KEYWORD))
     typed = "" if parameter.annotation is parameter.empty else f": {_plain(parameter.annotation)}"
     default = "" if parameter.default is parameter.empty else f"{' = ' if typed else '='}{parameter.default!r}"
     return f"{stars}{parameter.name}{typed}{default}"
