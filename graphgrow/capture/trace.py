@@ -28,6 +28,7 @@ from graphgrow.capture.model.admission import (
 )
 from graphgrow.capture.model.caches import left_out
 from graphgrow.capture.model.clock import Clock
+from graphgrow.capture.model.compiled import before_dynamo
 from graphgrow.capture.model.outputs import leaves_of, register_classes
 from graphgrow.capture.model.running import in_mode, leaves_recorded, place_of
 from graphgrow.capture.model.trial import Trial
@@ -229,7 +230,7 @@ def _traced_in(
                 raise
         return record(make(False, outcomes))  # what needs numbers of Python's, as a key of a dictionary, may have them
 
-    return deciding(trace)
+    return before_dynamo(lambda: deciding(trace))
 
 
 def _merged(

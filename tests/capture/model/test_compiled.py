@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch import nn
 
@@ -31,6 +32,37 @@ def test_tracing_growing_and_verifying_load_no_dynamo() -> None:
     loaded, note = done.stdout.splitlines()
     assert loaded == ""
     assert note.startswith("the model was compiled by torch.compile")
+
+
+@pytest.mark.parametrize("forward", ["x.mean(1)", "_tried(x)"])
+def test_dynamo_is_not_loaded_among_stand_ins(forward: str) -> None:
+    """It kept those of torch.finfo and torch.iinfo as classes of constants: nothing could be compiled afterwards."""
+    script = AFTERWARDS.replace("FORWARD", forward)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "fx"]
+
+
+AFTERWARDS = """
+import torch
+from torch import nn
+import graphgrow as gg
+
+def _tried(x):
+    try:
+        return x.mean(1)
+    except Exception:
+        return x[:, 0]
+
+class Model(nn.Module):
+    def forward(self, x):
+        return FORWARD
+
+x = torch.arange(6.0).reshape(2, 3)
+graph = gg.trace(Model(), x)
+print(torch.equal(graph.module(x), x.mean(1)))
+compiled = torch.compile(nn.Conv1d(2, 2, 1), backend="eager")
+print(compiled(x[None]).shape == (1, 2, 3), graph.way)
+"""
 
 
 def test_what_is_compiled() -> None:
