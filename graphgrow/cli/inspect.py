@@ -121,12 +121,12 @@ def _explain(graph: Graph, model: str) -> None:
 
     flops, reasons = _flops(graph)
     work = "FLOPs unknown" if flops is None else f"{flops_text(flops)} for one sample"
-    done = counted(len(graph.ledger), "mutation")
+    done = f", {counted(len(graph.ledger), 'mutation')} applied" if graph.ledger else ""
     shapes = ", ".join("x".join(map(str, spec.shape)) for spec in graph.inputs.tensors)
     modes = " and ".join(sorted(graph.modes))
     show(
         f"[bold]{escape(model)}[/]: {type(graph.module).__name__}, {graph.parameter_count:,} parameters, {work}",
-        f"  captured with {graph.way} on {shapes}, valid in {modes} mode, {done} applied",
+        f"  captured with {graph.way} on {shapes}, valid in {modes} mode{done}",
         *(f"  [yellow]note[/] {escape(note)}" for note in (*graph.notes, *reasons)),
     )
     growing = [group for group in graph.groups if group.frozen is None]
