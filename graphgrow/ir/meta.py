@@ -11,6 +11,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphgrow.ir.answers import Answers
+from graphgrow.ir.apart_from_dynamo import apart_from_dynamo
 
 # Key of node.meta under which fx keeps the modules around a node: path -> (path, class), outermost first.
 STACK = "nn_module_stack"
@@ -162,7 +163,11 @@ class MetaRunner:
             return self._answer(target, args, kwargs, lambda: _called(kind, target, args, kwargs))
 
     def _answer(self, called: Any, args: Any, kwargs: Any, run: Callable[[], Any]) -> Any:
-        return run() if self._answers is None else self._answers.of(called, args, kwargs, run)
+        def ran() -> Any:
+            with apart_from_dynamo():
+                return run()
+
+        return ran() if self._answers is None else self._answers.of(called, args, kwargs, ran)
 
 
 def _called(kind: str, target: Any, args: Any, kwargs: Any) -> Any:

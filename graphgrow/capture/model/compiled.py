@@ -32,7 +32,7 @@ def is_compiled(module: object) -> bool:
 def before_dynamo(trace: Callable[[], Made]) -> Made:
     """What a trace makes; where something in it asks for Dynamo for the first time, it is made anew, behind that.
 
-    torch loads Dynamo when it runs one of many operators on tensors without data for the first time.
+    Own functions and layers may ask for it, as they are run on tensors without data; torch's operators are not let.
 
     Args:
         trace: records a forward; it leaves nothing behind where it is ended by an error.
