@@ -89,7 +89,8 @@ def capture(
         kwargs: example keyword inputs.
         leaves: module classes or paths that stay one node; what they touch cannot grow.
         way: "auto", or "fx" or "dynamo" to try that one alone.
-        budget_s: seconds after which no further step begins, nor a trace goes on; None for no limit.
+        budget_s: seconds after which no further step begins, nor a trace or a recording goes on; None for no limit but
+            one on each of Dynamo's recordings.
 
     Raises:
         TimeBudgetError: if the steps take longer than that.
@@ -142,9 +143,11 @@ def _captured(
     try:
         recorded = capture_with_dynamo(model, *example, trial, leaves, clock=clock)
     except CaptureError as error:
-        if failure is None or isinstance(error, TimeBudgetError):
+        if failure is None:
             raise
         first, second = str(failure).removesuffix(_REMEDY), str(error).removesuffix(".")
+        if isinstance(error, TimeBudgetError):
+            raise TimeBudgetError(f"{first}. Dynamo finds no graph in time: {second}{_REMEDY}") from error
         raise CaptureError(f"{first}. Dynamo finds no graph either: {second}{_REMEDY}") from error
     return Capture(
         recorded.module, inputs, "dynamo", recorded.modes, (*notes, *recorded.notes), answers=recorded.answers

@@ -43,8 +43,9 @@ def trace(
         kwargs: example keyword inputs.
         leaves: module classes or module paths that stay one node; what they touch cannot grow.
         way: "fx" or "dynamo" to capture with that one; "auto" tries torch.fx, then Dynamo.
-        budget_s: seconds after which no further step of the capture begins, and a trace by torch.fx ends at its next
-            operator; None for no limit. One call of the model itself, or of Dynamo, is not interrupted.
+        budget_s: seconds after which no further step of the capture begins; a trace by torch.fx ends at its next
+            operator, a recording by Dynamo at its next line. One call of the model itself is not interrupted. None for
+            no limit, but for 300 s that each recording by Dynamo gets; `math.inf` for none at all.
 
     Raises:
         TimeBudgetError: if the steps take longer than that; says which took how long.

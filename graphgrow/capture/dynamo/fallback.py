@@ -27,6 +27,8 @@ from graphgrow.ir.answers import Answers
 from graphgrow.ir.editor import shallow_copy
 from graphgrow.ir.meta import MetaRunner, to_meta
 
+MOST_S = 300.0  # of a recording, where no budget was given: a model that Dynamo refuses at its end may take far longer
+
 
 @dataclass(frozen=True)
 class Captured:
@@ -65,6 +67,7 @@ def capture_with_dynamo(
         clock: times the steps.
 
     Raises:
+        TimeBudgetError: if the time is over, or a recording takes longer than it may without a budget.
         CaptureError: if there is no single graph, or it computes something else than the model.
     """
     notes, answers = list[str](), Answers()
@@ -76,9 +79,9 @@ def capture_with_dynamo(
     recordings: dict[str, Recording] = {}
     for mode in (present, "eval" if present == "train" else "train"):
         try:
-            step = clock.step(f"recording with Dynamo in {mode} mode")
+            step = clock.step(f"recording with Dynamo in {mode} mode", MOST_S)
             with step, in_mode(model, mode == "train"), torch.random.fork_rng(devices=[]):
-                recordings[mode] = record(model, inputs, leaves)
+                recordings[mode] = record(model, inputs, leaves, clock)
         except CaptureError as error:
             if mode == present or isinstance(error, TimeBudgetError):
                 raise

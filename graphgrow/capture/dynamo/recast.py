@@ -25,7 +25,7 @@ from graphgrow.capture.dynamo.leaf_calls import layer_call
 from graphgrow.capture.dynamo.recording import DtypeCheck, InputTensor, Recording, dtype_of, key_of, record
 from graphgrow.capture.model.clock import Clock
 from graphgrow.capture.model.running import in_mode
-from graphgrow.errors import CaptureError
+from graphgrow.errors import CaptureError, TimeBudgetError
 from graphgrow.ir.editor import follow_flat_weights
 from graphgrow.ir.meta import MetaRunner, stand_beside, to_meta
 
@@ -67,9 +67,11 @@ def recast(
             try:
                 for mode in recordings:
                     with in_mode(model, mode == "train"), _as_cast(model, dtype):
-                        joint[mode] = alike[mode].joined(_recorded(model, given, leaves), casting)
+                        joint[mode] = alike[mode].joined(_recorded(model, given, leaves, clock), casting)
             except _Differs as differs:
                 line = line or differs.line
+            except TimeBudgetError:
+                raise
             except CaptureError:  # as it is cast the model does not run: neither shall the graph
                 pass
             else:
@@ -108,13 +110,15 @@ def dtypes_of_values(
     return found
 
 
-def _recorded(model: nn.Module, inputs: Mapping[str, Any], leaves: Sequence[type[nn.Module] | str]) -> fx.GraphModule:
+def _recorded(
+    model: nn.Module, inputs: Mapping[str, Any], leaves: Sequence[type[nn.Module] | str], clock: Clock
+) -> fx.GraphModule:
     with (
         torch.random.fork_rng(devices=[]),
         warnings.catch_warnings(),
     ):  # of ways that the model does not go in the dtype that it has
         warnings.simplefilter("ignore")
-        return record(model, inputs, leaves).module
+        return record(model, inputs, leaves, clock).module
 
 
 # -- casting -------------------------------------------------------------------------------------------------------

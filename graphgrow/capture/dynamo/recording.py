@@ -21,8 +21,9 @@ from torch import fx, nn
 from torch.fx.experimental import _config as symbolic
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.dynamo.interruption import ended_by, users_line
 from graphgrow.capture.dynamo.leaf_calls import closed_layers
-from graphgrow.capture.model.frames import is_users
+from graphgrow.capture.model.clock import Clock
 from graphgrow.capture.model.outputs import map_output
 from graphgrow.errors import CaptureError
 
@@ -108,22 +109,26 @@ class Recording:
     dtypes: DtypeCheck | None = None
 
 
-def record(model: nn.Module, inputs: Mapping[str, Any], leaves: Sequence[type[nn.Module] | str] = ()) -> Recording:
+def record(
+    model: nn.Module, inputs: Mapping[str, Any], leaves: Sequence[type[nn.Module] | str], clock: Clock
+) -> Recording:
     """Record the forward of a model in its present mode.
 
     Args:
         model: left as it is.
         inputs: by name of the forward's parameter (or of a keyword that it takes besides), its example.
         leaves: module classes or paths that stay one node.
+        clock: ends it where the time is over.
 
     Raises:
+        TimeBudgetError: if it is.
         CaptureError: if Dynamo finds no single graph; with file and line of the model's code and the cause.
     """
     shown, places = _shown(inputs)
     heard = _Backend()
     call = _fresh_call(model)
     try:
-        with _undisturbed(model), closed_layers(model, leaves), _settings():
+        with _undisturbed(model), closed_layers(model, leaves), _settings(), ended_by(clock):
             compiled: Any = torch.compile(call, backend=heard, fullgraph=True)
             answer = compiled(**shown)
     except CaptureError:
@@ -356,7 +361,5 @@ def _told(error: Exception) -> str:
     text = lines[0] if lines else type(error).__name__
     explanation = next((line for line in lines if line.startswith("Explanation:")), "")
     text = f"{text} ({explanation.removeprefix('Explanation:').strip()})" if explanation else text
-    for frame in reversed(list(getattr(error, "real_stack", None) or [])):
-        if is_users(frame.filename):
-            return f"{text} (at {frame.filename}:{frame.lineno}: {frame.line})"
-    return text
+    place = users_line(getattr(error, "real_stack", None) or [])
+    return f"{text} (at {place})" if place else text

@@ -237,7 +237,7 @@ class ShapeTracer(fx.Tracer):
         proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
     ) -> Any:
         """Record one operator and work out its example; a list that no input decides is one of Python's."""
-        self._clock.progress(len(self.graph.nodes))
+        self._clock.progress(lambda: f"operator {len(self.graph.nodes)}")
         if kind == "call_method" and target in _SHAPE_CHANGES and isinstance(args[0], ValueProxy):
             args[0].node = self.create_proxy(kind, str(target)[:-1], args, kwargs).node  # under all names of the tensor
             return args[0]
