@@ -46,7 +46,7 @@ class Ticking:
 @pytest.mark.parametrize(("way", "step"), [(way, step) for way, steps in STEPS.items() for step in steps])
 def test_the_step_that_is_still_to_come_is_named(way: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "time", Ticking())
-    monkeypatch.setattr(Clock, "progress", lambda watch, operators: None)  # steps alone are looked at
+    monkeypatch.setattr(Clock, "progress", lambda watch, come_to: None)  # steps alone are looked at
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2)).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     done = STEPS[way].index(step)
@@ -107,5 +107,5 @@ def test_time_is_not_asked_for_where_there_is_no_budget(monkeypatch: pytest.Monk
     monkeypatch.setattr(clock, "time", ticking := Ticking())
     watch = Clock()
     before = ticking.now
-    watch.progress(7)
+    watch.progress(lambda: "operator 7")
     assert ticking.now == before
