@@ -26,7 +26,7 @@ class Clock:
     def __init__(self, budget_s: float | None = None) -> None:
         self._budget_s, self._start = budget_s, time.perf_counter()
         self._present = ""
-        self._at_most_s = self._began = 0.0
+        self._at_most_s, self._began = math.inf, 0.0  # of the present step
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -48,6 +48,7 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self._at_most_s = math.inf
 
     @property
     def runs(self) -> bool:
