@@ -1,6 +1,6 @@
 """Small live modules and functions that a graph may hold beside those of torch, one file for each kind."""
 
-from graphgrow.layers.assignment import set_item
+from graphgrow.layers.assignment import set_item, store_
 from graphgrow.layers.attention import ScaledDotProductAttention
 from graphgrow.layers.choice import Choice
 from graphgrow.layers.connections import Blend, Gate, Zeros
@@ -47,4 +47,5 @@ __all__ = [
     "require_sizes",
     "require_values",
     "set_item",
+    "store_",
 ]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from graphgrow.errors import ModeError
+from graphgrow.layers.assignment import store_
 
 
 class OneMode(nn.Module):
@@ -62,18 +63,21 @@ class CopyInOneMode(nn.Module):
 
     Args:
         in_train: whether that mode is train mode.
+        unseen: whether autograd is not told, as where the forward writes into `buffer.data`.
     """
 
     inplace = True
 
-    def __init__(self, in_train: bool = True) -> None:
+    def __init__(self, in_train: bool = True, unseen: bool = False) -> None:
         super().__init__()
-        self.in_train = in_train
+        self.in_train, self.unseen = in_train, unseen
 
     def forward(self, buffer: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Two of one shape -> the first, overwritten or not."""
-        return buffer.copy_(value) if self.training == self.in_train else buffer
+        if self.training != self.in_train:
+            return buffer
+        return store_(buffer, value) if self.unseen else buffer.copy_(value)
 
     def extra_repr(self) -> str:
         """The mode, for printing."""
-        return f"in_train={self.in_train}"
+        return f"in_train={self.in_train}" + ", unseen=True" * self.unseen

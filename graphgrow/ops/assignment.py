@@ -7,7 +7,7 @@ from typing import Any
 from graphgrow.ir import flow as fl
 from graphgrow.ir.terms import Term
 from graphgrow.ir.value import Value
-from graphgrow.layers import CopyInOneMode, set_item
+from graphgrow.layers import CopyInOneMode, set_item, store_
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined
 from graphgrow.ops.registry import rule
@@ -20,6 +20,12 @@ def copying(call: Call, input: Value, src: Value, non_blocking: bool = False) ->
     if input.parameter:
         call.stores(input, src)
     return call.output(input.axes, fl.Choose((call.operand(src),)))
+
+
+@rule(store_)
+def storing(call: Call, buffer: Value, value: Value) -> Value:
+    """A buffer that keeps a value for the next call."""
+    return copying(call, buffer, value)
 
 
 @rule(CopyInOneMode)

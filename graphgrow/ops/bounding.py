@@ -356,7 +356,8 @@ _BY_NAME: dict[str, Bounding] = {
     **dict.fromkeys(("var_mean", "std_mean"), _always((POSITIVE, Bounds()))),
     **dict.fromkeys(("log_softmax", "logsigmoid"), _always(Bounds(high=0.0))),
     **dict.fromkeys(("cat", "concat", "stack", "maximum", "minimum", _EITHER), _any_of),
-    "masked_fill": _masked, _CHOICE: _chosen, "lerp": _between, "copy_": _copied, set_item.__name__: _assigned,
+    "masked_fill": _masked, _CHOICE: _chosen, "lerp": _between, "copy_": _copied, "store_": _copied,
+    set_item.__name__: _assigned,
     **dict.fromkeys(
         ("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand",
          "expand_as", "repeat", "contiguous", "clone", "detach", "float", "double", "half",

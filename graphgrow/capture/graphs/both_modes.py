@@ -18,7 +18,7 @@ from torch import fx, nn
 from graphgrow.capture.graphs.modes import EFFECTS, has_mode_flag
 from graphgrow.capture.graphs.writes import is_inplace, storages_of
 from graphgrow.ir.meta import STACK, values_of
-from graphgrow.layers import ByMode, CopyInOneMode, set_item
+from graphgrow.layers import ByMode, CopyInOneMode, set_item, store_
 
 _SHARE = 2  # of so many nodes at most one may be of one mode alone
 _PICKS, _STORES = "by_mode", "in_one_mode"
@@ -80,7 +80,8 @@ class _Merger:
             for node in nodes:
                 known[node] = self.both.graph.node_copy(node, known.__getitem__)
                 if _stores(node):
-                    path = self._add(CopyInOneMode(in_train=known is self._mine), node, _STORES)
+                    stores = CopyInOneMode(in_train=known is self._mine, unseen=node.target is store_)
+                    path = self._add(stores, node, _STORES)
                     known[node].op, known[node].target = "call_module", path
         return True
 
@@ -175,7 +176,7 @@ def _is_free(node: fx.Node, model: nn.Module, shared: frozenset[int]) -> bool:
 
 def _stores(node: fx.Node) -> bool:
     """Whether a node is what stores in a buffer; `copy_` gives the whole of it other numbers."""
-    into = node.args[0] if node.op == "call_method" and node.target == "copy_" else None
+    into = node.args[0] if (node.op, node.target) == ("call_method", "copy_") or node.target is store_ else None
     return isinstance(into, fx.Node) and into.op == "get_attr"
 
 

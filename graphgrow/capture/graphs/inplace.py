@@ -21,12 +21,12 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphgrow.capture.graphs.severed import detached, severed
+from graphgrow.capture.graphs.severed import detached, severed, unseen
 from graphgrow.capture.graphs.views import index_in, is_reshaped, is_view, name_of, order_back, unpacks
 from graphgrow.capture.graphs.writes import PLAIN, Write, is_inplace, storages_of, watch
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import OVERWRITTEN, MetaRunner
-from graphgrow.layers import set_item
+from graphgrow.layers import set_item, store_
 
 _ADVICE = "write it without in-place operators, or mark the submodule as a leaf"
 
@@ -67,6 +67,8 @@ class _Memory:
         last: the node through which it was written last.
         line: where in the user's code that was.
         severed: whether it was written under a name without gradient, while it has one under others.
+        past: whether it was written under names without gradient alone.
+        unseen: whether these were `.data` alone, of whose writes autograd is not told.
         at: by node that shares the storage, the version when it was last told, and the node that holds its value then.
     """
 
@@ -78,6 +80,8 @@ class _Memory:
     last: fx.Node | None = None
     line: str = ""
     severed: bool = False
+    past: bool = True
+    unseen: bool = True
     at: dict[fx.Node, tuple[int, fx.Node]] = field(default_factory=dict)
 
 
@@ -147,9 +151,10 @@ class _Threader:
         return clone
 
     def _spare_buffer(self, node: fx.Node, write: Write) -> None:
-        """Let the first write into a buffer go into a clone, unless it is the only one, and of the whole."""
+        """Let the first write into a buffer go into a clone, unless it is the only one, and of the buffer itself."""
         memory = self._memory_of(write.target)
-        if not memory.outside or memory.root.op != "get_attr" or (memory.left == 1 and _replaces(node, memory.root)):
+        whole = memory.left == 1 and write.target is memory.root and _replaces(node, memory.root)
+        if not memory.outside or memory.root.op != "get_attr" or whole:
             return
         clone = self._insert("call_method", "clone", (memory.root,), {}, like=node, value=memory.root.meta["value"])
         memory.outside, memory.stored, memory.line = False, True, write.line
@@ -161,6 +166,7 @@ class _Threader:
         memory.left -= 1
         memory.version, memory.last, memory.line = memory.version + 1, target, write.line
         memory.severed = memory.severed or severed(write.target, self._root)
+        memory.past, memory.unseen = memory.past and detached(write.target), memory.unseen and unseen(write.target)
         memory.at[target] = memory.at[node] = (memory.version, node)
         if node is not target:
             self._same[node] = target
@@ -173,8 +179,15 @@ class _Threader:
             memory.root.meta[OVERWRITTEN] = True
         if memory.stored and not memory.left:
             self._reader = node.next
-            value = self._now(memory.root)
-            self._insert("call_method", "copy_", (memory.root, value), {}, like=node, value=memory.root.meta["value"])
+            self._store(memory, self._now(memory.root), node)
+
+    def _store(self, memory: _Memory, value: fx.Node, last: fx.Node) -> None:
+        """Write what became of a buffer's clone into the buffer, as autograd is told of it in the forward."""
+        held = memory.root.meta["value"]
+        if memory.unseen:
+            self._insert("call_function", store_, (memory.root, value), {}, like=last, value=held)
+            return
+        self._insert("call_method", "copy_", (memory.root, value), {}, like=last, value=held)
 
     def _memory_of(self, target: fx.Node) -> _Memory:
         (storage,) = storages_of(target.meta["value"])
@@ -238,6 +251,9 @@ class _Threader:
                 value = self._put_into(source, node, value, memory)
             node = source
             memory.at[node] = (memory.version, value)
+        if memory.past and not detached(memory.root):  # what was written has a gradient under the name alone that wrote
+            value = self._insert("call_method", "detach", (value,), {}, like=value, value=value.meta["value"].detach())
+            memory.at[memory.root] = (memory.version, value)
         return value
 
     def _looked_at(self, node: fx.Node, memory: _Memory) -> fx.Node:

@@ -9,10 +9,19 @@ from torch import fx, nn
 
 from graphgrow.capture.graphs.writes import storages_of
 
+DATA = "data"
+"""In the metadata of a `detach` that stands for `x.data`."""
+
 
 def detached(node: fx.Node) -> bool:
     """Whether a node is a name without gradient for the memory that it shows."""
     return _cut(node) is not None
+
+
+def unseen(node: fx.Node) -> bool:
+    """Whether a node is a name that `x.data` gave: autograd does not count what is written there."""
+    cut = _cut(node)
+    return cut is not None and DATA in cut.meta
 
 
 def severed(target: fx.Node, root: nn.Module) -> bool:

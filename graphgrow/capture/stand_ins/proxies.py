@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphgrow.capture.graphs.writes import PLAIN
+from graphgrow.capture.graphs.severed import DATA
+from graphgrow.capture.graphs.writes import PLAIN, storages_of
 from graphgrow.capture.model.frames import models_line
 from graphgrow.capture.model.outputs import leaves_of
+from graphgrow.capture.stand_ins.of_numpy import called_as_function, called_as_ufunc
 from graphgrow.capture.stand_ins.parts import may_vary
 from graphgrow.errors import CaptureError
 from graphgrow.ir.meta import FIXED, is_number
@@ -42,7 +44,9 @@ class ValueProxy(fx.Proxy):
         if name in _CONSTANT_ATTRIBUTES and isinstance(self.example, torch.Tensor):
             return getattr(self.example, name) if name != "is_meta" else False
         if name == "data" and isinstance(self.example, torch.Tensor):
-            return self.tracer.create_proxy("call_method", "detach", (self,), {})
+            named = self.tracer.create_proxy("call_method", "detach", (self,), {})
+            named.node.meta[DATA] = True
+            return named
         if name == "requires_grad" and self.node.op == "get_attr":
             tracer: Any = self.tracer  # fx types it as any tracer
             return tracer.held_at(str(self.node.target)).requires_grad
@@ -51,14 +55,24 @@ class ValueProxy(fx.Proxy):
         return ValueAttribute(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "data" and isinstance(value, ValueProxy) and _is_one_tensor(self.example, value.example):
+            return  # the end of `x.data += 1`, which wrote into the memory of x already
         if name not in _OWN_ATTRIBUTES:
-            raise CaptureError(f"`.{name}` of the value `{self.node.name}` is set, which a graph cannot show")
+            raise CaptureError(
+                f"`.{name}` of the value `{self.node.name}` is set, which a graph cannot show; write into it by copy_()"
+            )
         super().__setattr__(name, value)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if not isinstance(self.example, torch.Tensor):
             raise CaptureError(f"an item of `{self.node.name}`, a {type(self.example).__name__}, is set")
         self.tracer.create_proxy("call_function", set_item, (self, index, value), {})
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        return called_as_ufunc(ufunc, method, args, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return called_as_function(function, args, kwargs)
 
     def __len__(self) -> int:
         if isinstance(self.example, torch.Tensor) and self.example.dim():
@@ -270,6 +284,14 @@ def is_callable(*args: Any, **kwargs: Any) -> bool:
     """What the forward's own `callable(x)` returns: of a proxy, whether what it stands for can be called."""
     proxy = len(args) == 1 and type(args[0]) in (ValueProxy, ValueAttribute)
     return callable(_stood_for(args[0])) if proxy else callable(*args, **kwargs)
+
+
+def _is_one_tensor(a: Any, b: Any) -> bool:
+    """Whether two examples are names of one memory, laid out alike."""
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or storages_of(a) != storages_of(b):
+        return False
+    geometry = [(t.shape, t.stride(), t.storage_offset(), t.dtype) for t in (a, b)]
+    return geometry[0] == geometry[1]
 
 
 def _stood_for(proxy: ValueProxy) -> Any:

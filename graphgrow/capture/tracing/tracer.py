@@ -33,6 +33,7 @@ from graphgrow.capture.stand_ins.exchanged import builtins_called
 from graphgrow.capture.stand_ins.expansions import expansion_of
 from graphgrow.capture.stand_ins.factories import factories_seen
 from graphgrow.capture.stand_ins.functions import WHILE_TRACED, Seen, calls_seen, grouped_products
+from graphgrow.capture.stand_ins.of_numpy import pythonic, tensor_of_array
 from graphgrow.capture.stand_ins.of_torch import (
     layers_stay,
     masks_taken_as_given,
@@ -248,6 +249,7 @@ class ShapeTracer(fx.Tracer):
             settled = self.conditions.known(args[0])
             if settled is not None:
                 return settled.tolist()
+        target, args = tensor_of_array(kind, target, args)
         kind, target, args, kwargs = places_asked(self, kind, target, args, kwargs)
         by_values = kind.startswith("call_") and decided_by_values(kind, target, args) and not self._without_data
         if kind == "call_method" and target == "type" and len(args) > 1:
@@ -332,7 +334,8 @@ class ShapeTracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         """As fx does; a tensor that the forward makes is kept as it is now, whatever the forward does to it later.
 
-        Dictionaries of a class of their own, and objects with fields, are made by their class.
+        Numbers of numpy's become Python's. Dictionaries of a class of their own, and objects with fields, are made by
+        their class.
         """
         if isinstance(a, fx.Proxy):
             return a.node
@@ -345,7 +348,7 @@ class ShapeTracer(fx.Tracer):
                 return self.create_node("call_function", OrderedDict, (self.create_arg(list(a.items())),), {})
             raise CaptureError(f"the forward passes on a {type(a).__name__}, a dictionary that a graph cannot make")
         if type(a) is not torch.Tensor or self.is_held(a) or a in self.tensor_attrs:
-            return super().create_arg(a)
+            return super().create_arg(pythonic(a))
         name = self._made.name_of(a)
         if not hasattr(self.root, name):
             setattr(self.root, name, self.constants[name])

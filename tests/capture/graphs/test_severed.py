@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 import graphgrow as gg
 from tests.preserved import assert_preserved
+from tests.rewrite.small_models import Forward
 
 
 class _Model(nn.Module):
@@ -118,3 +120,98 @@ def test_sizes_read_off_data_leave_the_channels_free() -> None:
     graph = gg.trace(Shuffled(), torch.randn(2, 3, 4, 5))
     for mutation in ("widen(first:1, extra=1)", "split(first:1)", "split(first:0)"):
         assert_preserved(graph, gg.apply(graph, mutation), batch_sizes=(None, 3))
+
+
+def _copied(m: Any, h: torch.Tensor, mean: torch.Tensor) -> Any:
+    m.kept.data.copy_(mean)
+    return h
+
+
+def _averaged(m: Any, h: torch.Tensor, mean: torch.Tensor) -> Any:
+    m.kept.data.mul_(0.9).add_(mean, alpha=0.1)
+    return h
+
+
+def _assigned_by_item(m: Any, h: torch.Tensor, mean: torch.Tensor) -> Any:
+    m.kept.data[:] = mean
+    return h
+
+
+def _augmented(m: Any, h: torch.Tensor, mean: torch.Tensor) -> Any:
+    m.kept.data += mean
+    m.count.data += 1
+    return h
+
+
+def _under_no_grad(m: Any, h: torch.Tensor, mean: torch.Tensor) -> Any:
+    with torch.no_grad():
+        m.kept.copy_(mean)
+    return h
+
+
+def _detached_and_averaged(m: Any, h: torch.Tensor, mean: torch.Tensor) -> Any:
+    m.kept.detach().mul_(0.9).add_(mean, alpha=0.1)
+    return h
+
+
+def _read_behind(m: Any, h: torch.Tensor, mean: torch.Tensor) -> Any:
+    m.kept.data.mul_(0.9).add_(mean, alpha=0.1)
+    return h * m.kept
+
+
+def _copied_and_read(m: Any, h: torch.Tensor, mean: torch.Tensor) -> Any:
+    m.kept.data.copy_(mean)
+    h = h * m.kept.cos()
+    m.kept.data.add_(1)
+    return h
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [_copied, _averaged, _assigned_by_item, _augmented, _under_no_grad, _detached_and_averaged, _read_behind,
+     _copied_and_read],
+    ids=lambda keep: keep.__name__.strip("_"),
+)  # fmt: skip
+def test_a_buffer_keeps_what_has_a_gradient_as_in_the_model(keep: Callable[..., Any]) -> None:
+    """Of three calls: answers, buffers, gradients, or that torch refuses them; the buffer never gets a gradient."""
+
+    def run(m: Any, x: torch.Tensor) -> Any:
+        h = m.first(x)
+        y = h * m.kept
+        return m.last(keep(m, y, h.mean(0)) if m.training else y)
+
+    torch.manual_seed(0)
+    model = Forward(run, first=nn.Linear(4, 4), last=nn.Linear(4, 2))
+    model.register_buffer("kept", torch.ones(4))
+    model.register_buffer("count", torch.zeros((), dtype=torch.long))
+    model.double()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    graph = gg.trace(model, x, way="fx")
+    assert graph.modes == {"eval", "train"}
+    wanted, refused = _three_steps(copy.deepcopy(model), x)
+    found = _three_steps(copy.deepcopy(graph.module), x)
+    for name, values in found[0].items():  # a graph holds no counter that nothing reads
+        torch.testing.assert_close(values, wanted[name], rtol=1e-12, atol=1e-13)
+    assert found[1] == refused
+    for mutation in graph.mutations("widen"):
+        (grown, _), losses = _three_steps(copy.deepcopy(gg.apply(graph, mutation).module), x), wanted["loss"]
+        torch.testing.assert_close(grown["loss"], losses, rtol=1e-12, atol=1e-13)
+
+
+def _three_steps(module: nn.Module, x: torch.Tensor) -> tuple[dict[str, list[Any]], list[str]]:
+    found: dict[str, list[Any]] = {"loss": []}
+    errors = []
+    for _ in range(3):
+        module.train().zero_grad()
+        loss = module(x).square().sum()
+        found["loss"].append(loss.detach())
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            errors.append(str(error)[:60])
+        for name, parameter in module.named_parameters():
+            found.setdefault(name, []).append(0 if parameter.grad is None else parameter.grad.clone())
+        for name, buffer in module.named_buffers():
+            found.setdefault(name, []).append(buffer.clone())
+            assert not buffer.requires_grad
+    return found, errors
