@@ -108,8 +108,9 @@ def erase_dtype_checks(graph: fx.Graph) -> None:
 def _dead(nodes: Iterable[fx.Node]) -> set[fx.Node]:
     """The nodes, and those in front of them whose every reader is among these; checks go with what they read."""
     dead: set[fx.Node] = set()
-    pending = list(nodes)
-    checks = _of_checks(pending[0].graph) if pending else set()
+    asked = list(nodes)
+    pending = list(asked)
+    checks = _of_checks(pending[0].graph) if pending else {}
     while pending:
         node = pending.pop()
         if node not in dead and node.op not in ("placeholder", "output"):
@@ -123,6 +124,13 @@ def _dead(nodes: Iterable[fx.Node]) -> set[fx.Node]:
             dead.remove(node)
             living += [read for read in node.all_input_nodes if read in dead]
             living += [check for check in node.users if check in dead and check.target in CHECKS]
+    kept = [node for node in checks if node in dead and node not in asked]
+    for node in kept:  # what checks the sizes of something that stays stays, sizes and all
+        if dead.isdisjoint(node.all_input_nodes):
+            dead.remove(node)
+    for node in reversed(kept):
+        if node.target not in CHECKS and dead.issuperset(node.users):
+            dead.add(node)
     return dead
 
 
@@ -132,10 +140,10 @@ def _is_needed(node: fx.Node, dead: set[fx.Node]) -> bool:
     return not dead.issuperset(stays)
 
 
-def _of_checks(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes of which nothing but checks comes."""
-    found: set[fx.Node] = set()
+def _of_checks(graph: fx.Graph) -> dict[fx.Node, None]:
+    """The nodes of which nothing but checks comes, in their order."""
+    found: dict[fx.Node, None] = {}
     for node in reversed(graph.nodes):
-        if node.target in CHECKS or (node.users and found.issuperset(node.users)):
-            found.add(node)
-    return found
+        if node.target in CHECKS or (node.users and found.keys() >= node.users.keys()):
+            found[node] = None
+    return dict.fromkeys(reversed(found))

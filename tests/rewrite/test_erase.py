@@ -168,3 +168,26 @@ def test_a_norm_that_is_called_elsewhere_too_keeps_its_statistics() -> None:
     graph = gg.trace(Forward(run, **members), torch.randn(6, 3))
     with pytest.raises(gg.Declined, match="`norm` is called elsewhere too, and would gather other statistics"):
         gg.apply(graph, "drop-branch(:add)")
+
+
+def _step_by_step(m: Any, x: torch.Tensor) -> torch.Tensor:
+    h = m.a(x)
+    state = torch.zeros_like(h[:, 0])
+    states = []
+    for step in range(h.shape[1]):
+        state = torch.tanh(m.b(state) + h[:, step])
+        states.append(state)
+    return m.c(torch.stack(states, 1))
+
+
+@pytest.mark.parametrize("mutation", ["deepen(c, kind=mlp)", "add-skip(:tanh, target=:tanh@2)", "widen(a, extra=2)"])
+def test_what_is_taken_away_again_leaves_the_checks_of_sizes(mutation: str) -> None:
+    """The steps of the example are all that the graph has: a longer input would be cut short."""
+    graph = gg.trace(
+        Forward(_step_by_step, a=nn.Linear(3, 6), b=nn.Linear(6, 6), c=nn.Linear(6, 2)), torch.randn(2, 4, 3)
+    )
+    cleaned = gg.clean(gg.apply(graph, mutation))
+    assert cleaned.parameter_count == graph.parameter_count
+    for module in (graph.module, cleaned.module):
+        with pytest.raises(ValueError, match=r"test_erase\.py"):
+            module(torch.randn(2, 5, 3))
