@@ -11,7 +11,7 @@ from graphgrow.ir.value import Value
 from graphgrow.ops.call import Call
 from graphgrow.ops.registry import rule
 
-_COUNTED = "as many as its values choose"
+COUNTED = "as many as its values choose"
 
 
 @rule(torch.nonzero, "nonzero")
@@ -20,8 +20,8 @@ def places(call: Call, input: Value, *, as_tuple: bool = False) -> Any:
     call.freeze(input.axes, "looked through for what is not zero")
     if isinstance(call.meta, torch.Tensor):
         count, rank = call.meta.shape
-        return call.output((call.fixed(count, _COUNTED), call.fixed(rank, "one number for each axis")))
-    counted = call.fixed(call.meta[0].shape[0], _COUNTED)
+        return call.output((call.fixed(count, COUNTED), call.fixed(rank, "one number for each axis")))
+    counted = call.fixed(call.meta[0].shape[0], COUNTED)
     return tuple(call.output((counted,), index=i) for i in range(len(call.meta)))
 
 
@@ -30,5 +30,5 @@ def number(call: Call, input: Value) -> Extent | Derived:
     """The one number of a tensor: another in each call."""
     call.freeze(input.axes, "its values are read")
     if isinstance(call.meta, int) and not isinstance(call.meta, bool) and call.meta > 0:
-        return Extent.of(call.fixed(call.meta, _COUNTED))
-    return Derived(call.meta, (call.fixed(1, _COUNTED),))
+        return Extent.of(call.fixed(call.meta, COUNTED))
+    return Derived(call.meta, (call.fixed(1, COUNTED),))

@@ -14,6 +14,7 @@ from graphgrow.ir.terms import Space, leaves
 from graphgrow.ir.value import Value
 from graphgrow.network.channels import Channels, Layout
 from graphgrow.network.network import Network
+from graphgrow.ops.by_values import COUNTED
 from graphgrow.rewrite.topology import reaches
 
 
@@ -61,8 +62,8 @@ def _refuse_unrelated_sizes(network: Network, source: fx.Node, target: fx.Node, 
     """Sizes of two inputs, or of two axes of one, or of an input and a parameter, may agree on the example alone.
 
     Raises:
-        Declined: if an axis besides the channels has its size from another axis of the inputs in each, or from the
-            inputs in one and from a parameter in the other.
+        Declined: if an axis besides the channels has its size from another axis of the inputs in each, from the
+            inputs in one and from a parameter in the other, or from values that are not those of the other.
     """
     origins: dict[Space, str] = {}
     for node in takewhile(lambda node: node.op == "placeholder", network.module.graph.nodes):
@@ -78,6 +79,10 @@ def _refuse_unrelated_sizes(network: Network, source: fx.Node, target: fx.Node, 
             was, now = (" x ".join(map(str, names)) for names in found)
             raise Declined(f"axis {axis} is {was} in `{source.name}` and {now} in `{target.name}`: other inputs differ")
         terms = [value.axes[axis] for value in (mine, theirs)]
+        counted = [{leaf for leaf in leaves(term) if leaf.frozen and leaf.frozen.text == COUNTED} for term in terms]
+        if axis != own and counted[0] != counted[1]:
+            one = (source if counted[0] else target).name
+            raise Declined(f"axis {axis} of `{one}` is as long as values decide: it may differ in another call")
         settled = [network.analysis.settled.issuperset(leaves(term)) for term in terms]
         if axis != own and terms[0].size == terms[1].size and settled[0] != settled[1]:
             given, other = (target, source) if settled[0] else (source, target)

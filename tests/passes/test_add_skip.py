@@ -333,3 +333,31 @@ def test_a_view_of_what_is_overwritten_is_read_before() -> None:
     found = grown_graph.module(x)
     assert torch.allclose(found, wanted, rtol=0, atol=1e-12)
     found.sum().backward()
+
+
+class Chosen(nn.Module):
+    """Rows that two masks choose, as many by each on some inputs alone; and two maps over the rows of one mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third, self.last = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        high, low = torch.where(x[:, 0] > 0)[0], torch.where(x[:, 1] > 0)[0]
+        one, other = torch.tanh(self.first(x[high])), torch.tanh(self.second(x[low]))
+        one = torch.sigmoid(self.third(one))
+        return self.last(x.index_add(0, high, one).index_add(0, low, other))
+
+
+def test_rows_that_other_values_choose_are_not_joined() -> None:
+    torch.manual_seed(0)
+    x = torch.tensor([[1.0, -1, 2, 0.5], [-1.0, 1, 1, 0.3]])  # as many rows by either mask
+    graph = gg.trace(Chosen(), x)
+    with pytest.raises(gg.Declined, match="as long as values decide"):
+        gg.apply(graph, "add-skip(first, target=second)")
+    listed = list(graph.mutations("add-skip"))
+    assert listed
+    others = torch.tensor([[1.0, -1, 2, 0.5], [2.0, 1, 1, 0.3], [0.5, -2.0, 1, 1]])
+    for mutation in listed:
+        grown = gg.apply(graph, mutation)
+        torch.testing.assert_close(grown.module(others), graph.module(others))
