@@ -181,37 +181,45 @@ def _is_place(bound: Any, term: Term) -> bool:
 
 
 def _looked_up(call: Call, table: Value, items: list[Any]) -> Value:
-    """Rows looked up by whole numbers: table[index], x[:, i], x[rows, columns]."""
-    if any(item is None for item in items):
-        raise RuleDeclined("indexed by tensors and new axes at once")
+    """Rows looked up by whole numbers: table[index], x[:, i], x[rows, columns], x[None, rows]."""
     if any(isinstance(item, list) and any(isinstance(i, Value) for i in item) for item in items):
         raise RuleDeclined("indexed by a list of tensors")
-    if Ellipsis in [item for item in items if not isinstance(item, Value)]:
-        at = next(i for i, item in enumerate(items) if item is Ellipsis)
-        items[at : at + 1] = [slice(None)] * (len(table.axes) - len(items) + 1)
-    items += [slice(None)] * (len(table.axes) - len(items))
+    items = _in_full(items, len(table.axes))
+    numbers = iter(range(len(table.axes)))
+    axis_of = {i: next(numbers) for i, item in enumerate(items) if item is not None}
     shape = meta_shape(call.meta)
     indices = [item for item in items if isinstance(item, Value)]
-    kinds = [isinstance(item, slice) for item in items]
+    kinds = [item is None or isinstance(item, slice) for item in items]
     first = kinds.index(False)
     together = False not in kinds[first:][kinds[first:].index(True) :] if True in kinds[first:] else True
     found = align(call, [value.axes for value in indices]) if indices else ()
     if not indices:
         found = (call.fixed(len(next(item for item in items if isinstance(item, list))), _BY_POSITION),)
-    kept = [i for i, item in enumerate(items) if isinstance(item, slice)]
+    kept = [i for i, kind in enumerate(kinds) if kind]
     before = [i for i in kept if i < first] if together else []
     parts: dict[int, Term] = {}
     for i in kept:
-        parts[i] = table.axes[i]
+        if items[i] is None:
+            parts[i] = call.fixed(1, "an axis of size 1 that an index makes")
+            continue
+        parts[i] = table.axes[axis_of[i]]
         if items[i] != slice(None):
-            call.freeze([table.axes[i]], "sliced by position")
+            call.freeze([parts[i]], "sliced by position")
             at_output = i if i in before else i - (len(items) - len(kept)) + len(found)
             parts[i] = call.fixed(shape[at_output], "sliced by position")
-    gone = [i for i in range(len(items)) if i not in kept]
-    call.freeze((table.axes[i] for i in gone), "a table that is indexed by position")
+    gone = [axis_of[i] for i, kind in enumerate(kinds) if not kind]
+    call.freeze((table.axes[axis] for axis in gone), "a table that is indexed by position")
     axes = [*(parts[i] for i in before), *found, *(parts[i] for i in kept if i not in before)]
     rows = fl.Same(call.operand(table, drop=gone))
     return call.output(axes, fl.Along(found, fl.Choose(tuple(map(call.operand, indices))), rows) if indices else rows)
+
+
+def _in_full(items: list[Any], rank: int) -> list[Any]:
+    """An item for each axis of a table, also for those that an ellipsis or the end leaves out, and for each new one."""
+    ellipses = [i for i, item in enumerate(items) if item is Ellipsis]
+    left = rank - sum(item is not None and item is not Ellipsis for item in items)
+    at = ellipses[0] if ellipses else len(items)
+    return [*items[:at], *[slice(None)] * left, *items[at + 1 :]]
 
 
 @rule(torch.roll, "roll")

@@ -161,6 +161,11 @@ CASES = [
     Case((operator.getitem,), _indexed(lambda m: m.x[m.i, m.i, 1:], 2), {}, "sliced-too"),
     Case((operator.getitem,), _indexed(lambda m: m.x[..., m.i], 2, 2), _every("x.0", "x.1"), "last"),
     Case((operator.getitem,), _index((slice(None), [0, 2])), _every("x.0", "x.2"), "list"),
+    Case((operator.getitem,), _indexed(lambda m: m.x[None, m.i], 2), _every("x.1", "x.2"), "new-in-front"),
+    Case((operator.getitem,), _indexed(lambda m: m.x[m.i, m.i, None], 2), _every("x.2"), "new-behind"),
+    Case((operator.getitem,), _indexed(lambda m: m.x[m.i, None, m.i], 2), _every("x.2"), "new-between"),
+    Case((operator.getitem,), _indexed(lambda m: m.x[..., None, m.i], 2), _every("x.0", "x.1"), "new-and-ellipsis"),
+    Case((operator.getitem,), _indexed(lambda m: m.x[None, m.i, 1:], 2), _every("x.2"), "new-and-sliced"),
     *(Case((target,), _on(target, (2, 3, 4), 1, 1), _every("x.0", "x.2")) for target in (torch.roll, "roll")),
     Case((torch.roll,), _on(torch.roll, (2, 3), 1), {}, "flat"),
     *(Case((target,), _indexed(_reading(target, 1, wide=False), 2), _every("x.0", "x.2"))

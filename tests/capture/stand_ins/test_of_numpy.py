@@ -16,7 +16,9 @@ import graphgrow as gg
 from graphgrow.capture.trace import capture
 
 _TEMPERATURE = np.power(6, 0.5)  # a number of numpy's, as an attribute of many an attention is
-_TABLE = np.linspace(-1.0, 1.0, 6)
+_TABLE: Any = np.linspace(-1.0, 1.0, 6)
+_ONE: Any = np.int64(1)
+_TWO: Any = np.int64(2)
 
 
 def _divided(h: torch.Tensor) -> Any:
@@ -32,7 +34,7 @@ def _from_the_left(h: torch.Tensor) -> Any:
 
 
 def _whole_numbers(h: torch.Tensor) -> Any:
-    return torch.cat([h, h], dim=np.int64(1)).view(h.shape[0], np.int64(2), -1).sum(np.int64(1))
+    return torch.cat([h, h], dim=_ONE).view(h.shape[0], _TWO, -1).sum(_ONE)
 
 
 def _options(h: torch.Tensor) -> Any:
