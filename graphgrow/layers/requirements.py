@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -128,14 +129,25 @@ def form_of(value: Any) -> str:
     return repr(value)
 
 
+def besides(value: Mapping[str, Any], assumed: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword inputs without those that have the values assumed."""
+    return {key: item for key, item in value.items() if key not in assumed or item is not assumed[key]}
+
+
 @fx.node.has_side_effect
-def require_form(value: Any, form: str, name: str) -> None:
+def require_form(value: Any, form: str, name: str, assumed: Mapping[str, Any] | None = None) -> None:
     """Refuse a call with an input of another form than that of the capture: other keys, lengths, flags or numbers.
+
+    Args:
+        value: the input.
+        form: of the capture, as `form_of` writes it, without what is assumed.
+        name: of the input.
+        assumed: of further keyword inputs, those that a call may leave out or give with the same value.
 
     Raises:
         ValueError: if the form is another.
     """
-    found = form_of(value)
+    found = form_of(value if assumed is None else besides(value, assumed))
     if found != form:
         raise ValueError(
             f"the graph holds for {name} of the form {form:.200}, not {found:.200}; capture it again with example "

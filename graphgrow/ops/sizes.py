@@ -84,7 +84,7 @@ def count(call: Call, parts: Any) -> Any:
 
 
 @rule(require_form)
-def fixed_form(call: Call, value: Any, form: str, name: str) -> None:
+def fixed_form(call: Call, value: Any, form: str, name: str, assumed: Any = None) -> None:
     """The check of an input that is a container: its tensors are read one by one."""
 
 

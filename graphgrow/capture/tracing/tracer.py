@@ -61,6 +61,7 @@ from graphgrow.errors import CaptureError
 from graphgrow.ir.answers import Answers
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
 from graphgrow.layers import form_of, require_form, require_same
+from graphgrow.layers.requirements import besides
 from graphgrow.ops.registry import load_rules, module_rule, own_functions
 
 _LEAVES = (torch.Tensor, bool, int, float, str, type(None))
@@ -218,10 +219,16 @@ class ShapeTracer(fx.Tracer):
                     self.graph.erase_node(arg.node)
                     args[position] = {}
                     continue
-                form = form_of(self._examples[name])
-                self.create_proxy("call_function", require_form, (arg, form, name.lstrip("*")), {})
+                self._require_form(arg, name)
                 args[position] = opened(arg, self._examples[name])
         return function, args
+
+    def _require_form(self, arg: fx.Proxy, name: str) -> None:
+        """Record the check of an input that is a container; `WITHOUT` need not stand among further keyword inputs."""
+        example = self._examples[name]
+        rest = besides(example, WITHOUT) if name.startswith("**") else example
+        assumed = (WITHOUT,) if len(rest) < len(example) else ()
+        self.create_proxy("call_function", require_form, (arg, form_of(rest), name.lstrip("*"), *assumed), {})
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A proxy that carries an example value."""
