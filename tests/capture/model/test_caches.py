@@ -35,7 +35,7 @@ class _Uncached(nn.Module):
 class _Further(_Caching):
     """Takes the input without naming it, as the models do whose decorator fills in what a configuration says."""
 
-    def forward(self, x: torch.Tensor, **more: Any) -> Any:
+    def forward(self, x: torch.Tensor, **more: Any) -> Any:  # type: ignore[override]
         y, cache = super().forward(x if more.get("scale") is None else x * more["scale"], more.get("use_cache"))
         return (y, cache)
 
