@@ -10,12 +10,20 @@ _KINDS = {
     "_backward_pre_hooks": "backward pre-hook",
     "_backward_hooks": "backward hook",
 }
+_COLLECTING = "transformers.utils.output_capturing"
+"""Its hooks hand what layers put out to the forward that asks for it: `output_hidden_states` is traced with them."""
+
 _SAVING = ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
 
 
 def hook_of(module: nn.Module, beside: str = "") -> str:
     """Which kind of hook is called when the module is; empty if it has none, beside those of one register."""
-    return next((kind for name, kind in _KINDS.items() if name != beside and module.__dict__.get(name)), "")
+    return next((kind for name, kind in _KINDS.items() if name != beside and _called(module, name)), "")
+
+
+def _called(module: nn.Module, register: str) -> bool:
+    hooks = module.__dict__.get(register) or {}
+    return any(getattr(hook, "__module__", "") != _COLLECTING for hook in hooks.values())
 
 
 def saves_its_own_way(module: nn.Module) -> bool:

@@ -61,11 +61,11 @@ def require_values(value: torch.Tensor, decided: Any, line: str) -> None:
 
 
 @fx.node.has_side_effect
-def require_admitted(value: torch.Tensor, admitted: bool, line: str, refusal: str) -> None:
+def require_admitted(value: torch.Tensor | float, admitted: bool, line: str, refusal: str) -> None:
     """Refuse the values that the model itself refuses, by a condition behind which its forward raises an error.
 
     Args:
-        value: the condition.
+        value: the condition, or a number that it asks for the truth of.
         admitted: its truth for the values that the model goes on with.
         line: where the condition stands.
         refusal: the error that the model raises, in words.
@@ -77,9 +77,9 @@ def require_admitted(value: torch.Tensor, admitted: bool, line: str, refusal: st
         raise ValueError(f"at {line} the model refuses such values: {refusal}")
 
 
-def _can_be_read(value: torch.Tensor) -> bool:
+def _can_be_read(value: torch.Tensor | float) -> bool:
     """Not where shapes alone are worked out, nor in an export, whose program has no place for an error."""
-    return not value.is_meta and not torch.compiler.is_exporting()
+    return not (isinstance(value, torch.Tensor) and value.is_meta) and not torch.compiler.is_exporting()
 
 
 @fx.node.has_side_effect

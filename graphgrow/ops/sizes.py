@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphgrow.ir.facts import Extent
+from graphgrow.ir.facts import Derived, Extent
 from graphgrow.ir.value import Value
 from graphgrow.layers import (
     OneMode,
@@ -100,9 +100,10 @@ def decision_by_values(call: Call, value: Value, decided: Any, line: str) -> Non
 
 
 @rule(require_admitted)
-def admission(call: Call, value: Value, admitted: bool, line: str, refusal: str) -> None:
-    """The check of values that the model refuses: it asks for one truth, which has no axes that could grow."""
-    call.freeze(value.axes, "the model decides by its values")
+def admission(call: Call, value: Value | Derived, admitted: bool, line: str, refusal: str) -> None:
+    """The check of values that the model refuses: of one truth, without axes, or of a number, as sizes have made it."""
+    sizes = value.axes if isinstance(value, Value) else value.terms
+    call.freeze(sizes, "the model decides by its values")
 
 
 @rule(require_dtypes)

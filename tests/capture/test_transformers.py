@@ -15,6 +15,7 @@ from tools.sweep.small_transformers import build_small
 import_torchvision()
 pytest.importorskip("transformers")
 
+HIDDEN = {"output_hidden_states": True}
 GROWN = {
     "bert": ["widen(bert.encoder.layer.0.intermediate.dense, extra=4)", "deepen(bert.encoder.layer.0)"],
     "llama": ["widen(model.embed_tokens, extra=4)", "split(model.layers.0.mlp.gate_proj, units=[1])"],
@@ -45,3 +46,20 @@ def test_a_family(name: str) -> None:
     grown = gg.apply(graph, GROWN[name])
     verdict = gg.verify(graph, grown)
     assert verdict.preserved, str(verdict)
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_hidden_states_are_traced_where_they_were_asked_for_before(name: str) -> None:
+    """The first call leaves the library's hooks on the layers, which are no hooks of a user's."""
+    model, inputs = build_small(name, num_hidden_layers=1)
+    wanted = model(**inputs, **HIDDEN)
+    graph = gg.trace(model, (), {**inputs, **HIDDEN})
+    found = graph.module(**inputs, **HIDDEN)
+    assert len(found.hidden_states) == len(wanted.hidden_states) == 2
+    assert all(torch.equal(a, b) for a, b in zip(found.hidden_states, wanted.hidden_states, strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(_leaves(gg.trace(model, (), inputs).module(**inputs)), _leaves(model(**inputs)), strict=True)
+    )
+    grown = gg.apply(graph, GROWN[name][0])
+    assert gg.verify(graph, grown).preserved

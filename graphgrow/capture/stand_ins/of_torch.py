@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import fx, nn
 
-from graphgrow.capture.stand_ins.proxies import ValueProxy
+from graphgrow.capture.stand_ins.proxies import ValueProxy, reads_values
 from graphgrow.errors import CaptureError
 
 
@@ -52,6 +52,38 @@ def variables_are_tensors() -> Iterator[None]:
         yield
     finally:
         del kind.__new__
+
+
+@contextmanager
+def checks_recorded(require: Callable[[fx.Proxy, bool, str], None]) -> Iterator[None]:
+    """`torch._check` of values, and all that is made of it, refuses in the graph what it refuses in the model.
+
+    Args:
+        require: records that a condition has to come out so, and the error behind the other outcome.
+    """
+    with_error: Any = torch._check_with
+    of_all: Any = torch._check_tensor_all_with
+
+    def check(error_type: type[Exception], condition: Any, message: Callable[[], str] | None = None) -> None:
+        if not isinstance(condition, ValueProxy):
+            with_error(error_type, condition, message)
+        elif reads_values(condition):
+            words = "a check failed" if message is None else message()
+            require(condition, True, f"{error_type.__name__}: {words}")
+        else:
+            with_error(error_type, bool(condition), message)
+
+    def check_all(error_type: type[Exception], condition: Any, message: Callable[[], str] | None = None) -> None:
+        if isinstance(condition, ValueProxy):
+            check(error_type, condition.all(), message)
+        else:
+            of_all(error_type, condition, message)
+
+    torch._check_with, torch._check_tensor_all_with = check, check_all
+    try:
+        yield
+    finally:
+        torch._check_with, torch._check_tensor_all_with = with_error, of_all
 
 
 class Placed(Protocol):

@@ -131,13 +131,18 @@ class ValueProxy(fx.Proxy):
         if isinstance(example, torch.Tensor):
             return tracer.conditions.decide(self, use)
         read, numbers = _read_for(self.node)
-        if numbers:
-            tracer.conditions.settle(numbers, f"{use} depends on the number `{self.node.name}`")
+        if numbers and not tracer.conditions.settled(numbers):
+            return tracer.conditions.decide(self, use)
         check = _CHECKS.get(read) if isinstance(example, (bool, int, float, str, torch.dtype)) else None
         if check is not None and not any(user.target is check for user in self.node.users):
             path, _, number = models_line().rpartition(":")
             self.tracer.create_proxy("call_function", check, (self, example, f"{Path(path).name}:{number}"), {})
         return example
+
+
+def reads_values(value: fx.Proxy) -> bool:
+    """Whether a value is a tensor, or computed from numbers that are read off one."""
+    return isinstance(value.node.meta["value"], torch.Tensor) or bool(_read_for(value.node)[1])
 
 
 class ValueAttribute(fx.proxy.Attribute, ValueProxy):

@@ -26,6 +26,7 @@ Outcomes = Sequence[tuple[bool, str]]
 """Of each condition by values, in their order: the truth that the model goes on with, the error behind the other."""
 
 Traced = TypeVar("Traced")
+_CHECK = torch._check_with.__code__
 _MOST = 32  # conditions in one forward, each of which takes up to three traces
 
 
@@ -63,17 +64,9 @@ class Conditions:
         self._tracer, self._outcomes, self._asked = tracer, outcomes, 0
         self._decided: dict[fx.Node, str] = {}  # by value of the model's own, the line that decides by it
 
-    def settle(self, numbers: Iterable[fx.Node], use: str) -> None:
-        """Check in every call from now on the tensors that some nodes read their numbers off.
-
-        Raises:
-            CaptureError: if an input has a part in one.
-        """
-        if any(self.known(self._tracer.proxy(number.all_input_nodes[0])) is None for number in numbers):
-            raise CaptureError(
-                f"{use}, which the values of a tensor decide; a graph has one path for all inputs: use torch.where, or "
-                "mark the submodule as a leaf"
-            )
+    def settled(self, numbers: Iterable[fx.Node]) -> bool:
+        """Whether inputs have no part in the tensors that some nodes read numbers off, checked in every call."""
+        return all(self.known(self._tracer.proxy(number.all_input_nodes[0])) is not None for number in numbers)
 
     def known(self, value: fx.Proxy) -> torch.Tensor | None:
         """The value of a tensor in which no input has a part, from now on checked in every call; else None."""
@@ -84,12 +77,13 @@ class Conditions:
         return found
 
     def decide(self, value: fx.Proxy, use: str) -> Any:
-        """What a tensor is where the model asks for its number or its truth.
+        """What a tensor, or a number that inputs have a part in, is where the model asks for its number or its truth.
 
         Raises:
             CaptureError: if that depends on the inputs; an `Undecided` one if it is a truth.
         """
-        found = self.known(value)
+        name, of_tensor = value.node.name, isinstance(value.node.meta["value"], torch.Tensor)
+        found = self.known(value) if of_tensor else None
         if found is not None:
             return found
         condition = use == "a condition"
@@ -98,8 +92,9 @@ class Conditions:
             self._asked += 1
             self.require(value, admitted, refusal)
             return admitted
+        cause = f"of the tensor `{name}`, not on its shape" if of_tensor else f"of a tensor, by the number `{name}`"
         error = (Undecided if condition else CaptureError)(
-            f"{use} depends on the values of the tensor `{value.node.name}`, not on its shape; "
+            f"{use} depends on the values {cause}; "
             "a graph has one path for all inputs: use torch.where, or mark the submodule as a leaf"
         )
         if isinstance(error, Undecided):
@@ -162,10 +157,14 @@ def _refusal(trace: Callable[[Outcomes], Any], outcomes: Outcomes, undecided: Un
 
 
 def _raised_by(error: Exception) -> types.CodeType | None:
-    """The code whose own statement (`raise`, `assert`) raises an error; None where something that it calls does."""
+    """The code whose own statement (`raise`, `assert`, `torch._check`) raises an error; None if what it calls does."""
     last = error.__traceback__
+    users = None
     while last is not None and last.tb_next is not None:
+        users = last.tb_frame.f_code if is_users(last.tb_frame.f_code.co_filename) else users
         last = last.tb_next
+    if last is not None and last.tb_frame.f_code is _CHECK:
+        return users
     if last is None or last.tb_frame.f_code.co_code[last.tb_lasti] != dis.opmap["RAISE_VARARGS"]:
         return None
     return last.tb_frame.f_code

@@ -35,6 +35,7 @@ from graphgrow.capture.stand_ins.factories import factories_seen
 from graphgrow.capture.stand_ins.functions import WHILE_TRACED, Seen, calls_seen, grouped_products
 from graphgrow.capture.stand_ins.of_numpy import pythonic, tensor_of_array
 from graphgrow.capture.stand_ins.of_torch import (
+    checks_recorded,
     layers_stay,
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
@@ -60,7 +61,7 @@ from graphgrow.capture.tracing.known import known_value
 from graphgrow.errors import CaptureError
 from graphgrow.ir.answers import Answers
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
-from graphgrow.layers import form_of, require_form, require_same
+from graphgrow.layers import form_of, require_admitted, require_form, require_same
 from graphgrow.layers.requirements import besides
 from graphgrow.ops.registry import load_rules, module_rule, own_functions
 
@@ -149,6 +150,7 @@ class ShapeTracer(fx.Tracer):
                 own_functions_kept(self),
                 parameters_of_distributions_unchecked(),
                 variables_are_tensors(),
+                checks_recorded(self.conditions.require),
                 examples_asked(),
                 factories_seen(self),
                 dtypes_seen(self),
@@ -281,6 +283,9 @@ class ShapeTracer(fx.Tracer):
             recorded = self._leaf_outputs[str(target)].pop(0)
             node.meta["value"] = pytree.tree_map(lambda v: v.of(inputs) if isinstance(v, InputView) else v, recorded)
             node.meta[FIXED] = node.meta["value"]
+        elif target is require_admitted and not isinstance(args[0].example, torch.Tensor):
+            # The example of the number stays what it is where shapes are worked out for other inputs.
+            node.meta["value"] = node.meta[FIXED] = None
         elif kind not in ("output", "get_attr"):
             arguments = values_of((node.args, node.kwargs))
             write: Write | None = None

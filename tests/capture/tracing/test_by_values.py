@@ -83,7 +83,7 @@ def test_what_the_width_decides_does_not_grow() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], str]] = {
-    "a condition": (lambda h, x: h if (x > 0).sum().item() > 3 else -h, "the number `gt_1`, which the values"),
+    "a condition": (lambda h, x: h if (x > 0).sum().item() > 3 else -h, "by the number `gt_1`"),
     "a loop": (lambda h, x: sum((h for _ in range(int((x > 0).sum()))), h), "the values"),
 }
 
@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], s
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_a_path_that_such_a_number_decides_is_refused(name: str) -> None:
     between, message = REFUSED[name]
-    with pytest.raises(gg.CaptureError, match=rf"depends on {message}.*test_by_values.py:\d+"):
+    with pytest.raises(gg.CaptureError, match=rf"depends on .*{message}.*test_by_values.py:\d+"):
         gg.trace(Net(between), _rows(4), way="fx")
 
 

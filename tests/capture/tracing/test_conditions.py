@@ -62,6 +62,25 @@ def asserts_by_torch(m: Any, h: torch.Tensor) -> torch.Tensor:
     return h
 
 
+def checks_by_torch(m: Any, h: torch.Tensor) -> torch.Tensor:
+    torch._check(h.dim() == 2, lambda: "of two axes")
+    torch._check(h.shape[0] > 1)
+    torch._check(bool(h.isfinite().all().item()), lambda: "infinite")
+    return h
+
+
+def checks_each_entry_by_torch(m: Any, h: torch.Tensor) -> torch.Tensor:
+    torch._check_tensor_all(h.isfinite(), lambda: "not all finite")
+    return h
+
+
+def asserts_of_a_number(m: Any, h: torch.Tensor) -> torch.Tensor:
+    """The number is of the inputs; in what it is compared with the sizes may be others, and so may it be then."""
+    missing = h.isnan().any(dim=1).sum()
+    assert missing.item() < h.shape[0] / 4, "too few"
+    return h
+
+
 def two_checks(m: Any, h: torch.Tensor) -> torch.Tensor:
     return asserts_finite(m, raises_at_nan(m, h).tanh())
 
@@ -70,7 +89,9 @@ def two_checks(m: Any, h: torch.Tensor) -> torch.Tensor:
     ("between", "words"),
     [(raises_at_nan, "ArithmeticError: not a number"), (asserts_finite, "AssertionError: infinite"),
      (asserts_a_range, "AssertionError: up to"), (asserts_by_torch, "AssertionError: infinite"),
-     (counts_first, "ArithmeticError: not a number"), (two_checks, "ArithmeticError: not a number")],
+     (counts_first, "ArithmeticError: not a number"), (two_checks, "ArithmeticError: not a number"),
+     (checks_by_torch, "RuntimeError: infinite"), (checks_each_entry_by_torch, "RuntimeError: not all finite"),
+     (asserts_of_a_number, "AssertionError: too few")],
 )  # fmt: skip
 def test_what_the_model_refuses_the_graph_refuses(between: Any, words: str) -> None:
     """And what is checked can grow: new units are finite wherever old ones are."""
@@ -81,15 +102,36 @@ def test_what_the_model_refuses_the_graph_refuses(between: Any, words: str) -> N
     assert_preserved(graph, grown)
     wrong = X.clone()
     wrong[1, 2] = torch.nan
-    with pytest.raises((ArithmeticError, AssertionError)):
+    with pytest.raises((ArithmeticError, AssertionError, RuntimeError)):
         model(wrong)
     for module in (graph.module, grown.module):
         with pytest.raises(ValueError, match=rf"test_conditions.py:\d+ the model refuses such values: {words}"):
             module(wrong)
 
 
+def test_a_size_that_a_number_is_compared_with_stays() -> None:
+    """The grown graph would refuse other numbers than the model does."""
+
+    def few(m: Any, h: torch.Tensor) -> torch.Tensor:
+        assert h.isnan().sum().item() < h.shape[1]
+        return h
+
+    assert not gg.trace(Net(few), X).mutations("widen")
+
+
+def test_a_check_of_sizes_is_one_of_what_the_model_decides_by_them() -> None:
+    """It goes with the sizes: torch's own check runs where the graph is made, and a decision holds it in each call."""
+    graph = gg.trace(Net(checks_by_torch), X, way="fx")
+    with pytest.raises(ValueError, match=r"decides by the sizes of its inputs: the graph holds where that gives True"):
+        graph.module(X[:1])
+
+
 def goes_on_either_way(m: Any, h: torch.Tensor) -> torch.Tensor:
     return h if h.sum() > 0 else -h
+
+
+def goes_on_either_way_by_a_number(m: Any, h: torch.Tensor) -> torch.Tensor:
+    return h if h.sum().item() > 0 else -h
 
 
 def calls_what_raises(m: Any, h: torch.Tensor) -> torch.Tensor:
@@ -107,9 +149,9 @@ def raises_both_ways(m: Any, h: torch.Tensor) -> torch.Tensor:
     return h
 
 
-@pytest.mark.parametrize("between", [goes_on_either_way, calls_what_raises])
+@pytest.mark.parametrize("between", [goes_on_either_way, goes_on_either_way_by_a_number, calls_what_raises])
 def test_a_path_by_values_is_refused(between: Any) -> None:
-    with pytest.raises(gg.CaptureError, match=r"depends on the values of the tensor .*test_conditions.py:\d+"):
+    with pytest.raises(gg.CaptureError, match=r"depends on the values of (the|a) tensor.*test_conditions.py:\d+"):
         gg.trace(Net(between), X)
 
 
@@ -219,5 +261,6 @@ def test_a_buffer_that_the_forward_sets_for_the_next_call_is_refused_until_it_is
 def test_checks_say_nothing_where_there_is_nothing_to_read() -> None:
     require_admitted(torch.empty((), dtype=torch.bool, device="meta"), True, "here", "wrong")
     require_values(torch.empty(2, device="meta"), [1.0, 2.0], "here")
-    with pytest.raises(ValueError, match="here the model refuses such values: wrong"):
-        require_admitted(torch.tensor(False), True, "here", "wrong")
+    for value in (torch.tensor(False), False):
+        with pytest.raises(ValueError, match="here the model refuses such values: wrong"):
+            require_admitted(value, True, "here", "wrong")
