@@ -61,8 +61,8 @@ def checks_recorded(require: Callable[[fx.Proxy, bool, str], None]) -> Iterator[
     Args:
         require: records that a condition has to come out so, and the error behind the other outcome.
     """
-    with_error: Any = torch._check_with
-    of_all: Any = torch._check_tensor_all_with
+    namespace: Any = torch
+    with_error, of_all = namespace._check_with, namespace._check_tensor_all_with
 
     def check(error_type: type[Exception], condition: Any, message: Callable[[], str] | None = None) -> None:
         if not isinstance(condition, ValueProxy):
@@ -79,11 +79,11 @@ def checks_recorded(require: Callable[[fx.Proxy, bool, str], None]) -> Iterator[
         else:
             of_all(error_type, condition, message)
 
-    torch._check_with, torch._check_tensor_all_with = check, check_all
+    namespace._check_with, namespace._check_tensor_all_with = check, check_all
     try:
         yield
     finally:
-        torch._check_with, torch._check_tensor_all_with = with_error, of_all
+        namespace._check_with, namespace._check_tensor_all_with = with_error, of_all
 
 
 class Placed(Protocol):
