@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from graphgrow.errors import ExportError
+from graphgrow.export.constants import constants_taken_exactly
 from graphgrow.export.flat import FlatModule, tensors_of
 from graphgrow.export.heads import WithHeads
 from graphgrow.export.operator_table import operator_table_kept
@@ -95,7 +96,7 @@ def _export(
     shown = max(2, inputs.batch_size or 0) if dynamic else None
     tensors = tensors_of(*inputs.sample(batch_size=shown))
     shapes = tuple({0: "batch"} if inputs.batched(spec) else None for spec in inputs.tensors) if dynamic else None
-    with _quiet(), operator_table_kept(), WithHeads():
+    with _quiet(), operator_table_kept(), constants_taken_exactly(), WithHeads():
         program = torch.onnx.export(
             flat,
             tuple(tensors),
