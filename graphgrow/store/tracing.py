@@ -45,7 +45,7 @@ def trace(
         way: "fx" or "dynamo" to capture with that one; "auto" tries torch.fx, then Dynamo.
         budget_s: seconds after which no further step of the capture begins; a trace by torch.fx ends at its next
             operator, a recording by Dynamo at its next line. One call of the model itself is not interrupted. None for
-            no limit, but for 300 s that each recording by Dynamo gets; `math.inf` for none at all.
+            no limit, but for 300 s of processor time for each recording by Dynamo; `math.inf` for none at all.
 
     Raises:
         TimeBudgetError: if the steps take longer than that; says which took how long.

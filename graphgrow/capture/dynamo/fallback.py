@@ -27,7 +27,8 @@ from graphgrow.ir.answers import Answers
 from graphgrow.ir.editor import shallow_copy
 from graphgrow.ir.meta import MetaRunner, to_meta
 
-MOST_S = 300.0  # of a recording, where no budget was given: a model that Dynamo refuses at its end may take far longer
+MOST_S = 300.0
+"""Processor time of a recording where no budget was given: Dynamo may take far longer to come to what it refuses."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ _LINES = ("torch._dynamo.symbolic_convert", "trace_source")  # a line is written
 def ended_by(clock: Clock) -> Iterator[None]:
     """Within, a recording by Dynamo ends at its next line once the time is over.
 
-    Dynamo makes errors of its own of those that it meets, and may go on where it only tried something: what is raised
-    in the end is the clock's.
+    Dynamo makes errors of its own of those that it meets, or writes more into them, and may go on where it only tried
+    something: what is raised in the end is the clock's.
 
     Raises:
         TimeBudgetError: if the time is over.
@@ -36,13 +36,13 @@ def ended_by(clock: Clock) -> Iterator[None]:
         return
     log = torch._logging.getArtifactLogger(*_LINES)  # type: ignore[attr-defined]  # exported without saying so
     level, wanted = log.level, log.isEnabledFor(logging.DEBUG)
-    over: list[TimeBudgetError] = []
+    over: list[str] = []
 
     def heard(record: logging.LogRecord) -> bool:
         try:
             clock.progress(lambda: users_line(TracingContext.extract_stack()) or "no line of the model's yet")
         except TimeBudgetError as error:
-            over.append(error)
+            over.append(str(error))
             raise
         return wanted
 
@@ -57,7 +57,7 @@ def ended_by(clock: Clock) -> Iterator[None]:
         log.setLevel(level)
         log.removeFilter(heard)
     if over:
-        raise over[0]
+        raise TimeBudgetError(over[0])
 
 
 def users_line(frames: Iterable[FrameSummary]) -> str:

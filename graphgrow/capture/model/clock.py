@@ -35,14 +35,15 @@ class Clock:
 
         Args:
             name: says what is done.
-            at_most_s: seconds that it may take by itself where there is no budget, if it tells of its progress.
+            at_most_s: seconds of processor time that it may take where there is no budget, if it tells of its progress:
+                what a machine does besides does not count.
 
         Raises:
             TimeBudgetError: if it is; says what took how long.
         """
         start = time.perf_counter()
         self._end_if_over(start, lambda: f"{name} is still to come")
-        self._present, self._began = name, start
+        self._present, self._began = name, time.process_time()
         self._at_most_s = at_most_s if self._budget_s is None else math.inf
         try:
             yield
@@ -63,13 +64,15 @@ class Clock:
         """
         if not self.runs:
             return
-        now = time.perf_counter()
-        self._end_if_over(now, lambda: f"{self._present} has come to {come_to()}")
-        if now - self._began > self._at_most_s:
+        if self._budget_s is not None:
+            self._end_if_over(time.perf_counter(), lambda: f"{self._present} has come to {come_to()}")
+            return
+        taken = time.process_time() - self._began
+        if taken > self._at_most_s:
             raise TimeBudgetError(
-                f"{self._present} has taken {now - self._began:.1f} s, more than the {self._at_most_s:g} s that it "
-                f"gets where no budget_s is given, and has come to {come_to()}. Give it more time with budget_s, which "
-                "is for the capture as a whole, or smaller example inputs"
+                f"{self._present} has taken {taken:.1f} s of processor time, more than the {self._at_most_s:g} s that "
+                f"it gets where no budget_s is given, and has come to {come_to()}. Give it more time with budget_s, "
+                "which is for the capture as a whole, or smaller example inputs"
             )
 
     def _end_if_over(self, now: float, state: Callable[[], str]) -> None:

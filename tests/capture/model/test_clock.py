@@ -42,6 +42,9 @@ class Ticking:
         self.now += 1.0
         return self.now
 
+    def process_time(self) -> float:
+        return self.now
+
 
 @pytest.mark.parametrize(("way", "step"), [(way, step) for way, steps in STEPS.items() for step in steps])
 def test_the_step_that_is_still_to_come_is_named(way: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
