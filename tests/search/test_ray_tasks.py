@@ -20,7 +20,7 @@ from graphgrow.search.pool import Pool
 from graphgrow.search.recipe import Budget
 from graphgrow.search.study import read_study
 from tests.search import landscape
-from tests.search.test_evolve import Here, lines_of, ran, started, told
+from tests.search.test_evolve import Here, lines_of, ran, started, told, wait_for_lines
 from tests.search.test_pool import TARGET, jobs
 
 
@@ -122,9 +122,8 @@ def test_a_run_that_is_killed_goes_on_and_repeats_nothing(tmp_path: Path) -> Non
         process = started(folder, log, 1, "ray")
         assert process.stdout is not None
         assert process.stdout.readline().startswith("begun")
-        while attempt == 0 and process.poll() is None and len(lines_of(log)) < 4:
-            pass
         if attempt == 0:
+            wait_for_lines(log, 4, process)
             process.send_signal(signal.SIGKILL)
         assert process.wait(120) == (-signal.SIGKILL if attempt == 0 else 0)
         process.stdout.close()
