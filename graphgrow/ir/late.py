@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Callable
+from typing import Any, Self
 
+import torch
 from torch import fx, nn
 
 from graphgrow.ir.rows import Row, from_rows, to_rows
@@ -54,6 +57,22 @@ class LateCode(fx.GraphModule):
         for name in target.split(".") if target else ():
             found = found._modules.get(name) if found is not None else None
         return super().get_submodule(target) if found is None else found  # which tells what is missing
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """As torch has it, but complex tensors stay complex: a cast to a real dtype would drop their imaginary part.
+
+        A model's own constants (rotary frequencies, say) are attributes, which `model.to(torch.bfloat16)` passes by;
+        the graph holds them as buffers, so that they move with it.
+        """
+
+        def kept(tensor: torch.Tensor) -> torch.Tensor:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Casting complex values to real")
+                applied = fn(tensor)
+            return tensor.to(applied.device) if tensor.is_complex() and not applied.is_complex() else applied
+
+        super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def __getattr__(self, name: str) -> Any:
         """What nn.Module finds; the code's parts, which fx keeps as attributes, are written first."""

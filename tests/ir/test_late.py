@@ -188,3 +188,24 @@ def test_modules_are_found_as_torch_finds_them() -> None:
         with pytest.raises(AttributeError) as torchs:
             nn.Module.get_submodule(module, wrong)
         assert str(mine.value) == str(torchs.value)
+
+
+def test_a_cast_leaves_complex_constants_complex() -> None:
+    """As it does in the model, which holds them as an attribute, and where the cast passes them by."""
+
+    class Rotated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.turns = nn.Linear(4, 6), torch.polar(torch.ones(3), torch.arange(3.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pairs = torch.view_as_complex(self.layer(x).float().unflatten(-1, (3, 2)))
+            return torch.view_as_real(pairs * self.turns).flatten(1)
+
+    model, x = Rotated().eval(), torch.randn(2, 4)
+    graph = gg.trace(model, x)
+    for dtype in (torch.float64, torch.bfloat16, torch.float32):
+        wanted = model.to(dtype)(x.to(dtype))
+        assert torch.equal(graph.module.to(dtype)(x.to(dtype)), wanted)
+    assert graph.module.turns.dtype is torch.complex64
+    assert graph.module.to("meta").turns.is_meta
