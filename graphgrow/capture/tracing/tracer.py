@@ -227,10 +227,11 @@ class ShapeTracer(fx.Tracer):
 
     def _require_form(self, arg: fx.Proxy, name: str) -> None:
         """Record the check of an input that is a container; `WITHOUT` need not stand among further keyword inputs."""
-        example = self._examples[name]
-        rest = besides(example, WITHOUT) if name.startswith("**") else example
-        assumed = (WITHOUT,) if len(rest) < len(example) else ()
-        self.create_proxy("call_function", require_form, (arg, form_of(rest), name.lstrip("*"), *assumed), {})
+        given: Any = self._examples[name]
+        assumed: tuple[Any, ...] = ()
+        if name.startswith("**") and len(besides(given, WITHOUT)) < len(given):
+            given, assumed = besides(given, WITHOUT), (WITHOUT,)
+        self.create_proxy("call_function", require_form, (arg, form_of(given), name.lstrip("*"), *assumed), {})
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A proxy that carries an example value."""
