@@ -23,6 +23,7 @@ from graphgrow.layers import (
     require_same,
     require_sizes,
     require_values,
+    store_,
 )
 from graphgrow.ops import losses, registry
 from graphgrow.ops.call import Call
@@ -58,6 +59,7 @@ EXEMPT: dict[object, str] = {
     require_form: "puts out nothing; it guards the form of an input",
     require_sizes: "puts out nothing; it guards the sizes of an input",
     "transformers.models.bloom.modeling_bloom.BloomGelu": "of a package that may be absent; it is gelu by tanh",
+    store_: "is made of `buffer.data` by the capture; the rule is that of `copy_`, and test_severed uses it",
     "cuda": "wants a device; the rule is that of `cpu`",
     "float": "rounds; the rule is that of `double`",
     "half": "rounds; the rule is that of `double`",
