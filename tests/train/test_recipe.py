@@ -116,7 +116,7 @@ def test_what_is_wrong_is_named(text: str, message: str) -> None:
 
 
 def test_an_unknown_recipe_is_named() -> None:
-    with pytest.raises(RecipeError, match=r"no recipe 'digits'; there are cifar10-dnm, digits-dnm"):
+    with pytest.raises(RecipeError, match=r"there is no recipe 'digits'; did you mean 'digits-dnm'"):
         open_recipe("digits")
     with pytest.raises(RecipeError, match=r"no recipe 'nowhere\.toml'"):
         open_recipe("nowhere.toml")
