@@ -231,7 +231,7 @@ def _traced_in(
         except Exception:
             if not tracer.ints:
                 raise
-        return record(make(False, outcomes))  # what needs numbers of Python's, as a key of a dictionary, may have them
+            return record(make(False, outcomes))  # what needs numbers of Python's, as a key of a dictionary, has them
 
     return before_dynamo(lambda: deciding(trace))
 

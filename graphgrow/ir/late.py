@@ -66,10 +66,12 @@ class LateCode(fx.GraphModule):
         """
 
         def kept(tensor: torch.Tensor) -> torch.Tensor:
+            if not tensor.is_complex():
+                return fn(tensor)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Casting complex values to real")
                 applied = fn(tensor)
-            return tensor.to(applied.device) if tensor.is_complex() and not applied.is_complex() else applied
+            return applied if applied.is_complex() else tensor.to(applied.device)
 
         super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
         return self

@@ -18,6 +18,7 @@ from torch import fx
 
 from graphgrow.capture.graphs.writes import storages_of
 from graphgrow.capture.model.frames import is_users, models_line
+from graphgrow.capture.stand_ins import of_torch
 from graphgrow.capture.tracing.known import Holder, known_value, memory_behind
 from graphgrow.errors import CaptureError, TimeBudgetError
 from graphgrow.layers import require_admitted, require_values
@@ -27,6 +28,7 @@ Outcomes = Sequence[tuple[bool, str]]
 
 Traced = TypeVar("Traced")
 _CHECK = torch._check_with.__code__
+_CHECKING = (_CHECK.co_filename, of_torch.__file__)
 _MOST = 32  # conditions in one forward, each of which takes up to three traces
 
 
@@ -150,24 +152,24 @@ def _refusal(trace: Callable[[Outcomes], Any], outcomes: Outcomes, undecided: Un
     except TimeBudgetError:
         raise
     except Exception as error:  # noqa: BLE001  # the model's own, whatever its class
-        raised = _raised_by(error)
-        if raised is not None and raised == undecided.asking:  # each trace has code objects of its own
-            return f"{type(error).__name__}: {error}"[:200]
+        for own in (error, error.__context__):  # of the last attempt, and of the one in front of it
+            raised = _raised_by(own) if isinstance(own, Exception) else None
+            if raised is not None and raised == undecided.asking:  # each trace has code objects of its own
+                return f"{type(own).__name__}: {own}"[:200]
     return ""
 
 
 def _raised_by(error: Exception) -> types.CodeType | None:
     """The code whose own statement (`raise`, `assert`, `torch._check`) raises an error; None if what it calls does."""
-    last = error.__traceback__
-    users = None
-    while last is not None and last.tb_next is not None:
-        users = last.tb_frame.f_code if is_users(last.tb_frame.f_code.co_filename) else users
-        last = last.tb_next
-    if last is not None and last.tb_frame.f_code is _CHECK:
-        return users
-    if last is None or last.tb_frame.f_code.co_code[last.tb_lasti] != dis.opmap["RAISE_VARARGS"]:
+    frames = list(traceback.walk_tb(error.__traceback__))
+    codes = [frame.f_code for frame, _ in frames]
+    if codes and codes[-1] is _CHECK:  # not one that an operator of torch's makes of its arguments
+        while codes and codes[-1].co_filename in _CHECKING:
+            codes.pop()
+        return codes[-1] if codes else None
+    if not frames or codes[-1].co_code[frames[-1][0].f_lasti] != dis.opmap["RAISE_VARARGS"]:
         return None
-    return last.tb_frame.f_code
+    return codes[-1]
 
 
 def _line() -> str:

@@ -81,6 +81,13 @@ def asserts_of_a_number(m: Any, h: torch.Tensor) -> torch.Tensor:
     return h
 
 
+def raises_at_an_integer(m: Any, h: torch.Tensor) -> torch.Tensor:
+    """Of `int` there are two attempts, the second of which ends elsewhere than the model does."""
+    if int(h.isnan().any(dim=1).sum()) > 0:  # no assertion, which pytest would write anew
+        raise ArithmeticError("a gap")
+    return h
+
+
 def two_checks(m: Any, h: torch.Tensor) -> torch.Tensor:
     return asserts_finite(m, raises_at_nan(m, h).tanh())
 
@@ -91,7 +98,7 @@ def two_checks(m: Any, h: torch.Tensor) -> torch.Tensor:
      (asserts_a_range, "AssertionError: up to"), (asserts_by_torch, "AssertionError: infinite"),
      (counts_first, "ArithmeticError: not a number"), (two_checks, "ArithmeticError: not a number"),
      (checks_by_torch, "RuntimeError: infinite"), (checks_each_entry_by_torch, "RuntimeError: not all finite"),
-     (asserts_of_a_number, "AssertionError: too few")],
+     (asserts_of_a_number, "AssertionError: too few"), (raises_at_an_integer, "ArithmeticError: a gap")],
 )  # fmt: skip
 def test_what_the_model_refuses_the_graph_refuses(between: Any, words: str) -> None:
     """And what is checked can grow: new units are finite wherever old ones are."""
@@ -141,6 +148,13 @@ def calls_what_raises(m: Any, h: torch.Tensor) -> torch.Tensor:
     return h
 
 
+def calls_an_operator_that_checks(m: Any, h: torch.Tensor) -> torch.Tensor:
+    """The check is torch's, of the operator's arguments, and not the model's."""
+    if h.sum() > 100:
+        torch.linalg.cross(h, h)
+    return h
+
+
 def raises_both_ways(m: Any, h: torch.Tensor) -> torch.Tensor:
     if h.sum() > 100:
         raise ValueError("large")
@@ -149,7 +163,9 @@ def raises_both_ways(m: Any, h: torch.Tensor) -> torch.Tensor:
     return h
 
 
-@pytest.mark.parametrize("between", [goes_on_either_way, goes_on_either_way_by_a_number, calls_what_raises])
+@pytest.mark.parametrize(
+    "between", [goes_on_either_way, goes_on_either_way_by_a_number, calls_what_raises, calls_an_operator_that_checks]
+)
 def test_a_path_by_values_is_refused(between: Any) -> None:
     with pytest.raises(gg.CaptureError, match=r"depends on the values of (the|a) tensor.*test_conditions.py:\d+"):
         gg.trace(Net(between), X)
