@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -58,6 +57,7 @@ from graphgrow.capture.tracing.by_values import OnExamples, decided_by_values, p
 from graphgrow.capture.tracing.conditions import Conditions, Outcomes
 from graphgrow.capture.tracing.held import Held, Made
 from graphgrow.capture.tracing.known import known_value
+from graphgrow.capture.tracing.without_gradient import WithoutGradient
 from graphgrow.errors import CaptureError
 from graphgrow.ir.answers import Answers
 from graphgrow.ir.meta import FIXED, MetaRunner, to_meta, values_of
@@ -125,7 +125,7 @@ class ShapeTracer(fx.Tracer):
         self._ruled: set[int] = set()  # those with a rule
         self._held, self._made = Held(), Made()
         self._proxies: dict[str, fx.Proxy] = {}  # of the model's tensors, by name
-        self._detached: dict[fx.Node, fx.Proxy] = {}  # by node, the proxy of its value that carries no gradient
+        self._without_gradient = WithoutGradient(self, self.held_at)
         self.assigned: dict[str, fx.Proxy] = {}
         self.device_type = ""
         self._without_data = False  # where the model or its inputs are on the meta device
@@ -266,14 +266,7 @@ class ShapeTracer(fx.Tracer):
             target, args = cast_by_name(args, self.device_type)
         apart = kind.startswith("call") and not torch.is_grad_enabled()
         if apart:
-            first, rest = args[:1], args[1:]
-            # what is written stays without gradient, whatever is put in between: a buffer would keep it over steps
-            again = kind == "call_method" and target.endswith("_") and not target.endswith("__")
-            args = (
-                *fx.node.map_aggregate(first, self._without_gradient),
-                *fx.node.map_aggregate(rest, partial(self._without_gradient, again=again)),
-            )
-            kwargs = fx.node.map_aggregate(kwargs, partial(self._without_gradient, again=again))
+            args, kwargs = self._without_gradient.arguments(kind, target, args, kwargs)
         result = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
         node = result.node
         if kind == "placeholder":
@@ -305,10 +298,7 @@ class ShapeTracer(fx.Tracer):
             if write is not None:
                 self.writes[node] = write
                 self.overtaken |= storages_of(self._made.origin(str(write.target.target)))
-        if apart:
-            self._detached[node] = result
-            result = self._without_gradient(result, again=kind == "call_module")
-        return result
+        return self._without_gradient.answer(kind, result) if apart else result
 
     def _answered(self, node: fx.Node) -> Any:
         """What an operator answers whose form values decide, on the meta device."""
@@ -318,21 +308,6 @@ class ShapeTracer(fx.Tracer):
     def _recorded(self, path: str) -> bool:
         """Whether a leaf is not run: what has a rule is, since its shapes follow when it grows."""
         return bool(self._leaf_outputs.get(path)) and id(self.root.get_submodule(path)) not in self._ruled
-
-    def _without_gradient(self, value: Any, again: bool = False) -> Any:
-        """Of a tensor under `torch.no_grad()` its detached view: the graph stops gradients as the model does."""
-        if not isinstance(value, fx.Proxy):
-            return value
-        example = value.node.meta["value"]
-        floating = isinstance(example, torch.Tensor) and example.is_floating_point()
-        buffer = value.node.op == "get_attr" and not isinstance(self.held_at(str(value.node.target)), nn.Parameter)
-        if not floating or buffer:
-            return value
-        if again or value.node not in self._detached:
-            detached = super().create_proxy("call_method", "detach", (value,), {})
-            detached.node.meta["value"] = example.detach()
-            self._detached[value.node] = self._detached[detached.node] = detached
-        return self._detached[value.node]
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Make a node; fetched tensors, constants of the source among them, have their example at once."""
