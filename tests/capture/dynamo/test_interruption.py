@@ -16,28 +16,15 @@ from graphgrow.capture.dynamo import fallback
 from graphgrow.capture.dynamo.interruption import ended_by
 from graphgrow.capture.model import clock
 from graphgrow.capture.model.clock import Clock
+from tests.capture.ticking import Ticking
 
 LOG = logging.getLogger("torch._dynamo.symbolic_convert.__trace_source")
-
-
-class Ticking:
-    """Stands for the module `time`: a second passes whenever somebody asks."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        self.now += 1.0
-        return self.now
-
-    def process_time(self) -> float:
-        return self.perf_counter()
 
 
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ticking]:
     """Time that passes by being asked for; what Dynamo's log of lines was is to be what it is behind the test."""
-    stands = Ticking()
+    stands = Ticking(at_work=True)
     monkeypatch.setattr(clock, "time", stands)
     before = (LOG.level, list(LOG.filters))
     yield stands

@@ -11,6 +11,7 @@ from torch import nn
 import graphgrow as gg
 from graphgrow.capture.model import clock
 from graphgrow.capture.model.clock import Clock
+from tests.capture.ticking import Ticking
 
 STEPS = {
     "fx": (
@@ -30,20 +31,6 @@ STEPS = {
         "comparing graph and model at other sizes",
     ),
 }
-
-
-class Ticking:
-    """Stands for the module `time`: a second passes whenever somebody asks."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        self.now += 1.0
-        return self.now
-
-    def process_time(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize(("way", "step"), [(way, step) for way, steps in STEPS.items() for step in steps])
