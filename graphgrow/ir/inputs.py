@@ -17,8 +17,9 @@ class TensorSpec:
     """One tensor input: its shape, dtype and, for integers, the range of values that was seen.
 
     The order is that of integers along the last axis: "rising" where they begin with the lowest and never fall (the
-    offsets of bags, the bounds of segments), "boxes" for (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, else empty. Of
-    other numbers it is "unit" or "positive" where all lay between 0 and 1 or none below 0 (probabilities, weights of
+    offsets of bags, the bounds of segments), "falling" for a row that begins with the highest and never rises (the
+    lengths of sequences that are packed), "boxes" for (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, else empty. Of other
+    numbers it is "unit" or "positive" where all lay between 0 and 1 or none below 0 (probabilities, weights of
     edges, counts), whose roots and logarithms a model may take.
     """
 
@@ -39,6 +40,7 @@ class TensorSpec:
         fits = {
             "": True,
             "rising": whole and bool(self.shape),
+            "falling": whole and len(self.shape) == 1,
             "boxes": whole and self.shape[-1:] == (4,),
             **dict.fromkeys(("unit", "positive"), floating),
         }
@@ -57,11 +59,15 @@ class TensorSpec:
             return cls(shape, tensor.dtype, order=("unit" if highest <= 1 else "positive") if signless else "")
         low, high = int(tensor.min()), int(tensor.max())
         rising = low < high and bool((tensor[..., 0] == low).all() and (tensor.diff(dim=-1) >= 0).all())
+        falling = low < high and tensor.dim() == 1 and bool((tensor.diff() <= 0).all())
         boxes = low < high and tensor.dim() > 1 and shape[-1] == 4 and bool((tensor[..., :2] <= tensor[..., 2:]).all())
-        return cls(shape, tensor.dtype, low, high, "rising" if rising else "boxes" if boxes else "")
+        return cls(shape, tensor.dtype, low, high, "rising" if rising else "falling" if falling else "boxes" * boxes)
 
     def sample(self, batch_size: int | None, batched: bool, generator: torch.Generator) -> torch.Tensor:
-        """A random tensor on the CPU: normal, without a sign where none was seen, or uniform in the range seen."""
+        """A random tensor on the CPU: normal, without a sign where none was seen, or uniform in the range seen.
+
+        The highest integer seen is among those of a tensor of one axis.
+        """
         shape = self.shape if batch_size is None or not batched else (batch_size, *self.shape[1:])
         if self.dtype == torch.bool:
             return torch.randint(0, 2, shape, generator=generator).bool()
@@ -72,7 +78,9 @@ class TensorSpec:
             if self.order == "rising":
                 drawn[..., 0] = self.low
                 return drawn.sort(dim=-1).values
-            return drawn
+            if drawn.dim() == 1:  # the longest sequence may have to be as long as another input
+                drawn[torch.randint(len(drawn), (), generator=generator)] = self.high
+            return drawn.sort(descending=True).values if self.order == "falling" else drawn
         if self.order == "unit":
             return torch.rand(shape, generator=generator, dtype=torch.float32).to(self.dtype)
         normal = torch.randn(shape, generator=generator, dtype=torch.float32).to(self.dtype)

@@ -55,7 +55,9 @@ def narrow(call: Call, input: Value, dim: int, start: Any, length: Any) -> Value
     at = call.axis(input, dim)
     whole, size = input.axes[at], meta_shape(call.meta)[at]
     if not all(type(number) is int and number >= 0 for number in (start, length)) or size == 0:
-        raise RuleDeclined("places that are computed, or counted from the end")
+        call.freeze([whole], "sliced at places that are computed, or counted from the end")
+        kept = call.fixed(size, "sliced by position")
+        return call.output((*input.axes[:at], kept, *input.axes[at + 1 :]), fl.Same(call.operand(input, drop=[at])))
     part, before, _ = _parted(call, whole, start, start + size)
     call.cut(whole, (*(before or ()), part))
     if before:
@@ -117,9 +119,10 @@ def _sliced(call: Call, term: Term, item: slice, size: int, path: tuple[Any, ...
     if any(isinstance(bound, Value) for bound in (item.start, item.stop, item.step)):
         call.freeze([term], "sliced by a tensor")
         return call.fixed(size, "sliced by a tensor"), None
-    if item.start in (None, 0) and item.step in (None, 1) and item.stop is None:
+    from_the_first = item.start is None or (type(item.start) is int and item.start == 0)  # no number that may move
+    if from_the_first and item.step in (None, 1) and item.stop is None:
         return term, None
-    start, stop, step = item.indices(term.size)
+    start, stop, step = slice(*map(plain, (item.start, item.stop, item.step))).indices(term.size)
     if step != 1 or size == 0 or not all(_is_place(bound, term) for bound in (item.start, item.stop)):
         call.freeze([term], "sliced by position")
         return call.fixed(size, "sliced by position"), None

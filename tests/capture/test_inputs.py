@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import graphgrow as gg
 from graphgrow.capture.trace import capture
@@ -232,6 +233,37 @@ def test_numbers_that_rise_are_drawn_so(tmp_path: Path) -> None:
             assert drawn[0] == 0
             assert (drawn.diff() >= 0).all()
             assert drawn.max() <= high
+
+
+class Sorted(nn.Module):
+    """Sequences of whose lengths torch itself wants that they fall."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.cells, self.out = nn.Embedding(9, 4), nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        states, _ = pad_packed_sequence(
+            self.cells(pack_padded_sequence(self.embed(tokens), lengths, batch_first=True))[0], batch_first=True
+        )
+        result: torch.Tensor = self.out(states)
+        return result
+
+
+def test_numbers_that_fall_are_drawn_so(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, lengths = Sorted(), torch.tensor([6, 4, 4, 1])
+    graph = gg.trace(model, (torch.randint(0, 9, (4, 6)), lengths))
+    grown = gg.apply(graph, "widen(cells, extra=2)")
+    assert gg.verify(graph, grown).preserved
+    gg.save(grown, tmp_path / "grown")
+    for spec in (graph.inputs, gg.load(tmp_path / "grown", model).inputs):
+        assert [leaf.order for leaf in spec.tensors] == ["", "falling"]
+        drawn = spec.sample(1, 9)[0][1]
+        assert drawn.shape == (9,)
+        assert drawn[0] == 6
+        assert (drawn.diff() <= 0).all()
+        assert drawn.min() >= 1
 
 
 class Placed(nn.Module):

@@ -47,8 +47,6 @@ FORMS: list[tuple[str, Run]] = [
     # written or looked up by position
     ("written into by a tensor of indices", lambda h: set_item(h, PLACES, 0.0)),
     ("what is written has more axes than the place", lambda h: set_item(h, 0, h[1].view(1, 1, 6))),
-    ("places that are computed, or counted from the end", lambda h: torch.narrow(h, 1, -4, 2)),
-    ("places that are computed, or counted from the end", lambda h: h.narrow(1, 0, h.shape[1] // 2)),
     ("indexed by a list of tensors", lambda h: h[[PLACES, PLACES]]),
     ("positions of a flattened tensor", lambda h: torch.take_along_dim(h, PLACES)),
     ("a scatter with a reduction", lambda h: torch.scatter(h, 1, PLACES.expand(3, 2), h, reduce="add")),

@@ -143,6 +143,7 @@ CASES = [
     *(Case((target,), _on(target, (2, 4, 3), 1, 1, 2), {**_every("x.0", "x.1:1", "x.2"), "x.1:0": LEFT, "x.1:2": LEFT})
       for target in (torch.narrow, "narrow")),
     Case((torch.narrow,), _on(torch.narrow, (2, 4), -1, 0, 4), _every("x.0", "x.1"), "whole"),
+    Case((torch.narrow,), _on(torch.narrow, (2, 4, 3), 1, -3, 2), _every("x.0", "x.2"), "from the end"),
     Case((operator.getitem,), _index((slice(None), 0)), _every("x.0", "x.2")),
     Case((operator.getitem,), _index((..., 1)), _every("x.0", "x.1"), "ellipsis"),
     Case((operator.getitem,), _index((slice(None), slice(1, 3))),
@@ -238,8 +239,10 @@ MOVING: dict[str, Callable[[Any, Any], Any]] = {
     "beyond": lambda rows, x: rows[:, :100],
     "beyond-the-front": lambda rows, x: rows[:, -100:],
     "computed": lambda rows, x: rows[:, : x.size(1)],
+    "computed-and-zero": lambda rows, x: rows[:, x.size(1) - 5 :],
     "half": lambda rows, x: rows[:, rows.size(1) // 2 :],
     "narrow": lambda rows, x: rows.narrow(1, 2, 4),
+    "narrow-computed": lambda rows, x: rows.narrow(1, 0, x.size(1)),
     "parts": lambda rows, x: rows.split([2, rows.size(1) - 2], 1)[1],
     "equal-parts": lambda rows, x: rows.chunk(2, 1)[0],
     "at-places": lambda rows, x: rows.tensor_split([2], 1)[1],

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.capture.stand_ins.proxies import ValueProxy
 from graphgrow.capture.tracing.known import Fetching, fetched
+from graphgrow.errors import CaptureError
 from graphgrow.layers import CHECKS
 
 _CHOSEN = {torch.nonzero, "nonzero"}
@@ -23,6 +24,10 @@ _WHERE = {torch.where: True, torch.argwhere: False, "argwhere": False}
 """Other names of it, and whether they answer the numbers of each axis by themselves."""
 
 _MASKED = {torch.masked_select, "masked_select"}
+
+
+class ValuesError(CaptureError):
+    """An operator that cannot be run on shapes alone."""
 
 
 class Holder(Fetching, Protocol):
@@ -73,6 +78,32 @@ def places_asked(
         else:
             index.append(item)
     return kind, target, (args[0], index[0] if len(index) == 1 else tuple(index)), kwargs
+
+
+def numbers_asked(
+    tracer: Holder, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The arguments with the number of each integer tensor without axes in its place; None where there is none.
+
+    It is what torch does by itself where an operator takes sizes, places and counts: `x[:, :n]`, `torch.arange(n)`.
+    """
+    found: list[Any] = []
+
+    def asked(item: Any) -> Any:
+        if not _is_integer(item):
+            return item
+        found.append(tracer.create_proxy("call_method", "item", (item,), {}))
+        return found[-1]
+
+    kept = args[:1] if kind == "call_method" else ()  # the tensor whose method it is
+    given = fx.node.map_aggregate((args[len(kept) :], kwargs), asked)
+    return ((*kept, *given[0]), dict(given[1])) if found else None
+
+
+def _is_integer(item: Any) -> bool:
+    example = item.example if isinstance(item, ValueProxy) else None
+    kind = example.dtype if isinstance(example, torch.Tensor) and not example.dim() else torch.bool
+    return not (kind.is_floating_point or kind.is_complex or kind is torch.bool)
 
 
 def _is_mask(item: Any) -> bool:

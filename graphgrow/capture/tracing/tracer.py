@@ -53,7 +53,7 @@ from graphgrow.capture.stand_ins.proxies import (
     opened,
 )
 from graphgrow.capture.stand_ins.wrappers import called_by_name
-from graphgrow.capture.tracing.by_values import OnExamples, decided_by_values, places_asked
+from graphgrow.capture.tracing.by_values import OnExamples, ValuesError, decided_by_values, numbers_asked, places_asked
 from graphgrow.capture.tracing.conditions import Conditions, Outcomes
 from graphgrow.capture.tracing.held import Held, Made
 from graphgrow.capture.tracing.known import known_value
@@ -288,9 +288,12 @@ class ShapeTracer(fx.Tracer):
                     node.meta["value"] = node.meta[FIXED] = self._answered(node)
                 else:
                     node.meta["value"], write = run_watched(node, lambda: self._run(kind, target, *arguments))
-            except BaseException:  # which the model may catch, to try another call
+            except BaseException as error:  # which the model may catch, to try another call
                 self.graph.erase_node(node)
-                raise
+                asked = numbers_asked(self, kind, args, kwargs) if isinstance(error, ValuesError) else None
+                if asked is None:
+                    raise
+                return self.create_proxy(kind, target, *asked)
             if target is getattr and isinstance(arguments[0][0], torch.device) and arguments[0][1] == "type":
                 node.meta["value"] = self.device_type or node.meta["value"]  # the example is on meta, the model not
             if kind == "call_method" and target == "type" and isinstance(node.meta["value"], str):
@@ -372,7 +375,7 @@ class ShapeTracer(fx.Tracer):
             if "meta" not in str(error).lower():
                 raise
             name = target if isinstance(target, str) else getattr(target, "__name__", target)
-            raise CaptureError(
+            raise ValuesError(
                 f"`{name}` needs the values of a tensor, not its shape alone; a graph has one path and one shape for "
                 "all inputs of a size: use torch.where, or mark the submodule as a leaf"
             ) from error

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import graphgrow as gg
 from tests.preserved import assert_preserved
@@ -26,6 +27,16 @@ class Net(nn.Module):
         return self.last(self.between(self.norm(self.first(x)), x))
 
 
+def _count(x: torch.Tensor) -> torch.Tensor:
+    return (x[:, 0] > 0).sum()
+
+
+def _overwritten(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    h = h.clone()
+    h[_count(x) :] = 0
+    return h
+
+
 BETWEEN: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "rows of a mask": lambda h, x: h[x[:, 0] > 0],
     "rows of two masks": lambda h, x: h[(x[:, 0] > -1) & ~x[:, 1].isnan()] * 2,
@@ -37,6 +48,15 @@ BETWEEN: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "argwhere": lambda h, x: h[(x[:, 0] > 0).argwhere()[:, 0]],
     "a number": lambda h, x: h * x.mean().item(),
     "a number of rows": lambda h, x: h.new_zeros(int((x > 0).sum()) + 1, 6) + h.mean(0),
+    "a slice up to a tensor": lambda h, x: h[: _count(x)] * h[-_count(x) :],
+    "a place by a tensor": lambda h, x: h + h[_count(x) - 1],
+    "a part by a tensor": lambda h, x: h.narrow(0, _count(x) - 1, 1),
+    "padded by a tensor": lambda h, x: F.pad(h, (0, 0, 0, _count(x))),
+    "repeated by a tensor": lambda h, x: h.repeat(_count(x), 1),
+    "expanded to a tensor": lambda h, x: h[:1].expand(_count(x), -1),
+    "zeros of a tensor": lambda h, x: torch.zeros(_count(x), 1) + h.mean(0),
+    "numbers up to a tensor": lambda h, x: h * (torch.arange(_count(x)) > 0).sum(),
+    "overwritten from a tensor on": _overwritten,
     "sums over groups": lambda h, x: h.new_zeros(int(_groups(x).max()) + 1, h.shape[1]).index_add(0, _groups(x), h),
 }
 WIDENS = sorted(set(BETWEEN) - {"a number of rows"})
@@ -75,6 +95,48 @@ def test_what_is_chosen_from_grows_in_its_other_axes(name: str) -> None:
     assert gg.verify(graph, grown).preserved
     inputs = _rows(7).double()
     torch.testing.assert_close(grown.module(inputs), model(inputs), rtol=1e-12, atol=1e-12)
+
+
+class Downsampled(nn.Module):
+    """A strided convolution with the padding that it lacks, worked out from buffers, as codecs of audio do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Conv1d(2, 6, 5, stride=2), nn.Conv1d(6, 2, 1)
+        self.register_buffer("kernel", torch.tensor(5))
+        self.register_buffer("stride", torch.tensor(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        frames = torch.ceil((x.shape[-1] - self.kernel) / self.stride + 1).to(torch.int64) - 1
+        x = F.pad(x, (3, frames * self.stride + self.kernel - x.shape[-1]))
+        result: torch.Tensor = self.last(self.first(x).relu())
+        return result
+
+
+def test_padding_that_buffers_and_sizes_decide_follows_the_length() -> None:
+    model = Downsampled().double().eval()
+    graph = gg.trace(model, torch.randn(2, 2, 14).double(), way="fx")
+    grown = gg.apply(graph, "widen(first, extra=2)")
+    assert gg.verify(graph, grown).preserved
+    for length in (9, 14, 15, 20):
+        x = torch.randn(2, 2, length).double()
+        torch.testing.assert_close(grown.module(x), model(x), rtol=1e-12, atol=1e-12)
+
+
+def test_a_tensor_in_the_place_of_a_number_keeps_its_gradient_where_it_is_one() -> None:
+    """What is written is a tensor without axes as well; it must not become a number."""
+
+    def between(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        h = h.clone()
+        h[: _count(x)] = h.mean()
+        return h
+
+    model, x = Net(between).eval(), _rows(4)
+    graph = gg.trace(model, x, way="fx")
+    (expected,) = torch.autograd.grad(model(x).sum(), model.first.weight)
+    (found,) = torch.autograd.grad(graph.module(x).sum(), model.first.weight)
+    assert torch.equal(found, expected)
 
 
 def test_what_the_width_decides_does_not_grow() -> None:
