@@ -18,6 +18,8 @@ from graphgrow.ops.call import Call, RuleDeclined, meta_shape, plain
 from graphgrow.ops.factories import sized_axis
 from graphgrow.ops.registry import rule
 
+_AS_OFTEN = "repeated as often as a tensor says"
+
 
 def _regroup(call: Call, axes: Axes, sizes: Sequence[int]) -> list[Term]:
     """The axes of a row-major view with these sizes, cut and joined from the old ones.
@@ -293,9 +295,12 @@ def repeat(call: Call, input: Value, *counts: Any) -> Value:
 
 @rule(torch.repeat_interleave, "repeat_interleave")
 def repeat_interleave(
-    call: Call, input: Value, repeats: Any, dim: int | None = None, *, output_size: Any = None
+    call: Call, input: Value, repeats: Any = None, dim: int | None = None, *, output_size: Any = None
 ) -> Value:
     """Each position several times in a row: key and value heads for groups of query heads."""
+    if repeats is None:  # the input says how often each of its places is put out
+        call.freeze(input.axes, _AS_OFTEN)
+        return call.output((call.fixed(len(call.meta), _AS_OFTEN),))
     if isinstance(repeats, Value) or dim is None:
         raise RuleDeclined("repeated by a tensor, or over all axes")
     index = call.axis(input, dim)

@@ -19,11 +19,18 @@ from graphgrow.capture.tracing.known import Fetching, fetched
 from graphgrow.errors import CaptureError
 from graphgrow.layers import CHECKS
 
-_CHOSEN = {torch.nonzero, "nonzero"}
+_CHOSEN = {
+    torch.nonzero, "nonzero", torch.bincount, "bincount", torch.unique, "unique", torch.unique_consecutive,
+    "unique_consecutive",
+}  # fmt: skip
+_REPEATED = {torch.repeat_interleave, "repeat_interleave"}
 _WHERE = {torch.where: True, torch.argwhere: False, "argwhere": False}
 """Other names of it, and whether they answer the numbers of each axis by themselves."""
 
 _MASKED = {torch.masked_select, "masked_select"}
+
+
+_MOST = 256  # numbers of one tensor that are nodes
 
 
 class ValuesError(CaptureError):
@@ -48,19 +55,28 @@ class Holder(Fetching, Protocol):
         ...
 
 
-def decided_by_values(kind: str, target: Any, args: tuple[Any, ...]) -> bool:
+def decided_by_values(kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether values decide the form of what an operator answers."""
+    if not kind.startswith("call_"):
+        return False
     if kind == "call_method" and target == "item":
         return bool(args[0].example.is_meta)
+    if target in _REPEATED:
+        return len(args) == 1 and not kwargs
     return target in _CHOSEN
 
 
 def places_asked(
     tracer: Holder, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[str, Any, tuple[Any, ...], dict[str, Any]]:
-    """The call that asks for places where masks are given: `x[mask]` is `x[mask.nonzero()]`, as is `where(mask)`."""
+    """The call that asks for places where masks are given: `x[mask]` is `x[mask.nonzero()]`, as is `where(mask)`.
+
+    So it is where rows are repeated as often as a tensor says.
+    """
     if kind not in ("call_function", "call_method"):
         return kind, target, args, kwargs
+    if target in _REPEATED:
+        return _rows_asked(tracer, kind, target, args, kwargs)
     if target in _WHERE and len(args) == 1 and not kwargs and args[0].example.dim():
         return "call_function", torch.nonzero, args, {"as_tuple": True} if _WHERE[target] else {}
     if target in _MASKED and len(args) == 2 and args[0].example.shape == args[1].example.shape:
@@ -78,6 +94,25 @@ def places_asked(
         else:
             index.append(item)
     return kind, target, (args[0], index[0] if len(index) == 1 else tuple(index)), kwargs
+
+
+def _rows_asked(
+    tracer: Holder, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, Any, tuple[Any, ...], dict[str, Any]]:
+    """`repeat_interleave` by a tensor of one axis as torch carries it out: rows looked up."""
+    given = dict(zip(("input", "repeats", "dim"), args, strict=False)) | kwargs
+    rows, repeats = given["input"], given.get("repeats")
+    example = repeats.example if isinstance(repeats, ValueProxy) else None
+    if not isinstance(example, torch.Tensor) or not example.dim():
+        return kind, target, args, kwargs
+    dim = given.get("dim")
+    if dim is None:
+        rows, dim = tracer.create_proxy("call_method", "flatten", (rows,), {}), 0
+    if example.shape == (1,):
+        repeats = repeats.expand(rows.shape[dim])
+    counted = {"output_size": kwargs["output_size"]} if "output_size" in kwargs else {}
+    places = tracer.create_proxy("call_function", torch.repeat_interleave, (repeats,), counted)
+    return "call_method", "index_select", (rows, dim, places), {}
 
 
 def numbers_asked(
@@ -98,6 +133,17 @@ def numbers_asked(
     kept = args[:1] if kind == "call_method" else ()  # the tensor whose method it is
     given = fx.node.map_aggregate((args[len(kept) :], kwargs), asked)
     return ((*kept, *given[0]), dict(given[1])) if found else None
+
+
+def numbers_listed(tensor: Any) -> Any:
+    """What `tolist()` returns, each number asked in every call; there are as many as on the example.
+
+    Raises:
+        ValuesError: if there are more than a graph can hold, or none is known.
+    """
+    if tensor.example.numel() > _MOST:
+        raise ValuesError(f"`tolist` of {tensor.example.numel()} numbers: a graph holds up to {_MOST} one by one")
+    return [numbers_listed(tensor[i]) for i in range(len(tensor))] if tensor.example.dim() else tensor.item()
 
 
 def _is_integer(item: Any) -> bool:

@@ -53,7 +53,14 @@ from graphgrow.capture.stand_ins.proxies import (
     opened,
 )
 from graphgrow.capture.stand_ins.wrappers import called_by_name
-from graphgrow.capture.tracing.by_values import OnExamples, ValuesError, decided_by_values, numbers_asked, places_asked
+from graphgrow.capture.tracing.by_values import (
+    OnExamples,
+    ValuesError,
+    decided_by_values,
+    numbers_asked,
+    numbers_listed,
+    places_asked,
+)
 from graphgrow.capture.tracing.conditions import Conditions, Outcomes
 from graphgrow.capture.tracing.held import Held, Made
 from graphgrow.capture.tracing.known import known_value
@@ -257,11 +264,10 @@ class ShapeTracer(fx.Tracer):
             return self.conditions.require(args[0], True, f"AssertionError: {message}")
         if kind == "call_method" and target == "tolist" and args[0].example.is_meta:
             settled = self.conditions.known(args[0])
-            if settled is not None:
-                return settled.tolist()
+            return numbers_listed(args[0]) if settled is None else settled.tolist()
         target, args = tensor_of_array(kind, target, args)
         kind, target, args, kwargs = places_asked(self, kind, target, args, kwargs)
-        by_values = kind.startswith("call_") and decided_by_values(kind, target, args) and not self._without_data
+        by_values = not self._without_data and decided_by_values(kind, target, args, kwargs)
         if kind == "call_method" and target == "type" and len(args) > 1:
             target, args = cast_by_name(args, self.device_type)
         apart = kind.startswith("call") and not torch.is_grad_enabled()

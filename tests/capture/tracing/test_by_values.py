@@ -57,9 +57,23 @@ BETWEEN: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "zeros of a tensor": lambda h, x: torch.zeros(_count(x), 1) + h.mean(0),
     "numbers up to a tensor": lambda h, x: h * (torch.arange(_count(x)) > 0).sum(),
     "overwritten from a tensor on": _overwritten,
+    "rows repeated": lambda h, x: torch.repeat_interleave(h, _groups(x) + 1, dim=0),
+    "columns repeated, by name": lambda h, x: h.t().repeat_interleave(repeats=_groups(x), dim=-1).t(),
+    "rows repeated, their number given": lambda h, x: h.repeat_interleave(
+        _groups(x), 0, output_size=int(_groups(x).sum())
+    ),
+    "rows repeated, one number for all": lambda h, x: h.repeat_interleave(_groups(x).sum().view(1), 0),
+    "rows repeated, one number for all, without axes": lambda h, x: h.repeat_interleave(_count(x), 0),
+    "all entries repeated": lambda h, x: h.repeat_interleave(_count(x).view(1)).view(-1, 6),
+    "counts": lambda h, x: h * torch.bincount(_groups(x))[_groups(x)].unsqueeze(1),
+    "numbers that occur": lambda h, x: h * torch.unique(_groups(x), return_inverse=True)[1].unsqueeze(1),
+    "runs": lambda h, x: h * torch.unique_consecutive(_groups(x)).sum(),
+    "parts by a list": lambda h, x: torch.cat(
+        [part.flip(0) for part in h.split(torch.bincount(_groups(x), minlength=3).tolist())]
+    ),
     "sums over groups": lambda h, x: h.new_zeros(int(_groups(x).max()) + 1, h.shape[1]).index_add(0, _groups(x), h),
 }
-WIDENS = sorted(set(BETWEEN) - {"a number of rows"})
+WIDENS = sorted(set(BETWEEN) - {"a number of rows", "all entries repeated"})
 
 
 def _groups(x: torch.Tensor) -> torch.Tensor:
