@@ -36,6 +36,11 @@ _BATCH_NORMS: dict[Any, tuple[int, ...]] = {
     nn.BatchNorm2d: (4,),
     nn.BatchNorm3d: (5,),
 }  # with the axes that they admit
+_ON_ONE_DEVICE = {
+    "masked_fill",
+    "masked_fill_",
+    torch.masked_fill,
+}  # whose value may be a number of the CPU but on meta
 # How they compute, so that a class that somebody patched is run.
 _FORWARDS: dict[Any, Any] = {kind: kind.forward for kind in (*_ELEMENTWISE, *_BATCH_NORMS, nn.Linear, nn.LayerNorm)}
 
@@ -174,6 +179,8 @@ def _called(kind: str, target: Any, args: Any, kwargs: Any) -> Any:
     """What a function or a method returns for example values."""
     held = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     known = all(map(is_number, held)) and (bool(held) or target is torch.tensor)
+    if target in _ON_ONE_DEVICE and not known:
+        args, kwargs = to_meta((args, kwargs))
     if kind == "call_method":
         if target in ("to", "cpu") and not known:
             target, args, kwargs = "to", *_staying(args if target == "to" else (args[0], "cpu"), kwargs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -102,3 +104,12 @@ def test_a_layer_that_is_patched_is_run(monkeypatch: pytest.MonkeyPatch) -> None
     del root["layer"].forward
     monkeypatch.setattr(nn.Linear, "forward", patched)
     assert MetaRunner(root).run("call_module", "layer", (x,), {}).shape == (7,)
+
+
+@pytest.mark.parametrize("target", ["masked_fill", "masked_fill_", torch.masked_fill])
+def test_a_mask_is_filled_with_a_number_that_sizes_decide(target: Any) -> None:
+    """On other devices torch takes such a number, a tensor without axes on the CPU, as it is."""
+    x = torch.empty(2, 3, device="meta")
+    kind = "call_method" if isinstance(target, str) else "call_function"
+    found = MetaRunner(nn.Module()).run(kind, target, (x, torch.empty_like(x).bool(), torch.tensor(2.0)), {})
+    assert (found.is_meta, found.shape, found.dtype) == (True, x.shape, x.dtype)

@@ -102,7 +102,9 @@ def _rows_asked(
     """`repeat_interleave` by a tensor of one axis as torch carries it out: rows looked up."""
     given = dict(zip(("input", "repeats", "dim"), args, strict=False)) | kwargs
     rows, repeats = given["input"], given.get("repeats")
-    example = repeats.example if isinstance(repeats, ValueProxy) else None
+    if not isinstance(repeats, ValueProxy):
+        return kind, target, args, kwargs
+    example = repeats.example
     if not isinstance(example, torch.Tensor) or not example.dim():
         return kind, target, args, kwargs
     dim = given.get("dim")

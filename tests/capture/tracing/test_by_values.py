@@ -27,7 +27,8 @@ class Net(nn.Module):
         return self.last(self.between(self.norm(self.first(x)), x))
 
 
-def _count(x: torch.Tensor) -> torch.Tensor:
+def _count(x: torch.Tensor) -> Any:
+    """A tensor, which torch's types do not admit as a number."""
     return (x[:, 0] > 0).sum()
 
 
@@ -118,11 +119,10 @@ class Downsampled(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.first, self.last = nn.Conv1d(2, 6, 5, stride=2), nn.Conv1d(6, 2, 1)
-        self.register_buffer("kernel", torch.tensor(5))
-        self.register_buffer("stride", torch.tensor(2))
+        self.kernel, self.stride = nn.Buffer(torch.tensor(5)), nn.Buffer(torch.tensor(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        frames = torch.ceil((x.shape[-1] - self.kernel) / self.stride + 1).to(torch.int64) - 1
+        frames: Any = torch.ceil((x.shape[-1] - self.kernel) / self.stride + 1).to(torch.int64) - 1
         x = F.pad(x, (3, frames * self.stride + self.kernel - x.shape[-1]))
         result: torch.Tensor = self.last(self.first(x).relu())
         return result
