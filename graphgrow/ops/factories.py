@@ -50,6 +50,12 @@ def emptied(call: Call, input: Value) -> Value:
 @rule("new_tensor")
 def constant_beside(call: Call, input: Value, data: Any, **kwargs: Any) -> Value:
     """Numbers of the source, as a tensor of another's dtype and device."""
+    return constant(call, data)
+
+
+@rule(torch.tensor)
+def constant(call: Call, data: Any, **kwargs: Any) -> Value:
+    """Numbers of the source and of sizes, which stay what they were when those grow: `torch.tensor(x.size(-1))`."""
     if any(isinstance(item, Value) for item in pytree.tree_leaves(data)):
         raise RuleDeclined("made from tensors")
     return call.output((call.fixed(size, "a constant") for size in meta_shape(call.meta)), fl.Pointwise(()))

@@ -18,6 +18,7 @@ from graphgrow.layers import Blend, ByMode, Choice, Gate, Zeros
 from graphgrow.ops.bounding import bounds_of
 from graphgrow.ops.broadcast import align
 from graphgrow.ops.call import Call, RuleDeclined, plain
+from graphgrow.ops.factories import constant
 from graphgrow.ops.registry import module_rule, rule
 
 FLAT_MODULES = (nn.ReLU, nn.ReLU6, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink)
@@ -233,6 +234,8 @@ def cast(call: Call, input: Value, *args: Any, **kwargs: Any) -> Any:
     """
     if isinstance(call.meta, str):
         return call.meta
+    if not isinstance(input, Value):
+        return constant(call, input)
     if not (call.meta.is_floating_point() or call.meta.is_complex()):
         return call.output(input.axes, fl.Pointwise((call.operand(input),), zero=True, flat=True))
     if _rounds(call):

@@ -47,7 +47,7 @@ def attribute(call: Call, value: Any, name: str, *default: Any) -> Any:
     """`x.shape` is read off the axes; a transposed view is one; the rest is plain."""
     if isinstance(value, Value) and name == "shape":
         return tuple(map(Extent.of, value.axes))
-    if isinstance(value, Value) and name in ("T", "mT", "mH"):
+    if isinstance(value, Value) and name in ("T", "mT", "H", "mH"):
         axes = (*value.axes[:-2], value.axes[-1], value.axes[-2]) if name != "T" else tuple(reversed(value.axes))
         return call.output(axes, call.same_flow(value))
     if isinstance(value, Value) and name in ("real", "imag"):

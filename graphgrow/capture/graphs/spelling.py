@@ -100,12 +100,22 @@ def _plainly(name: str) -> str:
 
 def _rename(node: fx.Node, name: str) -> None:
     """Call an operator without a rule by another name for it that has one."""
+    name = _newly_made(node) if name == "new" else name
     name = _SYNONYMS.get(_plainly(name), _plainly(name))
     own = name if node.op == "call_method" else getattr(torch, name, None)
     for other in (own, _OTHERWISE.get(name), getattr(torch, name, None)):
         if other is not None and other in registered() and _takes(other, node):
             node.op, node.target = "call_method" if isinstance(other, str) else "call_function", other
             return
+
+
+def _newly_made(node: fx.Node) -> str:
+    """Today's name for `x.new(2, 3)`, a tensor of these sizes, and for `x.new([2, 3])`, one of these numbers."""
+    given = [item.meta["value"] if isinstance(item, fx.Node) else item for item in node.args[1:]]
+    sizes = given[0] if len(given) == 1 and isinstance(given[0], torch.Size) else given
+    if sizes and not node.kwargs and all(type(item) is int for item in sizes):
+        return "new_empty"
+    return "new_tensor" if len(given) == 1 and isinstance(given[0], list) and not node.kwargs else "new"
 
 
 def _compiled(node: fx.Node) -> bool:

@@ -16,6 +16,11 @@ _NAMED = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
     torch.uint8, torch.bool,
 )  # fmt: skip
+OF_PYTHON: dict[Any, torch.dtype] = {
+    bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128,
+}  # fmt: skip
+"""What torch takes a class of Python's for, in `torch.ones(n, n, dtype=bool)` and `x.to(float)`."""
+
 _LISTED = ("named_parameters", "named_buffers")  # on which `parameters()` and `buffers()` rest
 
 
@@ -68,14 +73,15 @@ def named_type(example: torch.Tensor, device: str) -> str:
 def cast_by_name(args: tuple[Any, ...], device: str) -> tuple[str, tuple[Any, ...]]:
     """The method that casts as `x.type(name)` does, and its arguments: names are of no tensor on the meta device.
 
-    The name is that of another tensor's type, `y.type()`, or a literal for the model's own device.
+    The name is that of another tensor's type, `y.type()`, or a literal for the model's own device; a class of torch's
+    (`torch.LongTensor`) stands for its name.
     """
     tensor, name, *rest = args
     node = name.node if isinstance(name, fx.Proxy) else None
     if node is not None and node.target == "type" and len(node.args) == 1:
         (other,) = node.all_input_nodes
         return "type_as", (tensor, fx.Proxy(other, name.tracer))
-    wanted = name if isinstance(name, str) else ""
+    wanted = f"{name.__module__}.{name.__name__}" if type(name) is type(torch.LongTensor) else name
     for dtype in _NAMED:
         if wanted == named_type(torch.empty(0, dtype=dtype, device="meta"), device):
             return "to", (tensor, dtype)

@@ -26,7 +26,7 @@ from graphgrow.capture.model.compiled import is_compiled
 from graphgrow.capture.model.parametrised import is_parametrised
 from graphgrow.capture.model.running import InputView, layer_by_layer
 from graphgrow.capture.stand_ins.assigned import assignments_seen, store_assigned
-from graphgrow.capture.stand_ins.dtypes import cast_by_name, dtypes_seen, named_type
+from graphgrow.capture.stand_ins.dtypes import OF_PYTHON, cast_by_name, dtypes_seen, named_type
 from graphgrow.capture.stand_ins.einops import einops_open
 from graphgrow.capture.stand_ins.exchanged import builtins_called
 from graphgrow.capture.stand_ins.expansions import expansion_of
@@ -331,11 +331,13 @@ class ShapeTracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         """As fx does; a tensor that the forward makes is kept as it is now, whatever the forward does to it later.
 
-        Numbers of numpy's become Python's. Dictionaries of a class of their own, and objects with fields, are made by
-        their class.
+        Numbers of numpy's become Python's, and classes of Python's numbers dtypes. Dictionaries of a class of their
+        own, and objects with fields, are made by their class.
         """
         if isinstance(a, fx.Proxy):
             return a.node
+        if isinstance(a, type) and a in OF_PYTHON:
+            return OF_PYTHON[a]
         if isinstance(a, dict) and type(a) not in (dict, immutable_dict):
             kind: Any = type(a)
             if is_dataclass(kind):

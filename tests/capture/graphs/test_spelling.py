@@ -59,6 +59,9 @@ SPELLINGS = [
     ("torch.atan2(x, x + 1)", "x.arctan2(x + 1)"),
     ("x.abs().neg()", "x.absolute().neg_()"),
     ("x.abs().exp()", "(x + 0).abs().exp_()"),
+    ("x + x.new_zeros(x.size(0), 5, 8)", "x + x.new(x.size(0), 5, 8).zero_()"),
+    ("x + x.new_zeros(x.size())", "x + x.new(x.size()).zero_()"),
+    ("x * x.new_tensor([2])", "x * x.new([2])"),
     ("torch.nn.functional.leaky_relu(x, 0.1)", "torch.nn.functional.leaky_relu_(x, 0.1)"),
 ]
 

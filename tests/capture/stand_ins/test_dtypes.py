@@ -61,15 +61,24 @@ def by_name(m: Any, h: torch.Tensor) -> torch.Tensor:
     return torch.relu(h).type("torch.FloatTensor").type(h.type())
 
 
+def by_class(m: Any, h: torch.Tensor) -> torch.Tensor:
+    return h.relu().type(torch.FloatTensor).type(h.type()) + (h > 0).type(torch.LongTensor)
+
+
+def _classes_of_python(m: Any, h: torch.Tensor) -> torch.Tensor:
+    kept = torch.ones(h.shape[0], 1, dtype=bool)  # type: ignore[call-overload]
+    return (h * kept.to(int).to(float)).to(h.dtype)
+
+
 def _softmax(m: Any, h: torch.Tensor) -> torch.Tensor:
     return F.softmax(h, dim=-1, dtype=torch.float32).to(h.dtype) * h
 
 
-WAYS = [_there_and_back, _least_number, _of_a_parameter, _like_another, _softmax]
+WAYS = [_there_and_back, _least_number, _of_a_parameter, _like_another, _softmax, _classes_of_python]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("between", [*WAYS, by_name])
+@pytest.mark.parametrize("between", [*WAYS, by_name, by_class])
 def test_a_graph_that_is_cast_answers_as_the_model_that_is_cast(between: Any, dtype: torch.dtype) -> None:
     model = Model(between)
     graph = gg.trace(model, X)
@@ -86,7 +95,7 @@ def test_traced_in_half_precision_it_is_exact_in_double() -> None:
     torch.testing.assert_close(twin(X.double()), cast(X.double()), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("between", [*WAYS, by_name])
+@pytest.mark.parametrize("between", [*WAYS, by_name, by_class])
 def test_a_grown_model_is_preserved_cast_saved_and_exported(between: Any, tmp_path: Path) -> None:
     model = Model(between)
     graph = gg.trace(model, X)
