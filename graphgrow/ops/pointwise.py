@@ -226,7 +226,7 @@ def identity(call: Call, input: Value, *args: Any, **kwargs: Any) -> Value:
 
 @rule("to", "cpu", "cuda", "type", "type_as", "float", "double", "half", "bfloat16", "long", "int", "short", "char",
       "byte", torch.as_tensor, torch.asarray)  # fmt: skip
-def cast(call: Call, input: Value, *args: Any, **kwargs: Any) -> Any:
+def cast(call: Call, input: Any, *args: Any, **kwargs: Any) -> Any:
     """Another dtype or device; what becomes a whole number or a truth is no longer linear.
 
     Nor is what is rounded more coarsely than the model's own parameters are: neither do the shares of a number add up

@@ -56,7 +56,8 @@ FORMS: list[tuple[str, Run]] = [
     # sizes: numbers that are read off tensors, and put into others
     ("sizes in a form that is not known", lambda h: torch.zeros(h.shape * 1) + h),
     ("filled with a tensor", _filled_with_a_tensor),
-    ("its size is read to make a new tensor", lambda h: h[:, : torch.tensor(h.shape[1]) // 2]),
+    ("its size is read to make a new tensor", lambda h: torch.eye(h.shape[1]) @ h.t()),
+    ("sliced by a tensor", lambda h: h[:, : torch.tensor(h.shape[1]) // 2]),
     ("a tensor made from sizes", lambda h: torch.arange(h.shape[1]) * h),
     ("sizes that are computed as a whole", lambda h: h.view(h.shape * 1)),
     # views

@@ -21,12 +21,14 @@ RANDOM = {
 }  # fmt: skip
 _OF_SIZES = ("zeros", "ones", "empty", "full", "eye", "rand", "randn", "randint", "randperm", "normal",
              "broadcast_to", "tile", "reshape", "narrow", "select", "roll", "tril", "triu", "topk", "kthvalue",
-             "unflatten", "diagonal", "adaptive_avg_pool1d", "adaptive_max_pool1d")  # fmt: skip
+             "unflatten", "diagonal", "adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d",
+             "bincount")  # fmt: skip
 _FOURIER = tuple(name for name in torch.fft.__all__ if not name.endswith(("freq", "shift")))
 _METHODS_OF_SIZES = (
     "view", "reshape", "expand", "repeat", "tile", "broadcast_to", "new_zeros", "new_ones", "new_empty", "new_full",
     "type",
 )  # fmt: skip
+_POOLING = ("adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
 _GROUPED = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 
@@ -52,7 +54,7 @@ def factories_seen(tracer: Recorder) -> Iterator[None]:
     patched: list[tuple[Any, str, str]] = [(torch, name, "call_function") for name in _OF_SIZES]
     patched += [(torch.Tensor, name, "call_method") for name in _METHODS_OF_SIZES]
     patched += [(torch.fft, name, "call_function") for name in _FOURIER]
-    patched += [(F, name, "call_function") for name in ("adaptive_avg_pool1d", "adaptive_max_pool1d")]
+    patched += [(F, name, "call_function") for name in _POOLING]
     patched += [(F, name, "call_function") for name in _GROUPED]  # a convolution with as many groups as rows
     before = [(holder, name, vars(holder).get(name)) for holder, name, _ in patched]
     for holder, name, kind in patched:  # torch refuses a first size that is no number, and reads those in a tuple

@@ -122,14 +122,16 @@ def numbers_asked(
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The arguments with the number of each integer tensor without axes in its place; None where there is none.
 
-    It is what torch does by itself where an operator takes sizes, places and counts: `x[:, :n]`, `torch.arange(n)`.
+    It is what torch does by itself where an operator takes sizes, places and counts: `x[:, :n]`, `torch.arange(n)`. The
+    number is known where the forward has made the tensor of numbers, as `torch.IntTensor([8])[0]`.
     """
     found: list[Any] = []
 
     def asked(item: Any) -> Any:
         if not _is_integer(item):
             return item
-        found.append(tracer.create_proxy("call_method", "item", (item,), {}))
+        known = isinstance(item, torch.Tensor)
+        found.append(item.item() if known else tracer.create_proxy("call_method", "item", (item,), {}))
         return found[-1]
 
     kept = args[:1] if kind == "call_method" else ()  # the tensor whose method it is
@@ -149,7 +151,7 @@ def numbers_listed(tensor: Any) -> Any:
 
 
 def _is_integer(item: Any) -> bool:
-    example = item.example if isinstance(item, ValueProxy) else None
+    example = item.example if isinstance(item, ValueProxy) else item
     kind = example.dtype if isinstance(example, torch.Tensor) and not example.dim() else torch.bool
     return not (kind.is_floating_point or kind.is_complex or kind is torch.bool)
 

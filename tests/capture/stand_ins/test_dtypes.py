@@ -61,8 +61,9 @@ def by_name(m: Any, h: torch.Tensor) -> torch.Tensor:
     return torch.relu(h).type("torch.FloatTensor").type(h.type())
 
 
-def by_class(m: Any, h: torch.Tensor) -> torch.Tensor:
-    return h.relu().type(torch.FloatTensor).type(h.type()) + (h > 0).type(torch.LongTensor)
+def by_class(m: Any, h: Any) -> torch.Tensor:
+    answer: torch.Tensor = h.relu().type(torch.FloatTensor).type(h.type()) + (h > 0).type(torch.LongTensor)
+    return answer
 
 
 def _classes_of_python(m: Any, h: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,9 @@ FORMS: dict[str, Make] = {
     "above": lambda m, h, n: torch.triu(h, n - 2) + torch.tril(h, 1 - n),
     "the largest": lambda m, h, n: torch.topk(h, n // 2 + 1, 0)[0][:1] + torch.kthvalue(h, n // 2 + 1, 0)[0],
     "pooled": lambda m, h, n: F.adaptive_avg_pool1d(h.t(), n - 1).mean(1),
+    "averaged over all": lambda m, h, n: F.avg_pool1d(h.t(), n).squeeze(1),
+    "averaged over all, in two axes": lambda m, h, n: F.avg_pool2d(h.t().reshape(4, n, 1), [n, 1]).flatten(),
+    "counts": lambda m, h, n: 1.0 * torch.bincount(torch.arange(n) // 2, minlength=n).unsqueeze(1),
     "a mask": lambda m, h, n: torch.tril(torch.ones((n, n))).mean(1, keepdim=True),
 }
 

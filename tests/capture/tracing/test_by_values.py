@@ -112,6 +112,22 @@ def test_what_is_chosen_from_grows_in_its_other_axes(name: str) -> None:
     torch.testing.assert_close(grown.module(inputs), model(inputs), rtol=1e-12, atol=1e-12)
 
 
+def test_a_number_that_the_forward_keeps_in_a_tensor_is_known() -> None:
+    """As WaveNet's gates in VITS and WaveGlow are cut; what is cut so grows on either side."""
+
+    def gates(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        channels: Any = torch.IntTensor([2])[0]
+        return torch.cat([h[:, :channels].tanh(), h[:, channels:].sigmoid()], 1)
+
+    graph = gg.trace(Net(gates).double().eval(), _rows(4).double(), way="fx")
+    growths = list(graph.mutations("widen"))
+    assert any("first:1" in str(growth) for growth in growths)
+    for growth in growths:
+        grown = gg.apply(graph, growth)
+        assert_preserved(graph, grown)
+        assert gg.verify(graph, grown).preserved
+
+
 class Downsampled(nn.Module):
     """A strided convolution with the padding that it lacks, worked out from buffers, as codecs of audio do."""
 
