@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 _PLAIN = (bool, int, float, str, type(None), torch.dtype)
 _SETTINGS = torch.autograd.Function.setup_context  # of a function that has none
 _SEED, _CLOSE = 5, 1e-6  # the part of the largest entry that rounding may come to, in float64
-_FAILS = (RuntimeError, TypeError, ValueError, AttributeError, NameError, IndexError, KeyError, AssertionError)
+FAILS = (RuntimeError, TypeError, ValueError, AttributeError, NameError, IndexError, KeyError, AssertionError)
 
 
 class Context:
@@ -72,7 +72,7 @@ def backward_is_derivative(
 def _runs_without_data(kind: type[torch.autograd.Function], examples: tuple[Any, ...]) -> bool:
     try:
         run_forward(kind, tuple(arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in examples))
-    except _FAILS:
+    except FAILS:
         return False
     return True
 
@@ -92,7 +92,7 @@ def _agree(kind: type[torch.autograd.Function], drawn: tuple[Any, ...]) -> bool 
     try:
         own = _with_gradients(lambda args: kind.apply(*args), drawn)  # type: ignore[no-untyped-call]
         plain = _with_gradients(lambda args: run_forward(kind, args), drawn)
-    except _FAILS:  # a function that cannot be run so is refused, as one that differs is
+    except FAILS:  # a function that cannot be run so is refused, as one that differs is
         return False
     if [a is None for a in own] != [b is None for b in plain]:
         return False

@@ -81,7 +81,9 @@ def cast_by_name(args: tuple[Any, ...], device: str) -> tuple[str, tuple[Any, ..
     if node is not None and node.target == "type" and len(node.args) == 1:
         (other,) = node.all_input_nodes
         return "type_as", (tensor, fx.Proxy(other, name.tracer))
-    wanted = f"{name.__module__}.{name.__name__}" if type(name) is type(torch.LongTensor) else name
+    if type(name) is type(torch.LongTensor):
+        name = f"{name.__module__}.{name.__name__}"
+    wanted = name if isinstance(name, str) else ""
     for dtype in _NAMED:
         if wanted == named_type(torch.empty(0, dtype=dtype, device="meta"), device):
             return "to", (tensor, dtype)

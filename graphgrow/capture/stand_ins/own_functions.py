@@ -1,7 +1,7 @@
 """Calls of a torch.autograd.Function of the user's: each is one node, a layer with the function's own backward.
 
 One that mixes entries, as a norm does, would freeze its axes as a node; where its backward is the derivative of its
-forward, the operators of that stand in the graph instead.
+forward, the operators of that stand in the graph instead, as do those of a function that it calls and nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.capture.stand_ins.derivatives import backward_is_derivative, run_forward
 from graphgrow.capture.stand_ins.functions import Seen, calls_seen
+from graphgrow.capture.stand_ins.passed_through import called_through
 from graphgrow.capture.stand_ins.proxies import holds_proxy
 from graphgrow.errors import CaptureError
 from graphgrow.layers import OwnFunction
@@ -46,6 +47,13 @@ def own_functions_kept(tracer: Recorder) -> Iterator[None]:
             if not holds_proxy((args, kwargs)):
                 return original(kind, *args, **kwargs)
             strange = next((leaf for leaf in pytree.tree_leaves((args, kwargs)) if not isinstance(leaf, _PLAIN)), None)
+            through = called_through(kind, args, tracer.aside) if not kwargs and strange is not None else None
+            if through is not None:
+                called, handed = through
+                answer = called(*handed)
+                if not isinstance(answer, fx.Proxy):
+                    raise CaptureError(f"the autograd function {kind.__name__} answers with more than one tensor")
+                return answer
             if kwargs or strange is not None:
                 raise CaptureError(
                     f"the autograd function {kind.__name__} is given a {type(strange).__name__}, of which it may do "

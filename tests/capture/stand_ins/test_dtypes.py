@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphgrow as gg
-from graphgrow.layers import RootMeanSquareNorm
+from graphgrow.layers import RootMeanSquareNorm, require_dtypes
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 DTYPES = [torch.bfloat16, torch.float16, torch.float64, torch.float32]
@@ -135,6 +135,11 @@ def test_what_decides_by_a_dtype_is_refused_where_that_is_another() -> None:
     assert copy.deepcopy(graph.module).double()(X.double()).dtype == torch.float64
     with pytest.raises(ValueError, match=r"test_dtypes.py:\d+ the model decides by the dtypes of its tensors"):
         copy.deepcopy(graph.module).half()(X.half())
+
+
+def test_a_cast_to_a_dtype_that_is_read_decides_nothing() -> None:
+    graph = gg.trace(Model(lambda m, h: h.float().type(h.dtype)), X)
+    assert not any(node.target is require_dtypes for node in graph.module.graph.nodes)
 
 
 def _norm(*, back: bool, behind: str) -> Callable[[Any, torch.Tensor], torch.Tensor]:
