@@ -45,7 +45,8 @@ def _filled_with_a_tensor(h: torch.Tensor) -> torch.Tensor:
 
 FORMS: list[tuple[str, Run]] = [
     # written or looked up by position
-    ("written into by a tensor of indices", lambda h: set_item(h, PLACES, 0.0)),
+    ("with a new axis beside tensors", lambda h: set_item(h, (None, PLACES), 0.0)),
+    ("that have other axes between them", lambda h: set_item(h.unsqueeze(1), (PLACES, slice(None), 0), 0.0)),
     ("what is written has more axes than the place", lambda h: set_item(h, 0, h[1].view(1, 1, 6))),
     ("indexed by a list of tensors", lambda h: h[[PLACES, PLACES]]),
     ("positions of a flattened tensor", lambda h: torch.take_along_dim(h, PLACES)),

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from graphgrow.capture.stand_ins.proxies import ValueProxy
 from graphgrow.capture.tracing.known import Fetching, fetched
 from graphgrow.errors import CaptureError
-from graphgrow.layers import CHECKS
+from graphgrow.layers import CHECKS, set_item
 
 _CHOSEN = {
     torch.nonzero, "nonzero", torch.bincount, "bincount", torch.unique, "unique", torch.unique_consecutive,
@@ -79,21 +79,43 @@ def places_asked(
         return _rows_asked(tracer, kind, target, args, kwargs)
     if target in _WHERE and len(args) == 1 and not kwargs and args[0].example.dim():
         return "call_function", torch.nonzero, args, {"as_tuple": True} if _WHERE[target] else {}
+    if target is set_item:
+        return _written_asked(tracer, kind, target, args, kwargs)
     if target in _MASKED and len(args) == 2 and args[0].example.shape == args[1].example.shape:
         kind, target = "call_function", operator.getitem
     if target is not operator.getitem or len(args) != 2:
         return kind, target, args, kwargs
-    given = args[1] if isinstance(args[1], tuple) else (args[1],)
-    if not any(map(_is_mask, given)):
-        return kind, target, args, kwargs
+    return kind, target, (args[0], _index_asked(tracer, args[1])), kwargs
+
+
+def _index_asked(tracer: Holder, given: Any) -> Any:
+    """An index with the places that its masks choose."""
+    items = given if isinstance(given, tuple) else (given,)
+    if not any(map(_is_mask, items)):
+        return given
     index: list[Any] = []
-    for item in given:
+    for item in items:
         if _is_mask(item):
             places = tracer.create_proxy("call_function", torch.nonzero, (item,), {"as_tuple": True})
             index += [places[i] for i in range(item.example.dim())]
         else:
             index.append(item)
-    return kind, target, (args[0], index[0] if len(index) == 1 else tuple(index)), kwargs
+    return index[0] if len(index) == 1 else tuple(index)
+
+
+def _written_asked(
+    tracer: Holder, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, Any, tuple[Any, ...], dict[str, Any]]:
+    """`x[mask] = value` as torch carries it out: one number is filled in, others are written at the places chosen."""
+    written, given, value = args
+    items = given if isinstance(given, tuple) else (given,)
+    masks = [item for item in items if _is_mask(item)]
+    in_front = (isinstance(item, slice) and item.start is item.stop is item.step is None for item in items[:-1])
+    if len(masks) == 1 and items[-1] is masks[0] and all(in_front) and _fills(written.example.dtype, value):
+        behind = written.example.dim() - len(items) + 1 - masks[0].example.dim()
+        mask = masks[0][(..., *[None] * behind)] if behind else masks[0]
+        return "call_method", "masked_fill_", (written, mask, value), {}
+    return kind, target, (written, _index_asked(tracer, given), value), kwargs
 
 
 def _rows_asked(
@@ -115,6 +137,15 @@ def _rows_asked(
     counted = {"output_size": kwargs["output_size"]} if "output_size" in kwargs else {}
     places = tracer.create_proxy("call_function", torch.repeat_interleave, (repeats,), counted)
     return "call_method", "index_select", (rows, dim, places), {}
+
+
+def _fills(dtype: torch.dtype, value: Any) -> bool:
+    """Whether a value is one number that tensors of a dtype are filled with as it is written into them."""
+    number = value.example if isinstance(value, ValueProxy) else value
+    if isinstance(number, torch.Tensor) and number.dim():
+        return False
+    kind = number.dtype if isinstance(number, torch.Tensor) else torch.tensor(number).dtype
+    return torch.can_cast(kind, dtype) and (dtype is not torch.bool or kind is torch.bool)
 
 
 def numbers_asked(

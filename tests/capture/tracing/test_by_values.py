@@ -169,6 +169,56 @@ def test_a_tensor_in_the_place_of_a_number_keeps_its_gradient_where_it_is_one() 
     assert torch.equal(found, expected)
 
 
+def _kept(write: Callable[[torch.Tensor, torch.Tensor], None]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    def between(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        h = h.clone()
+        write(h, x)
+        return h
+
+    return between
+
+
+WRITTEN: dict[str, Callable[[torch.Tensor, torch.Tensor], None]] = {
+    "a number": lambda h, x: h.__setitem__(x[:, 0] > 0, 0.5),
+    "a number where the width says so": lambda h, x: h.__setitem__(h > 0.3, 0.3),
+    "a tensor without axes": lambda h, x: h.__setitem__(x[:, 0] > 0, h.mean()),
+    "a row": lambda h, x: h.__setitem__(x[:, 0] > 0, h[-1].clone()),
+    "rows": lambda h, x: h.__setitem__((x[:, 0] > 0, slice(None)), h[x[:, 0] > 0] * 2),
+    "columns": lambda h, x: h.t().__setitem__((slice(None), x[:, 0] > 0), 1),
+    "a mask of two axes": lambda h, x: h.unsqueeze(1).expand(-1, 3, -1).clone().__setitem__(x > 0, 0.0),
+    "rows of numbers": lambda h, x: h.__setitem__((x[:, 0] > 0).nonzero(as_tuple=True), h.mean(0)),
+}
+
+
+@pytest.mark.parametrize("way", ["fx", "dynamo"])
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+def test_what_is_written_where_a_mask_says_so(name: str, way: str) -> None:
+    model = Net(_kept(WRITTEN[name])).double().eval()
+    try:
+        graph = gg.trace(model, _rows(4).double(), way=way)
+    except gg.CaptureError:
+        assert way == "dynamo"
+        return
+    for count in (1, 4, 9):
+        torch.testing.assert_close(graph.module(_rows(count).double()), model(_rows(count).double()))
+    assert way == "dynamo" or graph.group("first").frozen is None
+    for mutation in (*graph.mutations("widen"), *graph.mutations("split")):
+        grown = gg.apply(graph, mutation)
+        assert_preserved(graph, grown)
+        assert gg.verify(graph, grown).preserved
+
+
+def test_whole_numbers_take_a_number_as_torch_writes_it() -> None:
+    def between(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        counts = (x[:, 0] * 4).long()
+        counts[x[:, 1] > 0] = 2.7  # which becomes 2
+        return h * counts.unsqueeze(1)
+
+    model = Net(between).eval()
+    graph = gg.trace(model, _rows(4), way="fx")
+    assert torch.equal(graph.module(_rows(9)), model(_rows(9)))
+
+
 def test_what_the_width_decides_does_not_grow() -> None:
     graph = gg.trace(Net(lambda h, x: h[h > 0].reshape(-1, 1).expand(-1, 6)), _rows(4), way="fx")
     assert "looked through for what is not zero" in str(graph.group("first").frozen)
