@@ -29,6 +29,7 @@ from graphgrow.capture.model.admission import (
 from graphgrow.capture.model.caches import left_out
 from graphgrow.capture.model.clock import Clock
 from graphgrow.capture.model.compiled import before_dynamo
+from graphgrow.capture.model.drawn import given_where_needed
 from graphgrow.capture.model.outputs import leaves_of, register_classes
 from graphgrow.capture.model.running import in_mode, leaves_recorded, place_of
 from graphgrow.capture.model.trial import Trial
@@ -107,19 +108,36 @@ def capture(
     refuse_misfit(model, positional, named)
     hooked = hooked_leaves(model)
     notes += [f"`{path}` has a hook and stays one node, which cannot grow" for path in hooked]
+    clock = Clock(budget_s)
     with untouched(model) as state:
-        found = _captured(model, inputs, (positional, named), (*leaves, *hooked), way, state, Clock(budget_s))
+        found = _captured(model, inputs, (positional, named), (*leaves, *hooked), way, state, clock)
+        with clock.step("running the graph on drawn numbers"):
+            found = _settled(found, model, (positional, named), state)
     if len(found.modes) == 1:
         guard_mode(found.module, next(iter(found.modes)), found.decided_by)
     return replace(found, notes=(*notes, *found.notes))
+
+
+def _without_data(model: nn.Module, example: Example) -> bool:
+    """Whether the model or an input is on the meta device."""
+    inputs = (leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, torch.Tensor))
+    return any(tensor.is_meta for tensor in (*model.parameters(), *inputs))
+
+
+def _settled(found: Capture, model: nn.Module, example: Example, state: State) -> Capture:
+    """The capture with inputs of which samples can be drawn."""
+    if _without_data(model, example):
+        return found
+    training = "eval" not in found.modes
+    inputs, notes = given_where_needed(found.inputs, found.module, *example, training, state.restore)
+    return replace(found, inputs=inputs, notes=(*found.notes, *notes))
 
 
 def _captured(
     model: nn.Module, inputs: InputSpec, example: Example, leaves: Leaves, way: str, state: State, clock: Clock
 ) -> Capture:
     trial, outputs, notes = None, dict[str, list[Any]](), tuple[str, ...]()
-    tensors = (*model.parameters(), *(t for t in pytree.tree_leaves(example) if isinstance(t, torch.Tensor)))
-    if not any(tensor.is_meta for tensor in tensors):
+    if not _without_data(model, example):
         with leaves_recorded(model, leaves) as outputs:
             trial = Trial(model, *example, state, clock)
             more, notes = left_out(model, example[1], trial.answer)

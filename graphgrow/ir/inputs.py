@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,9 @@ class TensorSpec:
     lengths of sequences that are packed), "boxes" for (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, else empty. Of other
     numbers it is "unit" or "positive" where all lay between 0 and 1 or none below 0 (probabilities, weights of
     edges, counts), whose roots and logarithms a model may take.
+
+    Where a model does not run on whole numbers and truths that are drawn, those of the example are given, in the order
+    of their places, and stand in each sample.
     """
 
     shape: tuple[int, ...]
@@ -28,13 +32,16 @@ class TensorSpec:
     low: int = 0
     high: int = 1
     order: str = ""
+    given: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse an order that no tensor of this kind has.
+        """Refuse an order that no tensor of this kind has, and numbers that are not as many as its places.
 
         Raises:
             ValueError: if so.
         """
+        if self.given and (self.dtype.is_floating_point or len(self.given) != math.prod(self.shape)):
+            raise ValueError(f"{len(self.given)} whole numbers are no tensor of shape {self.shape} and {self.dtype}")
         whole = self.dtype != torch.bool and not self.dtype.is_floating_point
         floating = self.dtype.is_floating_point
         fits = {
@@ -66,9 +73,13 @@ class TensorSpec:
     def sample(self, batch_size: int | None, batched: bool, generator: torch.Generator) -> torch.Tensor:
         """A random tensor on the CPU: normal, without a sign where none was seen, or uniform in the range seen.
 
-        The highest integer seen is among those of a tensor of one axis.
+        The highest integer seen is among those of a tensor of one axis. What is given is repeated, or cut off, along
+        the batch axis.
         """
         shape = self.shape if batch_size is None or not batched else (batch_size, *self.shape[1:])
+        if self.given:
+            example = torch.tensor(self.given, dtype=self.dtype).reshape(self.shape)
+            return example if shape == self.shape else example[torch.arange(shape[0]) % self.shape[0]]
         if self.dtype == torch.bool:
             return torch.randint(0, 2, shape, generator=generator).bool()
         if not self.dtype.is_floating_point:
@@ -166,10 +177,26 @@ class InputSpec:
         rest = iter(shapes)
 
         def convert(leaf: Any) -> Any:
-            return replace(leaf, shape=tuple(next(rest))) if isinstance(leaf, TensorSpec) else leaf
+            if not isinstance(leaf, TensorSpec):
+                return leaf
+            shape = tuple(next(rest))
+            return replace(leaf, shape=shape, given=leaf.given if shape == leaf.shape else ())
 
         args, kwargs = pytree.tree_map(convert, (self.args, dict(self.kwargs)), is_leaf=_is_spec)
         return replace(self, args=args, kwargs=kwargs)
+
+    def with_given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> InputSpec:
+        """The same inputs, whose whole numbers and truths are those of these example inputs in each sample."""
+
+        def give(leaf: Any, example: Any) -> Any:
+            drawn = isinstance(leaf, TensorSpec) and not leaf.dtype.is_floating_point and not leaf.dtype.is_complex
+            return replace(leaf, given=tuple(map(int, example.flatten().tolist()))) if drawn else leaf
+
+        def given(spec: Any, example: Any) -> Any:
+            return pytree.tree_map(give, spec, example, is_leaf=_is_spec)
+
+        named = {name: given(spec, kwargs[name]) if name in kwargs else spec for name, spec in self.kwargs.items()}
+        return replace(self, args=given(self.args, tuple(args)), kwargs=named)
 
     def sample(
         self,

@@ -54,7 +54,8 @@ def _to_data(item: Any) -> Any:
     if isinstance(item, TensorSpec):
         dtype = str(item.dtype).removeprefix("torch.")
         order = {"order": item.order} if item.order else {}
-        return {"shape": list(item.shape), "dtype": dtype, "low": item.low, "high": item.high, **order}
+        given = {"given": list(item.given)} if item.given else {}
+        return {"shape": list(item.shape), "dtype": dtype, "low": item.low, "high": item.high, **order, **given}
     if item is None or isinstance(item, (bool, int, float, str)):
         return {"value": item}
     if type(item) in (list, tuple):
@@ -82,7 +83,7 @@ def _from_data(item: Any, depth: int = 0) -> Any:
                 if kind == "list"
                 else tuple(_from_data(one, depth + 1) for one in inner)
             )
-    elif isinstance(item, dict) and set(item) - {"order"} == {"shape", "dtype", "low", "high"}:
+    elif isinstance(item, dict) and set(item) - {"order", "given"} == {"shape", "dtype", "low", "high"}:
         shape, numbers = item["shape"], (item["low"], item["high"])
         sound = (
             isinstance(shape, list)
@@ -92,8 +93,11 @@ def _from_data(item: Any, depth: int = 0) -> Any:
             and all(type(number) is int for number in numbers)
             and numbers[0] <= numbers[1]
             and isinstance(item.get("order", ""), str)
+            and isinstance(item.get("given", []), list)
+            and all(type(number) is int for number in item.get("given", []))
         )
         if sound:
-            with contextlib.suppress(ValueError):  # an order that such a tensor has not: damaged, as below
-                return TensorSpec(tuple(shape), _DTYPES[item["dtype"]], *numbers, item.get("order", ""))
+            further = item.get("order", ""), tuple(item.get("given", ()))
+            with contextlib.suppress(ValueError):  # what such a tensor has not: damaged, as below
+                return TensorSpec(tuple(shape), _DTYPES[item["dtype"]], *numbers, *further)
     raise LedgerError(f"an input specification is damaged: {item!r:.80}")

@@ -130,7 +130,7 @@ def _leaf(kind: str, drawn: Any, spec: Any) -> Any:
     if drawn.is_floating_point():
         extreme = FLOATING[kind](drawn)
         return extreme if not spec.order else extreme.abs().clamp(max=1.0 if spec.order == "unit" else float("inf"))
-    if spec.order:
+    if spec.order or spec.given:
         return drawn
     end = spec.low if kind in LOWEST else spec.high if kind in HIGHEST else None
     return drawn if end is None else torch.full_like(drawn, end)
