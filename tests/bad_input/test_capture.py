@@ -162,8 +162,6 @@ CAPTURE: dict[str, tuple[Callable[[], Any], str]] = {
     "a scripted model": (lambda: (torch.jit.script(net()), IMAGE), "scripted"),
     "a traced model": (lambda: (torch.jit.trace(net(), IMAGE), IMAGE), "scripted"),
     "a scripted part": (lambda: (nn.Sequential(torch.jit.script(nn.Linear(3, 4))), ROWS), "`0` is scripted"),
-    "the older spectral_norm": (lambda: (nn.Sequential(torch.nn.utils.spectral_norm(nn.Linear(3, 3))), ROWS),
-                                "`0` has the older spectral_norm.*remove_spectral_norm"),
     "a hook on the whole model": (
         lambda: (changed(net(), lambda m: m.register_forward_hook(lambda *call: None)), IMAGE), "has a forward hook",
     ),

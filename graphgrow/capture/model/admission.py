@@ -104,11 +104,6 @@ def admit_inputs(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any
 def _admit_module(path: str, module: nn.Module, model: nn.Module) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise CaptureError(f"`{path}` is scripted; pass the Python module that it was made from")
-    if any(type(hook).__name__ == "SpectralNorm" for hook in module._forward_pre_hooks.values()):
-        raise CaptureError(
-            f"`{path}` has the older spectral_norm, whose hook changes buffers in each call; remove it: "
-            "torch.nn.utils.remove_spectral_norm(module)"
-        )
     if any(map(keyword.iskeyword, path.split("."))):
         raise CaptureError(f"`{path}` cannot be written as code: rename submodules called by a keyword of Python")
     if module is model and hook_of(module):

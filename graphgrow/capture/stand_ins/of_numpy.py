@@ -66,7 +66,9 @@ def pythonic(value: Any) -> Any:
 
 
 def tensor_of_array(kind: str, target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-    """The operator and its arguments where a tensor is made of an array: of the array as a tensor."""
+    """The operator and its arguments where a tensor is made of an array: of the array as a tensor, or as a list."""
+    if kind == "call_method" and target == "new_tensor" and len(args) > 1 and is_array(args[1]):
+        return target, (args[0], args[1].tolist(), *args[2:])
     if kind != "call_function" or target not in _MAKERS or not args or not is_array(args[0]):
         return target, args
     return torch.as_tensor, (torch.tensor(args[0]), *args[1:])

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from graphgrow.capture.stand_ins.proxies import ValueProxy, reads_values
 from graphgrow.errors import CaptureError
@@ -34,6 +36,30 @@ def parameters_of_distributions_unchecked() -> Iterator[None]:
         yield
     finally:
         kind.set_default_validate_args(before)
+
+
+@contextmanager
+def vectors_copied() -> Iterator[None]:
+    """The older spectral_norm writes its vectors by `out=`, from which no trace sees what becomes of them."""
+    kind: Any = SpectralNorm
+    before = kind.compute_weight
+
+    def compute_weight(norm: SpectralNorm, module: nn.Module, do_power_iteration: bool) -> Any:
+        weight, u, v = (getattr(module, f"{norm.name}_{name}") for name in ("orig", "u", "v"))
+        matrix = norm.reshape_weight_to_matrix(weight)
+        if do_power_iteration:
+            with torch.no_grad():
+                for _ in range(norm.n_power_iterations):
+                    v.copy_(F.normalize(torch.mv(matrix.t(), u), dim=0, eps=norm.eps))
+                    u.copy_(F.normalize(torch.mv(matrix, v), dim=0, eps=norm.eps))
+                u, v = u.clone(), v.clone()  # the next call overwrites them, perhaps in front of this one's gradients
+        return weight / torch.dot(u, torch.mv(matrix, v))
+
+    kind.compute_weight = compute_weight
+    try:
+        yield
+    finally:
+        kind.compute_weight = before
 
 
 @contextmanager

@@ -151,6 +151,48 @@ def test_spectral_norm_grows_by_rows_and_columns_of_zero() -> None:
         gg.apply(graph, "split(5)")
 
 
+def _older_spectral(layer: nn.Module, **options: Any) -> Any:
+    return torch.nn.utils.spectral_norm(layer, **options)
+
+
+def _discriminator(steps: int = 1) -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        _older_spectral(nn.Conv2d(3, 4, 3)), nn.LeakyReLU(0.1),
+        _older_spectral(nn.ConvTranspose2d(4, 5, 3)), nn.Tanh(),
+        nn.Flatten(), _older_spectral(nn.Linear(5 * 36, 2), n_power_iterations=steps),
+    )  # fmt: skip
+    with torch.no_grad():
+        model(IMAGE)
+    return model
+
+
+def test_the_older_spectral_norm_grows_by_rows_and_columns_of_zero() -> None:
+    model = _discriminator()
+    graph = gg.trace(model.eval(), IMAGE)
+    assert graph.modes == {"train", "eval"}
+    assert set(graph.module.state_dict()) == set(model.state_dict())
+    for text in ("widen(0, extra=2)", "widen(2, extra=2)"):
+        assert_grows(graph, text)
+    with pytest.raises(gg.Declined, match="function of shares"):
+        gg.apply(graph, "split(0)")
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_two_calls_with_the_older_spectral_norm_before_one_backward(steps: int) -> None:
+    """As a discriminator is trained on what is real and what is not; each call steps the power iteration."""
+    model = _discriminator(steps).train()
+    twin = copy.deepcopy(gg.trace(model, IMAGE).module)
+    for net in (model, twin):
+        (net(IMAGE) - net(-IMAGE)).sum().backward()
+    wanted, found = dict(model.named_parameters()), dict(twin.named_parameters())
+    assert wanted.keys() == found.keys()
+    for name, parameter in wanted.items():
+        torch.testing.assert_close(found[name].grad, parameter.grad, rtol=1e-6, atol=1e-7)
+    kept = dict(twin.named_buffers())
+    assert all(torch.equal(buffer, kept[name]) for name, buffer in model.named_buffers())
+
+
 def test_other_parametrisations_stay_and_all_else_grows() -> None:
     torch.manual_seed(0)
     kind = parametrizations.orthogonal

@@ -69,9 +69,14 @@ def _arrays(h: torch.Tensor) -> Any:
     return h * torch.tensor(_TABLE, dtype=h.dtype) + torch.as_tensor(np.ones(6), dtype=h.dtype, device=h.device)
 
 
+def _array_beside(h: torch.Tensor) -> Any:
+    return h + h.new_tensor(np.array([0.5]))
+
+
 _FORWARDS = [
     _divided, _in_single_precision, _from_the_left, _whole_numbers, _options, _masked, _root_of_a_width,
     _root_of_the_batch, _nested, _power_of_a_size, _product, _arrays,
+    _array_beside,
 ]  # fmt: skip
 
 

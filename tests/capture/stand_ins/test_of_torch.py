@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager
 import pytest
 import torch
 from torch import fx, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 import graphgrow as gg
 from graphgrow.capture.stand_ins.of_torch import (
     layers_stay,
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
+    vectors_copied,
     wrapped_functions_open,
 )
 from graphgrow.capture.tracing.tracer import ShapeTracer
@@ -23,6 +25,7 @@ PATCHES: list[Callable[[], AbstractContextManager[None]]] = [
     lambda: layers_stay(ShapeTracer({})),
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
+    vectors_copied,
     wrapped_functions_open,
 ]
 
@@ -38,6 +41,7 @@ def test_torch_is_as_it_was(patch: Callable[[], AbstractContextManager[None]]) -
             nn.Module._apply,
             wrapped,
             checked,
+            SpectralNorm.compute_weight,
         )
 
     before = state()
