@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from graphgrow.ir.cells import cells_along, told_apart
-from graphgrow.ir.terms import Concat, Product, Space, Term, normal, product
+from graphgrow.ir.terms import Concat, Product, Space, Term, normal, occurs, product
 
 
 @dataclass(frozen=True)
@@ -246,18 +246,22 @@ def _map(term: Term, units: Units, first: int) -> AxisMap:
     """The map of a part of an axis whose occurrences are numbered from `first` on."""
     if isinstance(term, Space):
         if term is not units.space:
-            count = term.size
-            nowhere = torch.full((count,), -1)
-            return AxisMap(torch.arange(count), torch.zeros(count, dtype=torch.bool), nowhere, nowhere)
+            return _unchanged(0, term.size)
         numbers = torch.arange(units.new_size)
         return AxisMap(units.source, numbers >= units.old_size, torch.full((units.new_size,), first), numbers)
     if isinstance(term, Concat):
-        maps, offset = [], 0
+        maps, offset, done = [], 0, 0
         for part in term.parts:
-            inner = _map(part, units, first)
-            maps.append(AxisMap(inner.source + offset, inner.added, inner.occurrence, inner.unit))
+            if occurs(units.space, part):
+                if done < offset:  # the parts between, of which there may be hundreds, at once
+                    maps.append(_unchanged(done, offset))
+                inner = _map(part, units, first)
+                maps.append(AxisMap(inner.source + offset, inner.added, inner.occurrence, inner.unit))
+                first += occurrences(part, units.space)
+                done = offset + part.size
             offset += part.size
-            first += occurrences(part, units.space)
+        if done < offset:
+            maps.append(_unchanged(done, offset))
         return AxisMap(
             torch.cat([m.source for m in maps]),
             torch.cat([m.added for m in maps]),
@@ -265,6 +269,12 @@ def _map(term: Term, units: Units, first: int) -> AxisMap:
             torch.cat([m.unit for m in maps]),
         )
     return _map_product(term, units, first)
+
+
+def _unchanged(start: int, stop: int) -> AxisMap:
+    """The map of positions in which nothing of the space lies."""
+    nowhere = torch.full((stop - start,), -1)
+    return AxisMap(torch.arange(start, stop), torch.zeros(stop - start, dtype=torch.bool), nowhere, nowhere)
 
 
 def _map_product(term: Product, units: Units, first: int) -> AxisMap:
