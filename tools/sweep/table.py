@@ -70,7 +70,8 @@ def summary(rows: Sequence[Row]) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """One row a model; columns in which no row has anything are left out."""
-    varied = len({str(row.options) for row in rows}) > 1
+    numbers = _numbered(rows)
+    varied = len(numbers) > 1
     head = ["model", "state", "input", "captured", "nodes", "parameters", "in growable groups", "mutations"]
     head += ["largest error", "ONNX", "chain", "seconds (slowest)", "GiB"]
     head += ["options"] if varied else []
@@ -82,7 +83,7 @@ def table(rows: Sequence[Row]) -> str:
         cells += [_share(row.count("preserved"), row.count(), offered) if row.passes else ""]
         cells += [f"{row.worst:.2f}" if row.count() else "", _onnx(row), chain_words(row.chain)]
         cells += [_seconds(row), f"{row.peak_gib:.1f}" if row.peak_gib else ""]
-        cells += [f"`{Options.from_json(row.options)}`"] if varied else []
+        cells += [numbers[str(Options.from_json(row.options))]] if varied else []
         cells += [row.commit.partition(" ")[0]]
         cells = [cell.replace("|", "\\|") for cell in cells]
         lines.append([f"**{cell}**" if cell and row.wrong else cell for cell in cells])
@@ -114,12 +115,20 @@ def chain_words(chain: Chain) -> str:
 
 def _made_with(rows: Sequence[Row]) -> str:
     options = Counter(str(Options.from_json(row.options)) for row in rows)
+    numbers = _numbered(rows)
     versions = Counter(f"{n} {value}" for row in rows for n, value in row.versions.items() if n != "source")
     days = Counter(row.commit.rpartition(" ")[2] or "an unknown day" for row in rows)
-    words = [f"`{text}` ({count} models)" for text, count in options.most_common()]
+    number = {text: f"{numbers[text]}: " if len(options) > 1 else "" for text in options}
+    words = [f"{number[text]}`{text}` ({count} models)" for text, count in options.most_common()]
     made = [f"{name} ({count})" for name, count in sorted(versions.items())]
     sources = [f"{day} ({count})" for day, count in sorted(days.items())]
     return f"Options: {', '.join(words)}. Versions: {', '.join(made)}. Sources of graphgrow: of {', '.join(sources)}."
+
+
+def _numbered(rows: Sequence[Row]) -> dict[str, str]:
+    """A number for each set of options, those of most rows first."""
+    options = Counter(str(Options.from_json(row.options)) for row in rows)
+    return {text: str(number) for number, (text, _) in enumerate(options.most_common(), 1)}
 
 
 def _stopping(row: Row) -> str:

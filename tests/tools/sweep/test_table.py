@@ -58,10 +58,14 @@ def test_columns_without_anything_are_left_out() -> None:
     assert "ONNX" in table([*ROWS, exported]).splitlines()[0]
 
 
-def test_options_are_a_column_where_they_differ() -> None:
-    assert "--sites" not in table([GOOD, BAD])
+def test_options_are_a_numbered_column_where_they_differ() -> None:
+    assert "| options |" not in table([GOOD, BAD]).splitlines()[0]
     other = row("other", options=Options(sites=7).to_json())
-    assert "`--sites 7 --seed 0`" in line_of(table([GOOD, other]), "other")
+    text = page("Zoo", [GOOD, BAD, other])
+    assert ", 2: `--sites 7 --seed 0`" in text
+    rows = table([GOOD, BAD, other])
+    head, line = (text.strip("| ").split(" | ") for text in (rows.splitlines()[0], line_of(rows, "| other |")))
+    assert line[head.index("options")] == "2"
 
 
 def test_each_row_names_its_commit_and_the_page_the_days() -> None:
