@@ -54,17 +54,12 @@ from graphgrow.capture.stand_ins.proxies import (
     opened,
 )
 from graphgrow.capture.stand_ins.wrappers import called_by_name
-from graphgrow.capture.tracing.by_values import (
-    OnExamples,
-    ValuesError,
-    decided_by_values,
-    numbers_asked,
-    numbers_listed,
-    places_asked,
-)
+from graphgrow.capture.tracing.by_values import OnExamples, ValuesError, decided_by_values
 from graphgrow.capture.tracing.conditions import Conditions, Outcomes
 from graphgrow.capture.tracing.held import Held, Made
 from graphgrow.capture.tracing.known import known_value
+from graphgrow.capture.tracing.numbers import numbers_asked, numbers_listed
+from graphgrow.capture.tracing.places import places_asked
 from graphgrow.capture.tracing.without_gradient import WithoutGradient
 from graphgrow.errors import CaptureError
 from graphgrow.ir.answers import Answers

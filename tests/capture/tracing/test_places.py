@@ -1,0 +1,89 @@
+"""What masks choose, and what is repeated as often as a tensor says, is looked up at places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import graphgrow as gg
+from tests.capture.tracing.between import Between, Net, assert_follows, assert_grows, count, groups, rows
+from tests.preserved import assert_preserved
+
+BETWEEN: dict[str, Between] = {
+    "rows of a mask": lambda h, x: h[x[:, 0] > 0],
+    "rows of two masks": lambda h, x: h[(x[:, 0] > -1) & ~x[:, 1].isnan()] * 2,
+    "columns of a mask behind a slice": lambda h, x: h.t()[:, x[:, 0] > 0].t(),
+    "a mask of two axes": lambda h, x: h.unsqueeze(1).expand(-1, 3, -1)[x > 0],
+    "masked_select": lambda h, x: h * torch.masked_select(x, x > 0).sum(),
+    "where": lambda h, x: h[torch.where(x[:, 0] > 0)],
+    "argwhere": lambda h, x: h[(x[:, 0] > 0).argwhere()[:, 0]],
+    "rows repeated": lambda h, x: torch.repeat_interleave(h, groups(x) + 1, dim=0),
+    "columns repeated, by name": lambda h, x: h.t().repeat_interleave(repeats=groups(x), dim=-1).t(),
+    "rows repeated, their number given": lambda h, x: h.repeat_interleave(
+        groups(x), 0, output_size=int(groups(x).sum())
+    ),
+    "rows repeated, one number for all": lambda h, x: h.repeat_interleave(groups(x).sum().view(1), 0),
+    "all entries repeated": lambda h, x: h.repeat_interleave(count(x).view(1)).view(-1, 6),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BETWEEN))
+def test_other_inputs_get_what_the_model_gives_them(name: str) -> None:
+    assert_follows(BETWEEN[name])
+
+
+@pytest.mark.parametrize("name", sorted(set(BETWEEN) - {"all entries repeated"}))
+def test_the_other_axes_grow(name: str) -> None:
+    assert_grows(BETWEEN[name])
+
+
+def _kept(write: Callable[[torch.Tensor, torch.Tensor], None]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    def between(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        h = h.clone()
+        write(h, x)
+        return h
+
+    return between
+
+
+WRITTEN: dict[str, Callable[[torch.Tensor, torch.Tensor], None]] = {
+    "a number": lambda h, x: h.__setitem__(x[:, 0] > 0, 0.5),
+    "a number where the width says so": lambda h, x: h.__setitem__(h > 0.3, 0.3),
+    "a tensor without axes": lambda h, x: h.__setitem__(x[:, 0] > 0, h.mean()),
+    "a row": lambda h, x: h.__setitem__(x[:, 0] > 0, h[-1].clone()),
+    "rows": lambda h, x: h.__setitem__((x[:, 0] > 0, slice(None)), h[x[:, 0] > 0] * 2),
+    "columns": lambda h, x: h.t().__setitem__((slice(None), x[:, 0] > 0), 1),
+    "a mask of two axes": lambda h, x: h.unsqueeze(1).expand(-1, 3, -1).clone().__setitem__(x > 0, 0.0),
+    "rows of numbers": lambda h, x: h.__setitem__((x[:, 0] > 0).nonzero(as_tuple=True), h.mean(0)),
+}
+
+
+@pytest.mark.parametrize("way", ["fx", "dynamo"])
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+def test_what_is_written_where_a_mask_says_so(name: str, way: str) -> None:
+    model = Net(_kept(WRITTEN[name])).double().eval()
+    try:
+        graph = gg.trace(model, rows(4).double(), way=way)
+    except gg.CaptureError:
+        assert way == "dynamo"
+        return
+    for many in (1, 4, 9):
+        torch.testing.assert_close(graph.module(rows(many).double()), model(rows(many).double()))
+    assert way == "dynamo" or graph.group("first").frozen is None
+    for mutation in (*graph.mutations("widen"), *graph.mutations("split")):
+        grown = gg.apply(graph, mutation)
+        assert_preserved(graph, grown)
+        assert gg.verify(graph, grown).preserved
+
+
+def test_whole_numbers_take_a_number_as_torch_writes_it() -> None:
+    def between(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        counts = (x[:, 0] * 4).long()
+        counts[x[:, 1] > 0] = 2.7  # which becomes 2
+        return h * counts.unsqueeze(1)
+
+    model = Net(between).eval()
+    graph = gg.trace(model, rows(4), way="fx")
+    assert torch.equal(graph.module(rows(9)), model(rows(9)))
