@@ -197,7 +197,7 @@ FAMILIES: dict[str, Family] = {
                      {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4],
                       "window_size": 4}, _image),
     "t5": Family("T5ForConditionalGeneration", "T5Config", _T5, _pairs),
-    "vilt": Family("ViltModel", "ViltConfig", {**_SIZES, **_VISION}, _image_and_text),
+    "vilt": Family("ViltForQuestionAnswering", "ViltConfig", {**_SIZES, **_VISION}, _image_and_text),
     "vit": Family("ViTForImageClassification", "ViTConfig", _VISION, _image),
     "vit-mae": Family("ViTMAEModel", "ViTMAEConfig", _VISION, _image),
     "wav2vec2": Family("Wav2Vec2ForCTC", "Wav2Vec2Config", _WAVE, _waveform),
