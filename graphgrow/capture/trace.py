@@ -30,7 +30,7 @@ from graphgrow.capture.model.caches import left_out
 from graphgrow.capture.model.clock import Clock
 from graphgrow.capture.model.compiled import before_dynamo
 from graphgrow.capture.model.drawn import given_where_needed
-from graphgrow.capture.model.outputs import leaves_of, register_classes
+from graphgrow.capture.model.outputs import leaves_of, refuse_objects, register_classes
 from graphgrow.capture.model.running import in_mode, leaves_recorded, place_of
 from graphgrow.capture.model.trial import Trial
 from graphgrow.capture.model.untouched import State, untouched
@@ -146,6 +146,7 @@ def _captured(
             inputs = InputSpec.of(*example)
             with leaves_recorded(model, leaves) as outputs:
                 trial = Trial(model, *example, state, clock)
+        refuse_objects(type(model).__name__, trial.answer)
     failure: CaptureError | None = None
     if way != "dynamo":
         try:

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
-
-from torch import fx
 
 from graphgrow.errors import Declined
 from graphgrow.ir.cells import cells_of
-from graphgrow.ir.editor import argument_at
-from graphgrow.ir.facts import Extent, NodeFacts, flatten_values
+from graphgrow.ir.facts import NodeFacts, flatten_values
 from graphgrow.ir.flow import Clash, Fill, Held
 from graphgrow.ir.positions import Units, occurrences
-from graphgrow.ir.terms import Axes, Product, Space, Term, children, leaves, normal
+from graphgrow.ir.terms import Product, Space, Term, children, leaves, normal
 from graphgrow.ir.value import Fresh, Value
 from graphgrow.ops.analysis import Analysis
 from graphgrow.planning.evaluate import Key, evaluate, holds
@@ -65,7 +61,6 @@ def plan_growth(analysis: Analysis, units: Units, kind: Kind, present: Present |
     for facts in touching:
         _check_shape(facts, space)
         check_form(facts, space)
-        _check_sizes(analysis, facts, space)
     for facts in analysis.restating(space):
         _check_numbers(analysis, facts, space)
     search = _Search(Plan(units, kind), touching, present)
@@ -249,22 +244,6 @@ def _check_shape(facts: NodeFacts, space: Space) -> None:
             raise Declined(f"an axis is a product of this axis with itself (at `{site}`)")
 
 
-def _check_sizes(analysis: Analysis, facts: NodeFacts, space: Space) -> None:
-    """Sizes that another node computes as a whole: each must follow the axis by itself, for it cannot be restated."""
-    for size in facts.sizes:
-        if size.slot.on_module or not any(occurrences(term, space) for term in size.terms):
-            continue
-        source = argument_at(facts.node, size.slot.path)
-        known = analysis.facts[source].output if isinstance(source, fx.Node) else None
-        if not isinstance(known, tuple):
-            continue
-        parts = known if size.as_tuple else (known[size.slot.path[-1]],)
-        pairs = zip(parts, [(term,) for term in size.terms] if size.as_tuple else [size.terms], strict=True)
-        if not all(_follows(part, terms) for part, terms in pairs):
-            site = facts.module_path or facts.node.name
-            raise Declined(f"the sizes of `{site}` are computed as a whole by `{source}` and cannot follow")
-
-
 def _check_numbers(analysis: Analysis, facts: NodeFacts, space: Space) -> None:
     """Numbers that must stay as they are: none that is computed from one of the inputs' sizes too, which may vary.
 
@@ -275,13 +254,6 @@ def _check_numbers(analysis: Analysis, facts: NodeFacts, space: Space) -> None:
         if space in parts and any(leaf.frozen and leaf not in analysis.settled for leaf in parts):
             site = facts.module_path or facts.node.name
             raise Declined(f"a number at `{site}` is computed from this size and from one of the inputs'")
-
-
-def _follows(part: Any, terms: Axes) -> bool:
-    """Whether a part of a computed tuple of sizes has these terms' size whatever grows; -1 is what torch finds out."""
-    if isinstance(part, Extent):
-        return [normal(term) for term in part.terms] == [normal(term) for term in terms]
-    return bool(part == -1)
 
 
 def _squared(term: Term, space: Space) -> bool:

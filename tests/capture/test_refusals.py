@@ -94,6 +94,14 @@ def _with_a_thing(net: Any, x: torch.Tensor, _: Any) -> Any:
     return {"logits": net.layer(x), "thing": Thing(x)}
 
 
+class Bare:
+    """Nothing that a graph could make."""
+
+
+def _with_a_bare_thing(net: Any, x: torch.Tensor, _: Any) -> Any:
+    return {"logits": net.layer(x), "thing": Bare()}
+
+
 def _quantised() -> nn.Module:
     layer = nn.Linear(4, 4)
     numbers = torch.quantize_per_tensor(layer.weight.detach(), 0.1, 0, torch.qint8)
@@ -128,7 +136,10 @@ CASES: dict[str, Case] = {
         lambda: Net(_plain), (X, [{"x": (1, Thing(X))}]), {"way": "dynamo"}, "the input `more` is a list; wanted",
     ),
     "an object in the output": (
-        lambda: Net(_with_a_thing), X, {"way": "dynamo"}, "its output holds a Thing, wanted tensors in containers",
+        lambda: Net(_with_a_thing), X, {}, r"Net returns a Thing, wanted tensors in containers.*\(`\.\w+`\)",
+    ),
+    "an object without tensors in the output": (
+        lambda: Net(_with_a_bare_thing), X, {"way": "dynamo"}, "its output holds a Bare, wanted tensors in containers",
     ),
     "a dictionary that is changed": (
         lambda: Net(_sets_an_item, Named()), X, {"leaves": [Named], "way": "fx"}, "an item of `part`, a dict, is set",

@@ -315,18 +315,19 @@ def test_planning_over_many_norms_takes_work_in_proportion(monkeypatch: pytest.M
     assert work[40] < 10 * work[5]
 
 
-def test_sizes_computed_as_a_whole_are_seen_before_growing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`x.shape[:-1] + (4, 2)` as one node, which a capture takes apart, has no literals to edit: it is not offered."""
+def test_sizes_computed_as_a_whole_are_restated_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`x.shape[:-1] + (4, 2)` as one node, which a capture takes apart."""
     monkeypatch.setattr("graphgrow.capture.stand_ins.proxies._are_sizes", lambda *_: False)
 
     def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
         h, cut = m.first(x), (4, 2)
         return m.last(h.reshape(h.shape[:-1] + cut).flatten(-2))
 
-    graph = gg.trace(Forward(forward, first=nn.Linear(3, 8), last=nn.Linear(8, 2)), torch.randn(2, 3))
-    mutations = graph.mutations("widen")
-    assert list(mutations) == []
-    assert any("computed as a whole by `add`" in refusal.reason for refusal in mutations.refusals)
+    graph = gg.trace(Forward(forward, first=nn.Linear(3, 8), last=nn.Linear(8, 2)).double(), torch.randn(2, 3).double())
+    grown = [gg.apply(graph, text) for text in ("widen(first:0, extra=2)", "widen(first:1, extra=1)", "split(first:1)")]
+    x = torch.randn(5, 3, dtype=torch.float64)
+    for child in grown:
+        torch.testing.assert_close(child.module(x), graph.module(x), rtol=1e-12, atol=1e-12)
 
 
 class TiedStream(nn.Module):

@@ -45,12 +45,26 @@ def _heads_to_the_shape_of_another(m: Any, x: torch.Tensor) -> torch.Tensor:
     return m.last(heads.tanh().reshape(hidden.shape)) + m.last(heads.reshape(shape=hidden.size()))
 
 
+def _to_the_shape_that_it_had(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """What is written behind goes back into the shape of what was read, as mixtures of experts do."""
+    hidden = torch.relu(m.first(x))
+    shape = hidden.shape
+    return m.last(m.own(hidden.reshape(-1, shape[-1])).tanh().reshape(shape))
+
+
 def _norm_by_the_shape_of_another(m: Any, x: torch.Tensor) -> torch.Tensor:
     hidden = torch.relu(m.first(x))
     return m.last(F.layer_norm(m.own(hidden), hidden.shape[2:], m.norm.weight, m.norm.bias))
 
 
-RUNS = [_norm_by_a_shape, _pairs, _last_steps, _heads_to_the_shape_of_another, _norm_by_the_shape_of_another]
+RUNS = [
+    _norm_by_a_shape,
+    _pairs,
+    _last_steps,
+    _heads_to_the_shape_of_another,
+    _to_the_shape_that_it_had,
+    _norm_by_the_shape_of_another,
+]
 
 
 @pytest.mark.parametrize("run", RUNS)

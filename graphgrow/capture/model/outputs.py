@@ -57,6 +57,34 @@ def keeps_state(output: Any) -> bool:
     return any(not isinstance(leaf, (torch.Tensor, *_PLAIN)) for leaf in leaves_of(output))
 
 
+def refuse_objects(name: str, output: Any) -> None:
+    """See that a model puts out its tensors in what a graph can make.
+
+    Args:
+        name: of the model's class.
+        output: what it returns.
+
+    Raises:
+        CaptureError: if tensors are attributes of an object of another class.
+    """
+    for leaf in leaves_of(output):
+        found = "" if isinstance(leaf, (torch.Tensor, *_PLAIN)) else _tensor_within(leaf)
+        if found:
+            raise CaptureError(
+                f"{name} returns a {type(leaf).__name__}, wanted tensors in containers and dataclasses; wrap it in a "
+                f"module that returns its tensors (`{found}`)"
+            )
+
+
+def _tensor_within(value: Any, depth: int = 2) -> str:
+    """The path of attributes to a tensor that an object, or one that it holds, has; empty if there is none."""
+    for name, item in getattr(value, "__dict__", {}).items():
+        inner = "" if isinstance(item, torch.Tensor) or not depth else _tensor_within(item, depth - 1)
+        if isinstance(item, torch.Tensor) or inner:
+            return f".{name}{inner}"
+    return ""
+
+
 def leaves_of(output: Any) -> list[Any]:
     """The leaves of a nested output, those within dataclasses and dictionaries of any class included."""
     fields = fields_of(output)

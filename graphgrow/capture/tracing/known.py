@@ -11,6 +11,10 @@ from torch.utils import _pytree as pytree
 
 from graphgrow.capture.graphs.writes import Write, storages_of
 
+_AFTER_A_PATTERN = {
+    "new_zeros", "new_ones", "new_full", "new_tensor", torch.zeros_like, torch.ones_like, torch.full_like,
+}  # fmt: skip
+
 
 class Fetching(Protocol):
     """What a tracer offers where a graph is run while it is recorded."""
@@ -80,11 +84,20 @@ def _sources(node: fx.Node) -> dict[fx.Node, None]:
     found, pending = {node}, [node]
     while pending:
         item = pending.pop()
-        for before in item.all_input_nodes if _holds_tensor(item) else ():
+        for before in _read(item) if _holds_tensor(item) else ():
             if before not in found:
                 found.add(before)
                 pending.append(before)
     return {item: None for item in node.graph.nodes if item in found}
+
+
+def _read(node: fx.Node) -> list[fx.Node]:
+    """The nodes whose values have a part in one's: not the pattern of which dtype and sizes alone are taken."""
+    if node.target not in _AFTER_A_PATTERN or not node.args:
+        return node.all_input_nodes
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args[1:], node.kwargs), found.append)
+    return found
 
 
 def _holds_tensor(node: fx.Node) -> bool:
@@ -104,8 +117,14 @@ def _value(node: fx.Node, values: Mapping[fx.Node, Any], holder: Holder) -> Any:
         return pytree.tree_map(lambda leaf: _placed(leaf, holder), node.meta["value"])
     if node.op == "get_attr":
         return fetched(str(node.target), holder)
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda item: values[item])
+    args, kwargs = fx.node.map_arg(
+        (node.args, node.kwargs), lambda item: values[item] if item in values else _pattern(item, holder)
+    )
     return holder.by_itself(node.op, node.target, args, kwargs)
+
+
+def _pattern(node: fx.Node, holder: Holder) -> torch.Tensor:
+    return torch.empty_like(node.meta["value"], device=holder.device_type or "cpu")
 
 
 def _placed(leaf: Any, holder: Holder) -> Any:

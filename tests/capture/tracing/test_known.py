@@ -37,6 +37,8 @@ KNOWN: list[Callable[[Any, torch.Tensor], torch.Tensor]] = [
     lambda m, x: torch.ones(x.shape, dtype=x.dtype).triu(1).bool(),
     lambda m, x: torch.stack(m.table.unbind(0)).sum(0) > 3,
     lambda m, x: torch.full((2,), 0.5) * torch.tensor([1.0, 2.0]),
+    lambda m, x: x.new_ones(x.shape[0], 3).triu(1).bool(),
+    lambda m, x: torch.full_like(m.weight * x, 2.0) + x.new_tensor([0.5]),
 ]
 UNKNOWN: list[Callable[[Any, torch.Tensor], torch.Tensor]] = [
     lambda m, x: x.sum(),
@@ -45,6 +47,8 @@ UNKNOWN: list[Callable[[Any, torch.Tensor], torch.Tensor]] = [
     lambda m, x: torch.rand(x.shape[0]) + m.table.sum(),
     lambda m, x: torch.zeros(x.shape[0]).fill_(1.0),
     lambda m, x: m.table.sum() * torch.nan,
+    lambda m, x: x.new_ones(2, 3) * x,
+    lambda m, x: torch.zeros_like(x) + m.weight,
 ]
 
 
