@@ -42,6 +42,12 @@ def _broken(m: Any, x: torch.Tensor) -> Any:
     raise RuntimeError("broken inside")
 
 
+def _slope(m: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.enable_grad():
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(m.first(x).sum(), x, create_graph=True)[0]
+
+
 def _counts(m: Any, x: torch.Tensor) -> Any:
     m.calls += 1
     return m.first(x) * m.calls
@@ -142,8 +148,7 @@ CAPTURE: dict[str, tuple[Callable[[], Any], str]] = {
     "a branch on values": (lambda: (Runs(_branches), ROWS), r"depends on the values.*test_capture.py:\d+"),
     "as many steps as values say": (lambda: (Runs(lambda m, x: sum(x for _ in range(int((x > 0).sum())))), ROWS),
                                     "depends on the"),
-    "values as a list": (lambda: (Runs(lambda m, x: x * sum(x[0].tolist())), ROWS), "`tolist` needs the values"),
-    "unique values": (lambda: (Runs(lambda m, x: torch.unique(m.first(x))), ROWS), "`unique` needs the values"),
+    "gradients": (lambda: (Runs(_slope), ROWS), r"asks for gradients by torch.autograd.grad.*test_capture.py:\d+"),
     "state in an attribute": (lambda: (Runs(_counts), ROWS), "keeps state in `calls`"),
     "a weight that it overwrites": (lambda: (Runs(_overwrites_its_weight), ROWS),
                                     r"test_capture.py:\d+ overwrites the parameter `first.weight`"),

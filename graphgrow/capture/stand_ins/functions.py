@@ -16,6 +16,7 @@ import torch
 from torch import fx
 from torch.utils import checkpoint
 
+from graphgrow.capture.stand_ins.proxies import holds_proxy
 from graphgrow.errors import CaptureError
 
 Seen = Callable[..., Any]
@@ -100,6 +101,20 @@ def _on_a_device(original: Seen) -> Seen:
     return make
 
 
+def _without_gradients(original: Seen) -> Seen:
+    """What a forward makes of its own gradients (forces, a trace of a Jacobian) is no operator of its values."""
+
+    def grad(*args: Any, **kwargs: Any) -> Any:
+        if holds_proxy((args, kwargs)):
+            raise CaptureError(
+                "the forward asks for gradients by torch.autograd.grad, which are not in a graph; capture the part of "
+                "which these are the gradients, and put `grown.module` in its place"
+            )
+        return original(*args, **kwargs)
+
+    return grad
+
+
 AUTOCAST = (
     "its forward switches autocast on, which is not in a graph; let whoever calls the model do that: "
     "`with torch.autocast(...): grown.module(x)`"
@@ -107,6 +122,7 @@ AUTOCAST = (
 WHILE_TRACED: dict[Any, Callable[[Seen], Seen]] = {
     checkpoint.checkpoint: _called_at_once,
     checkpoint.checkpoint_sequential: _called_in_turn,
+    torch.autograd.grad: _without_gradients,
     torch.autocast.__init__: _on_a_device,
     torch.autocast.__enter__: _without_autocast,
 }
