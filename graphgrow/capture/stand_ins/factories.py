@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from torch.overrides import TorchFunctionMode, is_tensor_method_or_property
 
 from graphgrow.capture.graphs.writes import storages_of
 from graphgrow.capture.stand_ins.proxies import holds_proxy
+from graphgrow.layers import set_item
 
 RANDOM = {
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli",
@@ -29,6 +31,7 @@ _METHODS_OF_SIZES = (
     "type",
 )  # fmt: skip
 _POOLING = ("adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
+_INDEXED = {"__getitem__": operator.getitem, "__setitem__": set_item}  # torch would look into an index that is a proxy
 _GROUPED = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 
@@ -86,9 +89,13 @@ class _Factories(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._tracer.running or any(issubclass(kind, fx.Proxy) for kind in types):
-            return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
+        if self._tracer.running:
+            return func(*args, **kwargs)
+        if name in _INDEXED and isinstance(args[0], torch.Tensor) and holds_proxy(args):
+            return self._tracer.create_proxy("call_function", _INDEXED[name], args, kwargs)
+        if any(issubclass(kind, fx.Proxy) for kind in types):
+            return func(*args, **kwargs)
         overtaken = self._tracer.overtaken and self._tracer.overtaken & storages_of((args, kwargs))
         if name == "__get__" or not (name in RANDOM or overtaken or holds_proxy((args, kwargs))):
             return func(*args, **kwargs)

@@ -7,12 +7,14 @@ all inputs, as long as nothing else is decided by them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphgrow.capture.graphs.writes import Write, storages_of
 from graphgrow.capture.tracing.known import Fetching, fetched
 from graphgrow.errors import CaptureError
 from graphgrow.layers import CHECKS
@@ -35,14 +37,20 @@ class Holder(Fetching, Protocol):
         graph: as far as it is recorded.
         root: the model.
         replaced: by path, the layers that the graph calls in the place of the model's.
+        writes: the nodes that overwrite memory.
     """
 
     graph: fx.Graph
     root: nn.Module
     replaced: dict[str, nn.Module]
+    writes: dict[fx.Node, Write]
 
     def create_proxy(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record one operator."""
+        ...
+
+    def aside(self) -> AbstractContextManager[None]:
+        """In which what runs is not recorded."""
         ...
 
 
@@ -68,9 +76,17 @@ class OnExamples:
     def __init__(self, tracer: Holder, examples: Mapping[str, Any]) -> None:
         self._tracer, self._examples = tracer, examples
         self._values: dict[fx.Node, Any] = {}
+        self._parameters = frozenset[int]()  # their storages
 
     def of(self, node: fx.Node) -> Any:
-        """What a node answers; everything in front of it is run once, in its order."""
+        """What a node answers; everything in front of it is run once, in its order.
+
+        Raises:
+            CaptureError: if a parameter of the model would be overwritten.
+        """
+        if not self._values:
+            with self._tracer.aside():
+                self._parameters = storages_of(list(self._tracer.root.parameters()))
         with torch.random.fork_rng(devices=[]):
             for item in self._tracer.graph.nodes:
                 if item not in self._values:
@@ -84,11 +100,18 @@ class OnExamples:
         if node.op == "placeholder":
             example = self._examples[name]
             return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, example)
-        if node.op == "get_attr":
-            return fetched(name, self._tracer)
+        if node.op == "get_attr":  # what the forward has made of numbers is given to the graph as it was then
+            value = fetched(name, self._tracer)
+            return value.clone() if name in self._tracer.constants else value
         if node.target in CHECKS:  # on a path that is looked into, the example may be what the model refuses
             return None
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda used: self._values[used])
+        write = self._tracer.writes.get(node)
+        if write is not None and storages_of(self._values[write.target]) & self._parameters:
+            raise CaptureError(
+                f"at {write.line} the forward overwrites a parameter, and asks for the values of tensors; do one of "
+                "both outside of it, or mark the submodule as a leaf"
+            )
         if node.op == "call_module":
             layer = self._tracer.replaced.get(name) or self._tracer.root.get_submodule(name)
             return self._tracer.by_itself("call_function", layer, args, kwargs)

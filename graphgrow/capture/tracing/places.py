@@ -59,11 +59,12 @@ def _written_asked(
 ) -> tuple[str, Any, tuple[Any, ...], dict[str, Any]]:
     """`x[mask] = value` as torch carries it out: one number is filled in, others are written at the places chosen."""
     written, given, value = args
+    example = _example(written)
     items = given if isinstance(given, tuple) else (given,)
     masks = [item for item in items if _is_mask(item)]
     in_front = (isinstance(item, slice) and item.start is item.stop is item.step is None for item in items[:-1])
-    if len(masks) == 1 and items[-1] is masks[0] and all(in_front) and _fills(written.example.dtype, value):
-        behind = written.example.dim() - len(items) + 1 - masks[0].example.dim()
+    if len(masks) == 1 and items[-1] is masks[0] and all(in_front) and _fills(example.dtype, value):
+        behind = example.dim() - len(items) + 1 - masks[0].example.dim()
         mask = masks[0][(..., *[None] * behind)] if behind else masks[0]
         return "call_method", "masked_fill_", (written, mask, value), {}
     return kind, target, (written, _index_asked(tracer, given), value), kwargs
@@ -92,7 +93,7 @@ def _rows_asked(
 
 def _fills(dtype: torch.dtype, value: Any) -> bool:
     """Whether a value is one number that tensors of a dtype are filled with as it is written into them."""
-    number = value.example if isinstance(value, ValueProxy) else value
+    number = _example(value)
     if not isinstance(number, torch.Tensor):
         if not isinstance(number, (bool, int, float, complex)):
             return False
@@ -102,5 +103,10 @@ def _fills(dtype: torch.dtype, value: Any) -> bool:
 
 
 def _is_mask(item: Any) -> bool:
-    example = item.example if isinstance(item, ValueProxy) else None
+    example = _example(item)
     return isinstance(example, torch.Tensor) and example.dtype is torch.bool and example.dim() > 0
+
+
+def _example(item: Any) -> Any:
+    """What a proxy stands for; anything else itself."""
+    return item.example if isinstance(item, ValueProxy) else item

@@ -369,7 +369,8 @@ class ShapeTracer(fx.Tracer):
 
     def example_of(self, value: Any) -> Any:
         """The example of a tensor of the model's; those that share memory have examples that do."""
-        return self._held.example_of(value)
+        with self.aside():  # it may be a tensor whose later uses are recorded, as it is written into
+            return self._held.example_of(value)
 
     def _run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         assert self._runner is not None

@@ -64,6 +64,46 @@ def test_without_data_nothing_is_known_of_the_form() -> None:
         gg.trace(Net(lambda h, x: h[x[:, 0] > 0]).to("meta"), rows(4).to("meta"), way="fx")
 
 
+class Overwriting(nn.Module):
+    """Overwrites what it has made, or holds, and then asks how many entries are positive."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.what = nn.Linear(3, 6), what
+        self.register_buffer("held", torch.zeros(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = torch.zeros(6)
+        with torch.no_grad():
+            written = {"made": made, "buffer": self.held, "parameter": self.first.bias}[self.what]
+            written.add_(x.sum())
+            written.mul_(2)
+        h = self.first(x) * (made + self.held)
+        result: torch.Tensor = h[: int((x[:, 0] > 0).sum())] + written.sum().item()
+        return result
+
+
+@pytest.mark.parametrize("what", ["made", "buffer"])
+def test_what_is_overwritten_is_not_by_the_capture(what: str) -> None:
+    model = Overwriting(what).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    graph = gg.trace(model, rows(4), way="fx")
+    for x in (rows(4), -rows(4), rows(9)):
+        model.load_state_dict(before)
+        found = graph.module(x)
+        model.load_state_dict(before)
+        assert torch.equal(found, model(x))
+
+
+def test_a_parameter_that_is_overwritten_stays_what_it_was() -> None:
+    model = Overwriting("parameter").eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(gg.CaptureError, match="overwrites a parameter"):
+        gg.trace(model, rows(4), way="fx")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 def test_random_numbers_are_not_used_up() -> None:
     model, inputs = nn.Sequential(nn.Dropout(0.5), Net(lambda h, x: h[x[:, 0] > 0])), rows(4)
     state = torch.get_rng_state()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 import graphgrow as gg
+from graphgrow.layers import require_decision
 from tests.capture.tracing.between import Between, Net, assert_follows, assert_grows, count, groups, rows
 from tests.preserved import assert_preserved
 
@@ -76,6 +78,25 @@ def test_what_is_written_where_a_mask_says_so(name: str, way: str) -> None:
         grown = gg.apply(graph, mutation)
         assert_preserved(graph, grown)
         assert gg.verify(graph, grown).preserved
+
+
+def _marked(dtype: torch.dtype, one: Any) -> Between:
+    def between(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        marks, named = torch.zeros(4, 6, dtype=dtype), torch.zeros(4, 6, dtype=dtype)
+        marks[x[:, 0] > 0] = one
+        named[x[:, 0].argmax(), 1:] = one
+        return h * marks + h * named
+
+    return between
+
+
+@pytest.mark.parametrize(("dtype", "one"), [(torch.int64, 1), (torch.bool, True), (torch.float32, 0.5)])
+def test_a_tensor_that_the_forward_makes_of_numbers_is_written_into(dtype: torch.dtype, one: Any) -> None:
+    model = Net(_marked(dtype, one)).eval()
+    graph = gg.trace(model, rows(4), way="fx")
+    assert not any(node.target is require_decision for node in graph.module.graph.nodes)
+    for x in (rows(4), -rows(4), rows(9)[5:]):
+        assert torch.equal(graph.module(x), model(x))
 
 
 def test_whole_numbers_take_a_number_as_torch_writes_it() -> None:
