@@ -131,7 +131,7 @@ def gradients(
     """The gradients of some parameters for a random linear loss of all outputs; those that have none are left out.
 
     Raises:
-        Unsupported: if an operator of the model has no derivative.
+        Unsupported: if an operator of the model has no derivative, or the graph refuses these inputs.
     """
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
     numbers = Numbers(torch.float64 if dtypes == {torch.float64} else torch.float32)
@@ -140,7 +140,7 @@ def gradients(
         args, kwargs = pytree.tree_map(lambda leaf: cast(leaf, numbers.dtype), probe)
         try:
             loss = random_loss(seen(twin(*args, **kwargs)))
-        except RuntimeError as error:  # without gradients it ran: a sum in whole numbers, for one
+        except (RuntimeError, ValueError) as error:  # a sum in whole numbers, or a check of values, which no run makes
             raise Unsupported(f"the model cannot be differentiated: {error}") from error
         found = pulled(loss, list(copies.values()))
     return {name: g for name, g in zip(copies, found, strict=True) if g is not None}

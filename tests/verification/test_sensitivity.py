@@ -36,6 +36,32 @@ def test_an_output_of_zeros_that_no_parameter_reaches_hides_nothing(sized: bool)
     assert gg.verify(graph, grown).preserved is False
 
 
+class Causal(nn.Module):
+    """It masks what comes later, if anything does: in a batch of one nothing, which its graph refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(x).relu()
+        later = hidden.new_ones(len(hidden), len(hidden)).triu(1).bool()
+        if later.any():
+            hidden = hidden + later.to(hidden.dtype) @ hidden
+        result: torch.Tensor = self.last(hidden)
+        return result
+
+
+def test_inputs_that_a_graph_refuses_by_their_sizes_are_no_error_of_verification() -> None:
+    torch.manual_seed(0)
+    graph = gg.trace(Causal(), torch.randn(4, 3))
+    grown = gg.apply(graph, "widen(first, extra=2)", share=False)
+    assert gg.verify(graph, grown).preserved is True
+    with torch.no_grad():
+        grown.module.get_parameter("last.weight")[0, 0] *= 1 + 1e-6
+    assert gg.verify(graph, grown).preserved is False
+
+
 class Tempered(nn.Module):
     """Logits, and a temperature that no input reaches; or a head that is still zero."""
 
