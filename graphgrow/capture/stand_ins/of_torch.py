@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from graphgrow.capture.stand_ins.proxies import ValueProxy, reads_values
+from graphgrow.capture.stand_ins.proxies import ValueProxy, holds_proxy, reads_values
 from graphgrow.errors import CaptureError
 
 
@@ -36,6 +36,25 @@ def parameters_of_distributions_unchecked() -> Iterator[None]:
         yield
     finally:
         kind.set_default_validate_args(before)
+
+
+@contextmanager
+def scripts_open() -> Iterator[None]:
+    """A function under `torch.jit.script` is traced as it was written (WaveNet's gates in VITS and WaveGlow)."""
+    kind: Any = torch.jit.ScriptFunction
+    before = kind.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        written = getattr(function, "_torchdynamo_inline", None)
+        if written is None or not holds_proxy((args, kwargs)):
+            return before(function, *args, **kwargs)
+        return written(*args, **kwargs)
+
+    kind.__call__ = call
+    try:
+        yield
+    finally:
+        kind.__call__ = before
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from graphgrow.capture.stand_ins.of_torch import (
     layers_stay,
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
+    scripts_open,
     vectors_copied,
     wrapped_functions_open,
 )
@@ -25,6 +26,7 @@ PATCHES: list[Callable[[], AbstractContextManager[None]]] = [
     lambda: layers_stay(ShapeTracer({})),
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
+    scripts_open,
     vectors_copied,
     wrapped_functions_open,
 ]
@@ -42,12 +44,40 @@ def test_torch_is_as_it_was(patch: Callable[[], AbstractContextManager[None]]) -
             wrapped,
             checked,
             SpectralNorm.compute_weight,
+            vars(torch.jit.ScriptFunction).get("__call__"),
         )
 
     before = state()
     with pytest.raises(KeyError), patch():
         raise KeyError
     assert state() == before
+
+
+@torch.jit.script
+def _gates(a: torch.Tensor, b: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+    count = channels[0]
+    return torch.tanh((a + b)[:, :count]) * torch.sigmoid((a + b)[:, count:])
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.beside, self.last = nn.Linear(3, 8), nn.Linear(3, 8), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(_gates(self.first(x), self.beside(x), torch.IntTensor([4])))
+        return result
+
+
+def test_a_scripted_function_is_traced_as_it_was_written() -> None:
+    torch.manual_seed(0)
+    model, x = Gated().double(), torch.randn(5, 3).double()
+    graph = gg.trace(model, x, way="fx")
+    torch.testing.assert_close(graph.module(x), model(x), rtol=1e-12, atol=1e-12)
+    growths = list(graph.mutations("widen"))
+    assert growths
+    for growth in growths:
+        assert_preserved(graph, gg.apply(graph, growth))
 
 
 def test_a_mask_is_not_looked_into() -> None:
