@@ -38,6 +38,8 @@ SHOW: dict[str, Callable[[Rows], str]] = {
     "cost": cost.show,
     "digits": learning.show,
     "patterns": learning.show,
+    "digits-long": learning.show,
+    "patterns-long": learning.show,
     "text": learning.show,
     "text-long": learning.show,
     "text-deep": learning.show,

@@ -10,6 +10,8 @@ from tools.bench.results import Rows, table
 TASKS = {
     "digits": "digits",
     "patterns": "generated images",
+    "digits-long": "digits, at its plateau",
+    "patterns-long": "generated images, at its plateau",
     "text": "text",
     "text-long": "text, at its plateau",
     "text-deep": "a deep net, on text",

@@ -10,8 +10,9 @@ import torch
 import graphgrow as gg
 from graphgrow.data.parts import Data, Part
 from graphgrow.models import MLP
+from graphgrow.search.training import rate
 from tools.bench.learning import plateau, tune
-from tools.bench.learning.course import Method, from_scratch, growing, traced
+from tools.bench.learning.course import Method, course, from_scratch, growing, traced
 from tools.bench.learning.run import runs
 from tools.bench.learning.tasks import TASKS, Task, widened
 
@@ -96,6 +97,19 @@ def test_a_run_for_the_plateau_takes_the_steps_it_is_told_and_looks_at_what_no_r
     assert rows[1]["training_loss"] < rows[0]["training_loss"]
     assert rows[1]["validation_loss"] > rows[1]["training_loss"], "noise is learned by heart"
     assert plateau.show(rows[::-1]).splitlines()[2].startswith("| noise      |     3 |  100 |")
+
+
+def test_weights_decay_by_the_share_that_the_method_says() -> None:
+    torch.manual_seed(0)
+    part = Part(torch.randn(40, 1, 8, 8), torch.randint(10, (40,)))
+    data = Data(part, part, part, 10, "noise")
+    task = Task("noise", {}, MLP, MLP, steps=1, stages=1, lr=1e-2, batch_size=20)
+    nets = [traced(lambda: MLP(channels=1, image_size=8, hidden=(8,)), data, 0) for _ in range(3)]
+    for net, decay in zip(nets[:2], (0.0, 30.0), strict=True):
+        assert course(net, task, data, 0, budget=1, method=Method(weight_decay=decay))["steps"] == 1
+    weights = zip(*(net.module.parameters() for net in nets), strict=True)
+    for without, decayed, before in weights:
+        torch.testing.assert_close(without - decayed, 30.0 * 1e-2 * rate(0.0, 0.05) * before, rtol=1e-3, atol=1e-6)
 
 
 def test_choices_are_read_as_values_of_what_there_is() -> None:

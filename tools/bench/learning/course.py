@@ -28,7 +28,7 @@ ROUNDS = 80  # a policy is asked, if it is time, so often in a run: after equal 
 
 @dataclass(frozen=True)
 class Method:
-    """How a net grows; what is tuned on the validation part, and then the same for all policies.
+    """How a net is trained and grows; what is tuned on the validation part, and then the same for all rows.
 
     Attributes:
         rounds: from one growth to the next, of `ROUNDS`.
@@ -39,6 +39,7 @@ class Method:
         forget: whether the optimizer begins anew at a growth.
         rise: share of the budget in which the learning rate rises.
         anew: whether it rises and falls anew after each growth, over what is left of the budget.
+        weight_decay: of AdamW.
     """
 
     rounds: int = 2
@@ -49,6 +50,7 @@ class Method:
     forget: bool = True
     rise: float = 0.05
     anew: bool = False
+    weight_decay: float = 1e-2
 
 
 Start = Callable[[Graph, Optimizer], Grower]
@@ -69,7 +71,9 @@ def course(
         start: makes the grower; None is for a net that does not grow.
     """
     torch.manual_seed(seed)
-    optimizer = torch.optim.AdamW(graph.module.parameters(), lr=task.lr, betas=(0.9, 0.99), weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(
+        graph.module.parameters(), lr=task.lr, betas=(0.9, 0.99), weight_decay=method.weight_decay
+    )
     grower = None if start is None else start(graph, optimizer)
     last = method.rounds * (task.stages + 1)  # the round behind which no net asks: one stage more than are needed
     spent, begun, steps, rounds, ledgers = 0, 0, 0, 0, [graph.ledger.to_json()]

@@ -113,4 +113,7 @@ TASKS["text-deep"] = Task(
     how={"rounds": 4, "anew": True},
     policies=("stack",),
 )
+# With the decay that is the big net's best, and so many steps that more bring it nothing.
+TASKS["digits-long"] = replace(TASKS["digits"], steps=800, how={"weight_decay": 1.0, "rounds": 4})
+TASKS["patterns-long"] = replace(TASKS["patterns"], steps=1200, how={"weight_decay": 1.0})
 TASKS["text-long"] = replace(TASKS["text"], steps=6400)  # where more bring the big net nothing (plateau.py)

@@ -33,6 +33,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "boost": (1.0, 4.0, 10.0),
     "forget": (False, True),
     "anew": (False, True),
+    "weight_decay": (1e-2, 0.3, 1.0),
 }
 
 
