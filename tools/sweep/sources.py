@@ -9,7 +9,7 @@ from tools.sweep.row import Row
 
 HEAD = (
     "models of", "captured", "in eval and train mode", "parameters in growable groups: median", "worst",
-    "mutations preserved", "wrong",
+    "mutations preserved", "wrong", "exports on a par",
 )  # fmt: skip
 
 
@@ -25,6 +25,7 @@ def _line(source: str, rows: Sequence[Row]) -> tuple[str, ...]:
     captured = [row for row in rows if row.nodes]
     ways = [f"{sum(row.way == way for row in captured)} by {way}" for way in dict.fromkeys(r.way for r in captured)]
     both = sum(row.modes == "eval and train" for row in captured)
+    exports = [count for row in rows for count in row.onnx.values()]
     worst = min(captured, key=lambda row: row.growable, default=None)
     return (
         source,
@@ -34,4 +35,5 @@ def _line(source: str, rows: Sequence[Row]) -> tuple[str, ...]:
         f"{worst.growable:.1%} (`{worst.model.partition(':')[2]}`)" if worst else "",
         f"{sum(row.count('preserved') for row in rows):,} of {sum(row.count() for row in rows):,}",
         str(sum(row.count("wrong") for row in rows)),
+        f"{sum(row.onnx.get('parity', 0) for row in rows):,} of {sum(exports):,}" if exports else "",
     )
