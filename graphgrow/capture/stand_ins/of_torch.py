@@ -39,6 +39,23 @@ def parameters_of_distributions_unchecked() -> Iterator[None]:
 
 
 @contextmanager
+def sizes_of_samples_free() -> Iterator[None]:
+    """torch.distributions makes a `torch.Size` of the sizes of a sample, which would be the numbers of the example."""
+    kind: Any = torch.distributions.Distribution
+    before = kind._extended_shape
+
+    def extended(distribution: Any, sample_shape: Any = ()) -> Any:
+        parts = sample_shape, distribution._batch_shape, distribution._event_shape
+        return tuple(size for part in parts for size in part) if holds_proxy(parts) else before(distribution, parts[0])
+
+    kind._extended_shape = extended
+    try:
+        yield
+    finally:
+        kind._extended_shape = before
+
+
+@contextmanager
 def scripts_open() -> Iterator[None]:
     """A function under `torch.jit.script` is traced as it was written (WaveNet's gates in VITS and WaveGlow)."""
     kind: Any = torch.jit.ScriptFunction

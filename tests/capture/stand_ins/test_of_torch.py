@@ -16,6 +16,7 @@ from graphgrow.capture.stand_ins.of_torch import (
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
     scripts_open,
+    sizes_of_samples_free,
     vectors_copied,
     wrapped_functions_open,
 )
@@ -27,6 +28,7 @@ PATCHES: list[Callable[[], AbstractContextManager[None]]] = [
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
     scripts_open,
+    sizes_of_samples_free,
     vectors_copied,
     wrapped_functions_open,
 ]
@@ -44,6 +46,7 @@ def test_torch_is_as_it_was(patch: Callable[[], AbstractContextManager[None]]) -
             wrapped,
             checked,
             SpectralNorm.compute_weight,
+            torch.distributions.Distribution._extended_shape,
             vars(torch.jit.ScriptFunction).get("__call__"),
         )
 
@@ -114,6 +117,37 @@ def test_a_distribution_is_traced_whether_or_not_its_parameters_are_checked() ->
     assert texts[0] == texts[1]
     for mutation in ("widen(body, extra=2)", "split(body)"):
         assert_preserved(graph, gg.apply(graph, mutation), batch_sizes=(None, 3))
+
+
+DRAWN: list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = [
+    lambda mean, deviation: torch.distributions.Normal(mean, deviation).rsample(),
+    lambda mean, deviation: torch.distributions.Normal(mean, deviation).sample((3,)).mean(0),
+    lambda mean, deviation: torch.distributions.Independent(torch.distributions.Normal(mean, deviation), 1).rsample(),
+    lambda mean, deviation: torch.distributions.Uniform(mean, mean + deviation).rsample(),
+    lambda mean, deviation: mean * torch.distributions.Categorical(logits=deviation).sample().unsqueeze(-1),
+    lambda mean, deviation: mean * torch.distributions.Bernoulli(logits=deviation).sample(),
+]
+
+
+@pytest.mark.parametrize("draw", DRAWN)
+def test_samples_are_drawn_for_a_batch_of_any_size(draw: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    class Drawing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.mean, self.deviation = nn.Linear(3, 6), nn.Linear(6, 2), nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = torch.tanh(self.body(x))
+            return draw(self.mean(hidden), self.deviation(hidden).exp())
+
+    model = Drawing()
+    graph = gg.trace(model, torch.randn(2, 3), way="fx")
+    inputs, answers = torch.randn(5, 3), []
+    for module in (model, graph.module, gg.apply(graph, "widen(body, extra=2)").module):
+        torch.manual_seed(1)
+        answers.append(module(inputs))
+    assert torch.equal(answers[0], answers[1])
+    torch.testing.assert_close(answers[2], answers[0])
 
 
 class Moves(nn.Module):
