@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
+from torch.nn import functional as F
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils import checkpoint
 
 from graphgrow.capture.stand_ins.proxies import holds_proxy
@@ -115,6 +117,35 @@ def _without_gradients(original: Seen) -> Seen:
     return grad
 
 
+def _sizes_free(original: Seen) -> Seen:
+    """torch.distributions makes a `torch.Size` of the sizes of a sample, which would be the numbers of the example."""
+
+    def extended(distribution: Any, sample_shape: Any = ()) -> Any:
+        parts = sample_shape, distribution._batch_shape, distribution._event_shape
+        if holds_proxy(parts):
+            return tuple(size for part in parts for size in part)
+        return original(distribution, sample_shape)
+
+    return extended
+
+
+def _vectors_copied(_: Seen) -> Seen:
+    """The older spectral_norm writes its vectors by `out=`, from which no trace sees what becomes of them."""
+
+    def compute_weight(norm: SpectralNorm, module: nn.Module, do_power_iteration: bool) -> Any:
+        weight, u, v = (getattr(module, f"{norm.name}_{name}") for name in ("orig", "u", "v"))
+        matrix = norm.reshape_weight_to_matrix(weight)
+        if do_power_iteration:
+            with torch.no_grad():
+                for _ in range(norm.n_power_iterations):
+                    v.copy_(F.normalize(torch.mv(matrix.t(), u), dim=0, eps=norm.eps))
+                    u.copy_(F.normalize(torch.mv(matrix, v), dim=0, eps=norm.eps))
+                u, v = u.clone(), v.clone()  # the next call overwrites them, perhaps in front of this one's gradients
+        return weight / torch.dot(u, torch.mv(matrix, v))
+
+    return compute_weight
+
+
 AUTOCAST = (
     "its forward switches autocast on, which is not in a graph; let whoever calls the model do that: "
     "`with torch.autocast(...): grown.module(x)`"
@@ -123,6 +154,8 @@ WHILE_TRACED: dict[Any, Callable[[Seen], Seen]] = {
     checkpoint.checkpoint: _called_at_once,
     checkpoint.checkpoint_sequential: _called_in_turn,
     torch.autograd.grad: _without_gradients,
+    torch.distributions.Distribution._extended_shape: _sizes_free,
+    SpectralNorm.compute_weight: _vectors_copied,
     torch.autocast.__init__: _on_a_device,
     torch.autocast.__enter__: _without_autocast,
 }

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import fx, nn
-from torch.nn import functional as F
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 from graphgrow.capture.stand_ins.proxies import ValueProxy, holds_proxy, reads_values
 from graphgrow.errors import CaptureError
@@ -39,23 +37,6 @@ def parameters_of_distributions_unchecked() -> Iterator[None]:
 
 
 @contextmanager
-def sizes_of_samples_free() -> Iterator[None]:
-    """torch.distributions makes a `torch.Size` of the sizes of a sample, which would be the numbers of the example."""
-    kind: Any = torch.distributions.Distribution
-    before = kind._extended_shape
-
-    def extended(distribution: Any, sample_shape: Any = ()) -> Any:
-        parts = sample_shape, distribution._batch_shape, distribution._event_shape
-        return tuple(size for part in parts for size in part) if holds_proxy(parts) else before(distribution, parts[0])
-
-    kind._extended_shape = extended
-    try:
-        yield
-    finally:
-        kind._extended_shape = before
-
-
-@contextmanager
 def scripts_open() -> Iterator[None]:
     """A function under `torch.jit.script` is traced as it was written (WaveNet's gates in VITS and WaveGlow)."""
     kind: Any = torch.jit.ScriptFunction
@@ -72,30 +53,6 @@ def scripts_open() -> Iterator[None]:
         yield
     finally:
         kind.__call__ = before
-
-
-@contextmanager
-def vectors_copied() -> Iterator[None]:
-    """The older spectral_norm writes its vectors by `out=`, from which no trace sees what becomes of them."""
-    kind: Any = SpectralNorm
-    before = kind.compute_weight
-
-    def compute_weight(norm: SpectralNorm, module: nn.Module, do_power_iteration: bool) -> Any:
-        weight, u, v = (getattr(module, f"{norm.name}_{name}") for name in ("orig", "u", "v"))
-        matrix = norm.reshape_weight_to_matrix(weight)
-        if do_power_iteration:
-            with torch.no_grad():
-                for _ in range(norm.n_power_iterations):
-                    v.copy_(F.normalize(torch.mv(matrix.t(), u), dim=0, eps=norm.eps))
-                    u.copy_(F.normalize(torch.mv(matrix, v), dim=0, eps=norm.eps))
-                u, v = u.clone(), v.clone()  # the next call overwrites them, perhaps in front of this one's gradients
-        return weight / torch.dot(u, torch.mv(matrix, v))
-
-    kind.compute_weight = compute_weight
-    try:
-        yield
-    finally:
-        kind.compute_weight = before
 
 
 @contextmanager

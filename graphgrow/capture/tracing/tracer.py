@@ -39,9 +39,7 @@ from graphgrow.capture.stand_ins.of_torch import (
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
     scripts_open,
-    sizes_of_samples_free,
     variables_are_tensors,
-    vectors_copied,
     wrapped_functions_open,
 )
 from graphgrow.capture.stand_ins.own_functions import own_functions_kept
@@ -155,9 +153,7 @@ class ShapeTracer(fx.Tracer):
                 own_functions_kept(self),
                 parameters_of_distributions_unchecked(),
                 variables_are_tensors(),
-                vectors_copied(),
                 scripts_open(),
-                sizes_of_samples_free(),
                 checks_recorded(self.conditions.require),
                 examples_asked(),
                 factories_seen(self),

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 import pytest
 import torch
 from torch import fx, nn
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 import graphgrow as gg
 from graphgrow.capture.stand_ins.of_torch import (
@@ -16,8 +15,6 @@ from graphgrow.capture.stand_ins.of_torch import (
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
     scripts_open,
-    sizes_of_samples_free,
-    vectors_copied,
     wrapped_functions_open,
 )
 from graphgrow.capture.tracing.tracer import ShapeTracer
@@ -28,8 +25,6 @@ PATCHES: list[Callable[[], AbstractContextManager[None]]] = [
     masks_taken_as_given,
     parameters_of_distributions_unchecked,
     scripts_open,
-    sizes_of_samples_free,
-    vectors_copied,
     wrapped_functions_open,
 ]
 
@@ -45,8 +40,6 @@ def test_torch_is_as_it_was(patch: Callable[[], AbstractContextManager[None]]) -
             nn.Module._apply,
             wrapped,
             checked,
-            SpectralNorm.compute_weight,
-            torch.distributions.Distribution._extended_shape,
             vars(torch.jit.ScriptFunction).get("__call__"),
         )
 
