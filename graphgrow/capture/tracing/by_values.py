@@ -61,7 +61,7 @@ def decided_by_values(kind: str, target: Any, args: tuple[Any, ...], kwargs: dic
     if kind == "call_method" and target == "item":
         return bool(args[0].example.is_meta)
     if target in REPEATED:
-        return len(args) == 1 and not kwargs
+        return len(args) + len(kwargs) == 1  # else it is the rows that are repeated
     return target in _CHOSEN
 
 

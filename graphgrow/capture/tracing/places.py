@@ -75,8 +75,8 @@ def _rows_asked(
 ) -> tuple[str, Any, tuple[Any, ...], dict[str, Any]]:
     """`repeat_interleave` by a tensor of one axis as torch carries it out: rows looked up."""
     given = dict(zip(("input", "repeats", "dim"), args, strict=False)) | kwargs
-    rows, repeats = given["input"], given.get("repeats")
-    if not isinstance(repeats, ValueProxy):
+    rows, repeats = given.get("input"), given.get("repeats")
+    if rows is None or not isinstance(repeats, ValueProxy):
         return kind, target, args, kwargs
     example = repeats.example
     if not isinstance(example, torch.Tensor) or not example.dim():
